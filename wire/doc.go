@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package wire holds every message that an agent and the platform exchange, and the leaf format of the audit log.
+//
+// A firmware image is the same for every device, so a device names itself "me": it publishes and subscribes under
+// ot/1/me/… and the gateway expands that to ot/1/<tenant>/<device>/… from the certificate it presented.
+//
+//	tele/<stream>           up    QoS 0/1  Telemetry
+//	event/<type>            up    QoS 1    Event, security events among them
+//	inv                     up    QoS 1    Inventory: what runs, from which slot, under which floor
+//	cmd/<id>/<name>         down  QoS 1    Command arguments (a JSON object)
+//	cmd/<id>/ack            up    QoS 1    CommandAck: accepted or refused
+//	cmd/<id>/res            up    QoS 1    CommandResult
+//	ota/offer               down  QoS 1    Offer
+//	ota/<update>/status     up    QoS 1    UpdateStatus
+//
+// Over HTTPS (port 8444, mutual TLS; which certificate opens a route is part of the route):
+//
+//	GET  /.well-known/est/cacerts            none      RFC 7030 4.1
+//	GET  /.well-known/est/csrattrs           IDevID    RFC 7030 4.5, RFC 9908
+//	POST /.well-known/est/simpleenroll       IDevID    RFC 7030 4.2.1
+//	POST /.well-known/est/simplereenroll     LDevID    RFC 7030 4.2.2
+//	POST /d/1/line/devices                   station   LineRequest -> LineResponse
+//	POST /d/1/messages                       LDevID    []Message -> Receipt once durable
+//	GET  /d/1/trust/root.json                LDevID    the tenant's update trust root
+//	GET  /d/1/ota/{release}/targets.json     LDevID    signed release metadata
+//	GET  /d/1/blob/{sha256}                  LDevID    an artifact, with Range
+//
+// Invariants: bodies are JSON, unknown members are ignored, times are milliseconds since 1970 UTC, digests are
+// "sha256:" and 64 lower-case hex digits. Golden bytes of each message lie in testdata; changing one is a breaking change.
+package wire
