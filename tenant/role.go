@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package tenant
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+)
+
+// Role is a named set of verbs.
+type Role string
+
+// The roles.
+const (
+	Owner                  Role = "owner"
+	FleetOperator          Role = "fleet-operator"
+	FirmwareEngineer       Role = "firmware-engineer"
+	ProductSecurityOfficer Role = "product-security-officer"
+	ComplianceOfficer      Role = "compliance-officer"
+	Auditor                Role = "auditor"
+	Customer               Role = "customer"
+)
+
+// Roles is the table of who may do what, in the order that it is printed.
+var Roles = []struct {
+	Role  Role
+	Text  string
+	Verbs []Verb
+}{
+	{Owner, "Everything, including who else may enter.", all()},
+	{FleetOperator, "Runs the fleet: lines, claims, commands, deployments, retirement.", []Verb{
+		ProductRead, LineRead, LineWrite, DeviceRead, DeviceClaim, DeviceSuspend, TelemetryRead, CommandSend, ReleaseRead,
+		DeploymentWrite, SBOMRead, VulnRead, CaseRead, DeviceRetire, EvidenceRead, AuditRead}},
+	{FirmwareEngineer, "Makes products and releases; cannot publish alone what security has not seen.", []Verb{
+		ProductRead, ProductWrite, LineRead, DeviceRead, TelemetryRead, ReleaseRead, ReleaseUpload, SBOMRead, VulnRead, CaseRead, EvidenceRead}},
+	{ProductSecurityOfficer, "Decides on vulnerabilities, publishes releases, works the cases.", []Verb{
+		ProductRead, LineRead, DeviceRead, DeviceSuspend, ReleaseRead, ReleasePublish, DeploymentWrite, SBOMRead, VulnRead, VulnDecide,
+		FeedImport, CaseRead, CaseWrite, CaseDeclare, EvidenceRead, AuditRead}},
+	{ComplianceOfficer, "Owes the reports: declares, submits, erases, exports the proof.", []Verb{
+		ProductRead, DeviceRead, ReleaseRead, SBOMRead, VulnRead, CaseRead, CaseWrite, CaseDeclare, DeviceErase, EvidenceRead,
+		EvidenceExport, AuditRead, AccessRead}},
+	{Auditor, "Reads everything but telemetry and exports evidence; changes nothing.", []Verb{
+		ProductRead, LineRead, DeviceRead, ReleaseRead, SBOMRead, VulnRead, CaseRead, EvidenceRead, EvidenceExport, AuditRead, AccessRead}},
+	{Customer, "Uses the devices of the own solution.", []Verb{DeviceRead, DeviceClaim, TelemetryRead, CommandSend}},
+}
+
+func all() []Verb {
+	vs := make([]Verb, len(Verbs))
+	for i, v := range Verbs {
+		vs[i] = v.Verb
+	}
+	return vs
+}
+
+// Has says whether the role includes v. An unknown role includes nothing.
+func (r Role) Has(v Verb) bool {
+	for _, row := range Roles {
+		if row.Role == r {
+			return slices.Contains(row.Verbs, v)
+		}
+	}
+	return false
+}
+
+// Known says whether r is one of the roles.
+func (r Role) Known() bool {
+	for _, row := range Roles {
+		if row.Role == r {
+			return true
+		}
+	}
+	return false
+}
+
+// Text is what the verb allows, to follow "may": "claim devices into a solution".
+func (v Verb) Text() string {
+	for _, row := range Verbs {
+		if row.Verb == v {
+			return row.Text
+		}
+	}
+	return string(v)
+}
+
+// PrintRoles writes the table of roles for `openthings roles`: one line per verb, one column per role.
+func PrintRoles(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	head := []string{"verb"}
+	for _, r := range Roles {
+		head = append(head, string(r.Role))
+	}
+	fmt.Fprintln(t, strings.Join(head, "\t"))
+	for _, v := range Verbs {
+		row := []string{string(v.Verb)}
+		for _, r := range Roles {
+			cell := "-"
+			if r.Role.Has(v.Verb) {
+				cell = "yes"
+			}
+			row = append(row, cell)
+		}
+		fmt.Fprintln(t, strings.Join(row, "\t"))
+	}
+	return t.Flush()
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package tenant
+
+// Verb names what may be done to a kind of thing: "device.claim".
+type Verb string
+
+// The verbs, in the order of a device's life. Access to people and audit stands last.
+const (
+	ProductRead     Verb = "product.read"
+	ProductWrite    Verb = "product.write"
+	LineRead        Verb = "line.read"
+	LineWrite       Verb = "line.write"
+	DeviceRead      Verb = "device.read"
+	DeviceClaim     Verb = "device.claim"
+	DeviceSuspend   Verb = "device.suspend"
+	TelemetryRead   Verb = "telemetry.read"
+	CommandSend     Verb = "command.send"
+	ReleaseRead     Verb = "release.read"
+	ReleaseUpload   Verb = "release.upload"
+	ReleasePublish  Verb = "release.publish"
+	DeploymentWrite Verb = "deployment.write"
+	SBOMRead        Verb = "sbom.read"
+	VulnRead        Verb = "vuln.read"
+	VulnDecide      Verb = "vuln.decide"
+	FeedImport      Verb = "feed.import"
+	CaseRead        Verb = "case.read"
+	CaseWrite       Verb = "case.write"
+	CaseDeclare     Verb = "case.declare"
+	DeviceRetire    Verb = "device.retire"
+	DeviceErase     Verb = "device.erase"
+	EvidenceRead    Verb = "evidence.read"
+	EvidenceExport  Verb = "evidence.export"
+	AuditRead       Verb = "audit.read"
+	AccessRead      Verb = "access.read"
+	AccessWrite     Verb = "access.write"
+)
+
+// Verbs lists every verb with the sentence that the table of roles prints.
+var Verbs = []struct {
+	Verb Verb
+	Text string
+}{
+	{ProductRead, "read products and hardware revisions"},
+	{ProductWrite, "create and change products, set the end of support"},
+	{LineRead, "read production lines and batches"},
+	{LineWrite, "open lines, stations and batches"},
+	{DeviceRead, "read devices, their state and installed software"},
+	{DeviceClaim, "claim devices into a solution"},
+	{DeviceSuspend, "suspend a device and lift the suspension"},
+	{TelemetryRead, "read telemetry"},
+	{CommandSend, "send commands to devices"},
+	{ReleaseRead, "read releases and deployments"},
+	{ReleaseUpload, "upload signed releases with their SBOM"},
+	{ReleasePublish, "publish a release"},
+	{DeploymentWrite, "start, halt and end deployments"},
+	{SBOMRead, "read bills of materials"},
+	{VulnRead, "read findings and exposure"},
+	{VulnDecide, "decide on a finding (VEX)"},
+	{FeedImport, "import vulnerability records"},
+	{CaseRead, "read cases and their clocks"},
+	{CaseWrite, "work on cases"},
+	{CaseDeclare, "declare awareness and record submissions"},
+	{DeviceRetire, "decommission and deprovision devices"},
+	{DeviceErase, "erase a device's data"},
+	{EvidenceRead, "read evidence"},
+	{EvidenceExport, "export sealed evidence bundles"},
+	{AuditRead, "read the audit log and its proofs"},
+	{AccessRead, "read people, roles, tokens and solutions"},
+	{AccessWrite, "invite people, grant roles, create tokens and solutions"},
+}
