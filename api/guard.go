@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"net/http"
+	"strings"
+
+	"github.com/openthings-platform/openthings/problem"
+)
+
+type requestIDKey struct{}
+
+// RequestID names the request in logs and problems.
+func RequestID(ctx context.Context) string {
+	id, _ := ctx.Value(requestIDKey{}).(string)
+	return id
+}
+
+// ServeHTTP names the request, sets the headers that every answer carries and hands it to its operation.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	r = r.WithContext(context.WithValue(r.Context(), requestIDKey{}, "req_"+rand.Text()[:16]))
+	h := w.Header()
+	h.Set("Request-Id", RequestID(r.Context()))
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Strict-Transport-Security", "max-age=31536000")
+	h.Set("Cache-Control", "no-store")
+	if err := a.rates.Take(Address(r), 1); err != nil {
+		a.refuse(w, r, err)
+		return
+	}
+	a.mux.ServeHTTP(w, r)
+}
+
+// guard checks, in this order: origin, who asks, its rate, the verb, then limits the body and looks for a repeated POST.
+func (a *API) guard(op Op, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := a.cross.Check(r); err != nil {
+			a.refuse(w, r, problem.Forbidden("api.cross-origin", "This request came from another site.").Because(err))
+			return
+		}
+		if !op.Public {
+			ctx, err := a.cfg.Authenticate(r)
+			if err != nil {
+				a.rates.Take(Address(r), failureCost) // guessing is slow
+				a.refuse(w, r, err)
+				return
+			}
+			r = r.WithContext(ctx)
+			if err := a.rates.Take(a.cfg.Caller(ctx), 1); err != nil {
+				a.refuse(w, r, err)
+				return
+			}
+			if !a.cfg.Holds(ctx, op.Verb) {
+				a.refuse(w, r, problem.Forbidden("access."+op.Verb, "Nothing that you hold includes %s.", op.Verb).
+					Hint("Ask an owner of the tenant for a role that includes it."))
+				return
+			}
+		}
+		if r.ContentLength > op.MaxBody {
+			a.refuse(w, r, tooLarge(op.MaxBody))
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, op.MaxBody)
+		if inm := r.Header.Get("If-None-Match"); inm != "" && r.Method == http.MethodGet {
+			w = &conditional{ResponseWriter: w, want: inm}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	if problem.Is(err, problem.KindUnauthenticated) {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="openthings"`)
+	}
+	if wait, ok := RetryAfter(err); ok {
+		w.Header().Set("Retry-After", wait)
+	}
+	a.Fail(w, r, err)
+}
+
+// conditional turns a 200 with the ETag that the caller already has into a 304 without body.
+type conditional struct {
+	http.ResponseWriter
+	want  string
+	empty bool
+}
+
+func (c *conditional) WriteHeader(status int) {
+	etag := c.Header().Get("ETag")
+	if status == http.StatusOK && etag != "" && matches(c.want, etag) {
+		c.empty = true
+		c.Header().Del("Content-Type")
+		c.Header().Del("Content-Length")
+		status = http.StatusNotModified
+	}
+	c.ResponseWriter.WriteHeader(status)
+}
+
+func (c *conditional) Write(b []byte) (int, error) {
+	if c.empty {
+		return len(b), nil
+	}
+	return c.ResponseWriter.Write(b)
+}
+
+func (c *conditional) Unwrap() http.ResponseWriter { return c.ResponseWriter }
+
+// tracked remembers whether the answer has begun.
+type tracked struct {
+	http.ResponseWriter
+	begun bool
+}
+
+func (t *tracked) WriteHeader(status int) { t.begun = true; t.ResponseWriter.WriteHeader(status) }
+func (t *tracked) Write(b []byte) (int, error) {
+	t.begun = true
+	return t.ResponseWriter.Write(b)
+}
+func (t *tracked) Unwrap() http.ResponseWriter { return t.ResponseWriter }
+
+// Bearer returns the bearer token of the request (RFC 6750), or "".
+func Bearer(r *http.Request) string {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimSpace(token)
+}
