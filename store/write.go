@@ -1,0 +1,385 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync/atomic"
+)
+
+// Tx is one caller's part of a transaction. It must not outlive the function it was handed to.
+// Close rows before the next statement (Collect does).
+type Tx struct {
+	db    *DB
+	ctx   context.Context
+	run   runner
+	stmts map[string]*sql.Stmt // the writer's prepared statements; nil in a View
+	after []func()
+}
+
+type runner interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// maxStmts bounds the prepared statements kept; the code base has a few hundred texts, lists of ids make more.
+const maxStmts = 1000
+
+// prepared returns the writer's statement for query: on SQLite preparing each time doubles the cost of a write; pgx
+// keeps its own cache.
+func (tx *Tx) prepared(query string) *sql.Stmt {
+	conn, ok := tx.run.(*sql.Conn)
+	if !ok || tx.stmts == nil || tx.db.engine != SQLite {
+		return nil
+	}
+	if s := tx.stmts[query]; s != nil {
+		return s
+	}
+	if len(tx.stmts) >= maxStmts {
+		return nil
+	}
+	s, err := conn.PrepareContext(tx.ctx, query)
+	if err != nil {
+		return nil // the plain path reports it
+	}
+	tx.stmts[query] = s
+	return s
+}
+
+// Exec runs a statement and returns how many rows it affected.
+func (tx *Tx) Exec(query string, args ...any) (int64, error) {
+	var res sql.Result
+	var err error
+	if s := tx.prepared(query); s != nil {
+		res, err = s.ExecContext(tx.ctx, args...)
+	} else {
+		res, err = tx.run.ExecContext(tx.ctx, query, args...)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
+}
+
+// Query reads inside the transaction, its own writes included.
+func (tx *Tx) Query(query string, args ...any) (*sql.Rows, error) {
+	if s := tx.prepared(query); s != nil {
+		return s.QueryContext(tx.ctx, args...)
+	}
+	return tx.run.QueryContext(tx.ctx, query, args...)
+}
+
+// QueryRow reads at most one row inside the transaction.
+func (tx *Tx) QueryRow(query string, args ...any) *sql.Row {
+	if s := tx.prepared(query); s != nil {
+		return s.QueryRowContext(tx.ctx, args...)
+	}
+	return tx.run.QueryRowContext(tx.ctx, query, args...)
+}
+
+// After runs f once the transaction is durable, before Write returns; not at all if it is rolled back.
+func (tx *Tx) After(f func()) { tx.after = append(tx.after, f) }
+
+// Engine says which engine runs the transaction.
+func (tx *Tx) Engine() Engine { return tx.db.engine }
+
+// DB is the handle the transaction belongs to.
+func (tx *Tx) DB() *DB { return tx.db }
+
+// A call is one Write waiting for, or taking part in, a group commit.
+type call struct {
+	fn    func(*Tx) error
+	state atomic.Int32 // queued -> running, or queued -> abandoned by its caller
+	err   error        // set before done is closed
+	after []func()     // likewise
+	done  chan struct{}
+}
+
+const (
+	queued int32 = iota
+	running
+	abandoned
+)
+
+// Write runs fn in a transaction shared with other callers and returns once it is durable. fn's error rolls back fn's
+// writes alone. fn may run twice and does no slow work; ctx is looked at until fn starts, never after.
+func (db *DB) Write(ctx context.Context, fn func(tx *Tx) error) error {
+	return db.submit(ctx, db.normal, fn)
+}
+
+// WriteFirst is Write ahead of everything else that waits: revocations.
+func (db *DB) WriteFirst(ctx context.Context, fn func(tx *Tx) error) error {
+	return db.submit(ctx, db.first, fn)
+}
+
+// WriteBulk is Write behind everything else: imports, in steps of at most 1,000 rows.
+func (db *DB) WriteBulk(ctx context.Context, fn func(tx *Tx) error) error {
+	return db.submit(ctx, db.bulk, fn)
+}
+
+func (db *DB) submit(ctx context.Context, queue chan<- *call, fn func(*Tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c := &call{fn: fn, done: make(chan struct{})}
+	select {
+	case queue <- c:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-db.closing:
+		return ErrClosed
+	}
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		if c.state.CompareAndSwap(queued, abandoned) {
+			return ctx.Err()
+		}
+		<-c.done // it runs: its outcome is what counts
+	case <-db.closed:
+		select {
+		case <-c.done:
+		default:
+			return ErrClosed
+		}
+	}
+	for _, f := range c.after {
+		f()
+	}
+	return c.err
+}
+
+// writer is the one goroutine that writes. A batch begins when the one before has ended, so latency is one commit at
+// low load and throughput grows with load.
+func (db *DB) writer() {
+	defer close(db.closed)
+	w := &batchWriter{db: db}
+	defer w.drop()
+	for {
+		batch, ok := db.gather()
+		if !ok {
+			return
+		}
+		w.commit(batch)
+	}
+}
+
+// gather waits for a call and takes what else is there, in the order of service. Bulk joins only when alone, and one
+// at a time.
+func (db *DB) gather() ([]*call, bool) {
+	var batch []*call
+	take := func(c *call) {
+		if c.state.CompareAndSwap(queued, running) {
+			batch = append(batch, c)
+		}
+	}
+	for len(batch) == 0 {
+		select { // first and normal are preferred to bulk
+		case c := <-db.first:
+			take(c)
+			continue
+		case c := <-db.normal:
+			take(c)
+			continue
+		default:
+		}
+		select {
+		case c := <-db.first:
+			take(c)
+		case c := <-db.normal:
+			take(c)
+		case c := <-db.bulk:
+			take(c)
+			if len(batch) > 0 {
+				return batch, true
+			}
+		case <-db.closing:
+			select {
+			case c := <-db.first:
+				take(c)
+			case c := <-db.normal:
+				take(c)
+			case c := <-db.bulk:
+				take(c)
+			default:
+				return nil, false
+			}
+		}
+	}
+	for len(batch) < db.maxBatch {
+		select {
+		case c := <-db.first:
+			take(c)
+			continue
+		default:
+		}
+		select {
+		case c := <-db.normal:
+			take(c)
+			continue
+		default:
+		}
+		break
+	}
+	return batch, true
+}
+
+// batchWriter holds the writing connection and its prepared statements; both are dropped on any doubt.
+type batchWriter struct {
+	db    *DB
+	conn  *sql.Conn
+	stmts map[string]*sql.Stmt
+}
+
+func (w *batchWriter) drop() {
+	if w.conn == nil {
+		return
+	}
+	for _, s := range w.stmts {
+		s.Close()
+	}
+	w.conn.Close()
+	w.conn, w.stmts = nil, nil
+}
+
+// commit runs a batch and tells every caller how it ended.
+func (w *batchWriter) commit(batch []*call) {
+	err := w.try(batch)
+	var f *fatalError
+	if errors.As(err, &f) && !f.unknown && len(batch) > 1 {
+		// The shared transaction broke before COMMIT, so nothing of it exists. Find out who broke it: one by one.
+		w.db.log.Warn("shared transaction broke, replaying its callers one by one", slog.Int("callers", len(batch)), slog.Any("error", err))
+		for _, c := range batch {
+			c.after = nil
+			one := []*call{c}
+			w.settle(one, w.try(one))
+		}
+		return
+	}
+	w.settle(batch, err)
+}
+
+func (w *batchWriter) settle(batch []*call, err error) {
+	for _, c := range batch {
+		if err != nil {
+			c.err, c.after = err, nil
+		}
+		close(c.done)
+	}
+}
+
+// fatalError ends a whole batch. unknown says that COMMIT was sent and its outcome is not known.
+type fatalError struct {
+	err     error
+	unknown bool
+}
+
+func (f *fatalError) Error() string {
+	if f.unknown {
+		return "store: the outcome of the commit is unknown: " + f.err.Error()
+	}
+	return "store: " + f.err.Error()
+}
+func (f *fatalError) Unwrap() error { return f.err }
+
+// try runs the batch in one transaction. A returned error concerns all; a caller's own error is in its call.
+func (w *batchWriter) try(batch []*call) error {
+	ctx := context.Background()
+	fail := func(err error, unknown bool) error {
+		w.drop()
+		return &fatalError{err: err, unknown: unknown}
+	}
+	if w.conn == nil {
+		conn, err := w.db.write.Conn(ctx)
+		if err != nil {
+			return fail(err, false)
+		}
+		w.conn, w.stmts = conn, map[string]*sql.Stmt{}
+	}
+	begin := "BEGIN IMMEDIATE"
+	if w.db.engine == Postgres {
+		begin = "BEGIN"
+	}
+	exec := func(q string) error {
+		_, err := (&Tx{db: w.db, ctx: ctx, run: w.conn, stmts: w.stmts}).Exec(q)
+		return err
+	}
+	if err := exec(begin); err != nil {
+		return fail(err, false)
+	}
+	good := 0
+	for _, c := range batch {
+		if len(batch) > 1 {
+			if err := exec("SAVEPOINT one"); err != nil {
+				return fail(err, false)
+			}
+		}
+		tx := &Tx{db: w.db, ctx: ctx, run: w.conn, stmts: w.stmts}
+		c.err = protect(c.fn, tx)
+		if len(batch) == 1 {
+			if c.err != nil {
+				if err := exec("ROLLBACK"); err != nil {
+					w.drop()
+				}
+				return nil
+			}
+		} else {
+			if c.err == nil {
+				// On PostgreSQL a statement error that fn swallowed has poisoned the savepoint: RELEASE says so.
+				if err := exec("RELEASE SAVEPOINT one"); err != nil {
+					c.err = fmt.Errorf("store: a failed statement was ignored by its caller: %w", err)
+				}
+			}
+			if c.err != nil {
+				if err := exec("ROLLBACK TO SAVEPOINT one"); err != nil {
+					return fail(err, false)
+				}
+				if err := exec("RELEASE SAVEPOINT one"); err != nil {
+					return fail(err, false)
+				}
+				continue
+			}
+		}
+		c.after = tx.after
+		good++
+	}
+	if good == 0 {
+		if err := exec("ROLLBACK"); err != nil {
+			w.drop()
+		}
+		return nil
+	}
+	if err := w.finish(exec); err != nil {
+		return fail(err, true)
+	}
+	return nil
+}
+
+// finish commits. PostgreSQL answers COMMIT of a failed transaction with ROLLBACK and no error, hence the status check.
+func (w *batchWriter) finish(exec func(string) error) error {
+	if w.db.engine == SQLite {
+		return exec("COMMIT")
+	}
+	return w.conn.Raw(func(driverConn any) error {
+		tag, err := pgExec(driverConn, "COMMIT")
+		if err == nil && tag != "COMMIT" {
+			err = fmt.Errorf("the server answered COMMIT with %s: a failed statement was ignored", tag)
+		}
+		return err
+	})
+}
+
+func protect(fn func(*Tx) error, tx *Tx) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("store: panic in a write: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return fn(tx)
+}
