@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+# make demo      build, then watch real agents go through the whole life of a device
+# make test      every test, on real peers that it installs and starts itself
+# make bench     speed against peers measured in the same run -> bench/results.json
+# make controls  remove one guarded check at a time in a copy of the tree and expect red
+# make build     bin/openthings, bin/openthings-agent, bin/openthings-verify
+# make fuzz      each fuzz target for FUZZTIME (default 20s)
+
+GO       ?= go
+FUZZTIME ?= 20s
+export CGO_ENABLED ?= 0
+export GOFLAGS := -buildvcs=false
+BUILD    := $(GO) build -trimpath -ldflags "-s -w -buildid="
+VENDOR   := console/assets/vendor/stamp
+FIRMWARE := demo/assets/stamp
+
+.PHONY: build demo test bench controls fuzz assets clean
+build: assets
+	$(BUILD) -o bin/ ./cmd/...
+
+assets: $(VENDOR) $(FIRMWARE)
+
+$(VENDOR): package.json package-lock.json scripts/assets.sh
+	scripts/deps.sh build
+	scripts/assets.sh
+	@touch $@
+
+$(FIRMWARE): scripts/firmware.sh $(shell find demo/firmware -type f 2>/dev/null)
+	scripts/firmware.sh
+	@touch $@
+
+demo: build
+	bin/openthings demo
+
+test: assets
+	scripts/deps.sh test
+	CGO_ENABLED=1 $(GO) vet ./...
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+
+bench: build
+	scripts/deps.sh test
+	$(GO) run ./bench -out bench/results.json
+
+controls: assets
+	scripts/deps.sh test
+	$(GO) run ./controls
+
+fuzz: assets
+	scripts/fuzz.sh $(FUZZTIME)
+
+clean:
+	rm -rf bin node_modules console/assets/vendor demo/assets/stamp

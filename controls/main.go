@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+// Command controls checks the checkers: for each controls/*.txt it removes one check that a promise rests on, in a
+// copy of the tree, and expects the named test to turn red.
+//
+// A control has header lines "why:", "file:" and "test:" (arguments of go test), then "--- old" and "--- new" with the
+// code before and after. The old text must occur exactly once.
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+type control struct {
+	name, why, file string
+	test            []string
+	old, new        string
+}
+
+func main() {
+	only := flag.String("only", "", "run the controls whose name contains this")
+	flag.Parse()
+	if err := run(*only); err != nil {
+		fmt.Fprintln(os.Stderr, "controls:", err)
+		os.Exit(1)
+	}
+}
+
+func run(only string) error {
+	files, err := filepath.Glob("controls/*.txt")
+	if err != nil || len(files) == 0 {
+		return fmt.Errorf("no controls/*.txt here: run it from the top of the tree (%v)", err)
+	}
+	copyDir, err := os.MkdirTemp("", "openthings-controls-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(copyDir)
+	if out, err := exec.Command("cp", "-a", ".", copyDir).CombinedOutput(); err != nil {
+		return fmt.Errorf("copy: %v %s", err, out)
+	}
+	bad := 0
+	for i, f := range files {
+		c, err := parse(f)
+		if err != nil {
+			return err
+		}
+		if !strings.Contains(c.name, only) {
+			continue
+		}
+		start := time.Now()
+		verdict, err := c.check(copyDir)
+		if err != nil {
+			return fmt.Errorf("%s: %w", f, err)
+		}
+		if verdict != "red" {
+			bad++
+		}
+		fmt.Printf("%2d/%d %-32s %-10s %4.0fs  %s\n", i+1, len(files), c.name, verdict, time.Since(start).Seconds(), c.why)
+	}
+	if bad > 0 {
+		return fmt.Errorf("%d controls did not turn their test red: those tests prove nothing", bad)
+	}
+	return nil
+}
+
+func parse(path string) (control, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return control{}, err
+	}
+	c := control{name: strings.TrimSuffix(filepath.Base(path), ".txt")}
+	head, body, ok := strings.Cut(string(b), "--- old\n")
+	var ok2 bool
+	c.old, c.new, ok2 = strings.Cut(body, "--- new\n")
+	for line := range strings.Lines(head) {
+		k, v, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		switch k {
+		case "why":
+			c.why = v
+		case "file":
+			c.file = v
+		case "test":
+			c.test = strings.Fields(v)
+		}
+	}
+	if !ok || !ok2 || c.why == "" || c.file == "" || len(c.test) == 0 {
+		return control{}, fmt.Errorf("%s: needs why:, file:, test:, --- old and --- new", path)
+	}
+	c.old, c.new = strings.TrimSuffix(c.old, "\n"), strings.TrimSuffix(c.new, "\n")
+	return c, nil
+}
+
+// check applies the control to the copy, runs its test and puts the file back. A change that does not compile is no
+// proof, so it is told apart.
+func (c control) check(dir string) (string, error) {
+	path := filepath.Join(dir, c.file)
+	orig, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	if n := bytes.Count(orig, []byte(c.old)); n != 1 {
+		return "", fmt.Errorf("the old text occurs %d times in %s, want once", n, c.file)
+	}
+	defer os.WriteFile(path, orig, 0o644) //nolint:errcheck // a copy that is thrown away
+	if err := os.WriteFile(path, bytes.Replace(orig, []byte(c.old), []byte(c.new), 1), 0o644); err != nil {
+		return "", err
+	}
+	pkg := c.test[slices.IndexFunc(c.test, func(s string) bool { return strings.HasPrefix(s, ".") })]
+	vet := exec.Command("go", "test", "-run", "^$", pkg)
+	vet.Dir = dir
+	if out, err := vet.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("the change does not compile: %s", out)
+	}
+	cmd := exec.Command("go", append([]string{"test", "-count=1", "-timeout", "5m"}, c.test...)...)
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	switch {
+	case err == nil && bytes.Contains(out, []byte("no tests to run")):
+		return "NO TEST", nil
+	case err == nil:
+		return "GREEN", nil
+	case !bytes.Contains(out, []byte("--- FAIL")) && !bytes.Contains(out, []byte("panic:")):
+		return "BROKEN", nil
+	}
+	return "red", nil
+}
