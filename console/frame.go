@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package console
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"html/template"
+	"net/http"
+	"net/url"
+	"slices"
+
+	"github.com/openthings-platform/openthings/problem"
+)
+
+// policy is the Content-Security-Policy: this origin, nothing inline.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; font-src 'self'; " +
+	"form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+
+// ServeHTTP sets the headers that every page carries and finds the page.
+func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	r = r.WithContext(context.WithValue(r.Context(), requestIDKey{}, newRequestID()))
+	h := w.Header()
+	h.Set("Content-Security-Policy", policy)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "same-origin")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Permissions-Policy", "publickey-credentials-create=(self), publickey-credentials-get=(self)")
+	h.Set("Strict-Transport-Security", "max-age=31536000")
+	h.Set("Cache-Control", "no-store")
+	c.mux.ServeHTTP(w, r)
+}
+
+func (c *Console) guard(verb string, public bool, fn func(w http.ResponseWriter, r *http.Request) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := c.cross.Check(r); err != nil {
+			c.Fail(w, r, problem.Forbidden("console.cross-origin", "This request came from another site.").Because(err))
+			return
+		}
+		ctx, err := c.cfg.Authenticate(r)
+		switch {
+		case err == nil:
+			r = r.WithContext(ctx)
+		case public:
+		case problem.Is(err, problem.KindUnauthenticated) && r.Method == http.MethodGet:
+			http.Redirect(w, r, c.cfg.SignIn+"?next="+url.QueryEscape(r.URL.RequestURI()), http.StatusSeeOther)
+			return
+		default:
+			c.Fail(w, r, err)
+			return
+		}
+		if !public && !c.cfg.Holds(r.Context(), verb) {
+			c.Fail(w, r, problem.Forbidden("access."+verb, "None of your roles includes %s.", verb).Hint("Ask an owner for one that does."))
+			return
+		}
+		if err := fn(w, r); err != nil {
+			c.Fail(w, r, err)
+		}
+	})
+}
+
+// Fail shows err as a page.
+func (c *Console) Fail(w http.ResponseWriter, r *http.Request, err error) {
+	e := problem.Of(err)
+	c.logProblem(r, err)
+	k := problem.Kinds[e.Kind]
+	id, _ := r.Context().Value(requestIDKey{}).(string)
+	var b bytes.Buffer
+	if err := c.kit.ExecuteTemplate(&b, "failure", map[string]any{"Problem": e, "Title": k.Title, "Status": k.Status, "RequestID": id}); err != nil {
+		c.cfg.Log.ErrorContext(r.Context(), "failure page", "err", err)
+	}
+	r = r.WithContext(context.WithValue(r.Context(), troubleKey{}, (*trouble)(nil)))
+	c.frame(w, r, k.Status, k.Title, "", template.HTML(b.String()))
+}
+
+func (c *Console) logProblem(r *http.Request, err error) {
+	if problem.Is(err, problem.KindInternal) {
+		c.cfg.Log.ErrorContext(r.Context(), "page failed", "path", r.URL.Path, "request_id", r.Context().Value(requestIDKey{}), "err", err)
+	}
+}
+
+type menuItem struct {
+	Name, Href string
+	Here       bool
+}
+
+func (c *Console) menu(r *http.Request, here string) (items []menuItem) {
+	if c.visitor(r) == "" {
+		return nil
+	}
+	for _, name := range c.cfg.Menu {
+		i := slices.IndexFunc(c.pages, func(p Page) bool { return p.Menu == name })
+		if i >= 0 && (c.pages[i].Public || c.cfg.Holds(r.Context(), c.pages[i].Verb)) {
+			items = append(items, menuItem{Name: name, Href: c.pages[i].Path, Here: name == here})
+		}
+	}
+	return items
+}
+
+func (c *Console) visitor(r *http.Request) string {
+	if c.cfg.Visitor == nil {
+		return ""
+	}
+	return c.cfg.Visitor(r.Context())
+}
+
+func (c *Console) frame(w http.ResponseWriter, r *http.Request, status int, title, menu string, body template.HTML) {
+	data := map[string]any{"Title": title, "Menu": c.menu(r, menu), "Visitor": c.visitor(r), "Body": body}
+	if t := troubleOf(r); t != nil {
+		data["Problem"] = t.problem
+		status = problem.Kinds[t.problem.Kind].Status
+	} else if said := heard(w, r); said != "" {
+		data["Said"] = said
+	}
+	var b bytes.Buffer
+	if err := c.kit.ExecuteTemplate(&b, "frame", data); err != nil {
+		c.cfg.Log.ErrorContext(r.Context(), "frame", "err", err)
+		http.Error(w, "Something failed inside.", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	w.Write(b.Bytes())
+}
+
+type (
+	troubleKey struct{}
+	trouble    struct {
+		problem *problem.Error
+		form    url.Values
+	}
+	noteKey struct{}
+	note    struct{ text string }
+)
+
+func troubleOf(r *http.Request) *trouble {
+	t, _ := r.Context().Value(troubleKey{}).(*trouble)
+	return t
+}
+
+// Typed is what the visitor had typed into the form that was refused, so that Load can offer it again; empty otherwise.
+func Typed(r *http.Request) url.Values {
+	if t := troubleOf(r); t != nil {
+		return t.form
+	}
+	return url.Values{}
+}
+
+// Say leaves one sentence for the page that the form leads to: "Batch 7 is open."
+func Say(r *http.Request, text string) {
+	if n, ok := r.Context().Value(noteKey{}).(*note); ok {
+		n.text = text
+	}
+}
+
+const noteCookie = "__Host-said"
+
+func (n *note) keep(w http.ResponseWriter) {
+	if n.text != "" {
+		http.SetCookie(w, &http.Cookie{Name: noteCookie, Value: base64.RawURLEncoding.EncodeToString([]byte(n.text)), Path: "/",
+			MaxAge: 60, Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode})
+	}
+}
+
+func heard(w http.ResponseWriter, r *http.Request) string {
+	ck, err := r.Cookie(noteCookie)
+	if err != nil {
+		return ""
+	}
+	http.SetCookie(w, &http.Cookie{Name: noteCookie, Path: "/", MaxAge: -1, Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode})
+	b, err := base64.RawURLEncoding.DecodeString(ck.Value)
+	if err != nil {
+		return ""
+	}
+	return string(b)
+}
