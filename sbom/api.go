@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package sbom
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"strconv"
+
+	"github.com/openthings-platform/openthings/api"
+	"github.com/openthings-platform/openthings/tenant"
+)
+
+// Routes registers the reading routes; a bill arrives together with its release.
+func (s *Service) Routes(a *api.API) {
+	api.Raw(a, api.Op{ID: "get-release-sbom", Method: "GET", Path: "/v1/releases/{id}/sbom", Verb: string(tenant.SBOMRead), Stage: "sbom",
+		Summary: "The bill of materials of a release, byte for byte as it was uploaded"}, s.getOriginal)
+
+	type describeIn struct {
+		ID string `path:"id" maxLength:"64"`
+	}
+	api.Handle(a, api.Op{ID: "describe-release-sbom", Method: "GET", Path: "/v1/releases/{id}/sbom/record", Verb: string(tenant.SBOMRead), Stage: "sbom",
+		Summary: "Format, digests and quality of a release's bill of materials"},
+		func(ctx context.Context, in *describeIn) (*api.Out[Record], error) {
+			if err := s.require(ctx, in.ID); err != nil {
+				return nil, err
+			}
+			r, err := s.Current(ctx, tenant.MustTenant(ctx), in.ID)
+			if err != nil {
+				return nil, err
+			}
+			return api.One(r), nil
+		})
+
+	type listIn struct {
+		ID string `path:"id" maxLength:"64"`
+		api.Paging
+	}
+	api.Handle(a, api.Op{ID: "list-release-components", Method: "GET", Path: "/v1/releases/{id}/components", Verb: string(tenant.SBOMRead), Stage: "sbom",
+		Summary: "The components of a release, by name"},
+		func(ctx context.Context, in *listIn) (*api.List[Part], error) {
+			if err := s.require(ctx, in.ID); err != nil {
+				return nil, err
+			}
+			after, err := in.After(a)
+			if err != nil {
+				return nil, err
+			}
+			parts, err := s.Components(ctx, tenant.MustTenant(ctx), in.ID, after, in.Size()+1)
+			if err != nil {
+				return nil, err
+			}
+			return api.More(a, in.Paging, parts, Part.Cursor), nil
+		})
+}
+
+// require refuses unless the caller may read the bill of this release.
+func (s *Service) require(ctx context.Context, release string) error {
+	t := tenant.MustTenant(ctx)
+	product, err := s.cfg.ProductOf(ctx, t, release)
+	if err != nil {
+		return err
+	}
+	return tenant.Require(ctx, tenant.SBOMRead, tenant.Thing{Tenant: t, Product: product})
+}
+
+func (s *Service) getOriginal(w http.ResponseWriter, r *http.Request) error {
+	id := r.PathValue("id")
+	if err := s.require(r.Context(), id); err != nil {
+		return err
+	}
+	rec, f, err := s.Original(r.Context(), tenant.MustTenant(r.Context()), id)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	h := w.Header()
+	// Foreign bytes: never shown as a page of ours, whatever they hold.
+	h.Set("Content-Type", "application/octet-stream")
+	h.Set("Content-Disposition", `attachment; filename="sbom-`+id+`"`)
+	h.Set("Content-Length", strconv.FormatInt(rec.Document.Size, 10))
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Checksum-Sha512", rec.Document.SHA512)
+	_, err = io.Copy(w, f)
+	return err
+}

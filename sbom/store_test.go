@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package sbom
+
+import (
+	"context"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/openthings-platform/openthings/audit"
+	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/store/blob"
+	"github.com/openthings-platform/openthings/store/storetest"
+)
+
+const first = `{"bomFormat":"CycloneDX","specVersion":"1.6","metadata":{"component":{"type":"firmware","name":"lamp","version":"1"}},"components":[
+ {"type":"library","name":"github.com/BurntSushi/toml","version":"v1.0.0","purl":"pkg:golang/github.com/BurntSushi/toml@v1.0.0"},
+ {"type":"library","name":"github.com/burntsushi/toml","version":"v1.0.0","purl":"pkg:golang/github.com/burntsushi/toml@v1.0.0"},
+ {"type":"library","name":"old","version":"1","purl":"pkg:npm/old@1"},{"type":"device","name":"relay"}]}`
+const second = `{"bomFormat":"CycloneDX","specVersion":"1.6","components":[{"type":"library","name":"new","version":"1","purl":"pkg:npm/new@1"}]}`
+
+func TestAttach(t *testing.T) {
+	storetest.Each(t, []store.Migrations{audit.Schema, Schema}, func(t *testing.T, db *store.DB) {
+		ctx := t.Context()
+		blobs, err := blob.NewDir(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := New(Config{DB: db, Blobs: blobs})
+		var events int
+		db.On("sbom.attached", "test", func(_ context.Context, e store.Event) error {
+			if e.Subject == "rel_1" {
+				events++
+			}
+			return nil
+		})
+		attach := func(tenant, release, doc string) {
+			t.Helper()
+			b, err := Parse([]byte(doc))
+			if err != nil {
+				t.Fatal(err)
+			}
+			d, err := s.Keep(ctx, []byte(doc))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := db.Write(ctx, func(tx *store.Tx) error { return s.Attach(tx, tenant, release, b, d, "per_1") }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		attach("ten_a", "rel_1", first)
+		attach("ten_a", "rel_1", first) // again: nothing changes
+		attach("ten_b", "rel_2", first) // another tenant, the same components
+
+		parts, err := s.Components(ctx, "ten_a", "rel_1", "", 2)
+		if err != nil || len(parts) != 2 || parts[0].Name != "github.com/BurntSushi/toml" {
+			t.Fatalf("first page %+v, %v; spellings that fold to one component are one", parts, err)
+		}
+		rest, err := s.Components(ctx, "ten_a", "rel_1", parts[1].Cursor(), 10)
+		if err != nil || len(rest) != 1 {
+			t.Fatalf("second page %+v, %v", rest, err)
+		}
+		if foreign, err := s.Components(ctx, "ten_b", "rel_1", "", 10); err != nil || len(foreign) != 0 {
+			t.Fatalf("another tenant reads %+v, %v", foreign, err)
+		}
+		if _, err := s.Current(ctx, "ten_b", "rel_1"); !problem.Is(err, problem.KindNotFound) {
+			t.Fatalf("another tenant reads the record: %v", err)
+		}
+		err = db.View(ctx, func(tx *store.Tx) error {
+			keys, err := s.Versions(tx, "Go", "github.com/BurntSushi/TOML")
+			if err != nil || len(keys) != 1 || keys[0].Version != "1.0.0" {
+				t.Fatalf("versions %+v, %v", keys, err)
+			}
+			uses, err := s.Uses(tx, keys[0].ID)
+			if err != nil || len(uses) != 2 {
+				t.Fatalf("uses %+v, %v", uses, err)
+			}
+			own, err := s.Keys(tx, "ten_a", "rel_1")
+			if err != nil || len(own) != 2 {
+				t.Fatalf("keys %+v, %v; the relay cannot be matched", own, err)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		attach("ten_a", "rel_1", second) // the newest counts
+		if parts, err = s.Components(ctx, "ten_a", "rel_1", "", 10); err != nil || len(parts) != 1 || parts[0].Name != "new" {
+			t.Fatalf("after the second document %+v, %v", parts, err)
+		}
+		rec, f, err := s.Original(ctx, "ten_a", "rel_1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if raw, err := io.ReadAll(f); err != nil || string(raw) != second || len(rec.Document.SHA512) != 128 {
+			t.Fatalf("original %q, %v", raw, err)
+		}
+		if rec.At.IsZero() || time.Since(rec.At) > time.Hour || rec.Quality.Total != 1 {
+			t.Fatalf("record %+v", rec)
+		}
+		if _, err := db.RunDue(ctx); err != nil || events != 2 {
+			t.Fatalf("%d events, %v; want one per document of the release", events, err)
+		}
+	})
+}
