@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+// Package respond is what is owed once something went wrong: signals, assessments, cases, their clocks and what was
+// submitted (CRA Article 14).
+//
+// A signal is a hint, from a person or from the event vuln.exploited. A person opens an assessment of it and decides:
+// negative, watch or aware. Only that decision, with an evidence note, sets T0 and opens a case; no feed, scanner or
+// job can (Commission guidance C(2026) 5252, points 211-218). A case is one manufacturer x one product x one kind:
+// AEV, an actively exploited vulnerability, or SI, a severe incident. If both questions are answered yes, two linked
+// cases open.
+//
+// A case is its events and nothing else: Fold makes the state, Clocks the deadlines, Check says whether a further event
+// may be appended. All three are pure, so that anybody can recompute from an exported log what was due and when.
+//
+// Invariants:
+//   - T0 is set by a person's decision; a correction appends and leaves the first value visible.
+//   - A submission counts only with a receipt, confirmed by a second person; "sent" is never a state.
+//   - A missing anchor gives "undetermined" with a reason, never a guessed date.
+//   - Early warning before notification before final; after an accepted final report nothing is submitted.
+//   - Withdrawing a measure does not move the anchor; an outage pauses nothing; what was overdue stays so on record.
+//   - Each escalation is written exactly once, however often the platform restarts.
+//
+// Events consumed: vuln.exploited. Events emitted: case.opened, case.deadline (soon or overdue), case.closed.
+package respond
