@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+// Command bench measures speed as ratios: each value stands beside a peer or a physical limit measured in the same run.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+)
+
+// Result is one line of bench/results.json; Ratio is Value / BaselineValue.
+type Result struct {
+	Name          string  `json:"name"`
+	Value         float64 `json:"value"`
+	Unit          string  `json:"unit"`
+	Baseline      string  `json:"baseline"`
+	BaselineValue float64 `json:"baseline_value"`
+	Ratio         float64 `json:"ratio"`
+}
+
+func main() {
+	out := flag.String("out", "", "write the results to this file as JSON")
+	only := flag.String("only", "", "run the benchmarks whose name contains this")
+	binary := flag.String("openthings", "bin/openthings", "the platform's binary")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, *out, *only, *binary); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, out, only, binary string) error {
+	var results []Result
+	for _, b := range []struct {
+		name string
+		run  func(context.Context) (Result, error)
+	}{
+		{"mqtt_qos1_cpu", func(ctx context.Context) (Result, error) { return mqttAgainstPlatform(ctx, binary) }},
+		{"issue_cpu", issueCPU},
+		{"exposure_summary_ms_sqlite_100k", exposureOn("sqlite")},
+		{"exposure_summary_ms_postgres_100k", exposureOn("postgres")},
+	} {
+		if !strings.Contains(b.name, only) {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "%s …\n", b.name)
+		r, err := b.run(ctx)
+		if err != nil {
+			return fmt.Errorf("%s: %w", b.name, err)
+		}
+		fmt.Printf("%-36s %10.4g %-14s %-34s %10.4g   ratio %.3g\n", r.Name, r.Value, r.Unit, r.Baseline, r.BaselineValue, r.Ratio)
+		results = append(results, r)
+	}
+	if out == "" {
+		return nil
+	}
+	b, err := json.MarshalIndent(results, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(out, append(b, '\n'), 0o644)
+}

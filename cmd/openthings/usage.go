@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/openthings-platform/openthings/api"
+)
+
+// isUsage recognises cobra's own complaints about arguments, which carry no type.
+func isUsage(err error) bool {
+	s := err.Error()
+	for _, p := range []string{"unknown command", "unknown flag", "accepts ", "requires ", "required flag", "if any flags in the group"} {
+		if strings.Contains(s, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// remote holds the flags of every command that speaks to a platform.
+type remote struct {
+	url, token, ca string
+	json           bool
+}
+
+func (r *remote) flags(c *cobra.Command) {
+	f := c.PersistentFlags()
+	f.StringVar(&r.url, "url", env("OPENTHINGS_URL", "https://localhost:8443"), "the platform ($OPENTHINGS_URL)")
+	f.StringVar(&r.ca, "ca", env("OPENTHINGS_CA", ""), "PEM file of the platform's CA ($OPENTHINGS_CA)")
+	f.BoolVar(&r.json, "json", false, "print the API's own JSON")
+	r.token = os.Getenv("OPENTHINGS_TOKEN") // never a flag: command lines are public on a machine
+}
+
+func (r *remote) client() (*api.Client, error) { return api.NewClient(r.url, r.token, r.ca) }
+
+func env(name, otherwise string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	return otherwise
+}
+
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// table prints rows in columns; the first row is the heading.
+func table(w io.Writer, rows [][]string) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, r := range rows {
+		fmt.Fprintln(t, strings.Join(r, "\t"))
+	}
+	return t.Flush()
+}
