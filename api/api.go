@@ -17,6 +17,7 @@ import (
 
 	"github.com/openthings-platform/openthings/clock"
 	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/store"
 )
 
 // DefaultMaxBody is the largest request body, in bytes, of an operation that states no other limit.
@@ -26,6 +27,7 @@ const DefaultMaxBody = 1 << 20
 type Config struct {
 	Title   string // of the OpenAPI document
 	Version string
+	DB      *store.DB // the platform handle, with Schema: keeps idempotency keys
 	Clock   clock.Clock
 	Log     *slog.Logger
 	// TokenKey authenticates page tokens; 32 bytes. Without one a random key is made, and tokens end with the process.
@@ -34,7 +36,7 @@ type Config struct {
 	Authenticate func(*http.Request) (context.Context, error)
 	// Holds says whether the caller holds the verb on anything at all; the handler then checks the thing itself.
 	Holds func(ctx context.Context, verb string) bool
-	// Caller names the caller for rate limits and idempotency, the same for each of its requests.
+	// Caller names the authenticated caller for rate limits and idempotency, the same for each of its requests.
 	Caller func(ctx context.Context) string
 	Limits Limits
 }

@@ -43,6 +43,7 @@ func (a *API) guard(op Op, next http.Handler) http.Handler {
 			a.refuse(w, r, problem.Forbidden("api.cross-origin", "This request came from another site.").Because(err))
 			return
 		}
+		caller := Address(r)
 		if !op.Public {
 			ctx, err := a.cfg.Authenticate(r)
 			if err != nil {
@@ -51,7 +52,8 @@ func (a *API) guard(op Op, next http.Handler) http.Handler {
 				return
 			}
 			r = r.WithContext(ctx)
-			if err := a.rates.Take(a.cfg.Caller(ctx), 1); err != nil {
+			caller = a.cfg.Caller(ctx)
+			if err := a.rates.Take(caller, 1); err != nil {
 				a.refuse(w, r, err)
 				return
 			}
@@ -68,6 +70,12 @@ func (a *API) guard(op Op, next http.Handler) http.Handler {
 		r.Body = http.MaxBytesReader(w, r.Body, op.MaxBody)
 		if inm := r.Header.Get("If-None-Match"); inm != "" && r.Method == http.MethodGet {
 			w = &conditional{ResponseWriter: w, want: inm}
+		}
+		if r.Method == http.MethodPost && r.Header.Get("Idempotency-Key") != "" {
+			if err := a.once(op, caller, w, r, next); err != nil {
+				a.refuse(w, r, err)
+			}
+			return
 		}
 		next.ServeHTTP(w, r)
 	})

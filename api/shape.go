@@ -70,7 +70,7 @@ func (a *API) Token(key string) string {
 	if key == "" {
 		return ""
 	}
-	return base64.RawURLEncoding.EncodeToString(append(a.mac(key), key...))
+	return tokenText.EncodeToString(append(a.mac(key), key...))
 }
 
 // Key returns the last key that the token was made from; the empty token is the beginning.
@@ -78,7 +78,7 @@ func (a *API) Key(token string) (string, error) {
 	if token == "" {
 		return "", nil
 	}
-	b, err := base64.RawURLEncoding.DecodeString(token)
+	b, err := tokenText.DecodeString(token)
 	if err != nil || len(b) <= macLen || !hmac.Equal(b[:macLen], a.mac(string(b[macLen:]))) {
 		return "", problem.Invalid("The page token is not one of ours.").At("query.page_token").Hint("Begin again without page_token.")
 	}
@@ -86,6 +86,9 @@ func (a *API) Key(token string) (string, error) {
 }
 
 const macLen = 16
+
+// tokenText is strict, so that a token has one spelling only.
+var tokenText = base64.RawURLEncoding.Strict()
 
 func (a *API) mac(key string) []byte {
 	m := hmac.New(sha256.New, a.cfg.TokenKey)

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"hash"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/store"
+)
+
+//go:embed migrations/*.sql
+var migrationsFS embed.FS
+
+// Schema is the kit's own table, of the platform handle.
+var Schema = store.Migrations{Stage: "api", FS: migrationsFS}
+
+const (
+	keepKeys   = 24 * time.Hour
+	keptAnswer = 1 << 20 // bytes; a longer answer is not kept
+)
+
+// keptHeaders are repeated with a kept answer.
+var keptHeaders = []string{"Content-Type", "Location", "ETag"}
+
+// repeat is one row of api_idempotency.
+type repeat struct {
+	operation, bodyHash, head string
+	status                    int
+	body                      []byte
+}
+
+// once carries out a POST that has an Idempotency-Key, unless it was carried out before: then it repeats the answer.
+// Only success is kept; what was refused had no effect and may be tried again under the same key.
+func (a *API) once(op Op, caller string, w http.ResponseWriter, r *http.Request, next http.Handler) error {
+	key := r.Header.Get("Idempotency-Key")
+	if len(key) > 255 {
+		return problem.Invalid("The Idempotency-Key is longer than 255 bytes.").At("header.Idempotency-Key")
+	}
+	operation := r.Method + " " + r.URL.EscapedPath() + "?" + r.URL.RawQuery
+	before, err := a.claimKey(r.Context(), caller, key, operation)
+	if err != nil {
+		return err
+	}
+	sum := &summed{ReadCloser: r.Body, h: sha256.New()}
+	if before != nil {
+		return before.answer(w, operation, sum)
+	}
+
+	// What follows must be recorded even when the caller hangs up.
+	ctx := context.WithoutCancel(r.Context())
+	rec := &recorder{ResponseWriter: w}
+	kept := false
+	defer func() {
+		if !kept {
+			if err := a.dropKey(ctx, caller, key); err != nil {
+				a.cfg.Log.ErrorContext(ctx, "idempotency key stays taken", "request_id", RequestID(ctx), "err", err)
+			}
+		}
+	}()
+	r.Body = sum
+	next.ServeHTTP(rec, r)
+	if rec.status < 200 || rec.status > 299 {
+		return nil
+	}
+	kept = true
+	if err := a.keepAnswer(ctx, caller, key, op, sum, rec); err != nil {
+		// The answer is out and the effect real: a repeat must not take effect again, so the key stays taken.
+		a.cfg.Log.ErrorContext(ctx, "answer not kept for its idempotency key", "request_id", RequestID(ctx), "err", err)
+	}
+	return nil
+}
+
+func (a *API) claimKey(ctx context.Context, caller, key, operation string) (before *repeat, err error) {
+	err = a.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		before = nil
+		now := a.cfg.Clock.Now()
+		if _, err := tx.Exec(`DELETE FROM api_idempotency WHERE at < $1`, store.Millis(now.Add(-keepKeys))); err != nil {
+			return err
+		}
+		n, err := tx.Exec(`INSERT INTO api_idempotency (caller, key, operation, body_hash, status, head, body, at)
+			VALUES ($1, $2, $3, '', 0, '{}', $4, $5) ON CONFLICT (caller, key) DO NOTHING`, caller, key, operation, []byte{}, store.Millis(now))
+		if err != nil || n == 1 {
+			return err
+		}
+		before = &repeat{}
+		return tx.QueryRow(`SELECT operation, body_hash, status, head, body FROM api_idempotency WHERE caller = $1 AND key = $2`, caller, key).
+			Scan(&before.operation, &before.bodyHash, &before.status, &before.head, &before.body)
+	})
+	return before, err
+}
+
+func (a *API) dropKey(ctx context.Context, caller, key string) error {
+	return a.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		_, err := tx.Exec(`DELETE FROM api_idempotency WHERE caller = $1 AND key = $2 AND status = 0`, caller, key)
+		return err
+	})
+}
+
+func (a *API) keepAnswer(ctx context.Context, caller, key string, op Op, sum *summed, rec *recorder) error {
+	hash, err := sum.rest()
+	if err != nil {
+		return err
+	}
+	head := map[string]string{}
+	for _, k := range keptHeaders {
+		if v := rec.Header().Get(k); v != "" {
+			head[k] = v
+		}
+	}
+	headJSON, err := json.Marshal(head)
+	if err != nil {
+		return err
+	}
+	body := rec.body.Bytes()
+	if op.Secret || rec.tooLong {
+		headJSON, body = nil, nil
+	}
+	return a.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		_, err := tx.Exec(`UPDATE api_idempotency SET status = $1, body_hash = $2, head = $3, body = $4 WHERE caller = $5 AND key = $6`,
+			rec.status, hash, string(headJSON), append([]byte{}, body...), caller, key)
+		return err
+	})
+}
+
+// answer repeats what was answered before, if this is the same request.
+func (p *repeat) answer(w http.ResponseWriter, operation string, sum *summed) error {
+	if p.status == 0 {
+		return problem.Conflict("A request with this Idempotency-Key is being carried out, or was when the platform stopped.").
+			Hint("Read whether it took effect before you try again with a new key.")
+	}
+	hash, err := sum.rest()
+	if err != nil {
+		return err
+	}
+	if p.operation != operation || p.bodyHash != hash {
+		return problem.Unprocessable("This Idempotency-Key was used for another request.").At("header.Idempotency-Key").Hint("Use a new key for a new request.")
+	}
+	if p.head == "" {
+		return problem.Conflict("This request was carried out before, and its answer is not kept.").
+			Hint("An answer with a secret is shown only once; make a new one if it was lost.")
+	}
+	head := map[string]string{}
+	if err := json.Unmarshal([]byte(p.head), &head); err != nil {
+		return err
+	}
+	for k, v := range head {
+		w.Header().Set(k, v)
+	}
+	w.Header().Set("Idempotency-Replayed", "true")
+	w.WriteHeader(p.status)
+	_, err = w.Write(p.body)
+	if errors.Is(err, http.ErrBodyNotAllowed) {
+		err = nil
+	}
+	return err
+}
+
+// summed hashes a body while it is read.
+type summed struct {
+	io.ReadCloser
+	h hash.Hash
+}
+
+func (s *summed) Read(b []byte) (int, error) {
+	n, err := s.ReadCloser.Read(b)
+	s.h.Write(b[:n])
+	return n, err
+}
+
+// rest reads what is left and returns the hash of the whole.
+func (s *summed) rest() (string, error) {
+	if _, err := io.Copy(io.Discard, s); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(s.h.Sum(nil)), nil
+}
+
+// recorder keeps a copy of the answer that passes through.
+type recorder struct {
+	http.ResponseWriter
+	status  int
+	body    bytes.Buffer
+	tooLong bool
+}
+
+func (c *recorder) WriteHeader(status int) {
+	if c.status == 0 {
+		c.status = status
+	}
+	c.ResponseWriter.WriteHeader(status)
+}
+
+func (c *recorder) Write(b []byte) (int, error) {
+	if c.status == 0 {
+		c.status = http.StatusOK
+	}
+	if c.body.Len()+len(b) > keptAnswer {
+		c.tooLong = true
+	} else if !c.tooLong {
+		c.body.Write(b)
+	}
+	return c.ResponseWriter.Write(b)
+}
+
+func (c *recorder) Unwrap() http.ResponseWriter { return c.ResponseWriter }
