@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package identity
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"time"
+
+	"github.com/openthings-platform/openthings/gateway"
+	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/store"
+)
+
+// admission is what the register knows of a certificate that knocks.
+type admission struct {
+	tenant, subject string
+	kind            Kind
+	phase           Phase
+	state           State // of the device; empty for a station
+	notAfter        time.Time
+}
+
+// check is the whole policy of the doors, pure.
+func (a admission) check(now time.Time) error {
+	switch {
+	case a.phase == PhaseRevoked:
+		return problem.Forbidden("identity.revoked", "This certificate was revoked.")
+	case a.phase != PhasePending && a.phase != PhaseActive:
+		return problem.Forbidden("identity.superseded", "This certificate was replaced by a newer one.")
+	case !now.Before(a.notAfter):
+		return problem.Forbidden("identity.expired", "This certificate expired on %s.", a.notAfter.Format(time.DateOnly)).
+			Hint("Enrol again with the IDevID.")
+	case a.kind != Station && !a.state.Admits(a.kind):
+		return problem.Forbidden("identity.state", "A device that is %s may not come in with its %s.", a.state, a.kind)
+	}
+	return nil
+}
+
+// Admit says who presents cert, or refuses. TLS has proven that the peer holds the key; the register says the rest.
+// There is no cache: one indexed read is small beside a handshake, and a revocation counts from its commit on.
+//
+// The first use of a pending LDevID makes it the active one and supersedes the one before.
+func (s *Service) Admit(ctx context.Context, cert *x509.Certificate) (gateway.Peer, error) {
+	if err := s.open(); err != nil {
+		return gateway.Peer{}, err
+	}
+	fp := Fingerprint(cert.Raw)
+	a, err := s.lookUp(ctx, fp)
+	if err != nil {
+		return gateway.Peer{}, err
+	}
+	if err := a.check(s.cfg.Clock.Now()); err != nil {
+		return gateway.Peer{}, err
+	}
+	if a.phase == PhasePending {
+		err := s.cfg.DB.Write(ctx, func(tx *store.Tx) error { return activate(tx, a.tenant, a.subject, fp) })
+		if err != nil {
+			return gateway.Peer{}, problem.Unavailable("The register of certificates cannot be written.").Because(err)
+		}
+	}
+	p := gateway.Peer{Kind: gateway.Kind(a.kind), Tenant: a.tenant, Device: a.subject, Fingerprint: fp, Cert: cert}
+	if a.kind == Station {
+		p.Device, p.Station = "", a.subject
+	}
+	return p, nil
+}
+
+// lookUp reads what Admit decides on. The fingerprint is the only key: who a peer is, its tenant included, is the answer.
+func (s *Service) lookUp(ctx context.Context, fp string) (admission, error) {
+	var a admission
+	var notAfter int64
+	err := s.cfg.DB.QueryRow(ctx, `SELECT c.tenant, c.subject, c.kind, c.phase, c.not_after, coalesce(d.state, '')
+		FROM certificate c LEFT JOIN device d ON d.id = c.subject AND d.tenant = c.tenant WHERE c.fp = $1`, fp).
+		Scan(&a.tenant, &a.subject, &a.kind, &a.phase, &notAfter, &a.state)
+	a.notAfter = store.Time(notAfter)
+	switch {
+	case errors.Is(err, store.ErrNoRows):
+		return admission{}, problem.Forbidden("identity.unknown", "This certificate is not in the register.")
+	case err != nil: // unknown status is refused, never admitted
+		return admission{}, problem.Unavailable("The register of certificates cannot be read.").Because(err)
+	}
+	return a, nil
+}

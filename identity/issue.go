@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package identity
+
+import (
+	"context"
+	"crypto/x509/pkix"
+	"errors"
+	"net/url"
+	"time"
+
+	"github.com/openthings-platform/openthings/audit"
+	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/store"
+)
+
+// IssueRequest asks for a certificate. Its names come from the register, never from the CSR.
+type IssueRequest struct {
+	Tenant  string
+	Subject string // id of the device or station
+	Kind    Kind
+	CSR     *CSR
+	Actor   string
+	Life    time.Duration // of a station's certificate; 0 or more than the profile has: the profile's
+	// Finish runs in the transaction that makes the certificate known, only when it is new. May be nil.
+	Finish func(tx *store.Tx) error
+}
+
+// Issue gives the subject its certificate for the key of the CSR. The same request again returns the same certificate;
+// fresh says whether this one was new. A key that has a certificate of another subject or kind is a conflict: two
+// devices with one key are a clone.
+//
+// A device moves along: its IDevID takes it from manufactured to provisioned, its first LDevID from pending to
+// commissioned, in the transaction that makes the certificate known.
+func (s *Service) Issue(ctx context.Context, r IssueRequest) (c Certificate, fresh bool, err error) {
+	var in Intent
+	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		in, err = s.Intend(tx, r)
+		return err
+	})
+	if err != nil {
+		return Certificate{}, false, err
+	}
+	return s.Complete(ctx, r, in)
+}
+
+// Intend is the first half of Issue, for callers that write rows of their own in the same transaction: it decides
+// about the certificate and makes the decision durable. Complete follows once the transaction is committed.
+func (s *Service) Intend(tx *store.Tx, r IssueRequest) (Intent, error) {
+	if err := s.open(); err != nil {
+		return Intent{}, err
+	}
+	name, uri, err := s.names(tx, r)
+	if err != nil {
+		return Intent{}, err
+	}
+	now := s.cfg.Clock.Now()
+	from, until := Profiles[r.Kind].validity(now, r.Life)
+	in, err := recordIntent(tx, Intent{keyHash: r.CSR.KeyHash, tenant: r.Tenant, subject: r.Subject, kind: r.Kind,
+		serial: newSerial(), notBefore: from, notAfter: until}, now)
+	if err != nil {
+		return Intent{}, err
+	}
+	if in.tenant != r.Tenant || in.subject != r.Subject || in.kind != r.Kind {
+		return Intent{}, problem.Conflict("This public key already has a certificate of another subject or kind.").At("csr").
+			Hint("Each unit and each purpose needs a key of its own; a unit that shows another one's key is a clone.")
+	}
+	in.name, in.uri = name, uri
+	return in, nil
+}
+
+// names is what the register says the subject is called, once its state permits the certificate.
+func (s *Service) names(tx *store.Tx, r IssueRequest) (pkix.Name, *url.URL, error) {
+	if r.Kind == Station {
+		return pkix.Name{Organization: []string{r.Tenant}, CommonName: r.Subject}, StationURI(r.Tenant, r.Subject), nil
+	}
+	d, err := deviceByID(tx.QueryRow, r.Tenant, r.Subject)
+	if err != nil {
+		return pkix.Name{}, nil, err
+	}
+	if err := d.mayReceive(r.Kind); err != nil {
+		return pkix.Name{}, nil, err
+	}
+	if r.Kind == LDevID {
+		return deviceName(d), DeviceURI(d.Tenant, d.ID), nil
+	}
+	return deviceName(d), nil, nil
+}
+
+// mayReceive refuses a certificate that the device's state does not allow.
+func (d Device) mayReceive(k Kind) error {
+	switch {
+	case k == IDevID && (d.State == Manufactured || d.State == Provisioned), k == LDevID && (d.State == Pending || d.State == Commissioned):
+		return nil
+	case k == LDevID && d.State == Provisioned:
+		return problem.Forbidden("enroll.unclaimed", "The device has not been claimed yet.").Hint("Claim it with the code on its box, then try again.")
+	}
+	return problem.Forbidden("enroll.state", "A device that is %s gets no %s.", d.State, k)
+}
+
+// Complete is the second half of Issue.
+func (s *Service) Complete(ctx context.Context, r IssueRequest, in Intent) (c Certificate, fresh bool, err error) {
+	if c, err = s.issued(ctx, in); !errors.Is(err, store.ErrNoRows) {
+		return c, false, err
+	}
+	p := Profiles[in.kind]
+	t, err := p.template(in.name, in.serial, in.notBefore, in.notAfter, r.CSR.PublicKey)
+	if err != nil {
+		return Certificate{}, false, err
+	}
+	if in.uri != nil {
+		t.URIs = []*url.URL{in.uri}
+	}
+	der, err := s.cfg.Issuer.Sign(ctx, SignRequest{Profile: p.Name, Role: p.Role, Template: t, Key: r.CSR.PublicKey})
+	if err != nil {
+		return Certificate{}, false, problem.Unavailable("The issuer cannot sign now.").Because(err)
+	}
+	c = Certificate{Fingerprint: Fingerprint(der), Tenant: in.tenant, Subject: in.subject, Kind: in.kind, Phase: p.Phase,
+		Serial: in.serial.Text(16), KeyHash: in.keyHash, NotBefore: in.notBefore, NotAfter: in.notAfter, DER: der}
+	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		fresh, err = insertCertificate(tx, c, s.cfg.Clock.Now())
+		if err != nil || !fresh {
+			return err
+		}
+		return s.enter(tx, r, c)
+	})
+	if err == nil && !fresh { // the same request was answered meanwhile; what was signed here is forgotten
+		c, err = s.issued(ctx, in)
+	}
+	return c, fresh, err
+}
+
+// enter does what goes with a new certificate in the register.
+func (s *Service) enter(tx *store.Tx, r IssueRequest, c Certificate) error {
+	if c.Kind != Station {
+		d, err := deviceByID(tx.QueryRow, c.Tenant, c.Subject)
+		if err != nil {
+			return err
+		}
+		if err := d.mayReceive(c.Kind); err != nil { // it may have changed while the issuer signed
+			return err
+		}
+		switch {
+		case d.State == Manufactured:
+			err = s.move(tx, d, Provisioned, r.Actor, "")
+		case d.State == Pending:
+			err = s.move(tx, d, Commissioned, r.Actor, "")
+		case c.Kind == IDevID:
+			err = problem.Conflict("The device already has its IDevID, for another key.")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if c.Kind == LDevID {
+		if err := trimPending(tx, c.Tenant, c.Subject); err != nil {
+			return err
+		}
+	}
+	err := audit.Append(tx, audit.Entry{Tenant: c.Tenant, Actor: r.Actor, Kind: "certificate.issued", Subject: c.Subject, Data: map[string]any{
+		"kind": c.Kind, "fingerprint": c.Fingerprint, "serial": c.Serial, "key_hash": c.KeyHash, "not_after": c.NotAfter}})
+	if err != nil || r.Finish == nil {
+		return err
+	}
+	return r.Finish(tx)
+}
+
+// issued returns the certificate that the intent already led to; store.ErrNoRows if there is none.
+func (s *Service) issued(ctx context.Context, in Intent) (Certificate, error) {
+	c, err := certificateByKey(s.reads(ctx), in.tenant, in.keyHash)
+	if err != nil {
+		return Certificate{}, err
+	}
+	if c.Phase != PhasePending && c.Phase != PhaseActive || !s.cfg.Clock.Now().Before(c.NotAfter) {
+		return Certificate{}, problem.Forbidden("identity.key-spent", "The certificate of this key is no longer good, and a key gets only one.").
+			Hint("Make a new key and ask again.")
+	}
+	return c, nil
+}

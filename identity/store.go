@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package identity
+
+import (
+	"context"
+	"crypto/x509/pkix"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"math/big"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/store"
+)
+
+//go:embed migrations/*.sql
+var migrationsFS embed.FS
+
+// Schema holds the device and certificate tables.
+var Schema = store.Migrations{Stage: "identity", FS: migrationsFS}
+
+const deviceColumns = `id, tenant, product, revision, batch, serial, solution, state, reason, resume, firmware, created, updated`
+
+type scanner interface{ Scan(...any) error }
+
+func scanDevice(r scanner) (Device, error) {
+	var d Device
+	var created, updated int64
+	err := r.Scan(&d.ID, &d.Tenant, &d.Product, &d.Revision, &d.Batch, &d.Serial, &d.Solution, &d.State, &d.Reason, &d.Resume, &d.Firmware, &created, &updated)
+	d.Created, d.Updated = store.Time(created), store.Time(updated)
+	if errors.Is(err, store.ErrNoRows) {
+		return Device{}, problem.NotFound("There is no such device.")
+	}
+	return d, err
+}
+
+// querier is what both a transaction and a handle offer once the context is bound.
+type querier func(q string, args ...any) *sql.Row
+
+func (s *Service) reads(ctx context.Context) querier {
+	return func(q string, args ...any) *sql.Row { return s.cfg.DB.QueryRow(ctx, q, args...) }
+}
+
+func deviceByID(q querier, tenant, id string) (Device, error) {
+	return scanDevice(q(`SELECT `+deviceColumns+` FROM device WHERE tenant = $1 AND id = $2`, tenant, id))
+}
+
+func deviceBySerial(q querier, tenant, product, serial string) (Device, error) {
+	return scanDevice(q(`SELECT `+deviceColumns+` FROM device WHERE tenant = $1 AND product = $2 AND serial = $3`, tenant, product, serial))
+}
+
+// Filter narrows a list of devices. Empty fields do not narrow. Products and Solutions together are an "or": the
+// scope that an actor's grants reach (see tenant.Scope).
+type Filter struct {
+	Product, Solution, Batch string
+	State                    State
+	Search                   string // a part of the serial number, or an id
+	Products, Solutions      []string
+	After                    string // id of the last device of the page before
+	Limit                    int    // 0: 100
+}
+
+func listDevices(ctx context.Context, db *store.DB, tenant string, f Filter) ([]Device, error) {
+	args := []any{tenant}
+	where := []string{"tenant = $1"}
+	arg := func(v any) string { args = append(args, v); return fmt.Sprintf("$%d", len(args)) }
+	for _, c := range []struct{ column, value string }{{"product", f.Product}, {"solution", f.Solution}, {"batch", f.Batch}, {"state", string(f.State)}} {
+		if c.value != "" {
+			where = append(where, c.column+" = "+arg(c.value))
+		}
+	}
+	if f.Search != "" {
+		like := arg("%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(strings.ToLower(f.Search)) + "%")
+		where = append(where, `(lower(serial) LIKE `+like+` ESCAPE '\' OR id = `+arg(f.Search)+`)`)
+	}
+	var scope []string
+	for _, p := range f.Products {
+		scope = append(scope, "product = "+arg(p))
+	}
+	for _, p := range f.Solutions {
+		scope = append(scope, "solution = "+arg(p))
+	}
+	if len(scope) > 0 {
+		where = append(where, "("+strings.Join(scope, " OR ")+")")
+	}
+	if f.After != "" {
+		where = append(where, "id > "+arg(f.After))
+	}
+	if f.Limit <= 0 {
+		f.Limit = 100
+	}
+	rows, err := db.Query(ctx, `SELECT `+deviceColumns+` FROM device WHERE `+strings.Join(where, " AND ")+` ORDER BY id LIMIT `+arg(f.Limit), args...)
+	return store.Collect(rows, err, func(r *sql.Rows) (Device, error) { return scanDevice(r) })
+}
+
+func insertDevice(tx *store.Tx, d Device) error {
+	_, err := tx.Exec(`INSERT INTO device(`+deviceColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12)`,
+		d.ID, d.Tenant, d.Product, d.Revision, d.Batch, d.Serial, d.Solution, d.State, d.Reason, d.Resume, d.Firmware, store.Millis(d.Created))
+	if store.IsUnique(err) {
+		return problem.Conflict("The serial number %s is already taken in this product.", d.Serial).At("serial")
+	}
+	return err
+}
+
+// moveDevice writes the new state only while the old one still holds; false means that somebody else was faster.
+func moveDevice(tx *store.Tx, d Device, to State, resume State, reason string, at time.Time) (bool, error) {
+	n, err := tx.Exec(`UPDATE device SET state = $1, resume = $2, reason = $3, updated = $4 WHERE tenant = $5 AND id = $6 AND state = $7`,
+		to, resume, reason, store.Millis(at), d.Tenant, d.ID, d.State)
+	return n == 1, err
+}
+
+func setSolution(tx *store.Tx, tenant, id, solution string, at time.Time) error {
+	_, err := tx.Exec(`UPDATE device SET solution = $1, updated = $2 WHERE tenant = $3 AND id = $4`, solution, store.Millis(at), tenant, id)
+	return err
+}
+
+// Intent is what was decided about a certificate before it was signed.
+type Intent struct {
+	keyHash, tenant, subject string
+	kind                     Kind
+	serial                   *big.Int
+	notBefore, notAfter      time.Time
+
+	name pkix.Name // not stored: the register knows it
+	uri  *url.URL
+}
+
+// recordIntent writes want, or returns the intent that this key already has.
+func recordIntent(tx *store.Tx, want Intent, at time.Time) (Intent, error) {
+	n, err := tx.Exec(`INSERT INTO issue_intent(key_hash, tenant, subject, kind, serial, not_before, not_after, created)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (key_hash) DO NOTHING`,
+		want.keyHash, want.tenant, want.subject, want.kind, want.serial.Text(16), store.Millis(want.notBefore), store.Millis(want.notAfter), store.Millis(at))
+	if err != nil || n == 1 {
+		return want, err
+	}
+	have := Intent{keyHash: want.keyHash}
+	var serial string
+	var from, until int64
+	err = tx.QueryRow(`SELECT tenant, subject, kind, serial, not_before, not_after FROM issue_intent WHERE key_hash = $1`, want.keyHash).
+		Scan(&have.tenant, &have.subject, &have.kind, &serial, &from, &until)
+	if err != nil {
+		return Intent{}, err
+	}
+	var ok bool
+	if have.serial, ok = new(big.Int).SetString(serial, 16); !ok {
+		return Intent{}, fmt.Errorf("identity: intent %s has the serial number %q", want.keyHash, serial)
+	}
+	have.notBefore, have.notAfter = store.Time(from), store.Time(until)
+	return have, nil
+}
+
+const certificateColumns = `fp, tenant, subject, kind, phase, serial, key_hash, der, not_before, not_after, revoked, reason`
+
+func scanCertificate(r scanner) (Certificate, error) {
+	var c Certificate
+	var from, until, revoked int64
+	err := r.Scan(&c.Fingerprint, &c.Tenant, &c.Subject, &c.Kind, &c.Phase, &c.Serial, &c.KeyHash, &c.DER, &from, &until, &revoked, &c.Reason)
+	c.NotBefore, c.NotAfter, c.Revoked = store.Time(from), store.Time(until), store.Time(revoked)
+	return c, err
+}
+
+// insertCertificate says false when the key already has its certificate.
+func insertCertificate(tx *store.Tx, c Certificate, at time.Time) (bool, error) {
+	n, err := tx.Exec(`INSERT INTO certificate(`+certificateColumns+`, created) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, '', $11)
+		ON CONFLICT (key_hash) DO NOTHING`,
+		c.Fingerprint, c.Tenant, c.Subject, c.Kind, c.Phase, c.Serial, c.KeyHash, c.DER, store.Millis(c.NotBefore), store.Millis(c.NotAfter), store.Millis(at))
+	return n == 1, err
+}
+
+func certificateByKey(q querier, tenant, keyHash string) (Certificate, error) {
+	return scanCertificate(q(`SELECT `+certificateColumns+` FROM certificate WHERE tenant = $1 AND key_hash = $2`, tenant, keyHash))
+}
+
+func certificatesOf(ctx context.Context, db *store.DB, tenant, subject string) ([]Certificate, error) {
+	rows, err := db.Query(ctx, `SELECT `+certificateColumns+` FROM certificate WHERE tenant = $1 AND subject = $2 ORDER BY created DESC, fp`, tenant, subject)
+	return store.Collect(rows, err, func(r *sql.Rows) (Certificate, error) { return scanCertificate(r) })
+}
+
+// keepPending bounds how many unused LDevIDs a device can hold: a device whose storage fails before each first use
+// asks again and again, and its latest requests are the ones that it may still use.
+const keepPending = 3
+
+func trimPending(tx *store.Tx, tenant, device string) error {
+	_, err := tx.Exec(`UPDATE certificate SET phase = $1 WHERE tenant = $2 AND subject = $3 AND kind = $4 AND phase = $5 AND fp NOT IN (
+		SELECT fp FROM certificate WHERE tenant = $2 AND subject = $3 AND kind = $4 AND phase = $5 ORDER BY created DESC, fp LIMIT $6)`,
+		PhaseSuperseded, tenant, device, LDevID, PhasePending, keepPending)
+	return err
+}
+
+// activate makes a pending certificate the active one and supersedes those before it.
+func activate(tx *store.Tx, tenant, device, fp string) error {
+	n, err := tx.Exec(`UPDATE certificate SET phase = $1 WHERE fp = $2 AND phase = $3`, PhaseActive, fp, PhasePending)
+	if err != nil || n == 0 {
+		return err
+	}
+	_, err = tx.Exec(`UPDATE certificate SET phase = $1 WHERE tenant = $2 AND subject = $3 AND kind = $4 AND fp <> $5 AND
+		(phase = $6 OR phase = $7 AND created <= (SELECT created FROM certificate WHERE fp = $5))`,
+		PhaseSuperseded, tenant, device, LDevID, fp, PhaseActive, PhasePending)
+	return err
+}
+
+// revokeCertificates revokes those of subject that are of one of the kinds and returns their fingerprints.
+func revokeCertificates(tx *store.Tx, tenant, subject, reason string, at time.Time, kinds ...Kind) ([]string, error) {
+	var fps []string
+	for _, k := range kinds {
+		rows, err := tx.Query(`UPDATE certificate SET phase = $1, revoked = $2, reason = $3
+			WHERE tenant = $4 AND subject = $5 AND kind = $6 AND phase <> $1 RETURNING fp`, PhaseRevoked, store.Millis(at), reason, tenant, subject, k)
+		got, err := store.Collect(rows, err, func(r *sql.Rows) (fp string, err error) { return fp, r.Scan(&fp) })
+		if err != nil {
+			return nil, err
+		}
+		fps = append(fps, got...)
+	}
+	return fps, nil
+}
