@@ -1,14 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: AGPL-3.0-only
 # Installs what the named group needs from Debian, if it is absent: as root, through sudo, or says in one sentence what is missing.
-#   scripts/deps.sh build   curl-free build: npm for the browser libraries, gcc for the race detector
-#   scripts/deps.sh test    the above and the real peers of the tests
+#   scripts/deps.sh build   npm, which fetches the browser libraries
+#   scripts/deps.sh test    the above, a C compiler for the race detector, and the real peers of the tests
 set -eu
 
 missing=""
-need() { # need PACKAGE COMMAND-OR-GLOB
+need() { # need PACKAGE COMMANDS-OR-FILES: one of them is enough
 	for c in $2; do
-		if command -v "$c" >/dev/null 2>&1 || [ -x "$c" ]; then return; fi
+		if command -v "$c" >/dev/null 2>&1 || [ -e "$c" ]; then return; fi
 	done
 	missing="$missing $1"
 }
@@ -18,7 +18,6 @@ need npm npm
 if [ "${1:-build}" = test ]; then
 	need gcc gcc
 	need libc6-dev /usr/include/stdio.h
-	[ -e /usr/include/stdio.h ] && missing=$(echo "$missing" | sed 's/ libc6-dev//')
 	need postgresql "/usr/lib/postgresql/*/bin/postgres"
 	need mosquitto "mosquitto /usr/sbin/mosquitto"
 	need mosquitto-clients mosquitto_pub
