@@ -36,7 +36,7 @@ type Entry struct {
 // MaxData is the size of an entry's JSON, in bytes. Larger things are kept elsewhere and named by their digest.
 const MaxData = 64 << 10
 
-var kindName = regexp.MustCompile(`^[a-z]+(-[a-z]+)*\.[a-z]+(-[a-z]+)*$`)
+var kindName = regexp.MustCompile(`^[a-z][a-z0-9_-]*(\.[a-z][a-z0-9_-]*)+$`)
 
 // Append adds an entry in the transaction of the business rows it tells of. It is pending until the sequencer gives it
 // a position, within a second; Log.Wait waits for that.
