@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package vuln
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/openthings-platform/openthings/problem"
+)
+
+// Bounds of one record.
+const (
+	maxRecord   = 8 << 20 // bytes
+	maxAffected = 10_000  // packages of a record
+	maxEvents   = 50_000  // range events and listed versions of a record
+	maxWord     = 512     // ids, names, versions
+)
+
+// Record is one OSV record (https://ossf.github.io/osv-schema, 1.x), as far as matching and people need it.
+type Record struct {
+	ID         string     `json:"id"`
+	Modified   string     `json:"modified,omitempty"` // unreliable: a delta goes by content
+	Published  time.Time  `json:"published,omitzero"`
+	Withdrawn  time.Time  `json:"withdrawn,omitzero"`
+	Aliases    []string   `json:"aliases,omitempty"`
+	Related    []string   `json:"related,omitempty"`
+	Summary    string     `json:"summary,omitempty"`
+	Details    string     `json:"details,omitempty"`
+	Affected   []Affected `json:"affected,omitempty"`
+	References []struct {
+		Type string `json:"type"`
+		URL  string `json:"url"`
+	} `json:"references,omitempty"`
+	Specific struct {
+		ReviewStatus string `json:"review_status,omitempty"`
+		URL          string `json:"url,omitempty"`
+	} `json:"database_specific,omitzero"`
+
+	Hash string `json:"-"` // hex SHA-256 of the bytes it was read from
+}
+
+// Affected is what a record says about one package.
+type Affected struct {
+	Package struct {
+		Ecosystem string `json:"ecosystem"`
+		Name      string `json:"name"`
+	} `json:"package"`
+	Ranges   []Range  `json:"ranges,omitempty"`
+	Versions []string `json:"versions,omitempty"`
+}
+
+// Range is a line of versions on which events switch the fault on and off.
+type Range struct {
+	Type   string       `json:"type"` // SEMVER, ECOSYSTEM or GIT
+	Events []RangeEvent `json:"events"`
+}
+
+// RangeEvent has exactly one of its members.
+type RangeEvent struct {
+	Introduced   string `json:"introduced,omitempty"`
+	Fixed        string `json:"fixed,omitempty"`
+	LastAffected string `json:"last_affected,omitempty"`
+	Limit        string `json:"limit,omitempty"`
+}
+
+var identifier = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$`)
+
+// ParseRecord reads one OSV record and refuses what no row should hold. Every error is a problem.Error.
+func ParseRecord(b []byte) (Record, error) {
+	if len(b) > maxRecord {
+		return Record{}, problem.TooLarge("the record has %d bytes; at most %d are read", len(b), maxRecord)
+	}
+	if !utf8.Valid(b) {
+		return Record{}, problem.Invalid("the record is not valid UTF-8")
+	}
+	var r Record
+	if err := json.Unmarshal(b, &r); err != nil {
+		return Record{}, problem.Invalid("the record is not valid OSV: %v", err)
+	}
+	if err := r.check(); err != nil {
+		return Record{}, err
+	}
+	sum := sha256.Sum256(b)
+	r.Hash = hex.EncodeToString(sum[:])
+	return r, nil
+}
+
+func (r *Record) check() error {
+	for _, id := range r.idents() {
+		if !identifier.MatchString(id) {
+			return problem.Invalid("%.80q is not the identifier of a vulnerability", id)
+		}
+	}
+	if len(r.Aliases) > 1000 || len(r.Affected) > maxAffected {
+		return problem.TooLarge("record %s names %d aliases and %d packages; too many", r.ID, len(r.Aliases), len(r.Affected))
+	}
+	if strings.ContainsRune(r.Summary+r.Details, 0) {
+		return problem.Invalid("record %s holds a NUL character", r.ID)
+	}
+	events := 0
+	for _, a := range r.Affected {
+		if a.Package.Name == "" && a.Package.Ecosystem != "" {
+			return problem.Invalid("record %s names an ecosystem without a package", r.ID)
+		}
+		words := slices.Concat([]string{a.Package.Ecosystem, a.Package.Name}, a.Versions)
+		events += len(a.Versions)
+		for _, rg := range a.Ranges {
+			events += len(rg.Events)
+			for _, e := range rg.Events {
+				n := 0
+				for _, v := range []string{e.Introduced, e.Fixed, e.LastAffected, e.Limit} {
+					if v != "" {
+						n++
+						words = append(words, v)
+					}
+				}
+				if n != 1 {
+					return problem.Invalid("record %s has a range event with %d members; exactly one is allowed", r.ID, n)
+				}
+			}
+		}
+		for _, w := range words {
+			if len(w) > maxWord || strings.ContainsFunc(w, func(c rune) bool { return c < ' ' || c == 0x7f }) {
+				return problem.Invalid("record %s holds a name or version that cannot be one: %.80q", r.ID, w)
+			}
+		}
+	}
+	if events > maxEvents {
+		return problem.TooLarge("record %s has %d range events and versions; at most %d are read", r.ID, events, maxEvents)
+	}
+	return nil
+}
+
+// idents are the names by which the vulnerability is known: the record's own and its aliases.
+func (r *Record) idents() []string {
+	return slices.Compact(slices.Concat([]string{r.ID}, slices.Sorted(slices.Values(r.Aliases))))
+}
+
+// reviewed says what the record says of itself: "reviewed", "unreviewed" or "".
+func (r *Record) reviewed() string { return strings.ToLower(r.Specific.ReviewStatus) }
