@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package product
+
+import (
+	"context"
+
+	"github.com/openthings-platform/openthings/audit"
+	"github.com/openthings-platform/openthings/clock"
+	"github.com/openthings-platform/openthings/store"
+)
+
+// Config is what product needs.
+type Config struct {
+	DB    *store.DB   // the platform handle
+	Clock clock.Clock // nil: clock.System
+}
+
+// Service keeps products and hardware revisions.
+type Service struct{ cfg Config }
+
+// New makes the service.
+func New(cfg Config) *Service {
+	if cfg.Clock == nil {
+		cfg.Clock = clock.System
+	}
+	return &Service{cfg: cfg}
+}
+
+// Create adds a product; ID and Created are filled in.
+func (s *Service) Create(ctx context.Context, p Product, actor string) (Product, error) {
+	if err := p.check(); err != nil {
+		return Product{}, err
+	}
+	p.ID, p.Created = store.NewID("prd"), store.Time(store.Millis(s.cfg.Clock.Now()))
+	return p, s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		if err := insertProduct(tx, p); err != nil {
+			return err
+		}
+		return audit.Append(tx, audit.Entry{Tenant: p.Tenant, Actor: actor, Kind: "product.created", Subject: p.ID, Data: p})
+	})
+}
+
+// CreateRevision adds a hardware revision to a product of the tenant; ID and Created are filled in.
+func (s *Service) CreateRevision(ctx context.Context, v Revision, actor string) (Revision, error) {
+	if err := v.check(); err != nil {
+		return Revision{}, err
+	}
+	if _, err := s.Get(ctx, v.Tenant, v.Product); err != nil {
+		return Revision{}, err
+	}
+	v.ID, v.Created = store.NewID("rev"), store.Time(store.Millis(s.cfg.Clock.Now()))
+	return v, s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		if err := insertRevision(tx, v); err != nil {
+			return err
+		}
+		return audit.Append(tx, audit.Entry{Tenant: v.Tenant, Actor: actor, Kind: "revision.created", Subject: v.ID, Data: v})
+	})
+}
