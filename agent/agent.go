@@ -4,14 +4,25 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/openthings-platform/openthings/clock"
 	"github.com/openthings-platform/openthings/wire"
+	"github.com/openthings-platform/openthings/wire/mqtt"
 )
+
+// Version names this agent in its inventory.
+const Version = "0.1.0"
 
 // Ends of Run that are not failures.
 var (
@@ -20,6 +31,9 @@ var (
 	// ErrWiped says that the device has erased itself and will not come back.
 	ErrWiped = errors.New("agent: wiped")
 )
+
+// errUnhealthy ends the trial of an image whose time is up.
+var errUnhealthy = errors.New("it did not reach the platform in time")
 
 // Config is what Run needs. Dir, HTTPS, MQTT, Product and Revision are mandatory.
 type Config struct {
@@ -36,28 +50,288 @@ type Config struct {
 	Clock    clock.Clock               // nil: clock.System
 	Log      *slog.Logger              // nil: nothing is logged
 	Sensors  func() map[string]float64 // what to measure; nil: uptime in seconds
-	Interval time.Duration             // between measurements; 0: 10 s
+	Interval time.Duration             // between measurements, until a command set-interval; 0: 10 s
 	Retry    time.Duration             // first back-off after a failure, doubling up to 64 times; 0: 1 s
 
-	// Health looks at a freshly booted image before it is committed; an error rolls back. nil: reaching the server is enough.
+	// Health looks at a freshly booted image before it is committed; an error rolls back. nil: reaching the platform is enough.
 	Health func(ctx context.Context, image string) error
 	// HealthFor is how long a new image may take to become healthy; 0: 5 minutes.
 	HealthFor time.Duration
 }
 
-// Provision makes a new device in dir: its P-256 key and the certificate request (PEM) for its IDevID.
-func Provision(dir, serial string) (csrPEM []byte, err error) { return nil, errors.ErrUnsupported }
+type agent struct {
+	Config
+	disk    disk
+	unit    unit
+	idevid  *credential
+	anchors *x509.CertPool
+	started time.Time
+	slot    string   // the slot that this start booted
+	image   slotInfo // what runs in it
 
-// Flash puts the factory image into slot a and returns its digest, as a line does before Provision's request is signed.
-func Flash(dir string, image []byte, version string, securityVersion int64) (digest string, err error) {
-	return "", errors.ErrUnsupported
+	mu         sync.Mutex // guards the fields below
+	rec        record
+	interval   time.Duration
+	installing func() // stops the update machine and waits for it; nil while none runs
+
+	online atomic.Pointer[mqtt.Client] // the live session, if any
+	end    chan error                  // ErrReboot or ErrWiped, from whatever asked for it
+	kick   chan struct{}               // a measurement waits in the buffer
+	retime chan struct{}               // the interval has changed
+	seq    uint64                      // of the last measurement; only measure touches it
+
+	current atomic.Pointer[credential] // the LDevID of the session used last
+	buffer  *buffer
+	answers []answer // commands.json; only the handler of messages touches it
+	pool    clients
 }
 
-// Install stores what the line station answered: IDevID, chain and the manufacturer's update root.
-func Install(dir string, r wire.LineResponse) error { return errors.ErrUnsupported }
-
 // Run is one power cycle: it returns ErrReboot when the device must start again, ErrWiped after a wipe, or ctx's error.
-func Run(ctx context.Context, c Config) error { return errors.ErrUnsupported }
+// Any other error says that the state directory is unusable.
+func Run(ctx context.Context, c Config) error {
+	a, err := newAgent(c)
+	if err != nil {
+		return err
+	}
+	if a.rec.Wiping != "" {
+		// Power went before the receipt was acknowledged. There is no way back, and no proof either.
+		if err := a.eraseAll(); err != nil {
+			return err
+		}
+		return ErrWiped
+	}
+	trial, err := a.boot()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var work sync.WaitGroup
+	defer work.Wait()
+	defer cancel(nil)
+	if trial {
+		if err := a.tryOut(ctx); err != nil {
+			return a.rollBack(err)
+		}
+		work.Go(func() { a.watchdog(ctx, cancel) })
+	}
+	work.Go(func() { a.measure(ctx) })
+	work.Go(func() {
+		select {
+		case err := <-a.end:
+			cancel(err)
+		case <-ctx.Done():
+		}
+	})
+	a.live(ctx, &work)
+	cause := context.Cause(ctx)
+	if errors.Is(cause, errUnhealthy) {
+		return a.rollBack(cause)
+	}
+	if errors.Is(cause, ErrWiped) {
+		work.Wait() // nothing may write into the directory any more
+		if err := a.eraseAll(); err != nil {
+			return err
+		}
+	}
+	return cause
+}
 
 // Supervise runs the agent again after each ErrReboot, until ctx ends or the device is wiped (nil).
-func Supervise(ctx context.Context, c Config) error { return errors.ErrUnsupported }
+func Supervise(ctx context.Context, c Config) error {
+	for {
+		err := Run(ctx, c)
+		if errors.Is(err, ErrReboot) && ctx.Err() == nil {
+			continue
+		}
+		if errors.Is(err, ErrWiped) {
+			return nil
+		}
+		return err
+	}
+}
+
+func newAgent(c Config) (*agent, error) {
+	if c.Dir == "" || c.HTTPS == "" || c.MQTT == "" || c.Product == "" || c.Revision == "" {
+		return nil, errors.New("agent: Dir, HTTPS, MQTT, Product and Revision are mandatory")
+	}
+	if c.Clock == nil {
+		c.Clock = clock.System
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Interval <= 0 {
+		c.Interval = 10 * time.Second
+	}
+	if c.Retry <= 0 {
+		c.Retry = time.Second
+	}
+	if c.HealthFor <= 0 {
+		c.HealthFor = 5 * time.Minute
+	}
+	a := &agent{Config: c, disk: disk(c.Dir), started: c.Clock.Now(), interval: c.Interval,
+		end: make(chan error, 1), kick: make(chan struct{}, 1), retime: make(chan struct{}, 1)}
+	if a.disk.exists("wiped") {
+		return nil, ErrWiped
+	}
+	if info, err := os.Stat(c.Dir); err != nil {
+		return nil, fmt.Errorf("agent: provision the unit first: %w", err)
+	} else if info.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("agent: %s must be readable by its owner only (mode 0700)", c.Dir)
+	}
+	var err error
+	if a.rec, err = a.disk.load(); err != nil {
+		return nil, err
+	}
+	if a.rec.Wiping != "" {
+		return a, nil
+	}
+	if err := a.disk.readJSON("unit.json", &a.unit); err != nil {
+		return nil, err
+	}
+	return a, a.load()
+}
+
+// load reads the state directory.
+func (a *agent) load() error {
+	keyPEM, err := a.disk.read("idevid.key")
+	if err != nil {
+		return fmt.Errorf("agent: provision the unit first: %w", err)
+	}
+	cert, err := a.disk.read("idevid.crt")
+	if err != nil {
+		return fmt.Errorf("agent: the unit has not left the line: %w", err)
+	}
+	if a.idevid, err = newCredential(keyPEM, cert); err != nil {
+		return err
+	}
+	if a.anchors = a.Roots; a.anchors == nil {
+		b, err := a.disk.read("chain.pem")
+		if err != nil {
+			return err
+		}
+		chain, err := parseChain(b)
+		if err != nil {
+			return err
+		}
+		a.anchors = x509.NewCertPool()
+		for _, c := range chain {
+			if c.CheckSignatureFrom(c) == nil { // the root alone; an issuing CA is no anchor
+				a.anchors.AddCert(c)
+			}
+		}
+	}
+	var set settings
+	if err := a.disk.readJSON("config.json", &set); err != nil {
+		return err
+	}
+	if set.Interval > 0 {
+		a.interval = set.Interval
+	}
+	if err := a.disk.readJSON("commands.json", &a.answers); err != nil {
+		return err
+	}
+	a.buffer, err = openBuffer(a.disk)
+	return err
+}
+
+// record returns the boot record as it is on disk now.
+func (a *agent) record() record {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r := a.rec
+	if r.Update != nil {
+		p := *r.Update
+		r.Update = &p
+	}
+	return r
+}
+
+// change puts an altered boot record on disk, and only then into force.
+func (a *agent) change(edit func(*record)) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r := a.rec
+	if r.Update != nil {
+		p := *r.Update
+		r.Update = &p
+	}
+	if r.Wiping != "" {
+		return errors.New("the device is being wiped")
+	}
+	edit(&r)
+	if err := a.disk.save(&r); err != nil {
+		return err
+	}
+	a.rec = r
+	return nil
+}
+
+// finish ends this power cycle. Only the first reason counts.
+func (a *agent) finish(why error) {
+	select {
+	case a.end <- why:
+	default:
+	}
+}
+
+// tls is the configuration of a connection as c (nil: without a certificate).
+func (a *agent) tls(c *credential, proto ...string) *tls.Config {
+	t := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: a.anchors, Time: a.Clock.Now, NextProtos: proto}
+	if c != nil {
+		t.Certificates = []tls.Certificate{c.Certificate}
+	}
+	return t
+}
+
+// clients holds the HTTPS client of the credential used last, so that its connection is used again.
+type clients struct {
+	mu   sync.Mutex // guards the fields below
+	cred *credential
+	http *http.Client
+}
+
+func (a *agent) client(c *credential) *http.Client {
+	a.pool.mu.Lock()
+	defer a.pool.mu.Unlock()
+	if a.pool.http == nil || a.pool.cred != c {
+		if a.pool.http != nil {
+			a.pool.http.CloseIdleConnections()
+		}
+		a.pool.cred = c
+		a.pool.http = &http.Client{Timeout: time.Hour, Transport: &http.Transport{
+			TLSClientConfig: a.tls(c), ResponseHeaderTimeout: 30 * time.Second, TLSHandshakeTimeout: 30 * time.Second, IdleConnTimeout: 30 * time.Second}}
+	}
+	return a.pool.http
+}
+
+// sleep waits for d, unless ctx ends before.
+func (a *agent) sleep(ctx context.Context, d time.Duration) error {
+	t := a.Clock.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// backoff is the pause before attempt n (from 0): doubling to 64 times Retry, of which a random half, so that a fleet
+// that lost its platform does not come back in one wave.
+func (a *agent) backoff(n int) time.Duration {
+	d := a.Retry << min(n, 6)
+	return d/2 + rand.N(d/2+1)
+}
+
+// inventory is what runs here, as seen now.
+func (a *agent) inventory() wire.Inventory {
+	r := a.record()
+	inv := wire.Inventory{Version: a.image.Version, SecurityVersion: a.image.SecurityVersion, Image: a.image.Image, Slot: a.slot,
+		Floor: r.Floor, Boot: r.Boot, Agent: Version}
+	if r.Update != nil && r.Update.State == wire.UpdateCommitted {
+		inv.Update = r.Update.ID
+	}
+	return inv
+}

@@ -58,6 +58,9 @@ type Target struct {
 	MinFrom         int64  // lowest security_version it may be installed over; 0: any
 	Class           string // ClassSecurity or ClassFeature
 	SBOM            string // digest of the bill of materials
+
+	// Metadata is the version of the signed list that it was read from.
+	Metadata int64
 }
 
 // Targets is a signed list of releases.
@@ -255,6 +258,7 @@ func (r *Root) Verify(b []byte, now time.Time) (*Targets, error) {
 		if err != nil {
 			return nil, err
 		}
+		target.Metadata = t.Version
 		t.Targets[path] = target
 	}
 	return t, e.err

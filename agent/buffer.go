@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/openthings-platform/openthings/wire"
+	"github.com/openthings-platform/openthings/wire/mqtt"
+)
+
+// maxBuffered bounds the measurements kept while the platform is out of reach: at 10 s, almost three hours.
+const maxBuffered = 1000
+
+// stream is where measurements go, below tele/.
+const stream = "tele/env"
+
+// buffer keeps measurements as files until they are acknowledged. The files are not fsynced one by one, which would
+// wear out flash: a power cut may cost the last seconds of measurements, but never one that was acknowledged.
+type buffer struct {
+	disk  disk
+	mu    sync.Mutex // guards the fields below, and the folder against a wipe
+	names []string   // oldest first; nil once closed
+	shut  bool
+}
+
+func openBuffer(d disk) (*buffer, error) {
+	files, err := os.ReadDir(d.path("buffer"))
+	if err != nil {
+		return nil, err
+	}
+	b := &buffer{disk: d}
+	for _, f := range files { // ReadDir sorts by name, and names sort by age
+		b.names = append(b.names, filepath.Join("buffer", f.Name()))
+	}
+	return b, nil
+}
+
+// put adds a measurement and drops the oldest ones beyond the bound.
+func (b *buffer) put(t wire.Telemetry) error {
+	body, err := json.Marshal(t)
+	if err != nil {
+		return err
+	}
+	name := filepath.Join("buffer", fmt.Sprintf("%010d-%010d.json", t.Boot, t.Seq))
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.shut {
+		return nil
+	}
+	if err := os.WriteFile(b.disk.path(name), body, 0o600); err != nil {
+		return err
+	}
+	b.names = append(b.names, name)
+	for len(b.names) > maxBuffered {
+		if err := b.disk.remove(b.names[0]); err != nil {
+			return err
+		}
+		b.names = b.names[1:]
+	}
+	return nil
+}
+
+// close forgets everything and takes nothing more: the device is about to be wiped.
+func (b *buffer) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.names, b.shut = nil, true
+}
+
+// oldest returns the first measurement and its name, or "" when there is none. What cannot be read, because a power
+// cut tore it, is dropped.
+func (b *buffer) oldest() (name string, body []byte) {
+	for {
+		b.mu.Lock()
+		if len(b.names) == 0 {
+			b.mu.Unlock()
+			return "", nil
+		}
+		name = b.names[0]
+		b.mu.Unlock()
+		if body, err := b.disk.read(name); err == nil && json.Valid(body) {
+			return name, body
+		}
+		b.drop(name)
+	}
+}
+
+// drop forgets a measurement that was acknowledged or is unreadable.
+func (b *buffer) drop(name string) {
+	b.mu.Lock()
+	if i := slices.Index(b.names, name); i >= 0 {
+		b.names = slices.Delete(b.names, i, i+1)
+	}
+	b.mu.Unlock()
+	_ = b.disk.remove(name) // if it stays, it is sent again, and its boot and seq make that harmless
+}
+
+// measure fills the buffer at the interval in force.
+func (a *agent) measure(ctx context.Context) {
+	for {
+		a.mu.Lock()
+		interval := a.interval
+		a.mu.Unlock()
+		t := a.Clock.NewTimer(interval)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case <-a.retime:
+			t.Stop()
+			continue
+		case <-t.C:
+		}
+		values := map[string]float64{"uptime_s": a.Clock.Now().Sub(a.started).Seconds()}
+		if a.Sensors != nil {
+			values = a.Sensors()
+		}
+		a.seq++
+		if err := a.buffer.put(wire.Telemetry{TS: a.Clock.Now().UnixMilli(), Boot: a.record().Boot, Seq: a.seq, Values: values}); err != nil {
+			a.Log.Error("a measurement could not be kept", "error", err)
+		}
+		nudge(a.kick)
+	}
+}
+
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// drain sends the buffer, oldest first, until the session ends.
+func (a *agent) drain(ctx context.Context, c *mqtt.Client) {
+	for {
+		name, body := a.buffer.oldest()
+		if name == "" {
+			select {
+			case <-a.kick:
+				continue
+			case <-ctx.Done():
+				return
+			}
+		}
+		err := c.Publish(ctx, wire.Root+stream, body)
+		var refused *mqtt.Error
+		switch {
+		case err == nil:
+			a.buffer.drop(name)
+		case errors.As(err, &refused) && (refused.Reason == mqtt.PacketTooLarge || refused.Reason == mqtt.TopicNameInvalid):
+			a.Log.Error("the platform can never take this measurement", "error", err)
+			a.buffer.drop(name)
+		default: // not durable over there: it stays here
+			if a.sleep(ctx, a.backoff(0)) != nil {
+				return
+			}
+		}
+	}
+}
+
+// setInterval changes the pace of measurements for good.
+func (a *agent) setInterval(d time.Duration) error {
+	if err := a.disk.writeJSON("config.json", settings{d}); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	a.interval = d
+	a.mu.Unlock()
+	nudge(a.retime)
+	return nil
+}
+
+// settings is config.json.
+type settings struct {
+	Interval time.Duration `json:"interval_ns"`
+}
