@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+// Package fleet is what is out there: which device ran which release from when to when, how many run each, and who is
+// online.
+//
+// Invariants:
+//   - A device's installation intervals [from, to) neither overlap nor leave a hole; the present one ends at the end of
+//     time (Forever), never NULL, so that one index answers now and any past moment.
+//   - Counters equal a recount at any moment: an installation appends deltas in its own transaction, a leased job folds
+//     them into totals and days, and readers add what is not folded yet. Nothing serialises a wave on one row.
+//   - Every list and count carries the tenant; lists are keyset pages in the order of device ids.
+//   - Presence follows the sessions of the gateway. Rows tell the last known state; after a restart everybody is offline
+//     until seen again.
+//
+// It announces no events.
+package fleet

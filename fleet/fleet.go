@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package fleet
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+
+	"github.com/openthings-platform/openthings/clock"
+	"github.com/openthings-platform/openthings/identity"
+	"github.com/openthings-platform/openthings/product"
+	"github.com/openthings-platform/openthings/store"
+)
+
+// Config is what the stage needs.
+type Config struct {
+	DB       *store.DB // the platform handle
+	Identity *identity.Service
+	Product  *product.Service
+	Clock    clock.Clock // default clock.System
+	Log      *slog.Logger
+	// ReleaseName turns a release's id into words for people ("2.4.1"); nil shows the id. Releases belong to a later
+	// stage, so the words are handed in.
+	ReleaseName func(ctx context.Context, tenant, release string) string
+}
+
+// Service is the stage. Its methods are safe for concurrent use.
+type Service struct {
+	cfg    Config
+	holder string        // of the folding lease
+	wake   chan struct{} // capacity 1: presence has changed
+
+	mu      sync.Mutex          // guards the fields below
+	present map[string]presence // by device: who is online here, and who went offline and is not written yet
+	dirty   map[string]bool     // devices whose row is behind
+	online  map[string]int      // devices online, by tenant
+	changed chan struct{}       // closed and renewed when online changes
+}
+
+// New makes the stage.
+func New(cfg Config) *Service {
+	if cfg.Clock == nil {
+		cfg.Clock = clock.System
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.ReleaseName == nil {
+		cfg.ReleaseName = func(_ context.Context, _, release string) string { return release }
+	}
+	return &Service{cfg: cfg, holder: store.NewID("node"), wake: make(chan struct{}, 1), present: map[string]presence{},
+		dirty: map[string]bool{}, online: map[string]int{}, changed: make(chan struct{})}
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package telemetry
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"github.com/openthings-platform/openthings/gateway"
+)
+
+const (
+	recordsVersion = 1
+	rowRecords     = 500      // records in one inbox row: what one compacting transaction can take
+	maxField       = 64 << 20 // of one record; the gateway's own limits are far below
+)
+
+var errRecords = errors.New("telemetry: damaged inbox row")
+
+// encodeRecords packs records as they came: version, count, and per record tenant, device, topic, time and body, each
+// text with its length in front.
+func (c codec) encodeRecords(records []gateway.Record) []byte {
+	b := []byte{recordsVersion}
+	b = binary.AppendUvarint(b, uint64(len(records)))
+	for _, r := range records {
+		for _, s := range []string{r.Tenant, r.Device, r.Topic} {
+			b = binary.AppendUvarint(b, uint64(len(s)))
+			b = append(b, s...)
+		}
+		b = binary.AppendVarint(b, r.At)
+		b = binary.AppendUvarint(b, uint64(len(r.Body)))
+		b = append(b, r.Body...)
+	}
+	return c.enc.EncodeAll(b, nil)
+}
+
+func (c codec) decodeRecords(body []byte) ([]gateway.Record, error) {
+	b, err := c.dec.DecodeAll(body, nil)
+	if err != nil {
+		return nil, errors.Join(errRecords, err)
+	}
+	r := reader{b: b}
+	if r.byte() != recordsVersion {
+		return nil, errRecords
+	}
+	records := make([]gateway.Record, r.count(rowRecords))
+	for i := range records {
+		for _, s := range []*string{&records[i].Tenant, &records[i].Device, &records[i].Topic} {
+			*s = string(r.bytes(r.count(maxField)))
+		}
+		records[i].At = r.varint()
+		records[i].Body = r.bytes(r.count(maxField))
+	}
+	if r.bad || len(r.b) != 0 {
+		return nil, errRecords
+	}
+	return records, nil
+}

@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package telemetry
+
+import (
+	"cmp"
+	"context"
+	"crypto/cipher"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/openthings-platform/openthings/gateway"
+	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/seal"
+	"github.com/openthings-platform/openthings/store"
+)
+
+const (
+	leaseTTL   = 10 * time.Second
+	mergeEvery = 30 * time.Second
+	mergeLeast = 16 // small chunks of one stream before they are merged
+)
+
+// Work compacts the inbox, hands other records to their handlers and merges small chunks, until ctx ends. On
+// PostgreSQL one process at a time does so.
+func (s *Service) Work(ctx context.Context) error {
+	var wg sync.WaitGroup
+	wg.Go(func() { s.dispatchAll(ctx) })
+	merged := s.cfg.Clock.Now()
+	for ctx.Err() == nil {
+		more, err := s.step(ctx)
+		if err == nil && s.cfg.Clock.Now().Sub(merged) >= mergeEvery {
+			merged = s.cfg.Clock.Now()
+			err = s.tidy(ctx)
+		}
+		if err != nil && ctx.Err() == nil && !errors.Is(err, errMoved) {
+			s.cfg.Log.ErrorContext(ctx, "telemetry is not compacted", slog.Any("error", err))
+			more = false
+		}
+		if !more {
+			s.rest(ctx, s.wake)
+		}
+	}
+	wg.Wait()
+	s.pass.Lock()
+	defer s.pass.Unlock()
+	if s.lease.Name == "" {
+		return nil
+	}
+	err := s.cfg.DB.ReleaseLease(context.WithoutCancel(ctx), s.lease)
+	if errors.Is(err, store.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// rest waits until something wakes it, or for Linger.
+func (s *Service) rest(ctx context.Context, wake <-chan struct{}) {
+	t := s.cfg.Clock.NewTimer(s.cfg.Linger)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-wake:
+	case <-t.C:
+	}
+}
+
+// step compacts once if there is anything and the lease is ours; more says that it is worth doing again.
+func (s *Service) step(ctx context.Context) (more bool, err error) {
+	if more, err = hasInbox(ctx, s.cfg.DB, ""); err != nil || !more {
+		return false, err
+	}
+	return s.turn(ctx, s.compact)
+}
+
+// turn runs fn under the lease; false says that another process has it.
+func (s *Service) turn(ctx context.Context, fn func(context.Context) error) (bool, error) {
+	s.pass.Lock()
+	defer s.pass.Unlock()
+	if ok, err := s.lead(ctx); err != nil || !ok {
+		return false, err
+	}
+	err := fn(ctx)
+	if errors.Is(err, store.ErrFenced) {
+		s.lease = store.Lease{}
+		return false, nil
+	}
+	return true, err
+}
+
+// lead takes the lease unless it is ours already. The caller holds s.pass.
+func (s *Service) lead(ctx context.Context) (bool, error) {
+	if s.lease.Name != "" {
+		return true, nil
+	}
+	l, ok, err := s.cfg.DB.TakeLease(ctx, "telemetry.compact", s.holder, leaseTTL)
+	if err == nil && ok {
+		s.lease = l
+	}
+	return ok, err
+}
+
+// batch is what one pass makes of some inbox rows.
+type batch struct {
+	rows    []inboxRow
+	points  map[streamKey][]point // in order of arrival
+	refused map[[2]string]refusal // by tenant and device
+	chunks  []chunkRow
+	latest  []latestRow
+	pending []pendingRow
+}
+
+// compact moves the oldest inbox rows to where their records belong, in one transaction. The caller holds s.pass.
+func (s *Service) compact(ctx context.Context) error {
+	rows, err := readInbox(ctx, s.cfg.DB, rowRecords)
+	if err != nil || len(rows) == 0 {
+		return err
+	}
+	b := &batch{points: map[streamKey][]point{}, refused: map[[2]string]refusal{}}
+	for _, row := range rows {
+		records, damaged, err := s.open(ctx, row)
+		if damaged {
+			s.cfg.Log.ErrorContext(ctx, "inbox row is damaged and was set aside", slog.String("row", row.id), slog.Any("error", err))
+			if err := setAside(ctx, s.cfg.DB, row.id, err); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		b.rows = append(b.rows, row)
+		for i, r := range records {
+			if strings.HasPrefix(r.Topic, prefix) {
+				b.sort(r)
+				continue
+			}
+			p, err := s.pend(ctx, fmt.Sprintf("%s.%03d", row.id, i), r)
+			if err != nil {
+				return err
+			}
+			b.pending = append(b.pending, p)
+		}
+	}
+	if err := s.pack(ctx, b); err != nil {
+		return err
+	}
+	err = s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error { return s.put(tx, b) })
+	if err == nil && len(b.pending) > 0 {
+		signal(s.due)
+	}
+	return err
+}
+
+// sort puts a measurement into its stream, or counts it as refused.
+func (b *batch) sort(r gateway.Record) {
+	stream, p, err := parseRecord(r)
+	if err != nil {
+		b.refuse(r.Tenant, r.Device, r.At, problem.Of(err).Text)
+		return
+	}
+	k := streamKey{r.Tenant, r.Device, stream}
+	b.points[k] = append(b.points[k], p)
+}
+
+func (b *batch) refuse(tenant, device string, at int64, reason string) {
+	k := [2]string{tenant, device}
+	b.refused[k] = refusal{b.refused[k].n + 1, at, reason}
+}
+
+// pack drops repeats and seals chunks and latest rows.
+func (s *Service) pack(ctx context.Context, b *batch) error {
+	keys := map[[2]string]cipher.AEAD{}
+	for k, points := range b.points {
+		device := [2]string{k.tenant, k.device}
+		key := keys[device]
+		if key == nil {
+			var err error
+			key, err = s.subject(ctx, k.tenant, k.device)
+			if errors.Is(err, seal.ErrDestroyed) {
+				s.cfg.Log.WarnContext(ctx, "telemetry of an erased device was dropped", slog.String("device", k.device), slog.Int("messages", len(points)))
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			keys[device] = key
+		}
+		row, err := readLatest(ctx, s.cfg.DB, k)
+		if err != nil {
+			return err
+		}
+		set, last := seen(nil), &lastState{}
+		if row.rev > 0 {
+			if set, err = decodeSeen(row.seen); err != nil {
+				return err
+			}
+			if last, err = openLatest(key, row); err != nil {
+				return err
+			}
+		}
+		fresh := slices.DeleteFunc(slices.Clone(points), func(p point) bool { return !set.add(p.boot, p.seq) })
+		for _, p := range fresh {
+			last.add(p)
+		}
+		if len(fresh) == 0 {
+			continue
+		}
+		row.seen = set.encode()
+		sealLatest(key, &row, last)
+		b.latest = append(b.latest, row)
+		b.chunks = append(b.chunks, s.seal(key, k, fresh)...)
+	}
+	return nil
+}
+
+// seal sorts points by time and packs them into chunks within the limits of the decoder.
+func (s *Service) seal(key cipher.AEAD, k streamKey, points []point) []chunkRow {
+	slices.SortStableFunc(points, func(a, b point) int { return cmp.Compare(a.t, b.t) })
+	var out []chunkRow
+	for len(points) > 0 {
+		n, columns := 0, map[string]bool{}
+		for n < len(points) && n < chunkPoints && len(columns) <= chunkColumns-maxValues {
+			for _, v := range points[n].values {
+				columns[v.name] = true
+			}
+			n++
+		}
+		c := chunkRow{streamKey: k, id: store.NewID("chk"), t0: points[0].t, t1: points[n-1].t, n: int64(n)}
+		c.body = key.Seal(nil, nil, s.codec.encodeChunk(points[:n]), c.bind("chunk", c.id))
+		out = append(out, c)
+		points = points[n:]
+	}
+	return out
+}
+
+// put writes a batch and takes its rows out of the inbox, or does neither.
+func (s *Service) put(tx *store.Tx, b *batch) error {
+	if s.lease.Name != "" {
+		if err := tx.Fence(s.lease, leaseTTL); err != nil {
+			return err
+		}
+	}
+	for _, c := range b.chunks {
+		if err := insertChunk(tx, c); err != nil {
+			return err
+		}
+	}
+	for _, l := range b.latest {
+		if err := putLatest(tx, l); err != nil {
+			return err
+		}
+	}
+	for k, r := range b.refused {
+		if err := countRefused(tx, k[0], k[1], r); err != nil {
+			return err
+		}
+	}
+	for _, p := range b.pending {
+		if err := insertPending(tx, p); err != nil {
+			return err
+		}
+	}
+	for _, row := range b.rows {
+		if err := deleteInbox(tx, row.id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tidy merges small chunks and destroys hourly keys that seal nothing any more.
+func (s *Service) tidy(ctx context.Context) error {
+	streams, err := crowded(ctx, s.cfg.DB, mergeLeast, 100)
+	if err != nil {
+		return err
+	}
+	for _, k := range streams {
+		if _, err := s.turn(ctx, func(ctx context.Context) error { return s.merge(ctx, k) }); err != nil && !errors.Is(err, errMoved) {
+			return err
+		}
+	}
+	// An Append may have taken its key up to a commit ago: the hour before the present one is always kept.
+	before := s.cfg.Clock.Now().Add(-time.Hour)
+	if at, ok, err := oldestSealed(ctx, s.cfg.DB); err != nil {
+		return err
+	} else if ok && at.Before(before) {
+		before = at
+	}
+	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error { return s.cfg.Keys.DestroyHours(tx, before.Truncate(time.Hour)) })
+}
+
+// merge replaces a stream's small chunks by larger ones, in one transaction.
+func (s *Service) merge(ctx context.Context, k streamKey) error {
+	key, err := s.subject(ctx, k.tenant, k.device)
+	if errors.Is(err, seal.ErrDestroyed) {
+		return nil // EraseDevice removes them
+	}
+	if err != nil {
+		return err
+	}
+	small, err := smallChunks(ctx, s.cfg.DB, k)
+	if err != nil {
+		return err
+	}
+	var points []point
+	for _, c := range small {
+		ps, err := s.openChunk(key, c)
+		if err != nil {
+			return err
+		}
+		points = append(points, ps...)
+	}
+	merged := s.seal(key, k, points)
+	return s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
+		if s.lease.Name != "" {
+			if err := tx.Fence(s.lease, leaseTTL); err != nil {
+				return err
+			}
+		}
+		for _, c := range small {
+			if err := deleteChunk(tx, c); err != nil {
+				return err
+			}
+		}
+		for _, c := range merged {
+			if err := insertChunk(tx, c); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
