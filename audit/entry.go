@@ -45,15 +45,19 @@ func Append(tx *store.Tx, e Entry) error {
 	if err != nil {
 		return err
 	}
+	return insert(tx, leaf, data)
+}
+
+func insert(tx *store.Tx, leaf wire.Leaf, data wire.LeafData) error {
 	payload, err := json.Marshal(data)
 	if err != nil {
-		return fmt.Errorf("audit: %s: %w", e.Kind, err)
+		return fmt.Errorf("audit: %s: %w", leaf.Kind, err)
 	}
 	hash := tlog.RecordHash(leaf.Bytes())
 	_, err = tx.Exec(`INSERT INTO audit_entry(id, at, actor, tenant, kind, subject, digest, payload, leaf_hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
 		leaf.ID, leaf.At, leaf.Actor, leaf.Tenant, leaf.Kind, leaf.Subject, leaf.Data, payload, hash[:])
 	if err != nil {
-		return fmt.Errorf("audit: %s: %w", e.Kind, err)
+		return fmt.Errorf("audit: %s: %w", leaf.Kind, err)
 	}
 	return nil
 }
