@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package embedded_test
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"io/fs"
+	"math/big"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/openthings-platform/openthings/clock"
+	"github.com/openthings-platform/openthings/identity"
+	"github.com/openthings-platform/openthings/identity/embedded"
+	"github.com/openthings-platform/openthings/seal"
+)
+
+var t0 = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+
+type place struct {
+	dir string
+	cfg embedded.Config
+}
+
+func newPlace(t *testing.T) place {
+	t.Helper()
+	dir := t.TempDir()
+	keys, err := seal.Open(filepath.Join(dir, "keys"), clock.System)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return place{dir, embedded.Config{Dir: filepath.Join(dir, "ca"), Keys: keys, Name: "Test", Clock: clock.NewHand(t0)}}
+}
+
+func (p place) open(t *testing.T) *embedded.Issuer {
+	t.Helper()
+	is, err := embedded.Open(p.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return is
+}
+
+func request(role identity.Role, until time.Time, key *ecdsa.PrivateKey) identity.SignRequest {
+	return identity.SignRequest{Role: role, Key: key.Public(), Template: &x509.Certificate{SerialNumber: big.NewInt(7), NotBefore: t0, NotAfter: until}}
+}
+
+func newKey(t *testing.T) *ecdsa.PrivateKey {
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// No file under the data folder holds a private key that can be read.
+func TestKeysAreSealed(t *testing.T) {
+	p := newPlace(t)
+	p.open(t)
+	n := 0
+	err := filepath.WalkDir(p.dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		n++
+		// The marks of PKCS #8, SEC 1 and PEM private keys.
+		for _, mark := range [][]byte{[]byte("PRIVATE KEY"), {0x02, 0x01, 0x01, 0x04, 0x20}} {
+			if bytes.Contains(b, mark) {
+				t.Errorf("%s holds a private key in the clear", path)
+			}
+		}
+		if _, err := x509.ParsePKCS8PrivateKey(b); err == nil {
+			t.Errorf("%s is a private key", path)
+		}
+		if info, err := d.Info(); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s has mode %v (%v)", path, info.Mode(), err)
+		}
+		return nil
+	})
+	if err != nil || n < 9 {
+		t.Fatalf("%d files (%v)", n, err)
+	}
+}
+
+// The root key may leave the host; another issuing authority cannot be made without it.
+func TestRootAway(t *testing.T) {
+	p := newPlace(t)
+	first := p.open(t)
+	if err := os.Rename(filepath.Join(p.cfg.Dir, "root.key"), filepath.Join(p.dir, "safe")); err != nil {
+		t.Fatal(err)
+	}
+	again := p.open(t)
+	if !again.Root().Equal(first.Root()) {
+		t.Error("another root")
+	}
+	der, err := again.Sign(t.Context(), request(identity.Operational, t0.Add(time.Hour), newKey(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := again.Chain(t.Context(), identity.Operational)
+	if err != nil || len(chain) != 2 {
+		t.Fatal(chain, err)
+	}
+	if err := errors.Join(x.CheckSignatureFrom(chain[0]), chain[0].CheckSignatureFrom(chain[1])); err != nil {
+		t.Error(err)
+	}
+	for _, f := range []string{"server.crt", "server.key"} {
+		if err := os.Remove(filepath.Join(p.cfg.Dir, f)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := embedded.Open(p.cfg); !errors.Is(err, embedded.ErrRootAway) {
+		t.Errorf("an authority was made without the root: %v", err)
+	}
+}
+
+// The files of the authority are useless under another platform key, and one key's file does not stand for another's.
+func TestFilesAreBound(t *testing.T) {
+	p := newPlace(t)
+	p.open(t)
+	other := newPlace(t)
+	other.cfg.Dir = p.cfg.Dir
+	if _, err := embedded.Open(other.cfg); !errors.Is(err, seal.ErrSealed) {
+		t.Errorf("copied to another host: %v", err)
+	}
+	b, err := os.ReadFile(filepath.Join(p.cfg.Dir, "factory.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(p.cfg.Dir, "operational.key"), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := embedded.Open(p.cfg); !errors.Is(err, seal.ErrSealed) {
+		t.Errorf("one key in the place of another: %v", err)
+	}
+}
+
+// An authority signs nothing that outlives it, but for IDevIDs, which have no end.
+func TestLife(t *testing.T) {
+	is := newPlace(t).open(t)
+	key := newKey(t)
+	if _, err := is.Sign(t.Context(), request(identity.Operational, t0.AddDate(11, 0, 0), key)); err == nil {
+		t.Error("a certificate outlives its authority")
+	}
+	if _, err := is.Sign(t.Context(), request(identity.Factory, identity.Forever, key)); err != nil {
+		t.Error(err)
+	}
+	if _, err := is.Sign(t.Context(), request("other", t0.Add(time.Hour), key)); err == nil {
+		t.Error("an unknown role")
+	}
+	for _, role := range identity.Roles {
+		chain, err := is.Chain(t.Context(), role)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ca := chain[0]; !ca.IsCA || !ca.MaxPathLenZero || ca.KeyUsage&x509.KeyUsageCertSign == 0 {
+			t.Errorf("%s: %+v", role, ca.Subject)
+		}
+	}
+}
