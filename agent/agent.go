@@ -199,7 +199,7 @@ func (a *agent) load() error {
 	if err != nil {
 		return fmt.Errorf("agent: provision the unit first: %w", err)
 	}
-	cert, err := a.disk.read("idevid.crt")
+	cert, err := a.disk.read("idevid.pem")
 	if err != nil {
 		return fmt.Errorf("agent: the unit has not left the line: %w", err)
 	}

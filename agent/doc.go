@@ -4,7 +4,7 @@
 //
 // One call of Run is one power cycle. Everything that must outlive it stands in the state directory (mode 0700):
 //
-//	idevid.key idevid.crt chain.pem    the certificate of birth; the key never leaves the device
+//	idevid.key idevid.pem chain.pem    the certificate of birth; the key never leaves the device
 //	ldevid.pem next.key next.pem       key and certificate in service, and the pair that is about to replace them
 //	unit.json config.json commands.json
 //	root.json                          the manufacturer's update root that is trusted now

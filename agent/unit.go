@@ -9,9 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"regexp"
 
@@ -27,29 +25,39 @@ type unit struct {
 
 var serialShape = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
+// factory opens a state directory as the line finds it, and makes it if need be: no image, floor 0.
+func factory(dir string) (disk, record, error) {
+	d := disk(dir)
+	if d.exists("wiped") || d.exists("idevid.pem") {
+		return "", record{}, fmt.Errorf("%s holds a device that has left the line", dir)
+	}
+	if err := os.MkdirAll(d.path("buffer"), 0o700); err != nil {
+		return "", record{}, err
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return "", record{}, err
+	}
+	if r, err := d.load(); err == nil {
+		return d, r, nil
+	}
+	r := record{Active: "a"}
+	return d, r, d.save(&r)
+}
+
 // Provision makes a new device in dir: its P-256 key and the certificate request (PEM) for its IDevID. The directory
-// must not hold a device already: a unit is born once. The unit then is in factory state: no image, floor 0.
+// must not hold a device already: a unit is born once.
 func Provision(dir, serial string) (csrPEM []byte, err error) {
 	if !serialShape.MatchString(serial) {
 		return nil, fmt.Errorf("serial %q: use 1 to 64 letters, digits, dots, dashes and underscores", serial)
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	d, _, err := factory(dir)
+	if err != nil {
 		return nil, err
 	}
-	d := disk(dir)
-	if d.exists("idevid.key") || d.exists("wiped") {
+	if d.exists("idevid.key") {
 		return nil, fmt.Errorf("%s holds a device already", dir)
 	}
-	if err := os.Chmod(dir, 0o700); err != nil {
-		return nil, err
-	}
-	if err := os.Mkdir(d.path("buffer"), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, err
-	}
 	if err := d.writeJSON("unit.json", unit{Serial: serial}); err != nil {
-		return nil, err
-	}
-	if err := d.save(&record{Active: "a"}); err != nil {
 		return nil, err
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -70,16 +78,12 @@ func Provision(dir, serial string) (csrPEM []byte, err error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr}), nil
 }
 
-// Flash puts the factory image into slot a of a provisioned unit and returns its digest, which the line reports in
+// Flash puts the factory image into slot a, before or after Provision, and returns its digest, which the line reports in
 // wire.LineRequest.Firmware. The factory image sets the first floor.
 func Flash(dir string, image []byte, version string, securityVersion int64) (digest string, err error) {
-	d := disk(dir)
-	r, err := d.load()
+	d, r, err := factory(dir)
 	if err != nil {
 		return "", err
-	}
-	if d.exists("idevid.crt") {
-		return "", errors.New("the unit has left the line: images come by signed update now")
 	}
 	digest = wire.Digest(image)
 	if err := d.write(slotFile("a"), image); err != nil {
@@ -125,5 +129,5 @@ func Install(dir string, r wire.LineResponse) error {
 	if err := d.write("chain.pem", []byte(r.Chain)); err != nil {
 		return err
 	}
-	return d.write("idevid.crt", []byte(r.Certificate)) // last: its presence says that the unit may run
+	return d.write("idevid.pem", []byte(r.Certificate)) // last: its presence says that the unit may run
 }

@@ -118,7 +118,7 @@ func (a *agent) eraseAll() error {
 	if err := a.disk.write("wiped", nil); err != nil { // before the boot record goes, which says the same
 		return err
 	}
-	for _, pattern := range []string{"idevid.crt*", "chain.pem*", "unit.json*", "boot.*", "*.tmp"} {
+	for _, pattern := range []string{"idevid.pem*", "chain.pem*", "unit.json*", "boot.*", "*.tmp"} {
 		if err := a.disk.shredAll(pattern); err != nil {
 			return err
 		}
