@@ -59,12 +59,13 @@ func (a *API) problem(ctx context.Context, err error) *Problem {
 	return p
 }
 
-// Fail writes err as a problem.
+// Fail logs err if it is internal, and writes it as a problem.
 func (a *API) Fail(w http.ResponseWriter, r *http.Request, err error) {
-	a.problem(r.Context(), err).write(w)
+	a.problem(r.Context(), err).Write(w)
 }
 
-func (p *Problem) write(w http.ResponseWriter) {
+// Write answers with the problem.
+func (p *Problem) Write(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.Header().Del("ETag")
 	w.WriteHeader(p.Status)

@@ -32,7 +32,7 @@ type Config struct {
 	Menu []string
 	// SignIn is the path that visitors are sent to who are not signed in.
 	SignIn string
-	// Authenticate says who asks, or refuses with a problem. It is not called for public pages.
+	// Authenticate says who asks, or refuses with a problem. Public pages are shown either way.
 	Authenticate func(*http.Request) (context.Context, error)
 	// Holds says whether the visitor holds the verb on anything at all; Load then checks the thing itself.
 	Holds func(ctx context.Context, verb string) bool
@@ -118,7 +118,15 @@ func (c *Console) Page(p Page) {
 	}
 	c.pages = append(c.pages, p)
 	c.mux.Handle(p.Method+" "+path, c.guard(p.Verb, p.Public, func(w http.ResponseWriter, r *http.Request) error {
+		if p.Method == http.MethodPost {
+			if err := parseForm(w, r); err != nil {
+				return err
+			}
+		}
 		data, err := p.Load(r)
+		if err != nil && p.Method == http.MethodPost {
+			return c.again(w, r, err)
+		}
 		if err != nil {
 			return err
 		}
@@ -154,9 +162,8 @@ func (c *Console) form(path, verb string, public bool, fn func(r *http.Request) 
 		panic("console: form " + path + " must declare a verb")
 	}
 	c.mux.Handle("POST "+path, c.guard(verb, public, func(w http.ResponseWriter, r *http.Request) error {
-		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-		if err := r.ParseForm(); err != nil {
-			return problem.Invalid("The form could not be read.").Because(err)
+		if err := parseForm(w, r); err != nil {
+			return err
 		}
 		said := &note{}
 		next, err := fn(r.WithContext(context.WithValue(r.Context(), noteKey{}, said)))
@@ -164,9 +171,17 @@ func (c *Console) form(path, verb string, public bool, fn func(r *http.Request) 
 			return c.again(w, r, err)
 		}
 		said.keep(w)
-		http.Redirect(w, r, local(next), http.StatusSeeOther)
+		http.Redirect(w, r, Local(next), http.StatusSeeOther)
 		return nil
 	}))
+}
+
+func parseForm(w http.ResponseWriter, r *http.Request) error {
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	if err := r.ParseForm(); err != nil {
+		return problem.Invalid("The form could not be read.").Because(err)
+	}
+	return nil
 }
 
 // again shows the page that the form stood on with the problem above it. Without a Referer of ours the problem gets a page of its own.
@@ -294,8 +309,8 @@ func render(t *template.Template, data any) (template.HTML, error) {
 	return template.HTML(b.String()), nil
 }
 
-// local keeps a redirect on this host.
-func local(path string) string {
+// Local keeps a redirect on this host: anything but a path of ours becomes "/".
+func Local(path string) string {
 	if !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") || strings.HasPrefix(path, "/\\") {
 		return "/"
 	}
