@@ -229,28 +229,28 @@ func Check(s State, e Event, now time.Time) error {
 	byPlatform := e.Kind == DeadlineSoon || e.Kind == DeadlineOverdue
 	switch {
 	case s.Events == 0 && e.Kind != T0Set:
-		return problem.Conflict("a case begins with a declaration of awareness")
+		return problem.Conflict("A case begins with a declaration of awareness.")
 	case s.Events > 0 && e.Kind == T0Set:
-		return problem.Conflict("awareness was declared already").Hint("append t0.corrected with a reason")
+		return problem.Conflict("Awareness was declared already.").Hint("Append t0.corrected with a reason.")
 	case e.Person == byPlatform:
 		if byPlatform {
-			return problem.Forbidden("respond.platform-only", "only the platform writes %s", e.Kind)
+			return problem.Forbidden("respond.platform-only", "Only the platform writes %s.", e.Kind)
 		}
-		return problem.Forbidden("respond.person-only", "%s needs a person", e.Kind).
-			Hint("feeds, scanners and jobs may only send signals")
+		return problem.Forbidden("respond.person-only", "%s needs a person.", e.Kind).
+			Hint("Feeds, scanners and jobs may only send signals.")
 	case s.Closed:
-		return problem.Forbidden("respond.closed", "the case is closed")
+		return problem.Forbidden("respond.closed", "The case is closed.")
 	case e.Data.At.After(now):
-		return problem.Invalid("%s lies in the future", e.Data.At.Format(time.RFC3339)).At("at")
+		return problem.Invalid("%s lies in the future.", e.Data.At.Format(time.RFC3339)).At("at")
 	case !text(e.Data.Note, 0, 4000), !text(e.Data.Title, 0, 255), !text(e.Data.Summary, 0, 4000), !text(e.Data.Receipt, 0, 255):
-		return problem.Invalid("a text is too long or not UTF-8")
+		return problem.Invalid("A text is too long or not UTF-8.")
 	}
 	if s.has(Final) && slices.Contains(reportEvents, e.Kind) {
-		return problem.Forbidden("respond.final", "the final report was accepted; nothing in it can change any more")
+		return problem.Forbidden("respond.final", "The final report was accepted; nothing in it can change any more.")
 	}
 	check := checks[e.Kind]
 	if check == nil {
-		return problem.Invalid("there is no event %q", e.Kind).At("kind")
+		return problem.Invalid("There is no event %q.", e.Kind).At("kind")
 	}
 	return check(s, e)
 }
@@ -266,28 +266,28 @@ var checks = map[EventKind]func(State, Event) error{
 			return err
 		}
 		if !text(e.Data.Title, 1, 255) {
-			return problem.Invalid("a title of at most 255 characters is needed").At("title")
+			return problem.Invalid("A title of at most 255 characters is needed.").At("title")
 		}
 		return checkT0(e, "the evidence for being aware")
 	},
 	T0Corrected: func(s State, e Event) error {
 		for st, sub := range s.Accepted {
 			if sub.SubmittedAt.Before(e.Data.At) {
-				return problem.Conflict("the %s was submitted before that time", st).At("at")
+				return problem.Conflict("The %s was submitted before that time.", st).At("at")
 			}
 		}
 		return checkT0(e, "the reason for the correction")
 	},
 	Described: func(_ State, e Event) error {
 		if !text(e.Data.Title, 1, 255) {
-			return problem.Invalid("a title of at most 255 characters is needed").At("title")
+			return problem.Invalid("A title of at most 255 characters is needed.").At("title")
 		}
 		return nil
 	},
 	MeasureAvailable: func(_ State, e Event) error { return needs(e, true, "what the measure is") },
 	MeasureWithdrawn: func(s State, e Event) error {
 		if s.Measure.IsZero() {
-			return problem.Conflict("no measure is on record")
+			return problem.Conflict("No measure is on record.")
 		}
 		return needs(e, true, "why it was withdrawn")
 	},
@@ -301,10 +301,10 @@ var checks = map[EventKind]func(State, Event) error{
 	SubmissionAccepted: checkAccepted,
 	Invalidated: func(s State, e Event) error {
 		if !s.has(e.Data.Stage) {
-			return problem.Conflict("no accepted %s is on record", e.Data.Stage).At("stage")
+			return problem.Conflict("No accepted %s is on record.", e.Data.Stage).At("stage")
 		}
 		if next := after[e.Data.Stage]; next != "" && s.has(next) {
-			return problem.Conflict("the %s builds on it; invalidate that first", next).At("stage")
+			return problem.Conflict("The %s builds on it; invalidate that first.", next).At("stage")
 		}
 		return needs(e, true, "what the CSIRT said")
 	},
@@ -317,7 +317,7 @@ var checks = map[EventKind]func(State, Event) error{
 	},
 	InterimRequested: func(_ State, e Event) error {
 		if !e.Data.Due.After(e.Data.At) {
-			return problem.Invalid("the CSIRT's date must lie after its request").At("due")
+			return problem.Invalid("The CSIRT's date must lie after its request.").At("due")
 		}
 		return needs(e, true, "what the CSIRT asked for")
 	},
@@ -325,29 +325,29 @@ var checks = map[EventKind]func(State, Event) error{
 		i := s.request(e.Data.Request)
 		switch {
 		case i < 0:
-			return problem.Invalid("event %d is not a request of the CSIRT", e.Data.Request).At("request")
+			return problem.Invalid("Event %d is not a request of the CSIRT.", e.Data.Request).At("request")
 		case !s.Requests[i].Answered.IsZero():
-			return problem.Conflict("that request was answered already")
+			return problem.Conflict("That request was answered already.")
 		case e.Data.At.Before(s.Requests[i].At):
-			return problem.Invalid("an answer cannot precede its request").At("at")
+			return problem.Invalid("An answer cannot precede its request.").At("at")
 		}
 		return needs(e, true, "how it was answered")
 	},
 	UsersInformed: func(_ State, e Event) error {
 		if e.Data.Audience != "impacted" && e.Data.Audience != "all" {
-			return problem.Invalid("say whether the impacted or all users were informed").At("audience")
+			return problem.Invalid("Say whether the impacted or all users were informed.").At("audience")
 		}
 		return needs(e, true, "how they were informed")
 	},
 	Linked: func(_ State, e Event) error {
 		if e.Data.Case == "" {
-			return problem.Invalid("a link names another case").At("case")
+			return problem.Invalid("A link names another case.").At("case")
 		}
 		return nil
 	},
 	Closed: func(s State, e Event) error {
 		if !s.has(Final) {
-			return problem.Forbidden("respond.open-duty", "the final report is still owed")
+			return problem.Forbidden("respond.open-duty", "The final report is still owed.")
 		}
 		return needs(e, false, "why it is closed")
 	},
@@ -357,7 +357,7 @@ var checks = map[EventKind]func(State, Event) error{
 
 func checkT0(e Event, what string) error {
 	if r, ok := law.Get("cra.14.1"); ok && !e.Data.At.IsZero() && !r.Applies(e.Data.At) {
-		return problem.Invalid("%s applies from %s; awareness before that day opens no clock", r.Ref, r.From).At("at")
+		return problem.Invalid("%s applies from %s; awareness before that day opens no clock.", r.Ref, r.From).At("at")
 	}
 	return needs(e, true, what)
 }
@@ -365,13 +365,13 @@ func checkT0(e Event, what string) error {
 func checkCountries(d Data, coordinator bool) error {
 	if coordinator {
 		if _, ok := law.State(d.Coordinator); !ok {
-			return problem.Invalid("%q is not the code of a Member State", d.Coordinator).At("coordinator").
-				Hint("CRA Art. 14(7) says whose CSIRT is the coordinator; codes are like DE or FR")
+			return problem.Invalid("%q is not the code of a Member State.", d.Coordinator).At("coordinator").
+				Hint("CRA Art. 14(7) says whose CSIRT is the coordinator; codes are like DE or FR.")
 		}
 	}
 	for i, c := range d.MemberStates {
 		if _, ok := law.State(c); !ok || slices.Contains(d.MemberStates[:i], c) {
-			return problem.Invalid("%q is not the code of a Member State, or stands twice", c).At("member_states")
+			return problem.Invalid("%q is not the code of a Member State, or stands twice.", c).At("member_states")
 		}
 	}
 	return nil
@@ -382,17 +382,17 @@ func checkAttempt(s State, e Event) error {
 	first, ok := before[d.Stage]
 	switch {
 	case d.Stage != EarlyWarning && !ok:
-		return problem.Invalid("there is no report %q", d.Stage).At("stage")
+		return problem.Invalid("There is no report %q.", d.Stage).At("stage")
 	case s.has(d.Stage):
-		return problem.Conflict("the %s was accepted already", d.Stage)
+		return problem.Conflict("The %s was accepted already.", d.Stage)
 	case ok && !s.has(first):
-		return problem.Forbidden("respond.order", "the %s comes after an accepted %s", d.Stage, first)
+		return problem.Forbidden("respond.order", "The %s comes after an accepted %s.", d.Stage, first)
 	case d.At.Before(s.T0):
-		return problem.Invalid("a submission cannot precede awareness").At("at")
+		return problem.Invalid("A submission cannot precede awareness.").At("at")
 	case ok && d.At.Before(s.Accepted[first].SubmittedAt):
-		return problem.Invalid("it cannot have been submitted before the %s", first).At("at")
+		return problem.Invalid("It cannot have been submitted before the %s.", first).At("at")
 	case d.Stage == Final && s.Kind == AEV && s.Measure.IsZero():
-		return problem.Forbidden("respond.anchor", "a final report says which measure is available; none is on record")
+		return problem.Forbidden("respond.anchor", "A final report says which measure is available; none is on record.")
 	}
 	return needs(e, true, "")
 }
@@ -400,10 +400,10 @@ func checkAttempt(s State, e Event) error {
 func openAttempt(s State, e Event) (Attempt, error) {
 	a, ok := s.Attempts[e.Data.Attempt]
 	if !ok {
-		return a, problem.Invalid("event %d is not an attempt to submit", e.Data.Attempt).At("attempt")
+		return a, problem.Invalid("Event %d is not an attempt to submit.", e.Data.Attempt).At("attempt")
 	}
 	if a.Done {
-		return a, problem.Conflict("attempt %d has ended already", e.Data.Attempt)
+		return a, problem.Conflict("Attempt %d has ended already.", e.Data.Attempt)
 	}
 	return a, nil
 }
@@ -414,10 +414,10 @@ func checkAccepted(s State, e Event) error {
 	case err != nil:
 		return err
 	case !text(e.Data.Receipt, 1, 255):
-		return problem.Forbidden("respond.receipt", "a submission counts only with the receipt of the reporting platform").At("receipt")
+		return problem.Forbidden("respond.receipt", "A submission counts only with the receipt of the reporting platform.").At("receipt")
 	case e.Actor == a.Actor:
-		return problem.Forbidden("respond.second-person", "a second person confirms the receipt").
-			Hint("ask a colleague to compare the receipt with the reporting platform")
+		return problem.Forbidden("respond.second-person", "A second person confirms the receipt.").
+			Hint("Ask a colleague to compare the receipt with the reporting platform.")
 	}
 	// The attempt was legal when it was made; another may have been accepted or invalidated since.
 	return checkAttempt(s, Event{Kind: SubmissionAttempted, Actor: a.Actor, Person: true, Data: Data{Stage: a.Stage, At: a.At}})
@@ -427,7 +427,7 @@ func checkAccepted(s State, e Event) error {
 func checkEscalation(s State, e Event) error {
 	esc := Escalation{Stage: e.Data.Stage, Level: e.Kind, At: e.Data.At.UnixMilli()}
 	if s.Escalated[esc] {
-		return problem.Conflict("that escalation is on record")
+		return problem.Conflict("That escalation is on record.")
 	}
 	for _, d := range Clocks(s, s.Zone(), Targets{}) {
 		due := d.Due.UnixMilli()
@@ -435,16 +435,16 @@ func checkEscalation(s State, e Event) error {
 			return nil
 		}
 	}
-	return problem.Conflict("no clock of %s has come that far", esc.Stage)
+	return problem.Conflict("No clock of %s has come that far.", esc.Stage)
 }
 
 // needs asks for an instant and, if what is not empty, for a note that says it.
 func needs(e Event, at bool, what string) error {
 	if at && e.Data.At.IsZero() {
-		return problem.Invalid("say when it happened, with an offset from UTC").At("at")
+		return problem.Invalid("Say when it happened, with an offset from UTC.").At("at")
 	}
 	if what != "" && !text(e.Data.Note, 1, 4000) {
-		return problem.Invalid("say in a note %s", what).At("note")
+		return problem.Invalid("Say in a note %s.", what).At("note")
 	}
 	return nil
 }
@@ -460,6 +460,9 @@ type Escalation struct {
 	Level EventKind `json:"level"`
 	At    int64     `json:"at"`
 }
+
+// due reports whether e is among the alarms that are still set.
+func (e Escalation) due(set []Escalation) bool { return slices.Contains(set, e) }
 
 // Escalations lists the alarms of the clocks that run: soon at WorkBy and overdue at Due.
 func Escalations(ds []Deadline) []Escalation {

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package respond
+
+import (
+	"context"
+	"time"
+
+	"github.com/openthings-platform/openthings/api"
+	"github.com/openthings-platform/openthings/law"
+	"github.com/openthings-platform/openthings/tenant"
+)
+
+// RuleView is a rule of the law with its age.
+type RuleView struct {
+	law.Rule
+	InForce bool `json:"in_force"`
+	Stale   bool `json:"stale" doc:"Not compared with its source for more than 90 days"`
+}
+
+// Ended is the answer to a decision.
+type Ended struct {
+	Decision
+	Cases []string `json:"cases" doc:"Cases that the decision opened"`
+}
+
+// Routes registers the operations of the room.
+func (s *Service) Routes(a *api.API) {
+	read, write := string(tenant.CaseRead), string(tenant.CaseWrite)
+	type byID struct {
+		ID string `path:"id" maxLength:"64"`
+	}
+
+	type signalIn struct {
+		Body struct {
+			Product    string    `json:"product" maxLength:"64"`
+			Title      string    `json:"title" maxLength:"255"`
+			Detail     string    `json:"detail,omitempty" maxLength:"4000"`
+			Ref        string    `json:"ref,omitempty" maxLength:"255" doc:"A vulnerability or ticket"`
+			Exploited  string    `json:"exploited,omitempty" enum:"yes,no,unknown"`
+			KnownSince time.Time `json:"known_since,omitzero" required:"false"`
+		}
+	}
+	api.Handle(a, api.Op{ID: "add-signal", Method: "POST", Path: "/v1/signals", Verb: write, Stage: "respond", Status: 201,
+		Summary: "Record a hint that a product may be attacked; it starts no clock"},
+		func(ctx context.Context, in *signalIn) (*api.Out[Signal], error) {
+			b := in.Body
+			sig, err := s.AddSignal(ctx, Signal{Product: b.Product, Title: b.Title, Detail: b.Detail, Ref: b.Ref, Exploited: b.Exploited, KnownSince: b.KnownSince})
+			return one(sig, err)
+		})
+
+	type signalsIn struct{ api.Paging }
+	api.Handle(a, api.Op{ID: "list-signals", Method: "GET", Path: "/v1/signals", Verb: read, Stage: "respond", Summary: "Signals, newest first"},
+		func(ctx context.Context, in *signalsIn) (*api.List[Signal], error) {
+			after, err := in.After(a)
+			if err != nil {
+				return nil, err
+			}
+			ss, err := s.Signals(ctx, after, in.Size()+1)
+			if err != nil {
+				return nil, err
+			}
+			return api.More(a, in.Paging, ss, func(s Signal) string { return s.ID }), nil
+		})
+
+	api.Handle(a, api.Op{ID: "get-signal", Method: "GET", Path: "/v1/signals/{id}", Verb: read, Stage: "respond", Summary: "A signal with its newest assessment"},
+		func(ctx context.Context, in *byID) (*api.Out[Signal], error) { return one(s.Signal(ctx, in.ID)) })
+
+	api.Handle(a, api.Op{ID: "open-assessment", Method: "POST", Path: "/v1/signals/{id}/assessment", Verb: write, Stage: "respond", Status: 201,
+		Summary: "Open an assessment of a signal"},
+		func(ctx context.Context, in *byID) (*api.Out[Assessment], error) { return one(s.Assess(ctx, in.ID)) })
+
+	type decideIn struct {
+		ID   string `path:"id" maxLength:"64"`
+		Body Declaration
+	}
+	api.Handle(a, api.Op{ID: "decide-assessment", Method: "POST", Path: "/v1/assessments/{id}/decision", Verb: write, Stage: "respond", Status: 201,
+		Summary: "Decide: negative, watch, or aware, which sets T0 and opens a case per kind (needs case.declare)"},
+		func(ctx context.Context, in *decideIn) (*api.Out[Ended], error) {
+			d, cases, err := s.Decide(ctx, in.ID, in.Body)
+			return one(Ended{d, cases}, err)
+		})
+
+	type casesIn struct {
+		Open bool `query:"open" doc:"Leave out the closed ones"`
+		api.Paging
+	}
+	api.Handle(a, api.Op{ID: "list-cases", Method: "GET", Path: "/v1/cases", Verb: read, Stage: "respond", Summary: "Cases with their clocks, newest first"},
+		func(ctx context.Context, in *casesIn) (*api.List[Case], error) {
+			after, err := in.After(a)
+			if err != nil {
+				return nil, err
+			}
+			cs, err := s.Cases(ctx, in.Open, after, in.Size()+1)
+			if err != nil {
+				return nil, err
+			}
+			return api.More(a, in.Paging, cs, func(c Case) string { return c.ID }), nil
+		})
+
+	api.Handle(a, api.Op{ID: "get-case", Method: "GET", Path: "/v1/cases/{id}", Verb: read, Stage: "respond",
+		Summary: "A case with its events and its clocks, computed now"},
+		func(ctx context.Context, in *byID) (*api.Out[Case], error) { return one(s.Case(ctx, in.ID)) })
+
+	type eventIn struct {
+		ID   string `path:"id" maxLength:"64"`
+		Body struct {
+			Kind EventKind `json:"kind" maxLength:"64"`
+			Data
+		}
+	}
+	api.Handle(a, api.Op{ID: "append-case-event", Method: "POST", Path: "/v1/cases/{id}/events", Verb: write, Stage: "respond", Status: 201,
+		Summary: "Append an event to a case: a measure available, a submission attempted or accepted, users informed, …"},
+		func(ctx context.Context, in *eventIn) (*api.Out[Event], error) {
+			return one(s.Append(ctx, in.ID, in.Body.Kind, in.Body.Data))
+		})
+
+	type packIn struct {
+		ID    string `path:"id" maxLength:"64"`
+		Stage Stage  `query:"stage" enum:"early_warning,notification,final" doc:"The report; the next one if absent"`
+	}
+	api.Handle(a, api.Op{ID: "get-case-pack", Method: "GET", Path: "/v1/cases/{id}/pack", Verb: read, Stage: "respond",
+		Summary: "Draft of a report in the fields of the Single Reporting Platform"},
+		func(ctx context.Context, in *packIn) (*api.Out[Pack], error) {
+			return one(s.Pack(ctx, in.ID, in.Stage))
+		})
+
+	type none struct{}
+	api.Handle(a, api.Op{ID: "list-law", Method: "GET", Path: "/v1/law", Verb: read, Stage: "respond", Summary: "The obligations that the clocks follow, with source and age"},
+		func(context.Context, *none) (*api.List[RuleView], error) { return api.Items(s.rules()), nil })
+
+	api.Handle(a, api.Op{ID: "get-contact", Method: "GET", Path: "/v1/disclosure", Verb: read, Stage: "respond", Summary: "Where vulnerabilities are reported to the tenant"},
+		func(ctx context.Context, _ *none) (*api.Out[Contact], error) {
+			c, _, err := s.Contact(ctx)
+			return one(c, err)
+		})
+	type contactIn struct{ Body Contact }
+	api.Handle(a, api.Op{ID: "set-contact", Method: "PUT", Path: "/v1/disclosure", Verb: string(tenant.CaseDeclare), Stage: "respond",
+		Summary: "Say where vulnerabilities are reported; it is published as security.txt"},
+		func(ctx context.Context, in *contactIn) (*api.Out[Contact], error) {
+			return one(in.Body, s.SetContact(ctx, in.Body))
+		})
+}
+
+func one[T any](v T, err error) (*api.Out[T], error) {
+	if err != nil {
+		return nil, err
+	}
+	return api.One(v), nil
+}
+
+// rules lists the law with the age of each rule.
+func (s *Service) rules() []RuleView {
+	now := s.now()
+	out := make([]RuleView, len(law.Rules()))
+	for i, r := range law.Rules() {
+		out[i] = RuleView{r, r.Applies(now), r.Stale(now)}
+	}
+	return out
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package respond
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/openthings-platform/openthings/law"
+	"github.com/openthings-platform/openthings/tenant"
+)
+
+// Pack is a draft of one report in the field vocabulary of the Single Reporting Platform, in its order, to be copied
+// there by a person. The platform has no programming interface (ENISA FAQ), so nothing is ever sent from here.
+type Pack struct {
+	Case     string      `json:"case"`
+	Stage    Stage       `json:"stage"`
+	Glossary string      `json:"glossary" doc:"Version of the field set"`
+	Made     time.Time   `json:"made"`
+	Fields   []PackField `json:"fields"`
+	Missing  []string    `json:"missing" doc:"Required fields that are empty"`
+}
+
+// PackField is one field with its draft.
+type PackField struct {
+	ID    string   `json:"id"`
+	Label string   `json:"label"`
+	Need  law.Need `json:"need"`
+	Value string   `json:"value"`
+	Used  int      `json:"used" doc:"Characters in the draft"`
+	Limit int      `json:"limit,omitempty" doc:"Characters at most; 0: no limit known"`
+	Over  bool     `json:"over,omitempty" doc:"The draft is longer than the field takes"`
+}
+
+// need is what the glossary asks of a field at a stage.
+func need(f law.Field, st Stage) law.Need {
+	switch st {
+	case EarlyWarning:
+		return f.EarlyWarning
+	case Notification:
+		return f.Notification
+	default:
+		return f.Final
+	}
+}
+
+// draft fills the fields of the glossary that concern the kind of case from what is known.
+func draft(c Case, manufacturer string, imp Impact, st Stage, now time.Time) Pack {
+	g := law.SRP()
+	p := Pack{Case: c.ID, Stage: st, Glossary: g.Version, Made: now, Missing: []string{}}
+	known := map[string]string{
+		"type":          pick(c.Kind, "Actively exploited vulnerability", "Severe incident"),
+		"title":         c.Title,
+		"summary":       c.Summary,
+		"manufacturer":  manufacturer,
+		"member_states": strings.Join(c.MemberStates, ", "),
+		"product":       c.ProductName,
+		"versions":      compress(imp.Versions, 255),
+		"aware":         instant(c.T0),
+		"aware_si":      instant(c.T0),
+		"cve":           c.Ref,
+		"measure":       instant(c.state.Measure),
+		"update":        c.state.MeasureNote,
+	}
+	if imp.Devices > 0 {
+		known["impact"] = fmt.Sprintf("%d devices run an affected version as of %s.", imp.Devices, instant(now))
+	}
+	for _, f := range g.Fields {
+		if f.Kind != "" && f.Kind != string(c.Kind) {
+			continue
+		}
+		v := known[f.ID]
+		n := utf8.RuneCountInString(v)
+		p.Fields = append(p.Fields, PackField{ID: f.ID, Label: f.Label, Need: need(f, st), Value: v, Used: n, Limit: f.Limit, Over: f.Limit > 0 && n > f.Limit})
+		if v == "" && need(f, st) == law.Required {
+			p.Missing = append(p.Missing, f.ID)
+		}
+	}
+	return p
+}
+
+func instant(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format("2006-01-02 15:04:05 UTC")
+}
+
+// compress writes versions in at most limit characters; when they do not fit, the first and last stand for all.
+func compress(versions []string, limit int) string {
+	all := strings.Join(versions, ", ")
+	if len(versions) < 3 || utf8.RuneCountInString(all) <= limit {
+		return all
+	}
+	return fmt.Sprintf("%s to %s (%d versions)", versions[0], versions[len(versions)-1], len(versions))
+}
+
+// stageNow is the report that comes next.
+func stageNow(s State) Stage {
+	switch {
+	case s.has(Notification):
+		return Final
+	case s.has(EarlyWarning):
+		return Notification
+	default:
+		return EarlyWarning
+	}
+}
+
+// Pack drafts a report of the case; an empty stage is the next one.
+func (s *Service) Pack(ctx context.Context, id string, st Stage) (Pack, error) {
+	c, err := s.Case(ctx, id)
+	if err != nil {
+		return Pack{}, err
+	}
+	if st == "" {
+		st = stageNow(c.state)
+	}
+	t := tenant.MustTenant(ctx)
+	var imp Impact
+	if s.cfg.Impact != nil {
+		if imp, err = s.cfg.Impact(ctx, t, c.Product, c.Ref); err != nil {
+			return Pack{}, err
+		}
+	}
+	name := ""
+	if s.cfg.Manufacturer != nil {
+		if name, err = s.cfg.Manufacturer(ctx, t); err != nil {
+			return Pack{}, err
+		}
+	}
+	return draft(c, name, imp, st, s.now()), nil
+}
+
+// Stages are the reports that a pack can be drafted for.
+func (Pack) Stages() []Stage { return []Stage{EarlyWarning, Notification, Final} }

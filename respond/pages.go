@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package respond
+
+import (
+	"cmp"
+	"embed"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/openthings-platform/openthings/console"
+	"github.com/openthings-platform/openthings/law"
+	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/tenant"
+)
+
+//go:embed pages/*.html
+var pagesFS embed.FS
+
+// shown is how many cases and signals a page lists; the API has them all.
+const shown = 100
+
+// stageNames are the words for people.
+var stageNames = map[Stage]string{EarlyWarning: "Early warning", Notification: "72-hour notification", Final: "Final report",
+	Intermediate: "Intermediate report", Users: "Inform users"}
+
+// Name is the stage in words.
+func (s Stage) Name() string { return cmp.Or(stageNames[s], string(s)) }
+
+// KindName is the kind of case in words.
+func (c Case) KindName() string {
+	return pick(c.Kind, "Actively exploited vulnerability", "Severe incident")
+}
+
+// clockView is a clock on a page.
+type clockView struct {
+	Deadline
+	Name      string
+	Countdown console.Countdown
+	Local     string // strict end on the wall in the coordinator's zone
+	RuleRefs  []string
+}
+
+func (s *Service) clocks(c Case) []clockView {
+	zone := c.state.Zone()
+	out := make([]clockView, len(c.Clocks))
+	for i, d := range c.Clocks {
+		v := clockView{Deadline: d, Name: d.Stage.Name(), Countdown: console.Countdown{Name: d.Stage.Name(), From: d.Anchor, Due: d.Due, Now: s.now(), Met: d.Met}}
+		if !d.Due.IsZero() {
+			v.Local = d.Due.In(zone).Format("Mon 2006-01-02 15:04 MST")
+		}
+		for _, id := range d.Rules {
+			if r, ok := law.Get(id); ok {
+				v.RuleRefs = append(v.RuleRefs, r.Ref)
+			}
+		}
+		out[i] = v
+	}
+	return out
+}
+
+// caseView is a case on a page.
+type caseView struct {
+	Case
+	Clocks   []clockView
+	Next     *clockView
+	Checks   []check
+	Attempts []console.Option // submissions that wait for their receipt
+	Requests []console.Option // intermediate reports that are owed
+	Stages   []console.Option
+	Now      string
+	Typed    url.Values
+}
+
+// Heading is the page's title.
+func (v caseView) Heading() string { return v.Title }
+
+// check is one line of a case's list of what is done and what is missing.
+type check struct {
+	Done bool
+	Text string
+}
+
+func (s *Service) view(c Case) caseView {
+	v := caseView{Case: c, Clocks: s.clocks(c), Now: s.now().Format(time.RFC3339)}
+	for i := range v.Clocks {
+		if v.Clocks[i].Running() && v.Clocks[i].Stage == c.Next {
+			v.Next = &v.Clocks[i]
+			break
+		}
+	}
+	st := c.state
+	for seq, a := range st.Attempts {
+		if !a.Done {
+			v.Attempts = append(v.Attempts, console.Option{Value: strconv.FormatInt(seq, 10), Word: a.Stage.Name() + ", " + instant(a.At)})
+		}
+	}
+	slices.SortFunc(v.Attempts, func(a, b console.Option) int { return cmp.Compare(a.Value, b.Value) })
+	for _, q := range st.Requests {
+		if q.Answered.IsZero() {
+			v.Requests = append(v.Requests, console.Option{Value: strconv.FormatInt(q.Seq, 10), Word: q.Text})
+		}
+	}
+	for _, stage := range []Stage{EarlyWarning, Notification, Final} {
+		if first, ok := before[stage]; !st.has(stage) && (!ok || st.has(first)) {
+			v.Stages = append(v.Stages, console.Option{Value: string(stage), Word: stage.Name()})
+		}
+	}
+	v.Checks = []check{
+		{true, "Awareness declared by a person with evidence"},
+		{st.Summary != "", "Summary written"},
+		{len(st.MemberStates) > 0, "Member States concerned known"},
+		{st.has(EarlyWarning), "Early warning accepted, receipt confirmed by a second person"},
+		{st.has(Notification), "Notification accepted"},
+		{!st.Measure.IsZero(), "A corrective or mitigating measure is available"},
+		{!st.UsersInformed.IsZero(), "Users informed"},
+		{st.has(Final), "Final report accepted"},
+	}
+	return v
+}
+
+// casesView is the list of cases and of signals that wait for a person.
+type casesView struct {
+	Cases    []caseView
+	Signals  []Signal
+	Products []console.Option
+	Typed    url.Values
+}
+
+type signalView struct {
+	Signal
+	States []console.Option
+	Now    string
+	Typed  url.Values
+}
+
+// Heading is the page's title.
+func (v signalView) Heading() string { return v.Title }
+
+type contactView struct {
+	Contact
+	Set                 bool
+	Contacts, Languages string
+	Typed               url.Values
+}
+
+// Pages registers the pages of the room.
+func (s *Service) Pages(c *console.Console) {
+	read, write := string(tenant.CaseRead), string(tenant.CaseWrite)
+	c.Page(console.Page{Path: "/cases", Title: "Cases", Menu: "Cases", Verb: read, FS: pagesFS, Template: "pages/cases.html",
+		Load: func(r *http.Request) (any, error) {
+			cs, err := s.Cases(r.Context(), false, "", shown)
+			if err != nil {
+				return nil, err
+			}
+			v := casesView{Typed: console.Typed(r)}
+			for _, c := range cs {
+				v.Cases = append(v.Cases, s.view(c))
+			}
+			if v.Signals, err = s.Signals(r.Context(), "", shown); err != nil {
+				return nil, err
+			}
+			ps, err := s.cfg.Products.List(r.Context(), tenant.MustTenant(r.Context()))
+			for _, p := range ps {
+				v.Products = append(v.Products, console.Option{Value: p.ID, Word: p.Name})
+			}
+			return v, err
+		}})
+	c.Page(console.Page{Path: "/cases/{id}", Title: "Case", Menu: "Cases", Verb: read, FS: pagesFS, Template: "pages/case.html",
+		Load: func(r *http.Request) (any, error) {
+			cs, err := s.Case(r.Context(), r.PathValue("id"))
+			if err != nil {
+				return nil, err
+			}
+			v := s.view(cs)
+			v.Typed = console.Typed(r)
+			return v, nil
+		}})
+	c.Page(console.Page{Path: "/cases/{id}/pack", Title: "Submission pack", Menu: "Cases", Verb: read, FS: pagesFS, Template: "pages/pack.html",
+		Load: func(r *http.Request) (any, error) {
+			return s.Pack(r.Context(), r.PathValue("id"), Stage(r.URL.Query().Get("stage")))
+		}})
+	c.Page(console.Page{Path: "/signals/{id}", Title: "Signal", Menu: "Cases", Verb: read, FS: pagesFS, Template: "pages/signal.html",
+		Load: func(r *http.Request) (any, error) {
+			sig, err := s.Signal(r.Context(), r.PathValue("id"))
+			v := signalView{Signal: sig, Now: s.now().Format(time.RFC3339), Typed: console.Typed(r)}
+			for _, m := range law.MemberStates() {
+				v.States = append(v.States, console.Option{Value: m.Code, Word: m.Name})
+			}
+			return v, err
+		}})
+	c.Page(console.Page{Path: "/law", Title: "Law", Menu: "Law", Verb: read, FS: pagesFS, Template: "pages/law.html",
+		Load: func(*http.Request) (any, error) {
+			stale := slices.DeleteFunc(s.rules(), func(r RuleView) bool { return !r.Stale })
+			return map[string]any{"Rules": s.rules(), "Stale": len(stale), "Glossary": law.SRP()}, nil
+		}})
+	c.Page(console.Page{Path: "/disclosure", Title: "Disclosure contact", Menu: "Cases", Verb: read, FS: pagesFS, Template: "pages/disclosure.html",
+		Load: func(r *http.Request) (any, error) {
+			ct, set, err := s.Contact(r.Context())
+			return contactView{Contact: ct, Set: set, Contacts: strings.Join(ct.Contacts, "\n"), Languages: strings.Join(ct.PreferredLocales, ", "), Typed: console.Typed(r)}, err
+		}})
+	c.Fragment("today", console.Fragment{Order: 10, Title: "Clocks running", Verb: read, FS: pagesFS, Template: "pages/today.html",
+		Load: func(r *http.Request, _ string) (any, error) { return s.today(r) }})
+	c.Fragment("product", console.Fragment{Order: 60, Title: "Cases", Verb: read, FS: pagesFS, Template: "pages/product.html",
+		Load: func(r *http.Request, id string) (any, error) { return s.ofProduct(r, id) }})
+
+	c.Form("/signals", write, func(r *http.Request) (string, error) {
+		known, err := when(r, "known_since")
+		if err != nil {
+			return "", err
+		}
+		sig, err := s.AddSignal(r.Context(), Signal{Product: r.PostFormValue("product"), Title: r.PostFormValue("title"), Detail: r.PostFormValue("detail"),
+			Ref: r.PostFormValue("ref"), Exploited: r.PostFormValue("exploited"), KnownSince: known})
+		return "/signals/" + sig.ID, err
+	})
+	c.Form("/signals/{id}/assessment", write, func(r *http.Request) (string, error) {
+		_, err := s.Assess(r.Context(), r.PathValue("id"))
+		return "/signals/" + r.PathValue("id"), err
+	})
+	c.Form("/assessments/{id}/decision", write, s.decideForm)
+	c.Form("/cases/{id}/events", write, s.eventForm)
+	c.Form("/disclosure", string(tenant.CaseDeclare), func(r *http.Request) (string, error) {
+		ct := Contact{Host: r.PostFormValue("host"), Contacts: strings.Fields(r.PostFormValue("contacts")), Policy: r.PostFormValue("policy"),
+			Encryption: r.PostFormValue("encryption"), Acknowledgments: r.PostFormValue("acknowledgments"), CSAF: r.PostFormValue("csaf"), PreferredLocales: words(r.PostFormValue("languages"))}
+		if err := s.SetContact(r.Context(), ct); err != nil {
+			return "", err
+		}
+		console.Say(r, "security.txt says it from now on.")
+		return "/disclosure", nil
+	})
+}
+
+func (s *Service) decideForm(r *http.Request) (string, error) {
+	t0, err := when(r, "t0")
+	if err != nil {
+		return "", err
+	}
+	d := Declaration{Verdict: Verdict(r.PostFormValue("verdict")), Basis: r.PostFormValue("basis"), T0: t0, Title: r.PostFormValue("title"), Summary: r.PostFormValue("summary"),
+		Coordinator: r.PostFormValue("coordinator"), MemberStates: words(r.PostFormValue("member_states")), AEV: yes(r, "aev"), SI: yes(r, "si")}
+	_, cases, err := s.Decide(r.Context(), r.PathValue("id"), d)
+	switch {
+	case err != nil:
+		return "", err
+	case len(cases) == 0:
+		console.Say(r, "The decision is on record.")
+		return "/cases", nil
+	default:
+		console.Say(r, "You declared awareness. The clocks run.")
+		return "/cases/" + cases[0], nil
+	}
+}
+
+func (s *Service) eventForm(r *http.Request) (string, error) {
+	at, err := when(r, "at")
+	if err != nil {
+		return "", err
+	}
+	due, err := when(r, "due")
+	if err != nil {
+		return "", err
+	}
+	attempt, _ := strconv.ParseInt(r.PostFormValue("attempt"), 10, 64) // 0 names no attempt and is refused where one is needed
+	request, _ := strconv.ParseInt(r.PostFormValue("request"), 10, 64)
+	id := r.PathValue("id")
+	_, err = s.Append(r.Context(), id, EventKind(r.PostFormValue("kind")), Data{At: at, Due: due, Note: r.PostFormValue("note"), Title: r.PostFormValue("title"),
+		Summary: r.PostFormValue("summary"), Stage: Stage(r.PostFormValue("stage")), Receipt: r.PostFormValue("receipt"), Attempt: attempt, Request: request,
+		MemberStates: words(r.PostFormValue("member_states")), Audience: r.PostFormValue("audience")})
+	return "/cases/" + id, err
+}
+
+// when reads an instant of a form. One without an offset is refused: nobody could say later which wall it hung on.
+func when(r *http.Request, name string) (time.Time, error) {
+	v := strings.TrimSpace(r.PostFormValue(name))
+	if v == "" {
+		return time.Time{}, nil
+	}
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04Z07:00", "2006-01-02 15:04Z07:00", "2006-01-02 15:04:05Z07:00"} {
+		if t, err := time.Parse(layout, v); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, problem.Invalid("%q is not an instant.", v).At(name).Hint("Write it like 2026-11-21T22:50Z or 2026-11-21T23:50+01:00; the offset is needed.")
+}
+
+func words(s string) []string {
+	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' || r == '\r' || r == '\t' })
+}
+
+// yes is the answer to a question with two buttons; nil when none was pressed.
+func yes(r *http.Request, name string) *bool {
+	switch r.PostFormValue(name) {
+	case "yes":
+		return new(true)
+	case "no":
+		return new(false)
+	}
+	return nil
+}
+
+// today is what needs a person now: clocks that run and signals that nobody has looked at.
+func (s *Service) today(r *http.Request) (any, error) {
+	cs, err := s.Cases(r.Context(), true, "", shown)
+	if err != nil {
+		return nil, err
+	}
+	var v casesView
+	for _, c := range cs {
+		if c.Next != "" {
+			v.Cases = append(v.Cases, s.view(c))
+		}
+	}
+	slices.SortStableFunc(v.Cases, func(a, b caseView) int { return a.Next.WorkBy.Compare(b.Next.WorkBy) })
+	sigs, err := s.Signals(r.Context(), "", shown)
+	if err != nil {
+		return nil, err
+	}
+	v.Signals = slices.DeleteFunc(sigs, func(s Signal) bool { return !s.Waiting() })
+	if len(v.Cases)+len(v.Signals) == 0 {
+		return nil, nil
+	}
+	return v, nil
+}
+
+func (s *Service) ofProduct(r *http.Request, id string) (any, error) {
+	if _, err := who(r.Context(), tenant.CaseRead, id); err != nil {
+		return nil, err
+	}
+	cs, err := s.Cases(r.Context(), false, "", shown)
+	cs = slices.DeleteFunc(cs, func(c Case) bool { return c.Product != id })
+	if err != nil || len(cs) == 0 {
+		return nil, err
+	}
+	return cs, nil
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package respond
+
+import (
+	"fmt"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/openthings-platform/openthings/problem"
+)
+
+// Contact is where vulnerabilities are reported to a manufacturer; it becomes security.txt (RFC 9116).
+type Contact struct {
+	Host             string   `json:"host,omitempty" maxLength:"253" doc:"Name under which this platform answers for the manufacturer; empty: any, while there is one manufacturer only"`
+	Contacts         []string `json:"contacts" minItems:"1" maxItems:"8" doc:"https:, mailto: or tel: addresses, best first; one must reach a human"`
+	Policy           string   `json:"policy,omitempty" doc:"https: address of the disclosure policy"`
+	Encryption       string   `json:"encryption,omitempty" doc:"https:, dns: or openpgp4fpr: address of a key"`
+	Acknowledgments  string   `json:"acknowledgments,omitempty"`
+	CSAF             string   `json:"csaf,omitempty" doc:"https: address of the CSAF provider metadata"`
+	PreferredLocales []string `json:"languages,omitempty" maxItems:"16" doc:"Language tags, such as en"`
+}
+
+// expiresAfter keeps the file well under the year that RFC 9116 section 2.5.5 recommends. Expires moves in steps of
+// expiresStep, so that the text stays the same for caches and signatures.
+const (
+	expiresAfter = 180 * 24 * time.Hour
+	expiresStep  = 7 * 24 * time.Hour
+)
+
+var (
+	languageTag = regexp.MustCompile(`^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$`)
+	hostName    = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
+)
+
+// Check refuses what RFC 9116 does not allow, line breaks above all.
+func (c Contact) Check() error {
+	if c.Host != "" && !hostName.MatchString(c.Host) {
+		return problem.Invalid("%q is not a host name in lower case, without a port.", c.Host).At("host")
+	}
+	if len(c.Contacts) == 0 || len(c.Contacts) > 8 {
+		return problem.Invalid("Name one to eight contacts.").At("contacts")
+	}
+	for _, v := range c.Contacts {
+		if err := address(v, "contacts", "https", "mailto", "tel"); err != nil {
+			return err
+		}
+	}
+	for _, f := range []struct {
+		at, value string
+		schemes   []string
+	}{
+		{"policy", c.Policy, []string{"https"}},
+		{"encryption", c.Encryption, []string{"https", "dns", "openpgp4fpr"}},
+		{"acknowledgments", c.Acknowledgments, []string{"https"}},
+		{"csaf", c.CSAF, []string{"https"}},
+	} {
+		if f.value != "" {
+			if err := address(f.value, f.at, f.schemes...); err != nil {
+				return err
+			}
+		}
+	}
+	for _, l := range c.PreferredLocales {
+		if len(l) > 35 || !languageTag.MatchString(l) {
+			return problem.Invalid("%q is not a language tag.", l).At("languages")
+		}
+	}
+	return nil
+}
+
+func address(v, at string, schemes ...string) error {
+	u, err := url.Parse(v)
+	if err == nil && len(v) <= 500 && !strings.ContainsFunc(v, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		for _, s := range schemes {
+			if u.Scheme == s && u.Host+u.Opaque != "" {
+				return nil
+			}
+		}
+	}
+	return problem.Invalid("%q is not an address of the kind %s.", v, strings.Join(schemes, ", ")).At(at)
+}
+
+// Text is the file as RFC 9116 writes it, for the host that it is asked from.
+func (c Contact) Text(host string, now time.Time) string {
+	var b strings.Builder
+	line := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(&b, "%s: %s\n", name, value)
+		}
+	}
+	for _, v := range c.Contacts {
+		line("Contact", v)
+	}
+	line("Expires", now.Add(expiresAfter).Truncate(expiresStep).UTC().Format(time.RFC3339))
+	if c.Host != "" {
+		host = c.Host
+	}
+	line("Canonical", "https://"+host+"/.well-known/security.txt")
+	line("Policy", c.Policy)
+	line("Encryption", c.Encryption)
+	line("Acknowledgments", c.Acknowledgments)
+	line("CSAF", c.CSAF)
+	line("Preferred-Languages", strings.Join(c.PreferredLocales, ", "))
+	return b.String()
+}

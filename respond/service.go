@@ -1,0 +1,439 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package respond
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/openthings-platform/openthings/audit"
+	"github.com/openthings-platform/openthings/law"
+	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/product"
+	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/tenant"
+)
+
+// Config is what the room needs. DB's clock is its clock.
+type Config struct {
+	DB       *store.DB
+	Products *product.Service
+	Log      *slog.Logger // default discards
+	// Targets are the house's own limits; a value looser than the law's is replaced by the default.
+	Targets Targets
+	// Impact counts what a vulnerability touches in a product, for drafts. Nil leaves the counters out.
+	Impact func(ctx context.Context, tenant, product, vulnerability string) (Impact, error)
+	// Manufacturer is the tenant's legal name, for drafts. Nil leaves it empty.
+	Manufacturer func(ctx context.Context, tenant string) (string, error)
+	// Contact answers for hosts of which no tenant has said where to report. Without contacts there is no security.txt for them.
+	Contact Contact
+}
+
+// Impact is what is known about a vulnerability's reach in one product.
+type Impact struct {
+	Versions []string // affected releases, oldest first
+	Devices  int64    // that run one of them now
+}
+
+// Service is the room.
+type Service struct{ cfg Config }
+
+// New makes the room and registers its reactions and jobs; call it before the store runs jobs.
+func New(cfg Config) *Service {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	cfg.Targets = cfg.Targets.Tighter()
+	s := &Service{cfg: cfg}
+	s.react()
+	return s
+}
+
+func (s *Service) now() time.Time { return s.cfg.DB.Clock().Now().UTC().Truncate(time.Millisecond) }
+
+// Case is a case as it is shown: its state and its clocks, computed now.
+type Case struct {
+	ID           string      `json:"id"`
+	Product      string      `json:"product"`
+	ProductName  string      `json:"product_name"`
+	Kind         Kind        `json:"kind" enum:"aev,si"`
+	Status       string      `json:"status"`
+	Title        string      `json:"title"`
+	Summary      string      `json:"summary,omitempty"`
+	Signal       string      `json:"signal"`
+	Ref          string      `json:"ref,omitempty" doc:"The vulnerability, where the signal names one"`
+	Opened       time.Time   `json:"opened"`
+	T0           time.Time   `json:"t0" doc:"Since when a person declared to be aware"`
+	T0History    []time.Time `json:"t0_history" doc:"Every value that T0 ever had"`
+	Coordinator  string      `json:"coordinator"`
+	MemberStates []string    `json:"member_states"`
+	Zone         string      `json:"zone"`
+	Glossary     string      `json:"glossary" doc:"Version of the reporting platform's fields that the case was opened under"`
+	Links        []string    `json:"links,omitempty"`
+	Clocks       []Deadline  `json:"clocks"`
+	Next         Stage       `json:"next,omitempty" doc:"The running clock to work on first"`
+	Events       []Event     `json:"events,omitempty"`
+
+	Submissions map[Stage]Submission `json:"submissions"`
+
+	state State
+}
+
+func (s *Service) show(ctx context.Context, f file) (Case, error) {
+	st := f.state()
+	p, err := s.cfg.Products.Get(ctx, f.Tenant, f.Product)
+	if err != nil && !problem.Is(err, problem.KindNotFound) {
+		return Case{}, err
+	}
+	c := Case{ID: f.ID, Product: f.Product, ProductName: p.Name, Kind: f.Kind, Status: st.Status(), Title: st.Title, Summary: st.Summary, Signal: f.Signal,
+		Ref: f.Ref, Opened: f.Opened, T0: st.T0, T0History: st.T0History, Coordinator: st.Coordinator, MemberStates: st.MemberStates, Zone: st.Zone().String(),
+		Glossary: f.Glossary, Links: st.Links, Clocks: Clocks(st, st.Zone(), s.cfg.Targets), Events: f.Events, Submissions: st.Accepted, state: st}
+	if next, ok := Next(c.Clocks); ok && !st.Closed {
+		c.Next = next.Stage
+	}
+	return c, nil
+}
+
+// who refuses unless the caller may do v to the product (any product of its tenant if empty).
+func who(ctx context.Context, v tenant.Verb, product string) (tenant.Actor, error) {
+	a, _ := tenant.ActorFrom(ctx)
+	return a, tenant.Require(ctx, v, tenant.Thing{Tenant: a.Tenant, Product: product})
+}
+
+// within limits a list to what the caller may read.
+func within(ctx context.Context, after string, n int) (string, list) {
+	a, _ := tenant.ActorFrom(ctx)
+	whole, products, _ := tenant.Scope(a, tenant.CaseRead)
+	return a.Tenant, list{After: after, Limit: n, Whole: whole, Products: products}
+}
+
+// AddSignal records a hint from a person. It starts no clock.
+func (s *Service) AddSignal(ctx context.Context, sig Signal) (Signal, error) {
+	a, err := who(ctx, tenant.CaseWrite, sig.Product)
+	if err != nil {
+		return Signal{}, err
+	}
+	if _, err := s.cfg.Products.Get(ctx, a.Tenant, sig.Product); err != nil {
+		return Signal{}, err
+	}
+	sig.ID, sig.Source, sig.Actor, sig.Assessment = store.NewID("sig"), SourcePerson, a.ID, nil
+	if sig.Exploited == "" {
+		sig.Exploited = "unknown"
+	}
+	return sig, s.receive(ctx, a.Tenant, &sig)
+}
+
+// receive stores a signal once; one that its source has said before stays as it was.
+func (s *Service) receive(ctx context.Context, tenantID string, sig *Signal) error {
+	sig.Intake = s.now()
+	if err := sig.check(sig.Intake); err != nil {
+		return err
+	}
+	key := sig.Ref + " " + sig.Product
+	if sig.Source == SourcePerson {
+		key = sig.ID // two people may say the same
+	}
+	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		fresh, err := insertSignal(tx, tenantID, *sig, key)
+		if err != nil || !fresh {
+			return err
+		}
+		return audit.Append(tx, audit.Entry{Tenant: tenantID, Actor: sig.Actor, Kind: "signal.received", Subject: sig.ID, Data: sig})
+	})
+}
+
+// Signals lists signals, newest first.
+func (s *Service) Signals(ctx context.Context, after string, n int) (out []Signal, err error) {
+	t, l := within(ctx, after, n)
+	if !l.Whole && len(l.Products) == 0 {
+		return nil, nil
+	}
+	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error { out, err = signals(tx, t, l); return err })
+	return out, err
+}
+
+// Signal reads one signal with its newest assessment.
+func (s *Service) Signal(ctx context.Context, id string) (sig Signal, err error) {
+	t := tenant.MustTenant(ctx)
+	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error { sig, err = signalByID(tx, t, id); return err })
+	if err == nil {
+		_, err = who(ctx, tenant.CaseRead, sig.Product)
+	}
+	return sig, err
+}
+
+// Assess opens an assessment of a signal. A negative one may be followed by another when there is new evidence.
+func (s *Service) Assess(ctx context.Context, signal string) (Assessment, error) {
+	sig, err := s.Signal(ctx, signal)
+	if err != nil {
+		return Assessment{}, err
+	}
+	a, err := who(ctx, tenant.CaseWrite, sig.Product)
+	if err != nil {
+		return Assessment{}, err
+	}
+	as := Assessment{ID: store.NewID("asm"), Signal: signal, Opened: s.now(), OpenedBy: a.ID}
+	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		sig, err := signalByID(tx, a.Tenant, signal)
+		if err != nil {
+			return err
+		}
+		if last := sig.Assessment; last != nil && last.Verdict != Negative {
+			return problem.Conflict("The signal has the assessment %s.", last.ID).Hint("Decide there.")
+		}
+		if err := insertAssessment(tx, a.Tenant, as); err != nil {
+			return err
+		}
+		return audit.Append(tx, audit.Entry{Tenant: a.Tenant, Actor: a.ID, Kind: "assessment.opened", Subject: as.ID, Data: as})
+	})
+	return as, err
+}
+
+// Decide records a decision about an assessment. Aware opens one case per kind, each with its T0; nothing else does.
+func (s *Service) Decide(ctx context.Context, assessment string, d Declaration) (Decision, []string, error) {
+	kinds, err := d.kinds()
+	if err != nil {
+		return Decision{}, nil, err
+	}
+	t := tenant.MustTenant(ctx)
+	var sig Signal
+	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error {
+		as, err := assessmentByID(tx, t, assessment)
+		if err == nil {
+			sig, err = signalByID(tx, t, as.Signal)
+		}
+		return err
+	})
+	if err != nil {
+		return Decision{}, nil, err
+	}
+	verb := tenant.CaseWrite
+	if d.Verdict == Aware {
+		verb = tenant.CaseDeclare
+	}
+	a, err := who(ctx, verb, sig.Product)
+	if err != nil {
+		return Decision{}, nil, err
+	}
+	now := s.now()
+	dec := Decision{ID: store.NewID("dec"), Verdict: d.Verdict, Basis: d.Basis, At: now, Actor: a.ID}
+	if d.Verdict == Watch {
+		dec.Again = now.Add(watchFor)
+	}
+	fs := make([]file, len(kinds))
+	for i, k := range kinds {
+		fs[i] = file{ID: store.NewID("cas"), Tenant: a.Tenant, Product: sig.Product, Signal: sig.ID, Ref: sig.Ref, Glossary: law.SRP().Version, Kind: k, Opened: now}
+	}
+	title := d.Title
+	if title == "" {
+		title = sig.Title
+	}
+	first := Data{At: d.T0, Note: d.Basis, Title: title, Summary: d.Summary, Coordinator: d.Coordinator, MemberStates: d.MemberStates, Decision: dec.ID}
+	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		as, err := assessmentByID(tx, a.Tenant, assessment)
+		if err != nil {
+			return err
+		}
+		if as.Verdict == Negative || as.Verdict == Aware {
+			return problem.Conflict("The assessment ended with the verdict %s, which never changes.", as.Verdict).Hint("With new evidence, assess the signal again.")
+		}
+		if err := insertDecision(tx, a.Tenant, as, dec); err != nil {
+			return err
+		}
+		if err := audit.Append(tx, audit.Entry{Tenant: a.Tenant, Actor: a.ID, Kind: "decision.recorded", Subject: assessment, Data: dec}); err != nil {
+			return err
+		}
+		for i := range fs {
+			if err := s.open(tx, &fs[i], a, first); err != nil {
+				return err
+			}
+		}
+		if len(fs) == 2 {
+			return errors.Join(s.append(tx, &fs[0], a, Linked, Data{Case: fs[1].ID}), s.append(tx, &fs[1], a, Linked, Data{Case: fs[0].ID}))
+		}
+		return nil
+	})
+	ids := make([]string, len(fs))
+	for i := range fs {
+		ids[i] = fs[i].ID
+	}
+	return dec, ids, err
+}
+
+func (s *Service) open(tx *store.Tx, f *file, a tenant.Actor, d Data) error {
+	f.Events = nil // the transaction may run twice
+	if err := insertCase(tx, *f); err != nil {
+		return err
+	}
+	if err := s.append(tx, f, a, T0Set, d); err != nil {
+		return err
+	}
+	return s.cfg.DB.Emit(tx, "case.opened", f.Tenant, f.ID, map[string]any{"product": f.Product, "kind": f.Kind, "ref": f.Ref})
+}
+
+// append checks and writes the next event of f, and sets the alarms that follow from it.
+func (s *Service) append(tx *store.Tx, f *file, a tenant.Actor, k EventKind, d Data) error {
+	now := s.now()
+	d.At, d.Due = d.At.UTC().Truncate(time.Millisecond), d.Due.UTC().Truncate(time.Millisecond)
+	e := Event{Seq: int64(len(f.Events)) + 1, Kind: k, Recorded: now, Actor: a.ID, Person: a.Kind != tenant.KindSystem, Data: d}
+	if err := Check(f.state(), e, now); err != nil {
+		return err
+	}
+	if err := insertEvent(tx, f.Tenant, f.ID, e); err != nil {
+		return err
+	}
+	if err := audit.Append(tx, audit.Entry{Tenant: f.Tenant, Actor: a.ID, Kind: string(k), Subject: f.ID, Data: e}); err != nil {
+		return err
+	}
+	f.Events = append(f.Events, e)
+	if k == Closed {
+		if err := closeCase(tx, f.Tenant, f.ID, now); err != nil {
+			return err
+		}
+		return s.cfg.DB.Emit(tx, "case.closed", f.Tenant, f.ID, map[string]any{"product": f.Product})
+	}
+	return s.arm(tx, *f)
+}
+
+// declares are the events that need the right to declare; all others need the right to work on cases.
+var declares = map[EventKind]bool{T0Corrected: true, SubmissionAttempted: true, SubmissionAccepted: true, SubmissionFailed: true, Invalidated: true, Closed: true}
+
+// Append adds an event to a case, after checking it against the case as it is then.
+func (s *Service) Append(ctx context.Context, id string, k EventKind, d Data) (Event, error) {
+	t := tenant.MustTenant(ctx)
+	f, err := s.file(ctx, t, id)
+	if err != nil {
+		return Event{}, err
+	}
+	verb := tenant.CaseWrite
+	if declares[k] {
+		verb = tenant.CaseDeclare
+	}
+	a, err := who(ctx, verb, f.Product)
+	if err != nil {
+		return Event{}, err
+	}
+	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		if f, err = fileByID(tx, t, id); err != nil {
+			return err
+		}
+		return s.append(tx, &f, a, k, d)
+	})
+	if err != nil {
+		return Event{}, err
+	}
+	return f.Events[len(f.Events)-1], nil
+}
+
+func (s *Service) file(ctx context.Context, t, id string) (f file, err error) {
+	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error { f, err = fileByID(tx, t, id); return err })
+	return f, err
+}
+
+// Case reads one case with its events and its clocks as of now.
+func (s *Service) Case(ctx context.Context, id string) (Case, error) {
+	f, err := s.file(ctx, tenant.MustTenant(ctx), id)
+	if err != nil {
+		return Case{}, err
+	}
+	if _, err := who(ctx, tenant.CaseRead, f.Product); err != nil {
+		return Case{}, err
+	}
+	return s.show(ctx, f)
+}
+
+// Cases lists cases without their events, newest first; open leaves out the closed ones.
+func (s *Service) Cases(ctx context.Context, open bool, after string, n int) ([]Case, error) {
+	t, l := within(ctx, after, n)
+	if !l.Whole && len(l.Products) == 0 {
+		return nil, nil
+	}
+	where, args := l.where()
+	if open {
+		where = "closed = 0 AND " + where
+	}
+	var fs []file
+	err := s.cfg.DB.View(ctx, func(tx *store.Tx) (err error) { fs, err = files(tx, t, where, args...); return err })
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Case, len(fs))
+	for i, f := range fs {
+		if out[i], err = s.show(ctx, f); err != nil {
+			return nil, err
+		}
+		out[i].Events = nil
+	}
+	return out, nil
+}
+
+// SetContact says where the tenant wants vulnerabilities reported.
+func (s *Service) SetContact(ctx context.Context, c Contact) error {
+	a, err := who(ctx, tenant.CaseDeclare, "")
+	if err != nil {
+		return err
+	}
+	if err := c.Check(); err != nil {
+		return err
+	}
+	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		if err := putContact(tx, a.Tenant, c, s.now()); err != nil {
+			return err
+		}
+		return audit.Append(tx, audit.Entry{Tenant: a.Tenant, Actor: a.ID, Kind: "contact.set", Subject: a.Tenant, Data: c})
+	})
+}
+
+// Contact reads what SetContact stored; false when nothing was.
+func (s *Service) Contact(ctx context.Context) (Contact, bool, error) {
+	a, err := who(ctx, tenant.CaseRead, "")
+	if err != nil {
+		return Contact{}, false, err
+	}
+	c, err := s.contact(ctx, `tenant = $1`, a.Tenant)
+	if c == nil {
+		return Contact{}, false, err
+	}
+	return *c, true, err
+}
+
+// SecurityTxt serves /.well-known/security.txt (RFC 9116): the contact of the tenant that answers for the host, else of
+// the only tenant that has one, else the platform's own. Without any it is not found.
+func (s *Service) SecurityTxt(w http.ResponseWriter, r *http.Request) {
+	host := r.Host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	c, err := s.contact(r.Context(), `host = $1`, host)
+	if err == nil && c == nil {
+		c, err = s.contact(r.Context(), `host = '' AND 1 = (SELECT count(*) FROM respond_contact)`)
+	}
+	switch {
+	case err != nil:
+		s.cfg.Log.ErrorContext(r.Context(), "security.txt", slog.Any("error", err))
+		http.Error(w, "security.txt cannot be read now.", http.StatusServiceUnavailable)
+		return
+	case c == nil && len(s.cfg.Contact.Contacts) > 0:
+		c = &s.cfg.Contact
+	case c == nil:
+		http.Error(w, "Nobody has said yet where vulnerabilities are to be reported.", http.StatusNotFound)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "public, max-age=3600")
+	_, _ = w.Write([]byte(c.Text(r.Host, s.now())))
+}
+
+// contact reads the one contact that matches where, or nil.
+func (s *Service) contact(ctx context.Context, where string, args ...any) (*Contact, error) {
+	var cs []Contact
+	err := s.cfg.DB.View(ctx, func(tx *store.Tx) (err error) { cs, err = contacts(tx, where, args...); return err })
+	if err != nil || len(cs) != 1 {
+		return nil, err
+	}
+	return &cs[0], nil
+}

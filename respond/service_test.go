@@ -1,0 +1,466 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package respond
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/openthings-platform/openthings/audit"
+	"github.com/openthings-platform/openthings/clock"
+	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/product"
+	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/store/storetest"
+	"github.com/openthings-platform/openthings/tenant"
+)
+
+var schema = []store.Migrations{audit.Schema, product.Schema, Schema}
+
+// house is the room with its real neighbours.
+type house struct {
+	*Service
+	db      *store.DB
+	hand    *clock.Hand
+	product string
+}
+
+const maker = "ten_maker"
+
+func person(id string, role tenant.Role) context.Context {
+	return tenant.WithActor(context.Background(), tenant.Actor{ID: id, Kind: tenant.KindPerson, Tenant: maker, Grants: []tenant.Grant{{Role: role, Tenant: maker}}})
+}
+
+var (
+	ann = person("per_ann", tenant.ComplianceOfficer)
+	bob = person("per_bob", tenant.ProductSecurityOfficer)
+)
+
+func each(t *testing.T, fn func(t *testing.T, h house)) {
+	start := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		hand := clock.NewHand(start)
+		fn(t, openHouse(t, url, hand, ""))
+	})
+}
+
+func openHouse(t *testing.T, url string, hand *clock.Hand, productID string) house {
+	db := storetest.Open(t, url, schema, func(c *store.Config) { c.Clock = hand })
+	ps := product.New(product.Config{DB: db, Clock: hand})
+	h := house{Service: New(Config{DB: db, Products: ps}), db: db, hand: hand, product: productID}
+	if productID == "" {
+		p, err := ps.Create(t.Context(), product.Product{Tenant: maker, Name: "Sensor", Model: "s1"}, "per_ann")
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.product = p.ID
+	}
+	return h
+}
+
+func (h house) assessed(t *testing.T) Assessment {
+	t.Helper()
+	sig, err := h.AddSignal(ann, Signal{Product: h.product, Title: "shells on sensors", Ref: "CVE-2026-1", Exploited: "yes"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	as, err := h.Assess(ann, sig.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return as
+}
+
+func (h house) aware(aev, si bool) Declaration {
+	return Declaration{Verdict: Aware, Basis: "three units with a shell, images kept", AEV: &aev, SI: &si, T0: h.hand.Now().Add(-time.Hour), Title: "Shells on sensors", Coordinator: "DE", MemberStates: []string{"DE"}}
+}
+
+func (h house) declared(t *testing.T) string {
+	t.Helper()
+	_, cases, err := h.Decide(ann, h.assessed(t).ID, h.aware(true, false))
+	if err != nil || len(cases) != 1 {
+		t.Fatalf("%v, cases %v", err, cases)
+	}
+	return cases[0]
+}
+
+func (h house) jobs(t *testing.T) {
+	t.Helper()
+	if _, err := h.db.RunDue(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func count(events []Event, k EventKind, st Stage) (n int) {
+	for _, e := range events {
+		if e.Kind == k && e.Data.Stage == st {
+			n++
+		}
+	}
+	return n
+}
+
+// TestWholeCase goes from a signal to a closed case.
+func TestWholeCase(t *testing.T) {
+	each(t, func(t *testing.T, h house) {
+		id := h.declared(t)
+		submit := func(st Stage) {
+			t.Helper()
+			e, err := h.Append(ann, id, SubmissionAttempted, Data{Stage: st, At: h.hand.Now()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := h.Append(ann, id, SubmissionAccepted, Data{Attempt: e.Seq, Receipt: "SRP-1"}); problem.Of(err).Rule != "respond.second-person" {
+				t.Fatalf("the submitter confirmed the receipt: %v", err)
+			}
+			if _, err := h.Append(bob, id, SubmissionAccepted, Data{Attempt: e.Seq, Receipt: "SRP-1"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c, err := h.Case(bob, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Next != EarlyWarning || c.ProductName != "Sensor" || c.Zone != "Europe/Berlin" || c.Ref != "CVE-2026-1" || c.Glossary == "" {
+			t.Errorf("%+v", c)
+		}
+		expect(t, "early warning", clockOf(t, c.Clocks, EarlyWarning).Due, "2026-11-22T11:00:00Z")
+		submit(EarlyWarning)
+		h.hand.Advance(time.Hour)
+		submit(Notification)
+		if _, err := h.Append(ann, id, MeasureAvailable, Data{At: h.hand.Now(), Note: "release 1.1"}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.Append(ann, id, UsersInformed, Data{At: h.hand.Now(), Note: "mail", Audience: "impacted"}); err != nil {
+			t.Fatal(err)
+		}
+		c, _ = h.Case(ann, id)
+		expect(t, "final report", clockOf(t, c.Clocks, Final).Due, "2026-12-05T13:00:00Z")
+		submit(Final)
+		if _, err := h.Append(ann, id, Closed, Data{Note: "all done"}); err != nil {
+			t.Fatal(err)
+		}
+		c, _ = h.Case(ann, id)
+		if c.Status != "closed" || c.Next != "" {
+			t.Errorf("status %q, next %q", c.Status, c.Next)
+		}
+		open, err := h.Cases(ann, true, "", 10)
+		if err != nil || len(open) != 0 {
+			t.Errorf("open: %v, %v", open, err)
+		}
+		var leaves int
+		if err := h.db.QueryRow(t.Context(), `SELECT count(*) FROM audit_entry WHERE subject = $1`, id).Scan(&leaves); err != nil || leaves != len(c.Events) {
+			t.Errorf("%d leaves for %d events, %v", leaves, len(c.Events), err)
+		}
+	})
+}
+
+// TestEventMakesOnlyASignal: what a feed finds is a signal, once, and opens no case.
+func TestEventMakesOnlyASignal(t *testing.T) {
+	each(t, func(t *testing.T, h house) {
+		for range 2 {
+			err := h.db.Write(t.Context(), func(tx *store.Tx) error {
+				return h.db.Emit(tx, "vuln.exploited", maker, "CVE-2026-1", map[string]any{"group": "CVE-2026-1", "product": h.product, "release": "rel_1"})
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		h.jobs(t)
+		ss, err := h.Signals(ann, "", 10)
+		if err != nil || len(ss) != 1 || ss[0].Source != SourceVuln || ss[0].Exploited != "unknown" {
+			t.Fatalf("%+v, %v", ss, err)
+		}
+		if cs, err := h.Cases(ann, false, "", 10); err != nil || len(cs) != 0 {
+			t.Errorf("a feed opened %v, %v", cs, err)
+		}
+		// Nor does the platform itself when it is asked to.
+		as, err := h.Assess(ann, ss[0].ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = h.Decide(tenant.WithActor(t.Context(), tenant.System(maker)), as.ID, h.aware(true, false))
+		if problem.Of(err).Rule != "respond.person-only" {
+			t.Errorf("the platform declared awareness: %v", err)
+		}
+		if cs, _ := h.Cases(ann, false, "", 10); len(cs) != 0 {
+			t.Error("a case was left behind")
+		}
+	})
+}
+
+// TestDecisionsAreFinal: both questions are asked, both cases linked, and an ended assessment takes no further decision.
+func TestDecisionsAreFinal(t *testing.T) {
+	each(t, func(t *testing.T, h house) {
+		as := h.assessed(t)
+		d := h.aware(true, true)
+		d.SI = nil
+		if _, _, err := h.Decide(ann, as.ID, d); !problem.Is(err, problem.KindInvalid) {
+			t.Errorf("one question left open: %v", err)
+		}
+		if _, _, err := h.Decide(ann, as.ID, h.aware(false, false)); !problem.Is(err, problem.KindInvalid) {
+			t.Errorf("aware of nothing: %v", err)
+		}
+		w, _, err := h.Decide(bob, as.ID, Declaration{Verdict: Watch, Basis: "unclear"})
+		if err != nil || !w.Again.Equal(h.hand.Now().Add(24*time.Hour)) {
+			t.Fatalf("%+v, %v", w, err)
+		}
+		_, cases, err := h.Decide(ann, as.ID, h.aware(true, true))
+		if err != nil || len(cases) != 2 {
+			t.Fatalf("%v, %v", cases, err)
+		}
+		c, err := h.Case(ann, cases[0])
+		if err != nil || c.Kind != AEV || len(c.Links) != 1 || c.Links[0] != cases[1] {
+			t.Errorf("%+v, %v", c.Links, err)
+		}
+		if c, err := h.Case(ann, cases[1]); err != nil || c.Kind != SI || len(c.Links) != 1 || c.Links[0] != cases[0] {
+			t.Errorf("%+v, %v", c.Links, err)
+		}
+		if _, _, err := h.Decide(ann, as.ID, Declaration{Verdict: Negative, Basis: "sorry"}); !problem.Is(err, problem.KindConflict) {
+			t.Errorf("an ended assessment was decided again: %v", err)
+		}
+		if _, err := h.Assess(ann, as.Signal); !problem.Is(err, problem.KindConflict) {
+			t.Errorf("assessed again after awareness: %v", err)
+		}
+	})
+}
+
+// TestNegativeCanBeAssessedAgain: new evidence opens a new assessment, and the old decision stays.
+func TestNegativeCanBeAssessedAgain(t *testing.T) {
+	each(t, func(t *testing.T, h house) {
+		as := h.assessed(t)
+		if _, _, err := h.Decide(bob, as.ID, Declaration{Verdict: Negative, Basis: "code not linked"}); err != nil {
+			t.Fatal(err)
+		}
+		again, err := h.Assess(bob, as.Signal)
+		if err != nil || again.ID == as.ID {
+			t.Fatalf("%+v, %v", again, err)
+		}
+		sig, err := h.Signal(bob, as.Signal)
+		if err != nil || sig.Assessment.ID != again.ID || !sig.Waiting() {
+			t.Errorf("%+v, %v", sig.Assessment, err)
+		}
+	})
+}
+
+// TestEscalatesOnce: near and over are written exactly once, over restarts, repeated jobs and two machines.
+func TestEscalatesOnce(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		hand := clock.NewHand(time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC))
+		h := openHouse(t, url, hand, "")
+		id := h.declared(t)
+		hand.Advance(11*time.Hour + time.Minute) // T0 was an hour ago: the target of 12 hours is over
+		h.jobs(t)
+		h.jobs(t)
+		c, err := h.Case(ann, id)
+		if err != nil || count(c.Events, DeadlineSoon, EarlyWarning) != 1 || count(c.Events, DeadlineOverdue, EarlyWarning) != 0 {
+			t.Fatalf("%v, %+v", err, c.Events)
+		}
+		h = openHouse(t, url, hand, h.product) // a second machine
+		hand.Advance(12 * time.Hour)
+		alarm := alarm{maker, id, Escalation{EarlyWarning, DeadlineOverdue, clockOf(t, c.Clocks, EarlyWarning).Due.UnixMilli()}}
+		for range 2 { // the same job, again
+			err := h.db.Write(t.Context(), func(tx *store.Tx) error { return h.db.Enqueue(tx, jobEscalate, "", hand.Now(), alarm) })
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		h.jobs(t)
+		c, _ = h.Case(ann, id)
+		if count(c.Events, DeadlineOverdue, EarlyWarning) != 1 || count(c.Events, DeadlineOverdue, Notification) != 0 {
+			t.Fatalf("%+v", c.Events)
+		}
+		// A correction of T0 moves the clock and leaves what was overdue on record.
+		if _, err := h.Append(ann, id, T0Corrected, Data{At: hand.Now().Add(-time.Hour), Note: "first report was about another device"}); err != nil {
+			t.Fatal(err)
+		}
+		c, _ = h.Case(ann, id)
+		if d := clockOf(t, c.Clocks, EarlyWarning); !d.WasOverdue || d.Due.Before(hand.Now()) {
+			t.Errorf("%+v", d)
+		}
+	})
+}
+
+// TestMetDutyIsNotEscalated: an accepted report silences its alarms.
+func TestMetDutyIsNotEscalated(t *testing.T) {
+	each(t, func(t *testing.T, h house) {
+		id := h.declared(t)
+		e, err := h.Append(ann, id, SubmissionAttempted, Data{Stage: EarlyWarning, At: h.hand.Now()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.Append(bob, id, SubmissionAccepted, Data{Attempt: e.Seq, Receipt: "SRP-1"}); err != nil {
+			t.Fatal(err)
+		}
+		h.hand.Advance(48 * time.Hour)
+		h.jobs(t)
+		c, _ := h.Case(ann, id)
+		if count(c.Events, DeadlineSoon, EarlyWarning)+count(c.Events, DeadlineOverdue, EarlyWarning) != 0 {
+			t.Errorf("%+v", c.Events)
+		}
+		if count(c.Events, DeadlineSoon, Notification) != 1 {
+			t.Errorf("the notification is near and nobody was told: %+v", c.Events)
+		}
+	})
+}
+
+// TestWhoMay: rights are checked against the product, and another tenant sees nothing.
+func TestWhoMay(t *testing.T) {
+	each(t, func(t *testing.T, h house) {
+		as := h.assessed(t)
+		id := h.declared(t)
+		reader := person("per_eve", tenant.Auditor)
+		stranger := tenant.WithActor(t.Context(), tenant.Actor{ID: "per_mal", Kind: tenant.KindPerson, Tenant: "ten_other", Grants: []tenant.Grant{{Role: tenant.Owner, Tenant: "ten_other"}}})
+		elsewhere := tenant.WithActor(t.Context(), tenant.Actor{ID: "per_sam", Kind: tenant.KindPerson, Tenant: maker, Grants: []tenant.Grant{{Role: tenant.ProductSecurityOfficer, Tenant: maker, Product: "prd_other"}}})
+		if _, _, err := h.Decide(reader, as.ID, h.aware(true, false)); !problem.Is(err, problem.KindForbidden) {
+			t.Errorf("an auditor declared awareness: %v", err)
+		}
+		if _, err := h.Append(elsewhere, id, MeasureAvailable, Data{At: h.hand.Now(), Note: "x"}); !problem.Is(err, problem.KindForbidden) {
+			t.Errorf("another product's officer worked on the case: %v", err)
+		}
+		if _, err := h.Case(stranger, id); !problem.Is(err, problem.KindNotFound) {
+			t.Errorf("another tenant read the case: %v", err)
+		}
+		if _, err := h.Assess(stranger, as.Signal); !problem.Is(err, problem.KindNotFound) {
+			t.Errorf("another tenant assessed the signal: %v", err)
+		}
+		if cs, err := h.Cases(elsewhere, false, "", 10); err != nil || len(cs) != 0 {
+			t.Errorf("another product's officer listed %d cases, %v", len(cs), err)
+		}
+		if cs, err := h.Cases(reader, false, "", 10); err != nil || len(cs) != 1 {
+			t.Errorf("the auditor sees %d cases, %v", len(cs), err)
+		}
+	})
+}
+
+func TestPack(t *testing.T) {
+	each(t, func(t *testing.T, h house) {
+		h.cfg.Impact = func(context.Context, string, string, string) (Impact, error) {
+			return Impact{Versions: []string{"1.0", "1.1"}, Devices: 1904}, nil
+		}
+		p, err := h.Pack(ann, h.declared(t), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]PackField{}
+		for _, f := range p.Fields {
+			got[f.ID] = f
+		}
+		for id, want := range map[string]string{"title": "Shells on sensors", "product": "Sensor", "versions": "1.0, 1.1", "member_states": "DE", "aware": "2026-11-21 11:00:00 UTC", "cve": "CVE-2026-1"} {
+			if got[id].Value != want {
+				t.Errorf("%s = %q, want %q", id, got[id].Value, want)
+			}
+		}
+		if !strings.Contains(got["impact"].Value, "1904") || got["title"].Used != 17 || got["title"].Limit != 255 {
+			t.Errorf("%+v", got["title"])
+		}
+		if _, ok := got["malicious"]; ok {
+			t.Error("a field of incidents stands in the pack of a vulnerability")
+		}
+		if p.Stage != EarlyWarning || strings.Join(p.Missing, " ") != "summary manufacturer" {
+			t.Errorf("stage %s, missing %v", p.Stage, p.Missing)
+		}
+	})
+}
+
+func TestCompress(t *testing.T) {
+	var many []string
+	for range 100 {
+		many = append(many, "10.20.30")
+	}
+	if got := compress(many, 255); len(got) > 255 || !strings.Contains(got, "100 versions") {
+		t.Error(got)
+	}
+}
+
+func TestSecurityTxtServed(t *testing.T) {
+	each(t, func(t *testing.T, h house) {
+		get := func(host string) *httptest.ResponseRecorder {
+			w := httptest.NewRecorder()
+			r := httptest.NewRequest(http.MethodGet, "https://"+host+"/.well-known/security.txt", nil)
+			h.SecurityTxt(w, r)
+			return w
+		}
+		if w := get("iot.example:8443"); w.Code != http.StatusNotFound {
+			t.Errorf("%d without a contact", w.Code)
+		}
+		ct := Contact{Contacts: []string{"mailto:psirt@example.com", "https://example.com/report"}, Policy: "https://example.com/cvd", PreferredLocales: []string{"en", "de"}}
+		if err := h.SetContact(ann, ct); err != nil {
+			t.Fatal(err)
+		}
+		w := get("iot.example:8443")
+		if w.Code != http.StatusOK || w.Header().Get("Content-Type") != "text/plain; charset=utf-8" {
+			t.Fatalf("%d %v", w.Code, w.Header())
+		}
+		fields := map[string]string{}
+		for line := range strings.Lines(w.Body.String()) {
+			name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
+			fields[name] = value
+		}
+		expires := at(t, fields["Expires"])
+		if !expires.After(h.hand.Now().AddDate(0, 5, 0)) || !expires.Before(h.hand.Now().AddDate(1, 0, 0)) {
+			t.Errorf("expires %s", expires)
+		}
+		if fields["Canonical"] != "https://iot.example:8443/.well-known/security.txt" || fields["Preferred-Languages"] != "en, de" || fields["Policy"] != ct.Policy || !strings.HasPrefix(w.Body.String(), "Contact: mailto:psirt@example.com\n") {
+			t.Error(w.Body)
+		}
+		// A second tenant without a host of its own: nobody can say who answers.
+		other := tenant.WithActor(t.Context(), tenant.Actor{ID: "per_mal", Kind: tenant.KindPerson, Tenant: "ten_other", Grants: []tenant.Grant{{Role: tenant.Owner, Tenant: "ten_other"}}})
+		ct.Host = "other.example"
+		if err := h.SetContact(other, ct); err != nil {
+			t.Fatal(err)
+		}
+		if w := get("other.example"); w.Code != http.StatusOK || get("iot.example").Code != http.StatusNotFound {
+			t.Error("the host does not decide")
+		}
+		if err := h.SetContact(ann, ct); !problem.Is(err, problem.KindConflict) {
+			t.Errorf("two tenants answer for one host: %v", err)
+		}
+	})
+}
+
+func TestContactRefused(t *testing.T) {
+	for name, c := range map[string]Contact{
+		"none":      {},
+		"plain":     {Contacts: []string{"psirt@example.com"}},
+		"http":      {Contacts: []string{"http://example.com"}},
+		"injection": {Contacts: []string{"mailto:a@example.com\nContact: mailto:mallory@example.net"}},
+		"space":     {Contacts: []string{"mailto:a@example.com b"}},
+		"policy":    {Contacts: []string{"mailto:a@example.com"}, Policy: "javascript:alert(1)"},
+		"language":  {Contacts: []string{"mailto:a@example.com"}, PreferredLocales: []string{"en\nX: y"}},
+		"host":      {Contacts: []string{"mailto:a@example.com"}, Host: "a/b"},
+	} {
+		if err := c.Check(); !problem.Is(err, problem.KindInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// FuzzSecurityTxt: whatever passes Check makes a file with one field a line.
+func FuzzSecurityTxt(f *testing.F) {
+	f.Add("mailto:a@example.com", "https://example.com/cvd", "en")
+	f.Add("https://example.com/?a=b#c", "", "de-AT")
+	f.Add("tel:+49-30-1", "https://example.com/%0aContact", "")
+	f.Fuzz(func(t *testing.T, contact, policy, lang string) {
+		c := Contact{Contacts: []string{contact}, Policy: policy}
+		want := 3
+		if policy != "" {
+			want++
+		}
+		if lang != "" {
+			c.PreferredLocales = []string{lang}
+			want++
+		}
+		if c.Check() != nil {
+			return
+		}
+		text := c.Text("iot.example", time.Unix(1.7e9, 0))
+		if n := strings.Count(text, "\n"); n != want || strings.ContainsAny(text, "\r\x00") {
+			t.Fatalf("%d lines, want %d: %q", n, want, text)
+		}
+	})
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package respond
+
+import (
+	"time"
+
+	"github.com/openthings-platform/openthings/problem"
+)
+
+// Where signals come from. There is no other source: a feed's match becomes a signal through vuln's event.
+const (
+	SourcePerson = "person"
+	SourceVuln   = "vuln"
+)
+
+// Signal is a hint that a product may be attacked. It starts no clock.
+type Signal struct {
+	ID         string    `json:"id"`
+	Product    string    `json:"product"`
+	Source     string    `json:"source" enum:"person,vuln"`
+	Ref        string    `json:"ref" doc:"What the source calls it, such as a vulnerability"`
+	Title      string    `json:"title"`
+	Detail     string    `json:"detail,omitempty"`
+	Exploited  string    `json:"exploited" enum:"yes,no,unknown" doc:"Whether the source says that it was exploited"`
+	KnownSince time.Time `json:"known_since,omitzero" doc:"Since when the source knew"`
+	Intake     time.Time `json:"intake"`
+	Actor      string    `json:"actor"`
+
+	Assessment *Assessment `json:"assessment,omitempty" doc:"The newest one"`
+}
+
+// Waiting reports whether nobody has decided on the signal yet: an idle assessment is its own alarm.
+func (s Signal) Waiting() bool { return s.Assessment == nil || s.Assessment.Verdict == "" }
+
+func (s Signal) check(now time.Time) error {
+	switch {
+	case !text(s.Product, 1, 64):
+		return problem.Invalid("A signal names a product.").At("product")
+	case !text(s.Title, 1, 255):
+		return problem.Invalid("A signal has a title of at most 255 characters.").At("title")
+	case !text(s.Detail, 0, 4000) || !text(s.Ref, 0, 255):
+		return problem.Invalid("A text is too long or not UTF-8.")
+	case s.Exploited != "yes" && s.Exploited != "no" && s.Exploited != "unknown":
+		return problem.Invalid("Say whether it was exploited: yes, no or unknown.").At("exploited")
+	case s.KnownSince.After(now):
+		return problem.Invalid("The source cannot know it since a time in the future.").At("known_since")
+	}
+	return nil
+}
+
+// Verdict is what a person decided about a signal.
+type Verdict string
+
+// The verdicts. Watch is assessed again within a day; Aware opens cases.
+const (
+	Negative Verdict = "negative"
+	Watch    Verdict = "watch"
+	Aware    Verdict = "aware"
+)
+
+// watchFor is the longest time until a watched signal is assessed again.
+const watchFor = 24 * time.Hour
+
+// Assessment is a person's look at a signal.
+type Assessment struct {
+	ID        string     `json:"id"`
+	Signal    string     `json:"signal"`
+	Opened    time.Time  `json:"opened"`
+	OpenedBy  string     `json:"opened_by"`
+	Verdict   Verdict    `json:"verdict" doc:"The last decision; empty until there is one"`
+	Decisions []Decision `json:"decisions,omitempty"`
+}
+
+// Decision is one verdict with its basis. It never changes.
+type Decision struct {
+	ID      string    `json:"id"`
+	Verdict Verdict   `json:"verdict"`
+	Basis   string    `json:"basis"`
+	Again   time.Time `json:"again,omitzero" doc:"Watch: to be assessed again by"`
+	At      time.Time `json:"at"`
+	Actor   string    `json:"actor"`
+}
+
+// Declaration is a decision as a person makes it. Both questions are asked: AEV and SI may both be true.
+type Declaration struct {
+	Verdict      Verdict   `json:"verdict" enum:"negative,watch,aware"`
+	Basis        string    `json:"basis" maxLength:"4000" doc:"The evidence for the verdict"`
+	AEV          *bool     `json:"aev,omitempty" doc:"Aware: is there reliable evidence that a malicious actor exploited a vulnerability in the product? (CRA Art. 3(42))"`
+	SI           *bool     `json:"si,omitempty" doc:"Aware: is there a severe incident with an impact on the product's security? (CRA Art. 14(5))"`
+	T0           time.Time `json:"t0,omitzero" doc:"Aware: since when, with an offset"`
+	Title        string    `json:"title,omitempty" maxLength:"255"`
+	Summary      string    `json:"summary,omitempty" maxLength:"4000"`
+	Coordinator  string    `json:"coordinator,omitempty" doc:"Aware: Member State of the coordinator CSIRT (CRA Art. 14(7))"`
+	MemberStates []string  `json:"member_states,omitempty" doc:"Aware: where the product was made available"`
+}
+
+// kinds says which cases the declaration opens.
+func (d Declaration) kinds() ([]Kind, error) {
+	if !text(d.Basis, 1, 4000) {
+		return nil, problem.Invalid("A decision has a basis of at most 4000 characters.").At("basis")
+	}
+	if d.Verdict == Negative || d.Verdict == Watch {
+		return nil, nil
+	}
+	if d.Verdict != Aware {
+		return nil, problem.Invalid("A verdict is negative, watch or aware.").At("verdict")
+	}
+	if d.AEV == nil || d.SI == nil {
+		return nil, problem.Invalid("Both questions need an answer: actively exploited vulnerability, and severe incident.").At("aev")
+	}
+	var ks []Kind
+	if *d.AEV {
+		ks = append(ks, AEV)
+	}
+	if *d.SI {
+		ks = append(ks, SI)
+	}
+	if len(ks) == 0 {
+		return nil, problem.Invalid("Aware of neither a vulnerability nor an incident is the verdict negative.").At("verdict")
+	}
+	return ks, nil
+}

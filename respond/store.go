@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package respond
+
+import (
+	"database/sql"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/store"
+)
+
+//go:embed migrations/*.sql
+var migrationsFS embed.FS
+
+// Schema holds the tables of signals, assessments, cases and the disclosure contact.
+var Schema = store.Migrations{Stage: "respond", FS: migrationsFS}
+
+type scanner interface{ Scan(...any) error }
+
+const signalColumns = `id, product, source, ref, title, detail, exploited, known_since, intake, actor`
+
+func scanSignal(r scanner) (Signal, error) {
+	var s Signal
+	var known, intake int64
+	err := r.Scan(&s.ID, &s.Product, &s.Source, &s.Ref, &s.Title, &s.Detail, &s.Exploited, &known, &intake, &s.Actor)
+	s.KnownSince, s.Intake = store.Time(known), store.Time(intake)
+	return s, missing(err, "signal")
+}
+
+// insertSignal adds a signal; false means that its source has said it before, under the same key.
+func insertSignal(tx *store.Tx, tenant string, s Signal, key string) (bool, error) {
+	n, err := tx.Exec(`INSERT INTO respond_signal(tenant, key, `+signalColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+		ON CONFLICT (tenant, source, key) DO NOTHING`,
+		tenant, key, s.ID, s.Product, s.Source, s.Ref, s.Title, s.Detail, s.Exploited, store.Millis(s.KnownSince), store.Millis(s.Intake), s.Actor)
+	return n == 1, err
+}
+
+func signalByID(tx *store.Tx, tenant, id string) (Signal, error) {
+	s, err := scanSignal(tx.QueryRow(`SELECT `+signalColumns+` FROM respond_signal WHERE tenant = $1 AND id = $2`, tenant, id))
+	if err != nil {
+		return Signal{}, err
+	}
+	as, err := assessments(tx, tenant, `signal = $2 ORDER BY id DESC LIMIT 1`, id)
+	if err == nil && len(as) == 1 {
+		s.Assessment = &as[0]
+	}
+	return s, err
+}
+
+// list says which rows of a list are wanted: the newest first, from before the id After, in Products unless Whole.
+type list struct {
+	After    string
+	Limit    int
+	Whole    bool
+	Products []string
+}
+
+// where is the condition behind "tenant = $1", with its arguments.
+func (l list) where() (string, []any) {
+	q, args := `($2 = '' OR id < $2)`, []any{l.After}
+	if !l.Whole {
+		in := make([]string, len(l.Products))
+		for i, p := range l.Products {
+			args = append(args, p)
+			in[i] = fmt.Sprintf("$%d", len(args)+1)
+		}
+		q += ` AND product IN (` + strings.Join(in, ", ") + `)`
+	}
+	args = append(args, l.Limit)
+	return q + fmt.Sprintf(` ORDER BY id DESC LIMIT $%d`, len(args)+1), args
+}
+
+func signals(tx *store.Tx, tenant string, l list) ([]Signal, error) {
+	where, args := l.where()
+	rows, err := tx.Query(`SELECT `+signalColumns+` FROM respond_signal WHERE tenant = $1 AND `+where, append([]any{tenant}, args...)...)
+	ss, err := store.Collect(rows, err, func(r *sql.Rows) (Signal, error) { return scanSignal(r) })
+	if err != nil || len(ss) == 0 {
+		return nil, err
+	}
+	as, err := assessments(tx, tenant, `signal IN (SELECT id FROM respond_signal WHERE tenant = $1 AND id >= $2 AND id <= $3) ORDER BY id`, ss[len(ss)-1].ID, ss[0].ID)
+	if err != nil {
+		return nil, err
+	}
+	newest := map[string]*Assessment{}
+	for i := range as {
+		newest[as[i].Signal] = &as[i]
+	}
+	for i := range ss {
+		ss[i].Assessment = newest[ss[i].ID]
+	}
+	return ss, nil
+}
+
+func insertAssessment(tx *store.Tx, tenant string, a Assessment) error {
+	_, err := tx.Exec(`INSERT INTO respond_assessment(id, tenant, signal, opened, opened_by, verdict) VALUES ($1, $2, $3, $4, $5, '')`,
+		a.ID, tenant, a.Signal, store.Millis(a.Opened), a.OpenedBy)
+	return err
+}
+
+// assessments reads those that match where, of which $1 is the tenant, with their decisions.
+func assessments(tx *store.Tx, tenant, where string, args ...any) ([]Assessment, error) {
+	rows, err := tx.Query(`SELECT id, signal, opened, opened_by, verdict FROM respond_assessment WHERE tenant = $1 AND `+where, append([]any{tenant}, args...)...)
+	as, err := store.Collect(rows, err, func(r *sql.Rows) (Assessment, error) {
+		var a Assessment
+		var opened int64
+		err := r.Scan(&a.ID, &a.Signal, &opened, &a.OpenedBy, &a.Verdict)
+		a.Opened = store.Time(opened)
+		return a, err
+	})
+	for i := range as {
+		if as[i].Decisions, err = decisions(tx, tenant, as[i].ID); err != nil {
+			return nil, err
+		}
+	}
+	return as, err
+}
+
+func assessmentByID(tx *store.Tx, tenant, id string) (Assessment, error) {
+	as, err := assessments(tx, tenant, `id = $2`, id)
+	if err == nil && len(as) == 0 {
+		err = store.ErrNoRows
+	}
+	if err != nil {
+		return Assessment{}, missing(err, "assessment")
+	}
+	return as[0], nil
+}
+
+func decisions(tx *store.Tx, tenant, assessment string) ([]Decision, error) {
+	rows, err := tx.Query(`SELECT id, verdict, basis, again, at, actor FROM respond_decision WHERE tenant = $1 AND assessment = $2 ORDER BY seq`, tenant, assessment)
+	return store.Collect(rows, err, func(r *sql.Rows) (Decision, error) {
+		var d Decision
+		var again, at int64
+		err := r.Scan(&d.ID, &d.Verdict, &d.Basis, &again, &at, &d.Actor)
+		d.Again, d.At = store.Time(again), store.Time(at)
+		return d, err
+	})
+}
+
+// insertDecision adds the next decision of an assessment; the key refuses a second one in the same place.
+func insertDecision(tx *store.Tx, tenant string, a Assessment, d Decision) error {
+	_, err := tx.Exec(`INSERT INTO respond_decision(assessment, seq, id, tenant, verdict, basis, again, at, actor) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+		a.ID, len(a.Decisions)+1, d.ID, tenant, d.Verdict, d.Basis, store.Millis(d.Again), store.Millis(d.At), d.Actor)
+	if err == nil {
+		_, err = tx.Exec(`UPDATE respond_assessment SET verdict = $1 WHERE tenant = $2 AND id = $3`, d.Verdict, tenant, a.ID)
+	}
+	return raced(err)
+}
+
+// file is the row that says that a case exists, with all its events.
+type file struct {
+	ID, Tenant, Product, Signal, Ref, Glossary string
+	Kind                                       Kind
+	Opened                                     time.Time
+	Events                                     []Event
+}
+
+func (f file) state() State { return Fold(f.Kind, f.Events) }
+
+func insertCase(tx *store.Tx, f file) error {
+	_, err := tx.Exec(`INSERT INTO respond_case(id, tenant, product, kind, signal, ref, opened, glossary, closed) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0)`,
+		f.ID, f.Tenant, f.Product, f.Kind, f.Signal, f.Ref, store.Millis(f.Opened), f.Glossary)
+	return err
+}
+
+func closeCase(tx *store.Tx, tenant, id string, at time.Time) error {
+	_, err := tx.Exec(`UPDATE respond_case SET closed = $1 WHERE tenant = $2 AND id = $3`, store.Millis(at), tenant, id)
+	return err
+}
+
+func insertEvent(tx *store.Tx, tenant, id string, e Event) error {
+	data, err := json.Marshal(e.Data)
+	if err != nil {
+		return fmt.Errorf("event: %w", err)
+	}
+	person := 0
+	if e.Person {
+		person = 1
+	}
+	_, err = tx.Exec(`INSERT INTO respond_event(case_id, seq, tenant, kind, recorded, actor, person, data) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
+		id, e.Seq, tenant, e.Kind, store.Millis(e.Recorded), e.Actor, person, string(data))
+	return raced(err)
+}
+
+// files reads the cases that match where, of which $1 is the tenant, each with its events.
+func files(tx *store.Tx, tenant, where string, args ...any) ([]file, error) {
+	args = append([]any{tenant}, args...)
+	rows, err := tx.Query(`SELECT id, tenant, product, kind, signal, ref, opened, glossary FROM respond_case WHERE tenant = $1 AND `+where, args...)
+	fs, err := store.Collect(rows, err, func(r *sql.Rows) (file, error) {
+		var f file
+		var opened int64
+		err := r.Scan(&f.ID, &f.Tenant, &f.Product, &f.Kind, &f.Signal, &f.Ref, &opened, &f.Glossary)
+		f.Opened = store.Time(opened)
+		return f, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i := range fs {
+		if fs[i].Events, err = events(tx, tenant, fs[i].ID); err != nil {
+			return nil, err
+		}
+	}
+	return fs, nil
+}
+
+func fileByID(tx *store.Tx, tenant, id string) (file, error) {
+	fs, err := files(tx, tenant, `id = $2`, id)
+	if err == nil && len(fs) == 0 {
+		err = store.ErrNoRows
+	}
+	if err != nil {
+		return file{}, missing(err, "case")
+	}
+	return fs[0], nil
+}
+
+func events(tx *store.Tx, tenant, id string) ([]Event, error) {
+	rows, err := tx.Query(`SELECT seq, kind, recorded, actor, person, data FROM respond_event WHERE tenant = $1 AND case_id = $2 ORDER BY seq`, tenant, id)
+	return store.Collect(rows, err, func(r *sql.Rows) (Event, error) {
+		var e Event
+		var recorded, person int64
+		var data string
+		if err := r.Scan(&e.Seq, &e.Kind, &recorded, &e.Actor, &person, &data); err != nil {
+			return e, err
+		}
+		e.Recorded, e.Person = store.Time(recorded), person == 1
+		return e, json.Unmarshal([]byte(data), &e.Data)
+	})
+}
+
+func putContact(tx *store.Tx, tenant string, c Contact, at time.Time) error {
+	b, err := json.Marshal(c)
+	if err != nil {
+		return fmt.Errorf("contact: %w", err)
+	}
+	_, err = tx.Exec(`INSERT INTO respond_contact(tenant, host, data, updated) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (tenant) DO UPDATE SET host = excluded.host, data = excluded.data, updated = excluded.updated`, tenant, c.Host, string(b), store.Millis(at))
+	if store.IsUnique(err) {
+		return problem.Conflict("Another tenant answers for the host %s.", c.Host).At("host")
+	}
+	return err
+}
+
+// contacts reads the disclosure contacts that match where.
+func contacts(tx *store.Tx, where string, args ...any) ([]Contact, error) {
+	rows, err := tx.Query(`SELECT data FROM respond_contact WHERE `+where, args...)
+	return store.Collect(rows, err, func(r *sql.Rows) (Contact, error) {
+		var c Contact
+		var data string
+		if err := r.Scan(&data); err != nil {
+			return c, err
+		}
+		return c, json.Unmarshal([]byte(data), &c)
+	})
+}
+
+func missing(err error, what string) error {
+	if errors.Is(err, store.ErrNoRows) {
+		return problem.NotFound("There is no such %s.", what)
+	}
+	return err
+}
+
+// raced turns the collision of two writers into something that the slower one may repeat.
+func raced(err error) error {
+	if store.IsUnique(err) {
+		return problem.Conflict("Somebody else changed it at the same moment.").Hint("Look again and repeat.")
+	}
+	return err
+}

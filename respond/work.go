@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package respond
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/tenant"
+)
+
+const jobEscalate = "respond.escalate"
+
+// alarm is a job: at its time it looks whether the duty is still open, and writes the escalation if so.
+type alarm struct {
+	Tenant, Case string
+	Escalation   Escalation
+}
+
+func (s *Service) react() {
+	s.cfg.DB.Handle(jobEscalate, s.escalate)
+	s.cfg.DB.On("vuln.exploited", "respond", s.exploited)
+}
+
+// arm enqueues an alarm for each clock of the case that runs. One that is enqueued already stays a single one; one of a
+// clock that has moved since finds nothing to do when it rings.
+func (s *Service) arm(tx *store.Tx, f file) error {
+	st := f.state()
+	for _, e := range Escalations(Clocks(st, st.Zone(), s.cfg.Targets)) {
+		if st.Escalated[e] {
+			continue
+		}
+		key := fmt.Sprintf("%s %s %s %d", f.ID, e.Stage, e.Level, e.At)
+		if err := s.cfg.DB.Enqueue(tx, jobEscalate, key, time.UnixMilli(e.At), alarm{f.Tenant, f.ID, e}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// escalate writes that a deadline is near or over. The event's place in the log and Check make it once, however often
+// the job runs and on however many machines.
+func (s *Service) escalate(ctx context.Context, j store.Job) error {
+	var al alarm
+	if err := j.Decode(&al); err != nil {
+		return err
+	}
+	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		f, err := fileByID(tx, al.Tenant, al.Case)
+		if err != nil {
+			return err
+		}
+		e := al.Escalation
+		st := f.state()
+		if st.Closed || st.Escalated[e] || !e.due(Escalations(Clocks(st, st.Zone(), s.cfg.Targets))) {
+			return nil // on record already, or the case has moved on
+		}
+		if err := s.append(tx, &f, tenant.System(al.Tenant), e.Level, Data{Stage: e.Stage, At: time.UnixMilli(e.At)}); err != nil {
+			return err
+		}
+		return s.cfg.DB.Emit(tx, "case.deadline", al.Tenant, al.Case, e)
+	})
+}
+
+// exploitedEvent is what vuln says when a known-exploited vulnerability touches a product.
+type exploitedEvent struct {
+	Group   string `json:"group"`
+	Product string `json:"product"`
+	Release string `json:"release"`
+}
+
+// exploited turns the match of a feed into a signal and nothing more: whether it was exploited in this product is for a
+// person to find out (Commission guidance, point 218).
+func (s *Service) exploited(ctx context.Context, e store.Event) error {
+	var x exploitedEvent
+	if err := e.Decode(&x); err != nil {
+		return err
+	}
+	sig := Signal{ID: store.NewID("sig"), Product: x.Product, Source: SourceVuln, Ref: x.Group, Exploited: "unknown",
+		Title: x.Group + " is known to be exploited and in our software", Actor: "system",
+		Detail: "A component of release " + x.Release + " matches a vulnerability that a feed lists as exploited somewhere. Find out whether it can be reached and whether it was exploited in this product."}
+	return s.receive(ctx, e.Tenant, &sig)
+}
