@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+// Draws every <figure data-chart> from the JSON in it with uPlot; the table in it stays for those who do not see the drawing.
+
+const tones = ['--line-1', '--line-2', '--line-3', '--line-4'];
+
+// colour asks for the computed colour: a canvas cannot read light-dark().
+function colour(figure, name) {
+  const probe = document.createElement('i');
+  probe.className = 'probe ' + name.slice(2);
+  figure.append(probe);
+  const value = getComputedStyle(probe).color;
+  probe.remove();
+  return value;
+}
+
+function draw(figure) {
+  const plot = figure.querySelector('.plot');
+  const { unit, names, data } = JSON.parse(figure.querySelector('script').textContent);
+  if (!window.uPlot || !data[0].length) return;
+  const ink = colour(figure, '--ink-soft');
+  const grid = { stroke: colour(figure, '--rule'), width: 1 };
+  const font = '12px ' + getComputedStyle(figure).fontFamily;
+  const size = () => ({ width: plot.clientWidth, height: 220 });
+  plot.replaceChildren();
+  figure.chart?.destroy();
+  figure.chart = new uPlot({
+    ...size(),
+    cursor: { points: { size: 7 }, y: false },
+    legend: { show: names.length > 1 },
+    scales: { x: { time: true } },
+    axes: [
+      { stroke: ink, font, grid: { show: false }, ticks: { ...grid, size: 4 } },
+      { stroke: ink, font, grid, ticks: { show: false }, size: 56, label: unit || undefined, labelFont: font, labelSize: unit ? 18 : 0 },
+    ],
+    series: [{}, ...names.map((label, i) => ({
+      label, width: 1.75, stroke: colour(figure, tones[i % tones.length]), points: { show: data[0].length < 60, size: 5 }, spanGaps: false,
+      fill: names.length === 1 ? colour(figure, '--line-fill') : undefined,
+    }))],
+  }, data, plot);
+  figure.resize?.disconnect();
+  figure.resize = new ResizeObserver(() => figure.chart.setSize(size()));
+  figure.resize.observe(plot);
+}
+
+function drawAll(root) {
+  for (const figure of root.querySelectorAll('figure[data-chart]')) {
+    const json = figure.querySelector('script').textContent;
+    if (figure.drawn === json) continue;
+    figure.drawn = json;
+    draw(figure);
+  }
+}
+
+drawAll(document);
+document.addEventListener('htmx:after:swap', () => drawAll(document));
+matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => {
+  for (const figure of document.querySelectorAll('figure[data-chart]')) draw(figure);
+});
