@@ -7,12 +7,17 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/openthings-platform/openthings/clock"
+	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/wire/mqtt"
 )
 
 // Kind is the kind of certificate that a peer presented, as Config.Admit judged it.
@@ -75,74 +80,152 @@ type Config struct {
 	Limits Limits
 }
 
-// Limits bound what one client, and all of them together, can make the gateway hold. A zero field takes its default.
-type Limits struct {
-	Packet     int           // bytes of one MQTT packet after CONNECT; 256 KiB
-	Connect    int           // bytes of a CONNECT packet; 4 KiB
-	Topic      int           // bytes of a topic or filter; 256
-	Filters    int           // subscriptions of one session; 32
-	Receive    int           // QoS 1 publishes of one session not yet acknowledged (Receive Maximum); 64
-	Downlinks  int           // QoS 1 publishes to one session not yet acknowledged by it; 16
-	Out        int           // bytes queued towards one client beyond which it counts as dead; 1 MiB
-	Batch      int           // records of one group commit; 4096
-	BatchBytes int           // bytes of one group commit; 8 MiB
-	QoS0       int           // records without receipt in one group commit, the rest is dropped and counted; 2048
-	Messages   int           // messages of one POST /d/1/messages; 1000
-	Body       int64         // bytes of an HTTPS request body; 1 MiB
-	PerPeer    int           // connections of one device or station; 16
-	Pending    int           // connections of one door that have not said who they are; 1024
-	Opening    time.Duration // for handshake and CONNECT, or for an HTTPS request's header; 10 s
-	Partial    time.Duration // for the rest of a packet whose beginning arrived; 30 s
-	Write      time.Duration // for one write to a socket; 20 s
-	KeepAlive  time.Duration // longest silence granted between two packets (Server Keep Alive); 20 min
-}
-
 // Errors of Send.
 var (
 	ErrOffline       = errors.New("the device has no live session")
 	ErrNotSubscribed = errors.New("the device is not subscribed to this topic")
+	ErrLost          = errors.New("the device's session ended")
 )
 
 // Gateway is the device side of the platform. Its methods are safe for concurrent use.
-type Gateway struct{}
+type Gateway struct {
+	cfg         Config
+	mqtt, https *tls.Config
+	mux         *http.ServeMux
+	registry    registry
+	batch       *collector
+	pending     map[string]*atomic.Int64 // by door: connections that have not said who they are
+	serving     sync.WaitGroup           // MQTT connections
+
+	mu       sync.Mutex // guards the fields below
+	routes   []Route
+	closers  []io.Closer // listeners of the MQTT door
+	servers  []*http.Server
+	draining bool
+}
 
 // New makes a Gateway that has its own route, POST /d/1/messages.
-func New(cfg Config) (*Gateway, error) { return &Gateway{}, nil }
-
-// Route mounts h on the HTTPS door. The pattern is that of http.ServeMux; need is the kind of certificate that the
-// route asks for, None admits anybody. A peer of another kind is refused with 403 before h runs. Call it before
-// ServeHTTPS.
-func (g *Gateway) Route(pattern string, need Kind, h func(http.ResponseWriter, *http.Request, Peer)) {
+func New(cfg Config) (*Gateway, error) {
+	if cfg.Admit == nil || cfg.Append == nil || cfg.TLS == nil {
+		return nil, errors.New("gateway: Config needs Admit, Append and TLS")
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = clock.System
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	cfg.Limits = cfg.Limits.withDefaults()
+	g := &Gateway{
+		cfg: cfg, mqtt: doorConfig(cfg.TLS, doorMQTT), https: doorConfig(cfg.TLS, doorHTTPS), mux: http.NewServeMux(),
+		registry: registry{links: map[string][]*link{}, sessions: map[string]*session{}},
+		batch:    newCollector(cfg),
+		pending:  map[string]*atomic.Int64{doorMQTT: {}, doorHTTPS: {}},
+	}
+	g.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		WriteProblem(w, problem.NotFound("There is no %s %s at the device door.", r.Method, r.URL.Path))
+	})
+	g.Route("POST /d/1/messages", LDevID, g.postMessages)
+	return g, nil
 }
-
-// Route is one entry of Routes.
-type Route struct {
-	Pattern string
-	Need    Kind
-}
-
-// Routes lists what was mounted.
-func (g *Gateway) Routes() []Route { return nil }
-
-// ServeMQTT serves the MQTT door on l (plain TCP; TLS is added here) until ctx ends or Drain is called.
-func (g *Gateway) ServeMQTT(ctx context.Context, l net.Listener) error { return nil }
-
-// ServeHTTPS serves the HTTPS door on l (plain TCP; TLS is added here) until ctx ends or Drain is called.
-func (g *Gateway) ServeHTTPS(ctx context.Context, l net.Listener) error { return nil }
-
-// Send publishes payload to the device with QoS 1 on topic, which is below the device's root ("cmd/<id>/reboot"), and
-// returns nil once the device acknowledged it. ErrOffline and ErrNotSubscribed say that nothing was sent.
-func (g *Gateway) Send(ctx context.Context, device, topic string, payload []byte) error { return ErrOffline }
-
-// Cut closes all live connections of a device (or station), MQTT and HTTPS, and says how many there were.
-func (g *Gateway) Cut(device, reason string) int { return 0 }
 
 // Live says whether the device has an MQTT session.
-func (g *Gateway) Live(device string) bool { return false }
+func (g *Gateway) Live(device string) bool { return g.registry.session(device) != nil }
 
 // Count is the number of MQTT sessions.
-func (g *Gateway) Count() int { return 0 }
+func (g *Gateway) Count() int { return g.registry.count() }
 
-// Drain stops both doors: no new connection, what was received is committed and acknowledged, sessions are told to
-// come back (0x8B) and closed.
-func (g *Gateway) Drain(ctx context.Context) error { return nil }
+// Dropped is how many QoS 0 messages found no room since the start.
+func (g *Gateway) Dropped() int64 { return g.batch.dropped.Load() }
+
+// Cut closes all live connections of a device (or station), MQTT and HTTPS, and says how many there were. It does not
+// wait: an MQTT 5 device is told 0x98, and within half a second each socket is closed, whether its peer reads or not.
+// What the device sends from now on is not read.
+func (g *Gateway) Cut(device, reason string) int {
+	n := g.registry.cut(device, mqtt.AdministrativeAction, reason)
+	if n > 0 {
+		g.cfg.Log.Info("connections cut", "device", device, "connections", n, "reason", reason)
+	}
+	return n
+}
+
+// ServeMQTT serves the MQTT door on l (plain TCP; TLS is added here) until ctx ends or Drain is called.
+func (g *Gateway) ServeMQTT(ctx context.Context, l net.Listener) error {
+	defer l.Close()
+	if !g.opened(l, nil) {
+		return nil
+	}
+	defer context.AfterFunc(ctx, func() { l.Close() })()
+	for {
+		conn, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil { // out of files, most likely: it passes
+			g.cfg.Log.Error("accept failed", "door", doorMQTT, "err", err)
+			select {
+			case <-g.cfg.Clock.NewTimer(100 * time.Millisecond).C:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		lk, secured := g.secure(conn, doorMQTT)
+		if lk == nil {
+			continue
+		}
+		g.serving.Go(func() { g.serve(lk, secured) })
+	}
+}
+
+// opened notes what Drain has to close; false: it is too late to open a door.
+func (g *Gateway) opened(l io.Closer, s *http.Server) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.draining {
+		return false
+	}
+	if s != nil {
+		g.servers = append(g.servers, s)
+	} else {
+		g.closers = append(g.closers, l)
+	}
+	return true
+}
+
+// Drain stops both doors: no new connection; what was received is committed and acknowledged; sessions are told that
+// the server is going (0x8B) and closed. It returns early with ctx's error.
+func (g *Gateway) Drain(ctx context.Context) error {
+	g.mu.Lock()
+	g.draining = true
+	closers, servers := g.closers, g.servers
+	g.mu.Unlock()
+	for _, c := range closers {
+		c.Close()
+	}
+	var errs []error
+	for _, s := range servers {
+		errs = append(errs, s.Shutdown(ctx))
+	}
+	errs = append(errs, g.batch.wait(ctx))
+	for _, id := range g.registry.all() {
+		g.registry.cut(id, mqtt.ServerShuttingDown, "the platform is shutting down")
+	}
+	gone := make(chan struct{})
+	go func() {
+		g.serving.Wait()
+		close(gone)
+	}()
+	select {
+	case <-gone:
+	case <-ctx.Done():
+	}
+	return errors.Join(append(errs, g.batch.wait(ctx))...)
+}
+
+// refused reports what policy refused an admitted peer.
+func (g *Gateway) refused(p Peer, rule, detail string) {
+	g.cfg.Log.Warn("refused", "rule", rule, "device", p.Device, "station", p.Station, "detail", detail)
+	if g.cfg.Refused != nil && p.id() != "" {
+		g.cfg.Refused(p, rule, detail)
+	}
+}

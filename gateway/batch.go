@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+
+	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/wire/mqtt"
+)
+
+// receipt is what somebody waits for until a batch is durable: an MQTT session for its PUBACK, or a channel.
+type receipt struct {
+	session *session
+	id      uint16
+	reason  mqtt.Reason // decided before: a refusal waits in line only to keep the order of PUBACKs
+	done    chan<- error
+}
+
+// collector joins the messages of all connections into group commits. A batch is open while the one before it is being
+// appended: at low load a message waits for one commit, at high load a commit carries many.
+type collector struct {
+	commit  func(context.Context, []Record) error
+	limits  Limits
+	log     *slog.Logger
+	dropped atomic.Int64 // QoS 0 messages that found no room
+
+	mu       sync.Mutex // guards the open batch below
+	room     sync.Cond  // the open batch was taken
+	records  []Record
+	bytes    int
+	lossy    int // records among them that nobody waits for
+	receipts []receipt
+	running  bool
+}
+
+func newCollector(cfg Config) *collector {
+	c := &collector{commit: cfg.Append, limits: cfg.Limits, log: cfg.Log}
+	c.room.L = &c.mu
+	return c
+}
+
+// add puts records and the receipt for them into the open batch. While the batch is full it blocks: that is the
+// back-pressure that a socket feels.
+func (c *collector) add(r receipt, records ...Record) {
+	size := 0
+	for _, rec := range records {
+		size += len(rec.Body)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.receipts) >= 2*c.limits.Batch ||
+		len(c.records) > 0 && (len(c.records)+len(records) > c.limits.Batch || c.bytes+size > c.limits.BatchBytes) {
+		c.room.Wait()
+	}
+	c.records = append(c.records, records...)
+	c.bytes += size
+	c.receipts = append(c.receipts, r)
+	c.start()
+}
+
+// offer puts a record without receipt into the open batch, or drops and counts it.
+func (c *collector) offer(rec Record) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lossy >= c.limits.QoS0 || len(c.records) >= c.limits.Batch || c.bytes+len(rec.Body) > c.limits.BatchBytes/2 {
+		c.dropped.Add(1)
+		return
+	}
+	c.records = append(c.records, rec)
+	c.bytes += len(rec.Body)
+	c.lossy++
+	c.start()
+}
+
+// wait returns when everything that was added before is settled.
+func (c *collector) wait(ctx context.Context) error {
+	done := make(chan error, 1)
+	c.add(receipt{done: done})
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (c *collector) start() {
+	if !c.running {
+		c.running = true
+		go c.run()
+	}
+}
+
+func (c *collector) run() {
+	var spare []receipt
+	var dirty []*session
+	for {
+		c.mu.Lock()
+		records, receipts := c.records, c.receipts
+		if len(records) == 0 && len(receipts) == 0 {
+			c.running = false
+			c.mu.Unlock()
+			return
+		}
+		c.records = make([]Record, 0, len(records))
+		c.receipts, c.bytes, c.lossy = spare[:0], 0, 0
+		c.room.Broadcast()
+		c.mu.Unlock()
+
+		err := c.appendAll(records)
+		if err != nil {
+			c.log.Error("messages were not made durable and are not acknowledged", "records", len(records), "err", err)
+		}
+		dirty = settle(receipts, err, dirty[:0])
+		clear(receipts)
+		clear(dirty)
+		spare = receipts
+	}
+}
+
+// appendAll calls Append. A panic in it is a failure of this batch, not the end of all devices.
+func (c *collector) appendAll(records []Record) (err error) {
+	if len(records) == 0 {
+		return nil
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("append panicked: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return c.commit(context.Background(), records)
+}
+
+// settle hands out the receipts of a batch that was appended with err, then lets each session write once.
+func settle(receipts []receipt, err error, dirty []*session) []*session {
+	failed := mqtt.UnspecifiedError
+	if problem.Is(err, problem.KindLimited) {
+		failed = mqtt.QuotaExceeded
+	}
+	var ack mqtt.Ack
+	for _, r := range receipts {
+		if r.session == nil {
+			r.done <- err
+			continue
+		}
+		ack = mqtt.Ack{Kind: mqtt.PUBACK, ID: r.id, Reason: r.reason}
+		if err != nil && r.reason == mqtt.Success {
+			ack.Reason = failed
+		}
+		if r.session.acknowledge(&ack) {
+			dirty = append(dirty, r.session)
+		}
+	}
+	for _, s := range dirty {
+		s.kick()
+	}
+	return dirty
+}

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime"
+	"net"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/wire"
+	"github.com/openthings-platform/openthings/wire/mqtt"
+)
+
+// Route is one entry of Routes.
+type Route struct {
+	Pattern string
+	Need    Kind
+}
+
+// Route mounts h on the HTTPS door. The pattern is that of http.ServeMux; need is the kind of certificate that the
+// route asks for, None admits anybody. A peer of another kind is refused with 403 before h runs, and so is one that the
+// register no longer admits. The body that h reads is bounded by Limits.Body. Call it before ServeHTTPS.
+func (g *Gateway) Route(pattern string, need Kind, h func(http.ResponseWriter, *http.Request, Peer)) {
+	g.mu.Lock()
+	g.routes = append(g.routes, Route{pattern, need})
+	g.mu.Unlock()
+	g.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		l := r.Context().Value(linkKey{}).(*link)
+		if err := g.again(r.Context(), l); err != nil {
+			w.Header().Set("Connection", "close")
+			WriteProblem(w, problem.Forbidden("door.register", "This certificate is no longer admitted.").Because(err))
+			return
+		}
+		if need != None && l.peer.Kind != need {
+			g.refused(l.peer, "door.kind", pattern)
+			WriteProblem(w, problem.Forbidden("door.kind", "%s needs a certificate of kind %q, this connection has %q.", pattern, need, l.peer.Kind))
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, g.cfg.Limits.Body)
+		h(w, r, l.peer)
+	})
+}
+
+// Routes lists what was mounted.
+func (g *Gateway) Routes() []Route {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.routes)
+}
+
+type linkKey struct{}
+
+// secured is a listener whose connections carry TLS and are links.
+type secured struct {
+	net.Listener
+	g *Gateway
+}
+
+func (s secured) Accept() (net.Conn, error) {
+	for {
+		conn, err := s.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if _, c := s.g.secure(conn, doorHTTPS); c != nil {
+			return c, nil
+		}
+	}
+}
+
+// ServeHTTPS serves the HTTPS door on l (plain TCP; TLS is added here) until ctx ends or Drain is called.
+func (g *Gateway) ServeHTTPS(ctx context.Context, l net.Listener) error {
+	srv := &http.Server{
+		Handler:           g.mux,
+		ReadHeaderTimeout: g.cfg.Limits.Opening,
+		ReadTimeout:       time.Minute,
+		IdleTimeout:       2 * time.Minute, // a write has the deadline of link.Write: a download may be long, not stuck
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(g.cfg.Log.Handler(), slog.LevelDebug),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, linkKey{}, c.(*tls.Conn).NetConn())
+		},
+		ConnState: func(c net.Conn, s http.ConnState) {
+			if s == http.StateActive {
+				c.(*tls.Conn).NetConn().(*link).identified()
+			}
+		},
+	}
+	if !g.opened(nil, srv) {
+		return l.Close()
+	}
+	defer context.AfterFunc(ctx, func() { srv.Close() })()
+	err := srv.Serve(secured{l, g})
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// postMessages is the second way for messages: a JSON array of wire.Message, all of them durable or none.
+func (g *Gateway) postMessages(w http.ResponseWriter, r *http.Request, p Peer) {
+	records, err := g.readMessages(r, p)
+	if err != nil {
+		WriteProblem(w, err)
+		return
+	}
+	if len(records) > 0 {
+		done := make(chan error, 1)
+		g.batch.add(receipt{done: done}, records...)
+		if err := <-done; err != nil {
+			if problem.Of(err).Kind == problem.KindInternal {
+				err = problem.Unavailable("The messages could not be stored.").Hint("Send them again later.").Because(err)
+			}
+			WriteProblem(w, err)
+			return
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(wire.Receipt{Durable: len(records)}) // the client left, nothing to tell
+}
+
+func (g *Gateway) readMessages(r *http.Request, p Peer) ([]Record, error) {
+	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
+		return nil, problem.Invalid("The body has to be application/json.")
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, bodyProblem(err)
+	}
+	var ms []wire.Message
+	if err := json.Unmarshal(body, &ms); err != nil {
+		return nil, problem.Invalid("The body is no list of messages.").Because(err)
+	}
+	if len(ms) > g.cfg.Limits.Messages {
+		return nil, problem.TooLarge("A request holds at most %d messages.", g.cfg.Limits.Messages)
+	}
+	now := g.cfg.Clock.Now().UnixMilli()
+	records := make([]Record, 0, len(ms))
+	for i, m := range ms {
+		at := fmt.Sprintf("[%d]", i)
+		if len(m.Topic) > g.cfg.Limits.Topic || !mayPublish(m.Topic) || mqtt.CheckTopic(m.Topic) != nil {
+			g.refused(p, "topic.own", m.Topic)
+			return nil, problem.Forbidden("topic.own", "A device may not write to topic %q.", m.Topic).At(at + ".topic")
+		}
+		if len(m.Payload) == 0 {
+			return nil, problem.Invalid("A message has no payload.").At(at + ".payload")
+		}
+		records = append(records, Record{Tenant: p.Tenant, Device: p.Device, Topic: m.Topic, At: now, Body: m.Payload})
+	}
+	return records, nil
+}
+
+func bodyProblem(err error) error {
+	var long *http.MaxBytesError
+	if errors.As(err, &long) {
+		return problem.TooLarge("The body is longer than %d bytes.", long.Limit)
+	}
+	return problem.Invalid("The body could not be read.").Because(err)
+}
+
+// WriteProblem answers a request with err as a problem document (RFC 9457). What failed inside is not told.
+func WriteProblem(w http.ResponseWriter, err error) {
+	e := problem.Of(err)
+	k := problem.Kinds[e.Kind]
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(k.Status)
+	_ = json.NewEncoder(w).Encode(struct { // the client left, nothing to tell
+		Type   string          `json:"type"`
+		Title  string          `json:"title"`
+		Status int             `json:"status"`
+		Detail string          `json:"detail"`
+		Hint   string          `json:"hint,omitempty"`
+		Rule   string          `json:"rule,omitempty"`
+		Errors []problem.Field `json:"errors,omitempty"`
+	}{"/problems/" + string(e.Kind), k.Title, k.Status, e.Text, e.Help, e.Rule, e.Fields})
+}

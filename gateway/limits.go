@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package gateway
+
+import (
+	"cmp"
+	"time"
+)
+
+// Limits bound what one client, and all of them together, can make the gateway hold. A zero field takes its default.
+type Limits struct {
+	Packet     int           // bytes of one MQTT packet after CONNECT; 256 KiB
+	Connect    int           // bytes of a CONNECT packet; 4 KiB
+	Topic      int           // bytes of a topic or filter; 256
+	Filters    int           // subscriptions of one session; 32
+	Receive    int           // QoS 1 publishes of one session not yet acknowledged (Receive Maximum); 64
+	Downlinks  int           // QoS 1 publishes to one session not yet acknowledged by it; 16
+	Out        int           // bytes queued towards one client beyond which it counts as dead; 1 MiB
+	Batch      int           // records of one group commit; 4096
+	BatchBytes int           // bytes of one group commit; 8 MiB
+	QoS0       int           // records without receipt in one group commit, the rest is dropped and counted; 2048
+	Messages   int           // messages of one POST /d/1/messages; 1000
+	Body       int64         // bytes of an HTTPS request body; 1 MiB
+	PerPeer    int           // connections of one device or station; 16
+	Pending    int           // connections of one door that have not said who they are; 1024
+	Opening    time.Duration // for handshake and CONNECT, or for an HTTPS request's header; 10 s
+	Partial    time.Duration // for the rest of a packet whose beginning arrived; 30 s
+	Write      time.Duration // for one write to a socket; 20 s
+	KeepAlive  time.Duration // longest silence granted between two packets (Server Keep Alive); 20 min
+}
+
+func (l Limits) withDefaults() Limits {
+	return Limits{
+		Packet: cmp.Or(l.Packet, 256<<10), Connect: cmp.Or(l.Connect, 4<<10), Topic: cmp.Or(l.Topic, 256),
+		Filters: cmp.Or(l.Filters, 32), Receive: cmp.Or(l.Receive, 64), Downlinks: cmp.Or(l.Downlinks, 16),
+		Out: cmp.Or(l.Out, 1<<20), Batch: cmp.Or(l.Batch, 4096), BatchBytes: cmp.Or(l.BatchBytes, 8<<20),
+		QoS0: cmp.Or(l.QoS0, 2048), Messages: cmp.Or(l.Messages, 1000), Body: cmp.Or(l.Body, 1<<20),
+		PerPeer: cmp.Or(l.PerPeer, 16), Pending: cmp.Or(l.Pending, 1024),
+		Opening: cmp.Or(l.Opening, 10*time.Second), Partial: cmp.Or(l.Partial, 30*time.Second),
+		Write: cmp.Or(l.Write, 20*time.Second), KeepAlive: cmp.Or(l.KeepAlive, 20*time.Minute),
+	}
+}

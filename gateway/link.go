@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/openthings-platform/openthings/wire/mqtt"
+)
+
+// grace is how long a connection that is being ended may take for its last words.
+const grace = 400 * time.Millisecond
+
+// link is one accepted connection: the socket under TLS, and who was admitted over it.
+type link struct {
+	net.Conn
+	g    *Gateway
+	door string
+	peer Peer // set during the handshake; Kind is None without a certificate
+
+	closed, known sync.Once
+
+	// guarded by registry.mu
+	listed  bool
+	barred  bool     // cut: no session may begin, and no will is kept
+	session *session // nil before CONNECT and on HTTPS
+}
+
+// Write gives each write its deadline, so that a peer that does not read cannot hold anything for long.
+func (l *link) Write(b []byte) (int, error) {
+	if err := l.SetWriteDeadline(time.Now().Add(l.g.cfg.Limits.Write)); err != nil {
+		return 0, err
+	}
+	return l.Conn.Write(b)
+}
+
+// Close closes the socket at once and forgets the connection.
+func (l *link) Close() error {
+	err := net.ErrClosed
+	l.closed.Do(func() {
+		l.identified()
+		l.g.registry.remove(l)
+		err = l.Conn.Close()
+	})
+	return err
+}
+
+// identified ends the time in which the connection counts as pending.
+func (l *link) identified() {
+	l.known.Do(func() { l.g.pending[l.door].Add(-1) })
+}
+
+// end closes the connection, after the last words of an MQTT session if it has one.
+func (l *link) end(why mqtt.Reason, reason string) {
+	l.g.registry.mu.Lock()
+	s := l.session
+	l.g.registry.mu.Unlock()
+	if s == nil {
+		l.Close()
+		return
+	}
+	s.close(why, reason)
+}
+
+var errNoCertificate = errors.New("a client certificate is needed")
+
+// secure puts TLS on an accepted socket. The register is asked in VerifyConnection, which decides before any byte of
+// the protocol above is read. nil: too many connections have not said who they are, this one was closed.
+func (g *Gateway) secure(conn net.Conn, door string) (*link, *tls.Conn) {
+	if g.pending[door].Add(1) > int64(g.cfg.Limits.Pending) {
+		g.pending[door].Add(-1)
+		conn.Close()
+		return nil, nil
+	}
+	l := &link{Conn: conn, g: g, door: door, peer: Peer{Kind: None}}
+	base := g.https
+	if door == doorMQTT {
+		base = g.mqtt
+	}
+	c := base.Clone()
+	c.VerifyConnection = func(s tls.ConnectionState) error { return g.verify(l, s) }
+	return l, tls.Server(l, c)
+}
+
+func (g *Gateway) verify(l *link, s tls.ConnectionState) error {
+	if len(s.PeerCertificates) == 0 {
+		if l.door == doorMQTT {
+			return errNoCertificate
+		}
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.Limits.Opening)
+	defer cancel()
+	p, err := g.cfg.Admit(ctx, s.PeerCertificates[0])
+	if err == nil && l.door == doorMQTT && p.Kind != LDevID {
+		err = fmt.Errorf("the MQTT door is for kind %q, this certificate is %q", LDevID, p.Kind)
+	}
+	if err == nil && (p.id() == "" || p.Kind == None) {
+		err = errors.New("the register named nobody")
+	}
+	if err == nil {
+		p.Cert = s.PeerCertificates[0]
+		l.peer = p
+		err = g.registry.add(l, g.cfg.Limits.PerPeer)
+	}
+	if err != nil {
+		g.cfg.Log.Info("handshake refused", "door", l.door, "remote", l.RemoteAddr().String(), "err", err)
+	}
+	return err
+}
+
+// again asks the register a second time, when a session or request begins. The connection is in the registry since the
+// handshake: a revocation before this question is seen by it, one after it finds the connection and cuts it.
+func (g *Gateway) again(ctx context.Context, l *link) error {
+	if l.peer.Kind == None {
+		return nil
+	}
+	p, err := g.cfg.Admit(ctx, l.peer.Cert)
+	if err == nil && (p.Kind != l.peer.Kind || p.id() != l.peer.id() || p.Tenant != l.peer.Tenant) {
+		err = errors.New("the certificate names somebody else now")
+	}
+	return err
+}
+
+const (
+	doorMQTT  = "mqtt"
+	doorHTTPS = "https"
+)
+
+// doorConfig is what all connections of one door share.
+func doorConfig(base *tls.Config, door string) *tls.Config {
+	c := base.Clone()
+	c.MinVersion = tls.VersionTLS13
+	c.SessionTicketsDisabled = true // no resumption: each connection proves its key and meets the register
+	c.ClientAuth, c.NextProtos = tls.RequestClientCert, []string{"http/1.1"}
+	if door == doorMQTT {
+		c.ClientAuth, c.NextProtos = tls.RequireAnyClientCert, []string{"mqtt"}
+	}
+	return c
+}

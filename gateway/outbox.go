@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package gateway
+
+import (
+	"net"
+	"sync"
+	"time"
+
+	"github.com/openthings-platform/openthings/wire/mqtt"
+)
+
+// pooledOut is the largest output buffer that is kept for reuse.
+const pooledOut = 8 << 10
+
+var outs = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}
+
+// queue writes p into the session's output. The caller holds s.mu and calls start or kick after it.
+func (s *session) queue(p mqtt.Packet) error {
+	if s.closing {
+		return net.ErrClosed
+	}
+	if s.out == nil {
+		s.out = outs.Get().(*[]byte)
+	}
+	b, err := mqtt.Append(*s.out, s.version, p)
+	if err != nil {
+		return err
+	}
+	*s.out = b
+	if len(b) > s.g.cfg.Limits.Out { // it does not read what it asked for
+		s.closing = true
+		go s.link.Close()
+	}
+	return nil
+}
+
+// send queues p and has it written.
+func (s *session) send(p mqtt.Packet) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.queue(p)
+	s.start()
+	return err
+}
+
+// acknowledge queues the PUBACK of a publish that the device sent. It says true when a kick is due. MQTT 3.1.1 knows no
+// PUBACK with an error: there the connection ends without it.
+func (s *session) acknowledge(ack *mqtt.Ack) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unacked--
+	s.room.Signal()
+	if s.version == mqtt.V4 && ack.Reason.Failed() {
+		s.finish(ack.Reason, "refused: "+ack.Reason.String())
+		return false
+	}
+	if s.queue(ack) != nil || s.dirty {
+		return false
+	}
+	s.dirty = true
+	return true
+}
+
+// kick has the queued acknowledgements written.
+func (s *session) kick() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dirty = false
+	s.start()
+}
+
+// start makes sure that somebody writes the output. The caller holds s.mu.
+func (s *session) start() {
+	if !s.writing && (s.out != nil || s.closing) {
+		s.writing = true
+		go s.flush()
+	}
+}
+
+// flush writes until the output is empty, so that only it waits for the socket.
+func (s *session) flush() {
+	for {
+		s.mu.Lock()
+		out := s.out
+		s.out = nil
+		if out == nil {
+			s.writing = false
+			closing := s.closing
+			s.mu.Unlock()
+			if closing {
+				s.conn.Close()
+			}
+			return
+		}
+		s.mu.Unlock()
+		_, err := s.conn.Write(*out)
+		if cap(*out) <= pooledOut {
+			*out = (*out)[:0]
+			outs.Put(out)
+		}
+		if err != nil {
+			s.link.Close()
+		}
+	}
+}
+
+// close ends the session from outside: the last words why (MQTT 5 only), then the connection, also when the peer does
+// not read.
+func (s *session) close(why mqtt.Reason, reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.finish(why, reason)
+}
+
+// finish is close for a caller that holds s.mu.
+func (s *session) finish(why mqtt.Reason, reason string) {
+	if s.closing {
+		return
+	}
+	s.cause = reason
+	if s.version == mqtt.V5 && s.open && why != mqtt.Success {
+		_ = s.queue(&mqtt.Disconnect{Reason: why}) // a reason that no DISCONNECT may have is left unsaid
+	}
+	s.closing = true
+	s.room.Broadcast()
+	s.start()
+	time.AfterFunc(grace, func() { s.link.Close() })
+}
