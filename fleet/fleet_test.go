@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/openthings-platform/openthings/clock"
+	"github.com/openthings-platform/openthings/gateway"
+	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/store/storetest"
+)
+
+var (
+	schema = []store.Migrations{Schema}
+	t0     = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+)
+
+type rig struct {
+	*Service
+	t   *testing.T
+	clk *clock.Hand
+}
+
+func each(t *testing.T, fn func(r rig)) {
+	clk := clock.NewHand(t0)
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		clk.Set(t0)
+		fn(rig{New(Config{DB: db, Clock: clk}), t, clk})
+	}, func(c *store.Config) { c.Clock = clk })
+}
+
+func (r rig) installed(tenant, device, release string, at time.Time) {
+	r.t.Helper()
+	if err := r.cfg.DB.Write(r.t.Context(), func(tx *store.Tx) error {
+		if release == "" {
+			return r.Uninstalled(tx, tenant, device, at)
+		}
+		return r.Installed(tx, tenant, "prd", device, release, at)
+	}); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r rig) fold() {
+	r.t.Helper()
+	if err := r.foldAll(r.t.Context()); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// S18: after random installations, rollbacks, removals and folds, counters equal a full recount, now and as of any
+// past moment, and the pages list exactly the devices that the counters count.
+func TestS18_CountersEqualARecount(t *testing.T) {
+	each(t, func(r rig) {
+		ctx := r.t.Context()
+		random := rand.New(rand.NewPCG(3, 5))
+		type key struct{ tenant, device string }
+		type event struct {
+			at      int64
+			release string // "" none
+		}
+		truth := map[key][]event{}
+		var moments []time.Time
+		at := t0
+		for range 600 {
+			at = at.Add(time.Duration(random.Int64N(int64(4 * time.Hour))))
+			if random.IntN(20) == 0 {
+				at = at.Truncate(24 * time.Hour).Add(24 * time.Hour) // exactly at midnight
+			}
+			k := key{fmt.Sprintf("ten%d", random.IntN(2)), fmt.Sprintf("dev_%02d", random.IntN(15))}
+			release := []string{"", "rel_1", "rel_2", "rel_3", "rel_4"}[random.IntN(5)]
+			r.installed(k.tenant, k.device, release, at)
+			before := ""
+			if n := len(truth[k]); n > 0 {
+				before = truth[k][n-1].release
+			}
+			truth[k] = append(truth[k], event{at.UnixMilli(), release})
+			if before != release && random.IntN(5) == 0 { // news that is older than what is known
+				r.installed(k.tenant, k.device, "rel_late", at.Add(-time.Millisecond))
+			}
+			switch random.IntN(4) {
+			case 0:
+				r.fold()
+			case 1:
+				moments = append(moments, at, at.Add(-time.Millisecond), at.Add(time.Duration(random.Int64N(int64(time.Hour)))))
+			}
+		}
+		recount := func(tenant string, at int64) map[string]int64 {
+			n := map[string]int64{}
+			for k, events := range truth {
+				running := ""
+				for _, e := range events {
+					if e.at <= at {
+						running = e.release
+					}
+				}
+				if k.tenant == tenant && running != "" {
+					n[running]++
+				}
+			}
+			return n
+		}
+		for _, tenant := range []string{"ten0", "ten1", "nobody"} {
+			got, err := r.CountByRelease(ctx, tenant)
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			if d := cmp.Diff(recount(tenant, Forever), got); d != "" {
+				r.t.Errorf("%s now (-recount +counters):\n%s", tenant, d)
+			}
+			for _, m := range moments {
+				got, err := r.CountAsOf(ctx, tenant, m)
+				if err != nil {
+					r.t.Fatal(err)
+				}
+				if d := cmp.Diff(recount(tenant, m.UnixMilli()), got); d != "" {
+					r.t.Fatalf("%s as of %s (-recount +counters):\n%s", tenant, m, d)
+				}
+			}
+			m := moments[len(moments)/2]
+			for _, at := range []time.Time{{}, m} {
+				want := recount(tenant, store.Millis(at))
+				if at.IsZero() {
+					want = recount(tenant, Forever)
+				}
+				listed := map[string]int64{}
+				for after := ""; ; {
+					page, err := r.Devices(ctx, tenant, []string{"rel_1", "rel_2", "rel_3", "rel_4", "rel_1"}, at, Page{After: after, Limit: 4})
+					if err != nil {
+						r.t.Fatal(err)
+					}
+					for _, d := range page {
+						if d.Device <= after {
+							r.t.Fatalf("%s came after %s", d.Device, after)
+						}
+						after = d.Device
+						listed[d.Release]++
+					}
+					if len(page) == 0 {
+						break
+					}
+				}
+				if d := cmp.Diff(want, listed); d != "" {
+					r.t.Errorf("%s pages at %v (-counted +listed):\n%s", tenant, at, d)
+				}
+			}
+		}
+	})
+}
+
+// Intervals neither overlap nor leave holes, and saying the same again changes nothing.
+func TestHistory(t *testing.T) {
+	each(t, func(r rig) {
+		at := func(min int) time.Time { return t0.Add(time.Duration(min) * time.Minute) }
+		r.installed("ten", "dev_a", "rel_1", at(0))
+		r.installed("ten", "dev_a", "rel_1", at(5))
+		r.installed("ten", "dev_a", "rel_2", at(10))
+		r.installed("ten", "dev_a", "rel_3", at(10)) // the same moment: the last word counts
+		r.installed("ten", "dev_a", "rel_1", at(20))
+		r.installed("ten", "dev_a", "", at(30))
+		r.installed("ten", "dev_a", "", at(31))
+		r.installed("ten", "dev_a", "rel_9", at(25)) // older than the removal
+		got, err := r.History(r.t.Context(), "ten", "dev_a")
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		end := func(min int) *time.Time { t := at(min); return &t }
+		want := []Interval{{"rel_1", at(20), end(30)}, {"rel_3", at(10), end(20)}, {"rel_1", at(0), end(10)}}
+		if d := cmp.Diff(want, got); d != "" {
+			r.t.Errorf("(-want +got):\n%s", d)
+		}
+		if other, err := r.History(r.t.Context(), "ten2", "dev_a"); err != nil || len(other) != 0 {
+			r.t.Errorf("another tenant reads %v, %v", other, err)
+		}
+		r.installed("ten", "dev_b", "rel_1", at(40))
+		running, err := r.Running(r.t.Context(), "ten", []string{"dev_a", "dev_b"})
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if d := cmp.Diff(map[string]string{"dev_b": "rel_1"}, running); d != "" {
+			r.t.Errorf("running (-want +got):\n%s", d)
+		}
+	})
+}
+
+func TestPresence(t *testing.T) {
+	each(t, func(r rig) {
+		ctx := r.t.Context()
+		peer := gateway.Peer{Kind: gateway.LDevID, Tenant: "ten", Device: "dev_a"}
+		get := func() Presence {
+			r.t.Helper()
+			p, err := r.Presence(ctx, "ten", []string{"dev_a", "dev_never"})
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			if _, ok := p["dev_never"]; ok {
+				r.t.Error("a device that never came is known")
+			}
+			return p["dev_a"]
+		}
+		count := func() int { n, _ := r.OnlineCount("ten"); return n }
+
+		_, changed := r.OnlineCount("ten")
+		r.Online(peer)
+		<-changed
+		r.clk.Advance(time.Minute)
+		r.Online(peer) // a takeover: the new session comes before the old one ends
+		r.Offline(peer, "taken over")
+		if p := get(); !p.Online || !p.Since.Equal(t0) || count() != 1 {
+			r.t.Errorf("after a takeover: %+v, %d online", p, count())
+		}
+		if err := r.flush(ctx); err != nil {
+			r.t.Fatal(err)
+		}
+		if p, err := presences(ctx, r.cfg.DB, "ten", []string{"dev_a"}); err != nil || !p["dev_a"].Online {
+			r.t.Errorf("the row says %+v, %v", p, err)
+		}
+		r.clk.Advance(time.Minute)
+		r.Offline(peer, "keep alive")
+		if p := get(); p.Online || p.Reason != "keep alive" || !p.LastSeen.Equal(t0.Add(2*time.Minute)) || count() != 0 {
+			r.t.Errorf("after the end: %+v, %d online", p, count())
+		}
+		if err := r.flush(ctx); err != nil {
+			r.t.Fatal(err)
+		}
+		if len(r.present) != 0 || len(r.dirty) != 0 {
+			r.t.Errorf("memory keeps %v %v", r.present, r.dirty)
+		}
+		if p := get(); p.Online || p.Reason != "keep alive" {
+			r.t.Errorf("from the row: %+v", p)
+		}
+	})
+}
+
+// A process that dies leaves rows that say online; the next one corrects them, and keeps those who are here already.
+func TestPresenceAfterACrash(t *testing.T) {
+	each(t, func(r rig) {
+		for _, d := range []string{"dev_gone", "dev_here"} {
+			r.Online(gateway.Peer{Tenant: "ten", Device: d})
+		}
+		if err := r.flush(r.t.Context()); err != nil {
+			r.t.Fatal(err)
+		}
+		next := New(r.cfg)
+		next.Online(gateway.Peer{Tenant: "ten", Device: "dev_here"})
+		ctx, stop := context.WithCancel(r.t.Context())
+		ended := make(chan error)
+		go func() { ended <- next.Work(ctx) }()
+		r.clk.WaitTimers(1)
+		stop()
+		if err := <-ended; err != nil {
+			r.t.Error(err)
+		}
+		p, err := presences(r.t.Context(), r.cfg.DB, "ten", []string{"dev_gone", "dev_here"})
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if p["dev_gone"].Online || !p["dev_here"].Online {
+			r.t.Errorf("after the restart: %+v", p)
+		}
+	})
+}
