@@ -48,9 +48,6 @@ func (p Part) Cursor() string { return p.Name + "\x1f" + p.ID }
 // Key is a component as it is matched.
 type Key struct{ ID, Ecosystem, Name, Version string }
 
-// Use is a component in a release.
-type Use struct{ Tenant, Release, Component string }
-
 // componentID is made from what is matched, so that two releases name the same component without asking.
 func componentID(ecosystem, nameKey, version string) string {
 	h := sha256.Sum256([]byte(ecosystem + "\x00" + nameKey + "\x00" + version))
@@ -172,13 +169,11 @@ func scanKey(r *sql.Rows) (k Key, err error) {
 	return k, r.Scan(&k.ID, &k.Ecosystem, &k.Name, &k.Version)
 }
 
-// Uses returns the releases, of all tenants, that contain a component.
-func (s *Service) Uses(tx *store.Tx, component string) ([]Use, error) {
-	rows, err := tx.Query(`SELECT tenant, release_id FROM release_component WHERE component_id = $1 ORDER BY release_id`, component)
-	return store.Collect(rows, err, func(r *sql.Rows) (Use, error) {
-		u := Use{Component: component}
-		return u, r.Scan(&u.Tenant, &u.Release)
-	})
+// Uses lists the releases of a tenant that contain a component, in the order of their ids, after the one given.
+func (s *Service) Uses(tx *store.Tx, tenant, component, after string, limit int) ([]string, error) {
+	rows, err := tx.Query(`SELECT release_id FROM release_component WHERE component_id = $1 AND tenant = $2 AND release_id > $3 ORDER BY release_id LIMIT $4`,
+		component, tenant, after, limit)
+	return store.Collect(rows, err, func(r *sql.Rows) (release string, err error) { return release, r.Scan(&release) })
 }
 
 // Part returns one component of a release as its document spells it.

@@ -73,8 +73,8 @@ func TestAttach(t *testing.T) {
 			if err != nil || len(keys) != 1 || keys[0].Version != "1.0.0" {
 				t.Fatalf("versions %+v, %v", keys, err)
 			}
-			uses, err := s.Uses(tx, keys[0].ID)
-			if err != nil || len(uses) != 2 {
+			uses, err := s.Uses(tx, "ten_a", keys[0].ID, "", 10)
+			if err != nil || len(uses) != 1 || uses[0] != "rel_1" {
 				t.Fatalf("uses %+v, %v", uses, err)
 			}
 			own, err := s.Keys(tx, "ten_a", "rel_1")

@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: AGPL-3.0-only
 -- One row per document that was attached; the newest of a release counts, none is deleted.
 CREATE TABLE sbom (
   id text PRIMARY KEY,
@@ -37,5 +38,5 @@ CREATE TABLE release_component (
   kind text NOT NULL,
   PRIMARY KEY (release_id, component_id)
 );
-CREATE INDEX release_component_uses ON release_component (component_id, release_id);
+CREATE INDEX release_component_uses ON release_component (component_id, tenant, release_id);
 CREATE INDEX release_component_page ON release_component (tenant, release_id, name, component_id);

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package vuln
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/openthings-platform/openthings/api"
+	"github.com/openthings-platform/openthings/fleet"
+	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/tenant"
+)
+
+// visible says which products the caller may see vulnerabilities of.
+func visible(ctx context.Context) func(product string) bool {
+	a, _ := tenant.ActorFrom(ctx)
+	return func(product string) bool {
+		return tenant.Can(a, tenant.VulnRead, tenant.Thing{Tenant: a.Tenant, Product: product})
+	}
+}
+
+// Routes registers the operations of vulnerabilities.
+func (s *Service) Routes(a *api.API) {
+	read := string(tenant.VulnRead)
+	api.Raw(a, api.Op{ID: "import-feed", Method: "POST", Path: "/v1/feeds/{name}", Verb: string(tenant.FeedImport), Stage: "vuln", MaxBody: MaxFeed,
+		Summary: "Import vulnerability records: a zip of OSV records, one OSV record, or a KEV catalogue",
+		Doc:     "The body is the file itself. A feed with one broken record changes nothing. Answers with what changed."}, s.postFeed)
+
+	type listIn struct{ api.Paging }
+	api.Handle(a, api.Op{ID: "list-vulnerabilities", Method: "GET", Path: "/v1/vulnerabilities", Verb: read, Stage: "vuln",
+		Summary: "Vulnerabilities with open findings, by product, with the devices exposed; the exploited first"},
+		func(ctx context.Context, in *listIn) (*api.List[Summary], error) {
+			after, err := in.After(a)
+			if err != nil {
+				return nil, err
+			}
+			all, err := s.List(ctx, tenant.MustTenant(ctx), visible(ctx))
+			if err != nil {
+				return nil, err
+			}
+			all = slices.DeleteFunc(all, func(x Summary) bool { return cmp.Compare(x.Cursor(), after) <= 0 })
+			return api.More(a, in.Paging, all, Summary.Cursor), nil
+		})
+
+	type getIn struct {
+		ID string `path:"id" maxLength:"128" doc:"CVE number, record id or our own id"`
+	}
+	api.Handle(a, api.Op{ID: "get-vulnerability", Method: "GET", Path: "/v1/vulnerabilities/{id}", Verb: read, Stage: "vuln",
+		Summary: "One vulnerability: its names, records, findings and decisions"},
+		func(ctx context.Context, in *getIn) (*api.Out[Detail], error) {
+			d, err := s.Get(ctx, tenant.MustTenant(ctx), in.ID)
+			if err != nil {
+				return nil, err
+			}
+			d.Only(visible(ctx))
+			return api.One(d), nil
+		})
+
+	type affectedIn struct {
+		ID   string    `path:"id" maxLength:"128"`
+		AsOf time.Time `query:"as_of" doc:"An instant of the past; absent: now"`
+		api.Paging
+	}
+	api.Handle(a, api.Op{ID: "list-affected", Method: "GET", Path: "/v1/vulnerabilities/{id}/affected", Verb: read, Stage: "vuln",
+		Summary: "Which devices are affected, which version, since when: now or as of an instant of the past"},
+		func(ctx context.Context, in *affectedIn) (*api.Out[AffectedPage], error) {
+			after, err := in.After(a)
+			if err != nil {
+				return nil, err
+			}
+			t, seen := tenant.MustTenant(ctx), visible(ctx)
+			e, err := s.Affected(ctx, t, in.ID, in.AsOf)
+			if err != nil {
+				return nil, err
+			}
+			e.Only(seen)
+			list, err := s.AffectedDevices(ctx, t, in.ID, in.AsOf, seen, fleet.Page{After: after, Limit: in.Size() + 1})
+			if err != nil {
+				return nil, err
+			}
+			page := api.More(a, in.Paging, list, func(d ExposedDevice) string { return d.Device })
+			return api.One(AffectedPage{Exposure: e, List: page.Body}), nil
+		})
+
+	type decideIn struct {
+		ID   string `path:"id" maxLength:"128"`
+		Body Deciding
+	}
+	api.Handle(a, api.Op{ID: "decide-vulnerability", Method: "POST", Path: "/v1/vulnerabilities/{id}/decisions", Verb: string(tenant.VulnDecide), Stage: "vuln", Status: 201,
+		Summary: "Decide on a vulnerability of a product (VEX); decisions are appended, never changed"},
+		func(ctx context.Context, in *decideIn) (*api.List[Decision], error) {
+			made, err := s.decideAs(ctx, in.ID, in.Body)
+			if err != nil {
+				return nil, err
+			}
+			return api.Items(made), nil
+		})
+}
+
+// decideAs decides in the name of the caller, who must hold the right on the product.
+func (s *Service) decideAs(ctx context.Context, ident string, in Deciding) ([]Decision, error) {
+	t := tenant.MustTenant(ctx)
+	if err := tenant.Require(ctx, tenant.VulnDecide, tenant.Thing{Tenant: t, Product: in.Product}); err != nil {
+		return nil, err
+	}
+	actor, _ := tenant.ActorFrom(ctx)
+	return s.Decide(ctx, t, actor.ID, ident, in)
+}
+
+// postFeed keeps the upload in a file while it is judged: it may be larger than what a process should hold.
+func (s *Service) postFeed(w http.ResponseWriter, r *http.Request) error {
+	ctx := r.Context()
+	t := tenant.MustTenant(ctx)
+	if err := tenant.Require(ctx, tenant.FeedImport, tenant.Thing{Tenant: t}); err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp("", "openthings-feed-")
+	if err != nil {
+		return fmt.Errorf("feed: %w", err)
+	}
+	defer os.Remove(tmp.Name())
+	defer tmp.Close()
+	size, err := io.Copy(tmp, r.Body)
+	if err != nil {
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			return problem.TooLarge("The feed is larger than %d bytes.", tooLarge.Limit)
+		}
+		return problem.Invalid("The upload broke off.").Because(err)
+	}
+	f, err := OpenFeed(tmp, size)
+	if err != nil {
+		return err
+	}
+	actor, _ := tenant.ActorFrom(ctx)
+	done, err := s.Import(ctx, t, actor.ID, strings.ToLower(r.PathValue("name")), f)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(w).Encode(done)
+}
+
+// AffectedPage is the exposure with one page of its devices.
+type AffectedPage struct {
+	Exposure
+	List api.Page[ExposedDevice] `json:"exposed_devices"`
+}

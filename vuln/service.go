@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package vuln
+
+import (
+	"context"
+	"embed"
+	"log/slog"
+	"math"
+
+	"github.com/openthings-platform/openthings/clock"
+	"github.com/openthings-platform/openthings/fleet"
+	"github.com/openthings-platform/openthings/sbom"
+	"github.com/openthings-platform/openthings/store"
+)
+
+//go:embed migrations/*.sql
+var migrationsFS embed.FS
+
+// Schema holds records, findings and decisions.
+var Schema = store.Migrations{Stage: "vuln", FS: migrationsFS}
+
+// forever is the end of what is still open.
+const forever = math.MaxInt64
+
+// Release is what vuln needs to know of a release.
+type Release struct{ Product, Version string }
+
+// Config is what the service works with.
+type Config struct {
+	DB    *store.DB
+	Clock clock.Clock  // default clock.System
+	Log   *slog.Logger // default discards
+	SBOM  *sbom.Service
+	Fleet *fleet.Service
+	// Release tells the product and version of a release, or problem.NotFound.
+	Release func(ctx context.Context, tenant, release string) (Release, error)
+	// RecordCheck tells the release gate what was found; nil where there is no gate.
+	RecordCheck func(tx *store.Tx, tenant, release, name, verdict, evidence, by string) error
+	// ProductName turns a product's id into words for people; nil shows the id.
+	ProductName func(ctx context.Context, tenant, product string) string
+}
+
+// Service keeps records of vulnerabilities, matches them with releases and answers for exposure.
+type Service struct{ cfg Config }
+
+// New makes the service. It listens to sbom.attached and release.uploaded from then on.
+func New(cfg Config) *Service {
+	if cfg.Clock == nil {
+		cfg.Clock = clock.System
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.ProductName == nil {
+		cfg.ProductName = func(_ context.Context, _, product string) string { return product }
+	}
+	s := &Service{cfg}
+	s.listen()
+	return s
+}
+
+func (s *Service) now() int64 { return store.Millis(s.cfg.Clock.Now()) }
