@@ -138,23 +138,7 @@ func TestBrokenRecordsAreRefused(t *testing.T) {
 }
 
 func TestHostileFeedsAreRefused(t *testing.T) {
-	pack := func(files ...string) []byte {
-		var b bytes.Buffer
-		z := zip.NewWriter(&b)
-		for i := 0; i < len(files); i += 2 {
-			w, err := z.Create(files[i])
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := w.Write([]byte(files[i+1])); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := z.Close(); err != nil {
-			t.Fatal(err)
-		}
-		return b.Bytes()
-	}
+	pack := func(files ...string) []byte { return packed(t, files...) }
 	good := pack("A.json", `{"id":"A"}`, "B.json", `{"id":"B"}`)
 	if f, err := OpenFeed(bytes.NewReader(good), int64(len(good))); err != nil || f.Records != 2 {
 		t.Fatalf("a good feed: %v", err)
@@ -179,6 +163,36 @@ func TestHostileFeedsAreRefused(t *testing.T) {
 			t.Errorf("%s: %v, want %q", name, err, c.say)
 		}
 	}
+}
+
+// packed writes a zip of names and contents in turn.
+func packed(t *testing.T, files ...string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	for i := 0; i < len(files); i += 2 {
+		w, err := z.Create(files[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(files[i+1])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// zipped packs records under names of their own.
+func zipped(t *testing.T, records ...string) []byte {
+	t.Helper()
+	var files []string
+	for i, r := range records {
+		files = append(files, fmt.Sprintf("%d.json", i), r)
+	}
+	return packed(t, files...)
 }
 
 func FuzzRecord(f *testing.F) {

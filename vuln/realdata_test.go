@@ -3,12 +3,18 @@
 package vuln
 
 import (
+	"database/sql"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/openthings-platform/openthings/realdata"
 	"github.com/openthings-platform/openthings/sbom"
+	"github.com/openthings-platform/openthings/store"
 )
 
 func realFeed(t *testing.T) *Feed {
@@ -83,4 +89,84 @@ func TestRealCatalogue(t *testing.T) {
 	if _, err := ParseKEV(b[:len(b)/2]); err == nil {
 		t.Fatal("half a catalogue was taken for a whole one")
 	}
+}
+
+// TestDeltaEqualsWhole loads the real records in two halves for one tenant and all at once for another: the findings
+// must be the same, and loading them again must change nothing.
+func TestDeltaEqualsWhole(t *testing.T) {
+	realdata.Dir(t)
+	each(t, func(h *house) {
+		_, doc := realBill(h.T, "cyclonedx/proton-bridge-v1.8.0.json")
+		whole := realFeed(h.T)
+		for _, tenant := range []string{"ten_whole", "ten_delta"} {
+			h.attach(tenant, "rel_"+tenant, "prd_bridge", "1.8.0", doc)
+		}
+		load := func(tenant string, f *Feed) Imported {
+			out, err := h.vuln.Import(h.Context(), tenant, "per_1", "go", f)
+			h.must(err)
+			h.run()
+			return out
+		}
+		load("ten_whole", whole)
+		for half := range 2 {
+			part := &Feed{Digest: whole.Digest, hashes: map[string]string{}}
+			for i, f := range whole.files {
+				if i%2 == half {
+					part.files = append(part.files, f)
+					id := strings.TrimSuffix(f.name, ".json")
+					part.hashes[id] = whole.hashes[id]
+				}
+			}
+			load("ten_delta", part)
+		}
+		if again := load("ten_delta", whole); again.New != 0 || again.Changed != 0 {
+			t.Errorf("loading the same records again: %+v", again)
+		}
+		a, b := h.findings("ten_whole"), h.findings("ten_delta")
+		if d := cmp.Diff(a, b); d != "" || len(a) == 0 {
+			t.Errorf("%d and %d findings differ:\n%s", len(a), len(b), d)
+		}
+		rep, err := Check(mustParse(h.T, doc), whole)
+		h.must(err)
+		groups := map[string]bool{}
+		for _, hit := range rep.Hits {
+			if !hit.Withdrawn {
+				groups[hit.Component+" "+h.groupOf("ten_whole", hit.Record)] = true
+			}
+		}
+		if len(groups) != len(a) {
+			t.Errorf("the index finds %d, the plain check %d", len(a), len(groups))
+		}
+	})
+}
+
+func mustParse(t *testing.T, doc []byte) sbom.Bill {
+	t.Helper()
+	b, err := sbom.Parse(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func (h *house) groupOf(tenant, record string) (name string) {
+	h.Helper()
+	h.must(h.db.QueryRow(h.Context(), `SELECT g.name FROM vuln_group g JOIN vuln_member m ON m.tenant = g.tenant AND m.group_id = g.id
+		WHERE g.tenant = $1 AND m.ident = $2`, tenant, record).Scan(&name))
+	return name
+}
+
+// findings are the open findings by the names that do not depend on when they were found.
+func (h *house) findings(tenant string) []string {
+	h.Helper()
+	rows, err := h.db.Query(h.Context(), `SELECT g.name, f.component_id, f.state, f.fixed FROM finding f JOIN vuln_group g ON g.tenant = f.tenant AND g.id = f.group_id
+		WHERE f.tenant = $1 AND f.closed_at = 9223372036854775807`, tenant)
+	list, err := store.Collect(rows, err, func(r *sql.Rows) (string, error) {
+		var w [4]string
+		err := r.Scan(&w[0], &w[1], &w[2], &w[3])
+		return strings.Join(w[:], " "), err
+	})
+	h.must(err)
+	slices.Sort(list)
+	return list
 }
