@@ -84,7 +84,21 @@ func (s *Service) names(tx *store.Tx, r IssueRequest) (pkix.Name, *url.URL, erro
 	if r.Kind == LDevID {
 		return deviceName(d), DeviceURI(d.Tenant, d.ID), nil
 	}
+	if d.State == Provisioned { // only a repeat of the request that gave it its IDevID
+		c, err := certificateByKey(tx.QueryRow, r.Tenant, r.CSR.KeyHash)
+		if errors.Is(err, store.ErrNoRows) || err == nil && c.Subject != d.ID {
+			err = errOtherKey(d)
+		}
+		if err != nil {
+			return pkix.Name{}, nil, err
+		}
+	}
 	return deviceName(d), nil, nil
+}
+
+func errOtherKey(d Device) error {
+	return problem.Conflict("The unit with the serial number %s already has its IDevID, for another key.", d.Serial).At("serial").
+		Hint("A second unit that shows this serial number is a clone, or a label was printed twice.")
 }
 
 // mayReceive refuses a certificate that the device's state does not allow.
@@ -146,7 +160,7 @@ func (s *Service) enter(tx *store.Tx, r IssueRequest, c Certificate) error {
 		case d.State == Pending:
 			err = s.move(tx, d, Commissioned, r.Actor, "")
 		case c.Kind == IDevID:
-			err = problem.Conflict("The device already has its IDevID, for another key.")
+			err = errOtherKey(d)
 		}
 		if err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -253,6 +254,12 @@ func (s *Service) Chain(ctx context.Context, k Kind) ([]byte, error) {
 		pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
 	}
 	return b.Bytes(), nil
+}
+
+// Authorities are the certificates that EST clients install (RFC 7030 4.1.3): the root, and the authority that signs
+// what they enrol for.
+func (s *Service) Authorities(ctx context.Context) ([]*x509.Certificate, error) {
+	return s.cfg.Issuer.Chain(ctx, Operational)
 }
 
 // Roots is the PEM of the root certificate that everything of this platform chains to: what people and devices pin.
