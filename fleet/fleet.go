@@ -11,6 +11,7 @@ import (
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/product"
 	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/tenant"
 )
 
 // Config is what the stage needs.
@@ -18,7 +19,8 @@ type Config struct {
 	DB       *store.DB // the platform handle
 	Identity *identity.Service
 	Product  *product.Service
-	Clock    clock.Clock // default clock.System
+	Tenant   *tenant.Service // names of solutions
+	Clock    clock.Clock     // default clock.System
 	Log      *slog.Logger
 	// ReleaseName turns a release's id into words for people ("2.4.1"); nil shows the id. Releases belong to a later
 	// stage, so the words are handed in.

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/openthings-platform/openthings/api"
+	"github.com/openthings-platform/openthings/identity"
+	"github.com/openthings-platform/openthings/tenant"
+)
+
+type listIn struct {
+	State    string `query:"state" enum:"manufactured,provisioned,pending,commissioned,suspended,decommissioning,decommissioned,deprovisioned"`
+	Product  string `query:"product" maxLength:"64"`
+	Solution string `query:"solution" maxLength:"64"`
+	Search   string `query:"q" maxLength:"64" doc:"A part of the serial number, or an id"`
+	api.Paging
+}
+
+type byIDIn struct {
+	ID string `path:"id"`
+}
+
+// DeviceOut is a device with what runs on it and whether it is online.
+type DeviceOut struct {
+	identity.Device
+	Presence Presence `json:"presence"`
+	Release  string   `json:"release,omitempty" doc:"What runs on it now"`
+}
+
+// PassportOut is a device with its installation history.
+type PassportOut struct {
+	DeviceOut
+	History []Interval `json:"history" doc:"What ran on it, the newest first"`
+}
+
+// Summary counts a tenant's fleet.
+type Summary struct {
+	Devices  int64            `json:"devices"`
+	Online   int64            `json:"online" doc:"With a live session at this node"`
+	States   map[string]int64 `json:"states"`
+	Releases []ReleaseCount   `json:"releases" doc:"The most widespread first"`
+}
+
+// ReleaseCount is how many devices run a release.
+type ReleaseCount struct {
+	Release string `json:"release"`
+	Name    string `json:"name"`
+	Devices int64  `json:"devices"`
+}
+
+// Routes mounts the API.
+func (s *Service) Routes(a *api.API) {
+	const stage = "fleet"
+	api.Handle(a, api.Op{ID: "list-devices", Method: "GET", Path: "/v1/devices", Verb: string(tenant.DeviceRead), Stage: stage,
+		Summary: "List devices"}, func(ctx context.Context, in *listIn) (*api.List[DeviceOut], error) {
+		after, err := in.After(a)
+		if err != nil {
+			return nil, err
+		}
+		ds, err := s.list(ctx, identity.Filter{State: identity.State(in.State), Product: in.Product, Solution: in.Solution, Search: in.Search,
+			After: after, Limit: in.Size() + 1})
+		return api.More(a, in.Paging, ds, func(d DeviceOut) string { return d.ID }), err
+	})
+	api.Handle(a, api.Op{ID: "get-device", Method: "GET", Path: "/v1/devices/{id}", Verb: string(tenant.DeviceRead), Stage: stage,
+		Summary: "Read a device, what runs on it and what ran before"}, func(ctx context.Context, in *byIDIn) (*api.Out[PassportOut], error) {
+		p, err := s.passport(ctx, in.ID)
+		return api.One(p), err
+	})
+	api.Handle(a, api.Op{ID: "get-fleet-summary", Method: "GET", Path: "/v1/fleet/summary", Verb: string(tenant.DeviceRead), Stage: stage,
+		Summary: "Count the fleet by state and release"}, func(ctx context.Context, _ *struct{}) (*api.Out[Summary], error) {
+		t := tenant.MustTenant(ctx)
+		if err := tenant.Require(ctx, tenant.DeviceRead, tenant.Thing{Tenant: t}); err != nil {
+			return nil, err
+		}
+		sum, err := s.Summary(ctx, t)
+		return api.One(sum), err
+	})
+}
+
+// list returns the devices that whoever asks may read, with presence and release.
+func (s *Service) list(ctx context.Context, f identity.Filter) ([]DeviceOut, error) {
+	who, _ := tenant.ActorFrom(ctx)
+	whole, products, solutions := tenant.Scope(who, tenant.DeviceRead)
+	if !whole {
+		if len(products)+len(solutions) == 0 {
+			return nil, nil
+		}
+		f.Products, f.Solutions = products, solutions
+	}
+	ds, err := s.cfg.Identity.List(ctx, tenant.MustTenant(ctx), f)
+	if err != nil {
+		return nil, err
+	}
+	return s.dress(ctx, who.Tenant, ds)
+}
+
+// dress adds presence and release to devices of one tenant.
+func (s *Service) dress(ctx context.Context, t string, ds []identity.Device) ([]DeviceOut, error) {
+	ids := make([]string, len(ds))
+	for i, d := range ds {
+		ids[i] = d.ID
+	}
+	present, err := s.Presence(ctx, t, ids)
+	if err != nil {
+		return nil, err
+	}
+	runs, err := s.Running(ctx, t, ids)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]DeviceOut, len(ds))
+	for i, d := range ds {
+		out[i] = DeviceOut{Device: d, Presence: present[d.ID], Release: runs[d.ID]}
+	}
+	return out, nil
+}
+
+// passport returns a device that whoever asks may read.
+func (s *Service) passport(ctx context.Context, id string) (PassportOut, error) {
+	d, err := s.cfg.Identity.Get(ctx, tenant.MustTenant(ctx), id)
+	if err != nil {
+		return PassportOut{}, err
+	}
+	if err := tenant.Require(ctx, tenant.DeviceRead, tenant.Thing{Tenant: d.Tenant, Product: d.Product, Solution: d.Solution}); err != nil {
+		return PassportOut{}, err
+	}
+	out, err := s.dress(ctx, d.Tenant, []identity.Device{d})
+	if err != nil {
+		return PassportOut{}, err
+	}
+	h, err := s.History(ctx, d.Tenant, d.ID)
+	if h == nil {
+		h = []Interval{}
+	}
+	return PassportOut{DeviceOut: out[0], History: h}, err
+}
+
+// Summary counts the tenant's fleet.
+func (s *Service) Summary(ctx context.Context, t string) (Summary, error) {
+	states, err := countByState(ctx, s.cfg.DB, t)
+	if err != nil {
+		return Summary{}, err
+	}
+	releases, err := s.CountByRelease(ctx, t)
+	if err != nil {
+		return Summary{}, err
+	}
+	online, _ := s.OnlineCount(t)
+	out := Summary{Online: int64(online), States: states, Releases: []ReleaseCount{}}
+	for _, n := range states {
+		out.Devices += n
+	}
+	for r, n := range releases {
+		out.Releases = append(out.Releases, ReleaseCount{r, s.cfg.ReleaseName(ctx, t, r), n})
+	}
+	slices.SortFunc(out.Releases, func(a, b ReleaseCount) int {
+		return cmp.Or(cmp.Compare(b.Devices, a.Devices), strings.Compare(a.Release, b.Release))
+	})
+	return out, nil
+}
