@@ -81,7 +81,7 @@ const (
 // Certificate is one certificate of the device, in SectionCertificates. Other members may stand beside these.
 type Certificate struct {
 	Kind string `json:"kind"` // "idevid" or "ldevid"
-	PEM  string `json:"pem"`
+	DER  []byte `json:"der"`
 }
 
 // Wipe is the device's last word, in SectionWipe. Other members may stand beside it.

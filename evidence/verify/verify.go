@@ -4,11 +4,11 @@ package verify
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -90,11 +90,11 @@ func (r *Report) check(in io.Reader, pinned string, now time.Time) error {
 	if r.Made = time.UnixMilli(last.At).UTC(); r.Made.After(now.Add(skew)) {
 		return fmt.Errorf("the bundle says that it was made on %s, which is in the future", r.Made.Format(time.DateTime))
 	}
-	idevid, err := r.certificates(d)
+	born, err := r.certificates(d)
 	if err != nil {
 		return err
 	}
-	return r.wipe(d, idevid)
+	return r.wipe(d, born)
 }
 
 // entries checks that every leaf stands in the log under the one checkpoint, and every payload under its leaf.
@@ -203,8 +203,9 @@ func section[T any](d Document, name string) (v T, ok bool, err error) {
 // kindIssued is the entry in which the log records a certificate of the device.
 const kindIssued = "certificate.issued"
 
-// certificates checks that the log recorded the issue of each certificate, and returns the IDevID.
-func (r *Report) certificates(d Document) (idevid *x509.Certificate, err error) {
+// certificates checks that the log recorded the issue of each certificate, and returns the keys that the device was
+// born with.
+func (r *Report) certificates(d Document) (born []crypto.PublicKey, err error) {
 	list, ok, err := section[[]Certificate](d, SectionCertificates)
 	if err != nil || !ok || len(list) == 0 {
 		return nil, err
@@ -221,11 +222,7 @@ func (r *Report) certificates(d Document) (idevid *x509.Certificate, err error) 
 		issued[x.Fingerprint] = x.Kind
 	}
 	for _, c := range list {
-		block, _ := pem.Decode([]byte(c.PEM))
-		if block == nil {
-			return nil, fmt.Errorf("the %s in the bundle is not PEM", c.Kind)
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
+		cert, err := x509.ParseCertificate(c.DER)
 		if err != nil {
 			return nil, fmt.Errorf("the %s in the bundle: %w", c.Kind, err)
 		}
@@ -234,25 +231,23 @@ func (r *Report) certificates(d Document) (idevid *x509.Certificate, err error) 
 			return nil, fmt.Errorf("the log did not record the issue of the %s with serial number %x", c.Kind, cert.SerialNumber)
 		}
 		if c.Kind == "idevid" {
-			idevid = cert
+			born = append(born, cert.PublicKey)
 		}
 	}
-	r.fact("Each of the %d certificates is one whose issue to this device the log recorded.", len(list))
-	return idevid, nil
+	r.fact("Of each certificate (%d) the log recorded that it was issued to this device.", len(list))
+	return born, nil
 }
 
 // wipe checks the device's last word under the key in its IDevID.
-func (r *Report) wipe(d Document, idevid *x509.Certificate) error {
+func (r *Report) wipe(d Document, born []crypto.PublicKey) error {
 	w, ok, err := section[Wipe](d, SectionWipe)
 	if err != nil || !ok {
 		return err
 	}
-	if idevid == nil {
-		return errors.New("there is a wipe receipt, but no IDevID to check it with")
-	}
 	var receipt wire.WipeReceipt
-	if err := w.Receipt.Open(idevid.PublicKey, &receipt); err != nil {
-		return fmt.Errorf("the wipe receipt was not signed by the device's IDevID key: %w", err)
+	signed := func(key crypto.PublicKey) bool { return w.Receipt.Open(key, &receipt) == nil }
+	if !slices.ContainsFunc(born, signed) {
+		return errors.New("the wipe receipt was not signed by the key of an IDevID in the bundle")
 	}
 	if receipt.Device != d.Device {
 		return fmt.Errorf("the wipe receipt is of %s, not of this device", receipt.Device)

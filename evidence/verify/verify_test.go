@@ -12,7 +12,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
@@ -80,9 +79,8 @@ func (m *maker) sections() []Section {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	pemBytes := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: m.cert}))
 	return []Section{
-		{Name: SectionCertificates, Data: m.json([]map[string]any{{"kind": "idevid", "pem": pemBytes, "state": "revoked"}})},
+		{Name: SectionCertificates, Data: m.json([]map[string]any{{"kind": "idevid", "der": m.cert, "phase": "revoked"}})},
 		{Name: SectionWipe, Data: m.json(map[string]any{"receipt": receipt, "command": "cmd_1"})},
 		{Name: "installations", Data: m.json([]string{"1.0", "1.1 <beta> & \u2028"})},
 		{Name: "tombstone", Data: json.RawMessage("null")},
