@@ -9,7 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"strings"
+	"slices"
 
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/problem"
@@ -184,15 +184,20 @@ func (s *Service) join(tx *store.Tx, tenant string, idents []string, summary str
 	return id, s.spreadExploited(tx, tenant, id)
 }
 
+// groupsOf returns the groups in which the names stand, the oldest first.
 func (s *Service) groupsOf(tx *store.Tx, tenant string, idents []string) ([]string, error) {
-	args := []any{tenant}
-	marks := make([]string, len(idents))
-	for i, ident := range idents {
-		args = append(args, ident)
-		marks[i] = fmt.Sprintf("$%d", len(args))
+	var groups []string
+	for _, ident := range idents { // one by one: a list with DISTINCT and ORDER BY reads the whole index
+		var id string
+		err := tx.QueryRow(`SELECT group_id FROM vuln_member WHERE tenant = $1 AND ident = $2`, tenant, ident).Scan(&id)
+		if err == nil {
+			groups = append(groups, id)
+		} else if !errors.Is(err, store.ErrNoRows) {
+			return nil, err
+		}
 	}
-	rows, err := tx.Query(`SELECT DISTINCT group_id FROM vuln_member WHERE tenant = $1 AND ident IN (`+strings.Join(marks, ", ")+`) ORDER BY group_id`, args...)
-	return store.Collect(rows, err, func(r *sql.Rows) (id string, err error) { return id, r.Scan(&id) })
+	slices.Sort(groups)
+	return slices.Compact(groups), nil
 }
 
 // merge moves everything from one group to another. Decisions keep their wording and order; the log has the original.

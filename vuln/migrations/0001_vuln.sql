@@ -63,7 +63,7 @@ CREATE TABLE vuln_package (
   entries text NOT NULL,
   PRIMARY KEY (tenant, ecosystem, name_key, record_id)
 );
-CREATE INDEX vuln_package_record ON vuln_package (tenant, record_id);
+CREATE INDEX vuln_package_record ON vuln_package (tenant, record_id, ecosystem, name_key);
 -- Packages whose records changed and whose findings were not yet brought up to date.
 CREATE TABLE vuln_touched (
   tenant text NOT NULL,
