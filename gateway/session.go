@@ -60,19 +60,21 @@ var errBye = errors.New("disconnected by the device")
 func (g *Gateway) serve(l *link, conn *tls.Conn) {
 	s := &session{g: g, link: l, conn: conn, version: mqtt.V4, done: make(chan struct{})}
 	s.room.L = &s.mu
+	s.last(s.run())
+}
+
+func (s *session) run() (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			l.Close()
-			g.cfg.Log.Error("a connection panicked", "device", s.peer.Device, "panic", p, "stack", string(debug.Stack()))
-			g.refused(s.peer, "mqtt.panic", fmt.Sprint(p))
+			err = fmt.Errorf("panic: %v", p)
+			s.g.cfg.Log.Error("a connection panicked", "device", s.peer.Device, "panic", p, "stack", string(debug.Stack()))
+			s.g.refused(s.peer, "mqtt.panic", fmt.Sprint(p))
 		}
 	}()
-	err := s.handshake()
-	l.identified()
-	if err == nil {
-		err = s.loop()
+	if err := s.handshake(); err != nil {
+		return err
 	}
-	s.last(err)
+	return s.loop()
 }
 
 func (s *session) handshake() error {
@@ -86,7 +88,9 @@ func (s *session) handshake() error {
 	}
 	s.peer = s.link.peer
 	s.reader = mqtt.NewReader(s.conn, s.g.cfg.Limits.Connect)
-	return s.connect(ctx)
+	err := s.connect(ctx)
+	s.link.identified()
+	return err
 }
 
 // loop reads packets until the connection ends.
@@ -205,6 +209,9 @@ func (s *session) record(topic string, payload []byte) (Record, *mqtt.Error) {
 // last closes the session with the reason that err deserves.
 func (s *session) last(err error) {
 	close(s.done)
+	if s.reader != nil {
+		s.reader.Release()
+	}
 	why, reason := mqtt.UnspecifiedError, "connection lost"
 	var refusal *mqtt.Error
 	switch {
