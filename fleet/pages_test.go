@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/openthings-platform/openthings/api"
+	"github.com/openthings-platform/openthings/audit"
+	"github.com/openthings-platform/openthings/clock"
+	"github.com/openthings-platform/openthings/console"
+	"github.com/openthings-platform/openthings/gateway"
+	"github.com/openthings-platform/openthings/identity"
+	"github.com/openthings-platform/openthings/identity/embedded"
+	"github.com/openthings-platform/openthings/product"
+	"github.com/openthings-platform/openthings/seal"
+	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/store/storetest"
+	"github.com/openthings-platform/openthings/tenant"
+)
+
+// house is the stage behind both doors, with real earlier stages; who asks is a header that only tests have.
+type house struct {
+	*Service
+	t     *testing.T
+	pages http.Handler
+	api   http.Handler
+	prod  product.Product
+	ids   []string
+}
+
+var people = map[string][]tenant.Grant{
+	"owner":    {{Role: tenant.Owner, Tenant: "ten"}},
+	"customer": {{Role: tenant.Customer, Tenant: "ten", Solution: "sol_1"}},
+	"nobody":   nil,
+}
+
+func newHouse(t *testing.T) *house {
+	clk := clock.NewHand(t0)
+	db := storetest.Open(t, storetest.SQLiteURL(t), []store.Migrations{audit.Schema, tenant.Schema, product.Schema, identity.Schema, Schema},
+		func(c *store.Config) { c.Clock = clk })
+	keys, err := seal.Open(filepath.Join(t.TempDir(), "keys"), clk)
+	must(t, err)
+	issuer, err := embedded.Open(embedded.Config{Dir: filepath.Join(t.TempDir(), "ca"), Keys: keys, Name: "Test", Clock: clk})
+	must(t, err)
+	ids, err := identity.New(identity.Config{DB: db, Issuer: issuer, Clock: clk})
+	must(t, err)
+	log := slog.New(slog.DiscardHandler)
+	tenants, err := tenant.New(tenant.Config{DB: db, Clock: clk, Log: log, Origins: []string{"https://localhost"}})
+	must(t, err)
+	products := product.New(product.Config{DB: db, Clock: clk})
+	h := &house{t: t, Service: New(Config{DB: db, Identity: ids, Product: products, Tenant: tenants, Clock: clk,
+		ReleaseName: func(_ context.Context, _, id string) string { return "v" + strings.TrimPrefix(id, "rel_") }})}
+	h.prod, err = products.Create(t.Context(), product.Product{Tenant: "ten", Name: "Lamp <1>", Model: "lamp"}, "per_x")
+	must(t, err)
+	must(t, db.Write(t.Context(), func(tx *store.Tx) error {
+		h.ids = nil
+		for i := range 60 {
+			d, err := ids.Register(tx, identity.Device{Tenant: "ten", Product: h.prod.ID, Revision: "rev_none", Serial: fmt.Sprintf("SN-%03d", i)}, "per_x")
+			if err != nil {
+				return err
+			}
+			h.ids = append(h.ids, d.ID)
+			if i < 3 {
+				if err := ids.SetSolution(tx, "ten", d.ID, "sol_1"); err != nil {
+					return err
+				}
+				if err := h.Installed(tx, "ten", h.prod.ID, d.ID, "rel_1", t0); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}))
+	h.Online(gateway.Peer{Tenant: "ten", Device: h.ids[0]})
+	authenticate := func(r *http.Request) (context.Context, error) {
+		name := r.Header.Get("X-Test-Actor")
+		return tenant.WithActor(r.Context(), tenant.Actor{ID: "per_" + name, Kind: tenant.KindPerson, Tenant: "ten", Grants: people[name]}), nil
+	}
+	c := console.New(console.Config{Clock: clk, Log: log, Menu: []string{"Fleet"}, SignIn: "/signin", Authenticate: authenticate, Holds: tenant.Holds})
+	h.Pages(c)
+	h.pages = c
+	a := api.New(api.Config{Title: "Test", Clock: clk, Log: log, Authenticate: authenticate, Holds: tenant.Holds, Caller: func(context.Context) string { return "test" }})
+	h.Routes(a)
+	h.api = a
+	return h
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (h *house) get(door http.Handler, who, path string) (int, string) {
+	h.t.Helper()
+	r := httptest.NewRequest("GET", path, nil)
+	r.Header.Set("X-Test-Actor", who)
+	w := httptest.NewRecorder()
+	door.ServeHTTP(w, r)
+	b, err := io.ReadAll(w.Result().Body)
+	must(h.t, err)
+	return w.Code, string(b)
+}
+
+func TestFleetPage(t *testing.T) {
+	h := newHouse(t)
+	code, page := h.get(h.pages, "owner", "/fleet")
+	for _, want := range []string{`id="fleet-online"`, "Lamp &lt;1&gt;", ">60<", "manufactured"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("/fleet (%d) lacks %q", code, want)
+		}
+	}
+	order := slices.Sorted(slices.Values(h.ids))
+	_, second := h.get(h.pages, "owner", "/fleet?after="+order[pageRows-1])
+	for i, id := range order {
+		if on := strings.Contains(page, "/devices/"+id); on != (i < pageRows) {
+			t.Errorf("device %d stands on the first page: %v", i, on)
+		}
+		if on := strings.Contains(second, "/devices/"+id); on != (i >= pageRows) {
+			t.Errorf("device %d stands on the second page: %v", i, on)
+		}
+	}
+	if !strings.Contains(page, "after="+order[pageRows-1]) || strings.Contains(second, `rel="next"`) || !strings.Contains(second, "First page") {
+		t.Error("the pages do not lead to each other")
+	}
+	if _, page := h.get(h.pages, "owner", "/fleet?q=n-01"); !strings.Contains(page, "SN-019") || strings.Contains(page, "SN-020") {
+		t.Error("the search does not select by serial number")
+	}
+	if _, page := h.get(h.pages, "owner", "/fleet?state=commissioned"); strings.Contains(page, "SN-000") || !strings.Contains(page, "No device matches") {
+		t.Error("the filter does not select by state")
+	}
+	if _, page := h.get(h.pages, "customer", "/fleet"); !strings.Contains(page, "SN-002") || strings.Contains(page, "SN-003") || strings.Contains(page, "fleet-online") {
+		t.Error("a customer must see the own solution only, and no counts of the whole")
+	}
+	if code, _ := h.get(h.pages, "nobody", "/fleet"); code != 403 {
+		t.Errorf("without a role: %d", code)
+	}
+}
+
+func TestDevicePage(t *testing.T) {
+	h := newHouse(t)
+	code, page := h.get(h.pages, "owner", "/devices/"+h.ids[0])
+	for _, want := range []string{"SN-000</h1>", "online", `aria-current="step"`, "v1", "Lamp &lt;1&gt;", "sol_1", "Software over time"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the passport (%d) lacks %q", code, want)
+		}
+	}
+	if code, _ := h.get(h.pages, "customer", "/devices/"+h.ids[2]); code != 200 {
+		t.Errorf("a customer reads the own device: %d", code)
+	}
+	if code, _ := h.get(h.pages, "customer", "/devices/"+h.ids[3]); code != 403 {
+		t.Errorf("a customer reads a foreign device: %d", code)
+	}
+	if code, _ := h.get(h.pages, "owner", "/devices/dev_none"); code != 404 {
+		t.Errorf("no such device: %d", code)
+	}
+}
+
+func TestFleetAPI(t *testing.T) {
+	h := newHouse(t)
+	code, body := h.get(h.api, "owner", "/v1/fleet/summary")
+	if want := `"devices":60,"online":1,"states":{"manufactured":60},"releases":[{"release":"rel_1","name":"v1","devices":3}]`; code != 200 || !strings.Contains(body, want) {
+		t.Errorf("summary: %d %s", code, body)
+	}
+	if code, _ := h.get(h.api, "customer", "/v1/fleet/summary"); code != 403 {
+		t.Errorf("a customer counts the whole fleet: %d", code)
+	}
+	seen, token := map[string]bool{}, ""
+	for {
+		var page struct {
+			Items []DeviceOut `json:"items"`
+			Next  string      `json:"next_page_token"`
+		}
+		code, body := h.get(h.api, "owner", "/v1/devices?page_size=7&page_token="+token)
+		if code != 200 {
+			t.Fatalf("list: %d %s", code, body)
+		}
+		must(t, json.Unmarshal([]byte(body), &page))
+		for _, d := range page.Items {
+			seen[d.ID] = true
+		}
+		if token = page.Next; token == "" {
+			break
+		}
+	}
+	if len(seen) != 60 {
+		t.Errorf("the pages list %d devices", len(seen))
+	}
+	if code, body := h.get(h.api, "customer", "/v1/devices"); code != 200 || strings.Count(body, `"serial"`) != 3 {
+		t.Errorf("a customer lists %d %s", code, body)
+	}
+	code, body = h.get(h.api, "owner", "/v1/devices/"+h.ids[0])
+	for _, want := range []string{`"serial":"SN-000"`, `"online":true`, `"release":"rel_1"`, `"history":[{"release":"rel_1","from":"2026-11-21T12:00:00Z"}]`} {
+		if !strings.Contains(body, want) {
+			t.Errorf("device (%d) lacks %s in %s", code, want, body)
+		}
+	}
+	for path, want := range map[string]int{"/v1/devices/dev_none": 404, "/v1/devices?state=broken": 400, "/v1/devices?page_token=forged": 400} {
+		if code, body := h.get(h.api, "owner", path); code != want {
+			t.Errorf("%s: %d %s", path, code, body)
+		}
+	}
+}
+
+// The live region follows the sessions.
+func TestLiveCount(t *testing.T) {
+	h := newHouse(t)
+	srv := httptest.NewServer(h.pages)
+	defer srv.Close()
+	r, err := http.NewRequestWithContext(t.Context(), "GET", srv.URL+"/fleet/live", nil)
+	must(t, err)
+	r.Header.Set("X-Test-Actor", "owner")
+	res, err := srv.Client().Do(r)
+	must(t, err)
+	defer res.Body.Close()
+	read := func(want string) {
+		t.Helper()
+		var got strings.Builder
+		buf := make([]byte, 256)
+		for !strings.Contains(got.String(), want) {
+			n, err := res.Body.Read(buf)
+			got.Write(buf[:n])
+			if err != nil {
+				t.Fatalf("the stream ended with %v after %q, without %q", err, got.String(), want)
+			}
+		}
+	}
+	read("fleet-online")
+	h.Online(gateway.Peer{Tenant: "ten", Device: h.ids[1]})
+	h.Online(gateway.Peer{Tenant: "other", Device: "dev_x"})
+	h.cfg.Clock.(*clock.Hand).WaitTimers(1)
+	h.cfg.Clock.(*clock.Hand).Advance(200_000_000)
+	read("2")
+}
