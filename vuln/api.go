@@ -52,6 +52,16 @@ func (s *Service) Routes(a *api.API) {
 			return api.More(a, in.Paging, all, Summary.Cursor), nil
 		})
 
+	api.Handle(a, api.Op{ID: "list-feeds", Method: "GET", Path: "/v1/feeds", Verb: read, Stage: "vuln",
+		Summary: "Feeds that were imported, with their digests and dates"},
+		func(ctx context.Context, _ *struct{}) (*api.List[FeedState], error) {
+			list, err := s.Feeds(ctx, tenant.MustTenant(ctx))
+			if err != nil {
+				return nil, err
+			}
+			return api.Items(list), nil
+		})
+
 	type getIn struct {
 		ID string `path:"id" maxLength:"128" doc:"CVE number, record id or our own id"`
 	}

@@ -237,3 +237,77 @@ func (s *Service) sources(tx *store.Tx, tenant string, d *Detail) error {
 	})
 	return err
 }
+
+// OpenFinding is an open finding of a release with the decision that applies to it.
+type OpenFinding struct {
+	Group
+	Finding
+	Status Status
+}
+
+// OpenFindings lists what is open in a release, the exploited first.
+func (s *Service) OpenFindings(ctx context.Context, tenant, release string) ([]OpenFinding, error) {
+	var out []OpenFinding
+	err := s.cfg.DB.View(ctx, func(tx *store.Tx) error {
+		rows, err := tx.Query(`SELECT g.id, g.name, g.summary, g.exploited, r.product, r.version, f.component_id, coalesce(c.name, ''), f.record_id, f.state, f.reason, f.first_seen
+			FROM finding f JOIN vuln_group g ON g.tenant = f.tenant AND g.id = f.group_id
+			JOIN vuln_release r ON r.tenant = f.tenant AND r.release_id = f.release_id
+			LEFT JOIN release_component c ON c.release_id = f.release_id AND c.component_id = f.component_id AND c.tenant = f.tenant
+			WHERE f.tenant = $1 AND f.release_id = $2 AND f.closed_at = 9223372036854775807 ORDER BY g.name, f.component_id`, tenant, release)
+		if out, err = store.Collect(rows, err, func(r *sql.Rows) (f OpenFinding, err error) {
+			var exploited, first int64
+			err = r.Scan(&f.ID, &f.Group.Name, &f.Summary, &exploited, &f.Product, &f.Version, &f.Component, &f.Finding.Name, &f.Record, &f.State, &f.Reason, &first)
+			f.Release, f.Exploited, f.FirstSeen = release, exploited > 0, store.Time(first)
+			return f, err
+		}); err != nil {
+			return err
+		}
+		for i := range out {
+			f := &out[i]
+			decided, err := s.decisions(tx, tenant, f.ID, f.Product)
+			if err != nil {
+				return err
+			}
+			f.Status = Undecided
+			if d := decided.at(f.Product, f.Component, release, forever); d != nil {
+				f.Status = d.Status
+			}
+		}
+		return nil
+	})
+	slices.SortStableFunc(out, func(a, b OpenFinding) int {
+		switch {
+		case a.Exploited == b.Exploited:
+			return 0
+		case a.Exploited:
+			return -1
+		}
+		return 1
+	})
+	return out, err
+}
+
+// FeedState is when a feed was last brought in, and what it was.
+type FeedState struct {
+	Name      string    `json:"name"`
+	Digest    string    `json:"digest"`
+	Records   int64     `json:"records"`
+	Catalogue string    `json:"catalogue,omitempty"`
+	At        time.Time `json:"at"`
+	Stale     bool      `json:"stale"`
+}
+
+// staleAfter is when a feed is called stale: the public ones change daily.
+const staleAfter = 3 * 24 * time.Hour
+
+// Feeds lists what was imported. "Nothing found" means nothing without it.
+func (s *Service) Feeds(ctx context.Context, tenant string) ([]FeedState, error) {
+	rows, err := s.cfg.DB.Query(ctx, `SELECT name, digest, records, catalogue, at FROM vuln_feed WHERE tenant = $1 ORDER BY name`, tenant)
+	return store.Collect(rows, err, func(r *sql.Rows) (f FeedState, err error) {
+		var at int64
+		err = r.Scan(&f.Name, &f.Digest, &f.Records, &f.Catalogue, &at)
+		f.At = store.Time(at)
+		f.Stale = s.cfg.Clock.Now().Sub(f.At) > staleAfter
+		return f, err
+	})
+}
