@@ -65,7 +65,9 @@ func rows(l Latest) (out []latestValue) {
 			out = append(out, latestValue{s.Stream, name, &v, s.Time})
 		}
 	}
-	slices.SortFunc(out, func(a, b latestValue) int { return cmp.Or(cmp.Compare(a.Stream, b.Stream), cmp.Compare(a.Name, b.Name)) })
+	slices.SortFunc(out, func(a, b latestValue) int {
+		return cmp.Or(cmp.Compare(a.Stream, b.Stream), cmp.Compare(a.Name, b.Name))
+	})
 	return out
 }
 

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package telemetry
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/openthings-platform/openthings/api"
+	"github.com/openthings-platform/openthings/audit"
+	"github.com/openthings-platform/openthings/clock"
+	"github.com/openthings-platform/openthings/console"
+	"github.com/openthings-platform/openthings/gateway"
+	"github.com/openthings-platform/openthings/identity"
+	"github.com/openthings-platform/openthings/identity/embedded"
+	"github.com/openthings-platform/openthings/seal"
+	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/store/storetest"
+	"github.com/openthings-platform/openthings/tenant"
+)
+
+// On SQLite two handles: the devices' keys lie in one file, what they said in the other.
+func TestDoors(t *testing.T) {
+	clk := clock.NewHand(t0)
+	at := func(c *store.Config) { c.Clock = clk }
+	platform := storetest.Open(t, storetest.SQLiteURL(t), []store.Migrations{seal.Schema, audit.Schema, identity.Schema}, at)
+	db := storetest.Open(t, storetest.SQLiteURL(t), schema, at)
+	keys, err := seal.Open(filepath.Join(t.TempDir(), "keys"), clk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	issuer, err := embedded.Open(embedded.Config{Dir: filepath.Join(t.TempDir(), "ca"), Keys: keys, Name: "Test", Clock: clk})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids, err := identity.New(identity.Config{DB: platform, Issuer: issuer, Clock: clk})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mine, other identity.Device
+	if err := platform.Write(t.Context(), func(tx *store.Tx) (err error) {
+		if mine, err = ids.Register(tx, identity.Device{Tenant: "ten", Product: "prd", Serial: "SN-1"}, "per_x"); err != nil {
+			return err
+		}
+		other, err = ids.Register(tx, identity.Device{Tenant: "ten", Product: "prd", Serial: "SN-2"}, "per_x")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	s := New(Config{DB: db, Platform: platform, Keys: keys, Identity: ids, Clock: clk})
+	roles := map[string]tenant.Role{"operator": tenant.FleetOperator, "auditor": tenant.Auditor}
+	authenticate := func(r *http.Request) (context.Context, error) {
+		name := r.Header.Get("X-Test-Actor")
+		who := tenant.Actor{ID: "per_" + name, Kind: tenant.KindPerson, Tenant: "ten", Grants: []tenant.Grant{{Role: roles[name], Tenant: "ten"}}}
+		if name == "stranger" {
+			who = tenant.Actor{ID: "per_s", Tenant: "ten2", Grants: []tenant.Grant{{Role: tenant.Owner, Tenant: "ten2"}}}
+		}
+		return tenant.WithActor(r.Context(), who), nil
+	}
+	log := slog.New(slog.DiscardHandler)
+	a := api.New(api.Config{Title: "Test", Clock: clk, Log: log, Authenticate: authenticate, Holds: tenant.Holds, Caller: func(context.Context) string { return "test" }})
+	s.Routes(a)
+	c := console.New(console.Config{Clock: clk, Log: log, SignIn: "/signin", Authenticate: authenticate, Holds: tenant.Holds})
+	s.Pages(c)
+	get := func(who, path string) (int, string) {
+		r := httptest.NewRequest("GET", path, nil)
+		r.Header.Set("X-Test-Actor", who)
+		w := httptest.NewRecorder()
+		a.ServeHTTP(w, r)
+		return w.Code, w.Body.String()
+	}
+	part := func(device string) string {
+		r := httptest.NewRequest("GET", "/devices/"+device, nil)
+		r.Header.Set("X-Test-Actor", "operator")
+		ctx, _ := authenticate(r)
+		return string(c.Slot("device").Render(r.WithContext(ctx), device))
+	}
+
+	if code, body := get("operator", "/v1/devices/"+mine.ID+"/telemetry"); code != 200 || !strings.Contains(body, `"series":[]`) {
+		t.Errorf("a silent device: %d %s", code, body)
+	}
+	if page := part(mine.ID); !strings.Contains(page, "not measured anything yet") {
+		t.Errorf("the part of a silent device: %s", page)
+	}
+	m := message(mine.ID, t0.Add(-time.Minute), 1, 21.5)
+	bad := message(mine.ID, t0, 2, 0)
+	bad.Body = []byte("{")
+	if err := s.Append(t.Context(), []gateway.Record{m, message(mine.ID, t0.Add(-2*time.Minute), 3, 20), bad, message(other.ID, t0.Add(-time.Minute), 1, 99)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.step(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"/telemetry": `"series":[{"stream":"env","field":"temp","points":[{"time":"2026-11-21T11:58:00Z","min":20,"max":20,"mean":20,"last":20,"count":1},` +
+			`{"time":"2026-11-21T11:59:00Z","min":21.5,"max":21.5,"mean":21.5,"last":21.5,"count":1}]}]`,
+		"/telemetry?fields=hum":                `"series":[]`,
+		"/telemetry?fields=env/temp,hum&max=1": `"min":20,"max":21.5,"mean":20.75,"last":21.5,"count":2`,
+		"/telemetry?from=2026-11-21T11:58:30Z": `"points":[{"time":"2026-11-21T11:59:00Z"`,
+		"/telemetry?to=2026-11-21T11:58:30Z":   `"count":1}]`,
+		"/telemetry/latest":                    `"time":"2026-11-21T11:59:00Z","boot":1,"seq":1,"values":{"temp":21.5}`,
+	} {
+		if code, body := get("operator", "/v1/devices/"+mine.ID+path); code != 200 || !strings.Contains(body, want) {
+			t.Errorf("%s: %d lacks %s in %s", path, code, want, body)
+		}
+	}
+	page := part(mine.ID)
+	for _, want := range []string{`data-chart`, `"names":["temp"]`, "Latest values", "21.5", "1 payload could not be read and was dropped", "1 message since"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the part lacks %q in %s", want, page)
+		}
+	}
+	for _, c := range []struct {
+		who, path string
+		want      int
+	}{
+		{"auditor", "/telemetry", 403}, // reads everything but telemetry
+		{"auditor", "/telemetry/latest", 403},
+		{"stranger", "/telemetry", 404},
+		{"stranger", "/telemetry/latest", 404},
+		{"operator", "/telemetry?max=10001", 400},
+		{"operator", "/telemetry?from=2026-11-21T12:00:00Z&to=2026-11-21T12:00:00Z", 400},
+		{"operator", "/telemetry?from=yesterday", 400},
+	} {
+		if code, body := get(c.who, "/v1/devices/"+mine.ID+c.path); code != c.want {
+			t.Errorf("%s %s: %d, want %d: %s", c.who, c.path, code, c.want, body)
+		}
+	}
+	if err := s.EraseDevice(t.Context(), "ten", mine.ID); err != nil {
+		t.Fatal(err)
+	}
+	if code, _ := get("operator", "/v1/devices/"+mine.ID+"/telemetry"); code != 404 {
+		t.Errorf("after the erasure: %d", code)
+	}
+	if page := part(mine.ID); !strings.Contains(page, "was erased") {
+		t.Errorf("the part after the erasure: %s", page)
+	}
+}
