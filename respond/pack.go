@@ -10,7 +10,9 @@ import (
 	"unicode/utf8"
 
 	"github.com/openthings-platform/openthings/law"
+	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/tenant"
+	"github.com/openthings-platform/openthings/vuln"
 )
 
 // Pack is a draft of one report in the field vocabulary of the Single Reporting Platform, in its order, to be copied
@@ -48,7 +50,7 @@ func need(f law.Field, st Stage) law.Need {
 }
 
 // draft fills the fields of the glossary that concern the kind of case from what is known.
-func draft(c Case, manufacturer string, imp Impact, st Stage, now time.Time) Pack {
+func draft(c Case, manufacturer string, r reach, st Stage, now time.Time) Pack {
 	g := law.SRP()
 	p := Pack{Case: c.ID, Stage: st, Glossary: g.Version, Made: now, Missing: []string{}}
 	known := map[string]string{
@@ -58,15 +60,15 @@ func draft(c Case, manufacturer string, imp Impact, st Stage, now time.Time) Pac
 		"manufacturer":  manufacturer,
 		"member_states": strings.Join(c.MemberStates, ", "),
 		"product":       c.ProductName,
-		"versions":      compress(imp.Versions, 255),
+		"versions":      compress(r.versions, 255),
 		"aware":         instant(c.T0),
 		"aware_si":      instant(c.T0),
 		"cve":           c.Ref,
 		"measure":       instant(c.state.Measure),
 		"update":        c.state.MeasureNote,
 	}
-	if imp.Devices > 0 {
-		known["impact"] = fmt.Sprintf("%d devices run an affected version as of %s.", imp.Devices, instant(now))
+	if len(r.versions) > 0 {
+		known["impact"] = fmt.Sprintf("%d devices run an affected version as of %s.", r.devices, instant(now))
 	}
 	for _, f := range g.Fields {
 		if f.Kind != "" && f.Kind != string(c.Kind) {
@@ -80,6 +82,37 @@ func draft(c Case, manufacturer string, imp Impact, st Stage, now time.Time) Pac
 		}
 	}
 	return p
+}
+
+// reach is what a vulnerability touches in one product.
+type reach struct {
+	versions []string // exposed, in the order that vuln lists them
+	devices  int64    // that run one of them now
+}
+
+// reachOf counts each release once, however many of its components are concerned.
+func reachOf(e vuln.Exposure, product string) (r reach) {
+	counted := map[string]bool{}
+	for _, x := range e.Releases {
+		if x.Product == product && x.Exposed && !counted[x.Release] {
+			counted[x.Release] = true
+			r.versions = append(r.versions, x.Version)
+			r.devices += x.Devices
+		}
+	}
+	return r
+}
+
+// reach asks vuln about the case's vulnerability; one that no record was imported of reaches nothing that is known.
+func (s *Service) reach(ctx context.Context, t string, c Case) (reach, error) {
+	if s.cfg.Vuln == nil || c.Ref == "" {
+		return reach{}, nil
+	}
+	e, err := s.cfg.Vuln.Affected(ctx, t, c.Ref, time.Time{})
+	if err != nil && !problem.Is(err, problem.KindNotFound) {
+		return reach{}, err
+	}
+	return reachOf(e, c.Product), nil
 }
 
 func instant(t time.Time) string {
@@ -120,11 +153,9 @@ func (s *Service) Pack(ctx context.Context, id string, st Stage) (Pack, error) {
 		st = stageNow(c.state)
 	}
 	t := tenant.MustTenant(ctx)
-	var imp Impact
-	if s.cfg.Impact != nil {
-		if imp, err = s.cfg.Impact(ctx, t, c.Product, c.Ref); err != nil {
-			return Pack{}, err
-		}
+	r, err := s.reach(ctx, t, c)
+	if err != nil {
+		return Pack{}, err
 	}
 	name := ""
 	if s.cfg.Manufacturer != nil {
@@ -132,7 +163,7 @@ func (s *Service) Pack(ctx context.Context, id string, st Stage) (Pack, error) {
 			return Pack{}, err
 		}
 	}
-	return draft(c, name, imp, st, s.now()), nil
+	return draft(c, name, r, st, s.now()), nil
 }
 
 // Stages are the reports that a pack can be drafted for.

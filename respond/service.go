@@ -16,6 +16,7 @@ import (
 	"github.com/openthings-platform/openthings/product"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"
+	"github.com/openthings-platform/openthings/vuln"
 )
 
 // Config is what the room needs. DB's clock is its clock.
@@ -25,18 +26,12 @@ type Config struct {
 	Log      *slog.Logger // default discards
 	// Targets are the house's own limits; a value looser than the law's is replaced by the default.
 	Targets Targets
-	// Impact counts what a vulnerability touches in a product, for drafts. Nil leaves the counters out.
-	Impact func(ctx context.Context, tenant, product, vulnerability string) (Impact, error)
+	// Vuln says what a vulnerability touches, for drafts. Nil leaves the counters out.
+	Vuln *vuln.Service
 	// Manufacturer is the tenant's legal name, for drafts. Nil leaves it empty.
 	Manufacturer func(ctx context.Context, tenant string) (string, error)
 	// Contact answers for hosts of which no tenant has said where to report. Without contacts there is no security.txt for them.
 	Contact Contact
-}
-
-// Impact is what is known about a vulnerability's reach in one product.
-type Impact struct {
-	Versions []string // affected releases, oldest first
-	Devices  int64    // that run one of them now
 }
 
 // Service is the room.

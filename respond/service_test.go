@@ -17,6 +17,7 @@ import (
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/store/storetest"
 	"github.com/openthings-platform/openthings/tenant"
+	"github.com/openthings-platform/openthings/vuln"
 )
 
 var schema = []store.Migrations{audit.Schema, product.Schema, Schema}
@@ -164,7 +165,7 @@ func TestEventMakesOnlyASignal(t *testing.T) {
 	each(t, func(t *testing.T, h house) {
 		for range 2 {
 			err := h.db.Write(t.Context(), func(tx *store.Tx) error {
-				return h.db.Emit(tx, "vuln.exploited", maker, "CVE-2026-1", map[string]any{"group": "CVE-2026-1", "product": h.product, "release": "rel_1"})
+				return h.db.Emit(tx, "vuln.exploited", maker, "CVE-2026-1", vuln.Exploited{Group: "CVE-2026-1", ID: "vul_1", Product: h.product, Release: "rel_1", Version: "1.0"})
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -339,13 +340,17 @@ func TestWhoMay(t *testing.T) {
 
 func TestPack(t *testing.T) {
 	each(t, func(t *testing.T, h house) {
-		h.cfg.Impact = func(context.Context, string, string, string) (Impact, error) {
-			return Impact{Versions: []string{"1.0", "1.1"}, Devices: 1904}, nil
-		}
-		p, err := h.Pack(ann, h.declared(t), "")
+		c, err := h.Case(ann, h.declared(t))
 		if err != nil {
 			t.Fatal(err)
 		}
+		exposure := vuln.Exposure{Releases: []vuln.ReleaseExposure{
+			{Release: "rel_1", Product: h.product, Version: "1.0", Devices: 1900, Exposed: true, Name: "libfoo"},
+			{Release: "rel_1", Product: h.product, Version: "1.0", Devices: 1900, Exposed: true, Name: "libbar"},
+			{Release: "rel_2", Product: h.product, Version: "1.1", Devices: 4, Exposed: true},
+			{Release: "rel_3", Product: h.product, Version: "1.2", Devices: 9},
+			{Release: "rel_4", Product: "prd_other", Version: "7", Devices: 70, Exposed: true}}}
+		p := draft(c, "", reachOf(exposure, h.product), EarlyWarning, h.now())
 		got := map[string]PackField{}
 		for _, f := range p.Fields {
 			got[f.ID] = f
@@ -355,14 +360,17 @@ func TestPack(t *testing.T) {
 				t.Errorf("%s = %q, want %q", id, got[id].Value, want)
 			}
 		}
-		if !strings.Contains(got["impact"].Value, "1904") || got["title"].Used != 17 || got["title"].Limit != 255 {
-			t.Errorf("%+v", got["title"])
+		if !strings.HasPrefix(got["impact"].Value, "1904 devices") || got["title"].Used != 17 || got["title"].Limit != 255 {
+			t.Errorf("%+v, %+v", got["impact"], got["title"])
 		}
 		if _, ok := got["malicious"]; ok {
 			t.Error("a field of incidents stands in the pack of a vulnerability")
 		}
-		if p.Stage != EarlyWarning || strings.Join(p.Missing, " ") != "summary manufacturer" {
-			t.Errorf("stage %s, missing %v", p.Stage, p.Missing)
+		if strings.Join(p.Missing, " ") != "summary manufacturer" {
+			t.Errorf("missing %v", p.Missing)
+		}
+		if p, err := h.Pack(ann, c.ID, ""); err != nil || p.Stage != EarlyWarning || p.Glossary != c.Glossary {
+			t.Errorf("%+v, %v", p, err)
 		}
 	})
 }

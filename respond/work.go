@@ -9,6 +9,7 @@ import (
 
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"
+	"github.com/openthings-platform/openthings/vuln"
 )
 
 const jobEscalate = "respond.escalate"
@@ -64,22 +65,15 @@ func (s *Service) escalate(ctx context.Context, j store.Job) error {
 	})
 }
 
-// exploitedEvent is what vuln says when a known-exploited vulnerability touches a product.
-type exploitedEvent struct {
-	Group   string `json:"group"`
-	Product string `json:"product"`
-	Release string `json:"release"`
-}
-
 // exploited turns the match of a feed into a signal and nothing more: whether it was exploited in this product is for a
 // person to find out (Commission guidance, point 218).
 func (s *Service) exploited(ctx context.Context, e store.Event) error {
-	var x exploitedEvent
+	var x vuln.Exploited
 	if err := e.Decode(&x); err != nil {
 		return err
 	}
 	sig := Signal{ID: store.NewID("sig"), Product: x.Product, Source: SourceVuln, Ref: x.Group, Exploited: "unknown",
 		Title: x.Group + " is known to be exploited and in our software", Actor: "system",
-		Detail: "A component of release " + x.Release + " matches a vulnerability that a feed lists as exploited somewhere. Find out whether it can be reached and whether it was exploited in this product."}
+		Detail: "A component of version " + x.Version + " matches a vulnerability that a feed lists as exploited somewhere. Find out whether it can be reached and whether it was exploited in this product."}
 	return s.receive(ctx, e.Tenant, &sig)
 }
