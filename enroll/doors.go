@@ -12,13 +12,12 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/openthings-platform/openthings/api"
 	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/problem"
 )
 
-// notYet is how long a unit that nobody has claimed is asked to wait (RFC 7030 4.2.3), in seconds.
+// notYet is how long a unit that nobody has claimed is asked to wait, in seconds.
 const notYet = 5
 
 // Doors mounts the line and EST routes on the device door. Which certificate opens each is part of the route.
@@ -51,17 +50,18 @@ func body(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 }
 
 func (s *Service) fail(w http.ResponseWriter, r *http.Request, p gateway.Peer, err error) {
-	out := api.ProblemOf(r.Context(), err)
-	if out.Status >= 500 {
+	e := problem.Of(err)
+	switch {
+	case e.Rule == "enroll.unclaimed": // it may succeed later without the client changing anything (RFC 7030 4.2.3)
+		w.Header().Set("Retry-After", strconv.Itoa(notYet))
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.WriteHeader(http.StatusAccepted)
+		io.WriteString(w, e.Text+" "+e.Help+"\n") //nolint:errcheck // nothing can be said to a peer that is gone
+		return
+	case problem.Kinds[e.Kind].Status >= 500:
 		s.cfg.Log.ErrorContext(r.Context(), "request of a device failed", slog.String("path", r.URL.Path), slog.String("device", p.Device+p.Station), slog.Any("error", err))
 	}
-	if out.Rule == "enroll.unclaimed" { // it may succeed later without the client changing anything
-		out.Status = http.StatusAccepted
-		w.Header().Set("Retry-After", strconv.Itoa(notYet))
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(out.Status)
-	json.NewEncoder(w).Encode(out) //nolint:errcheck // nothing can be said to a peer that is gone
+	gateway.WriteProblem(w, err)
 }
 
 func (s *Service) line(w http.ResponseWriter, r *http.Request, p gateway.Peer) error {
