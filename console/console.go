@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/openthings-platform/openthings/clock"
 	"github.com/openthings-platform/openthings/problem"
@@ -261,6 +262,7 @@ func (c *Console) Live(path, verb string, fn func(ctx context.Context, r *http.R
 		h.Set("Content-Type", "text/event-stream")
 		h.Set("X-Accel-Buffering", "no") // a proxy must not hold events back
 		out := http.NewResponseController(w)
+		out.SetWriteDeadline(time.Time{}) //nolint:errcheck // a server without deadlines cannot lift one
 		if err := out.Flush(); err != nil {
 			return fmt.Errorf("live: %w", err)
 		}

@@ -3,6 +3,16 @@
 
 const tones = ['--line-1', '--line-2', '--line-3', '--line-4'];
 
+// times are the axis' words by the distance of its ticks in seconds: UTC and 24 hours, as everywhere on the page.
+const times = [
+  [31536000, '{YYYY}', null, null, null, null, null, null, 1],
+  [2419200, '{MMM}', '\n{YYYY}', null, null, null, null, null, 1],
+  [86400, '{DD} {MMM}', '\n{YYYY}', null, null, null, null, null, 1],
+  [60, '{HH}:{mm}', '\n{YYYY}-{MM}-{DD}', null, '\n{MM}-{DD}', null, null, null, 1],
+  [1, '{HH}:{mm}:{ss}', '\n{YYYY}-{MM}-{DD}', null, '\n{MM}-{DD}', null, null, null, 1],
+  [0.001, '{ss}.{fff}', '\n{YYYY}-{MM}-{DD} {HH}:{mm}', null, null, null, '\n{HH}:{mm}', null, 1],
+];
+
 // colour asks for the computed colour: a canvas cannot read light-dark().
 function colour(figure, name) {
   const probe = document.createElement('i');
@@ -15,7 +25,7 @@ function colour(figure, name) {
 
 function draw(figure) {
   const plot = figure.querySelector('.plot');
-  const { unit, names, data } = JSON.parse(figure.querySelector('script').textContent);
+  const { names, data } = JSON.parse(figure.querySelector('script').textContent);
   if (!window.uPlot || !data[0].length) return;
   const ink = colour(figure, '--ink-soft');
   const grid = { stroke: colour(figure, '--rule'), width: 1 };
@@ -25,14 +35,15 @@ function draw(figure) {
   figure.chart?.destroy();
   figure.chart = new uPlot({
     ...size(),
+    tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), 'Etc/UTC'),
     cursor: { points: { size: 7 }, y: false },
     legend: { show: names.length > 1 },
     scales: { x: { time: true } },
     axes: [
-      { stroke: ink, font, grid: { show: false }, ticks: { ...grid, size: 4 } },
-      { stroke: ink, font, grid, ticks: { show: false }, size: 56, label: unit || undefined, labelFont: font, labelSize: unit ? 18 : 0 },
+      { stroke: ink, font, values: times, grid: { show: false }, ticks: { ...grid, size: 4 } },
+      { stroke: ink, font, grid, ticks: { show: false }, size: 52 },
     ],
-    series: [{}, ...names.map((label, i) => ({
+    series: [{ label: 'UTC', value: '{YYYY}-{MM}-{DD} {HH}:{mm}:{ss}' }, ...names.map((label, i) => ({
       label, width: 1.75, stroke: colour(figure, tones[i % tones.length]), points: { show: data[0].length < 60, size: 5 }, spanGaps: false,
       fill: names.length === 1 ? colour(figure, '--line-fill') : undefined,
     }))],

@@ -262,15 +262,21 @@ type finding struct {
 	Nodes []string `json:"nodes"`
 }
 
-// QuietLog fails when the browser has logged anything since the last call: an error, a missing file, a violated policy.
-func (b *Browser) QuietLog() {
-	b.t.Helper()
+// Log returns what the browser has logged since the last call, such as an error, a missing file or a violated policy.
+func (b *Browser) Log() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, l := range b.log {
+	log := b.log
+	b.log = nil
+	return log
+}
+
+// QuietLog fails when the browser has logged anything since the last call.
+func (b *Browser) QuietLog() {
+	b.t.Helper()
+	for _, l := range b.Log() {
 		b.t.Errorf("browser log: %s", l)
 	}
-	b.log = nil
 }
 
 // Shot keeps a picture of the whole page as name.png in the folder $OPENTHINGS_SHOTS; without it, it does nothing.
