@@ -81,6 +81,7 @@ type agent struct {
 	seq    uint64                      // of the last measurement; only measure touches it
 
 	current atomic.Pointer[credential] // the LDevID of the session used last
+	later   atomic.Pointer[[]byte]     // an offer that came while another update was unfinished
 	buffer  *buffer
 	answers []answer // commands.json; only the handler of messages touches it
 	pool    clients

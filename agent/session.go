@@ -217,7 +217,7 @@ func (a *agent) received(ctx context.Context, work *sync.WaitGroup, topic string
 // resume starts the update machine if an update is unfinished and nobody works on it.
 func (a *agent) resume(ctx context.Context, work *sync.WaitGroup) {
 	r := a.record()
-	if r.Update == nil || r.Trial != "" || final(r.Update.State) {
+	if ctx.Err() != nil || r.Update == nil || r.Trial != "" || final(r.Update.State) {
 		return
 	}
 	a.mu.Lock()
@@ -225,16 +225,17 @@ func (a *agent) resume(ctx context.Context, work *sync.WaitGroup) {
 	if a.installing != nil || a.rec.Wiping != "" {
 		return
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ictx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	a.installing = func() { cancel(); <-done }
 	work.Go(func() {
-		a.install(ctx)
+		a.install(ictx)
 		cancel()
 		a.mu.Lock()
 		a.installing = nil
 		a.mu.Unlock()
 		close(done)
+		a.resume(ctx, work) // another offer may have waited for this one to end
 	})
 }
 

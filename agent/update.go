@@ -27,15 +27,27 @@ const maxRounds = 12
 
 var idShape = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
+// readOffer refuses an offer whose ids could not stand in a path or a topic.
+func readOffer(payload []byte) (o wire.Offer, ok bool) {
+	err := json.Unmarshal(payload, &o)
+	return o, err == nil && idShape.MatchString(o.Update) && idShape.MatchString(o.Release)
+}
+
 // offered begins an update, or says by false that there is nothing to begin: another one runs, or this one has ended.
 func (a *agent) offered(payload []byte) bool {
-	var o wire.Offer
-	if json.Unmarshal(payload, &o) != nil || !idShape.MatchString(o.Update) || !idShape.MatchString(o.Release) {
+	o, ok := readOffer(payload)
+	if !ok {
 		a.Log.Warn("an offer of an update could not be read")
 		return false
 	}
 	r := a.record()
-	if r.Update != nil || slices.Contains(r.Done, o.Update) {
+	if slices.Contains(r.Done, o.Update) {
+		return false
+	}
+	if r.Update != nil {
+		if r.Update.ID != o.Update {
+			a.later.Store(&payload) // until the one at hand has ended and been reported
+		}
 		return false
 	}
 	p := progress{ID: o.Update, Release: o.Release, Path: o.Target, State: wire.UpdateDownloading}
@@ -305,5 +317,9 @@ func (a *agent) reportUpdate() {
 	}
 	if err != nil {
 		a.Log.Info("end of an update not delivered yet", "error", err)
+		return
+	}
+	if next := a.later.Swap(nil); next != nil {
+		a.offered(*next)
 	}
 }
