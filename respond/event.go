@@ -23,8 +23,7 @@ const (
 // EventKind names what happened in a case.
 type EventKind string
 
-// The kinds of events. The first of a case is always T0Set; DeadlineSoon and DeadlineOverdue are the only ones that
-// the platform writes by itself.
+// The kinds of events. The first of a case is always T0Set; the platform by itself writes only those of deadlines.
 const (
 	T0Set               EventKind = "t0.set"
 	T0Corrected         EventKind = "t0.corrected"
@@ -44,7 +43,13 @@ const (
 	Closed              EventKind = "case.closed"
 	DeadlineSoon        EventKind = "deadline.soon"
 	DeadlineOverdue     EventKind = "deadline.overdue"
+	DeadlineUnknown     EventKind = "deadline.undetermined" // weekly while the final report has no anchor
 )
+
+// byPlatform reports whether only the platform itself writes events of the kind.
+func (k EventKind) byPlatform() bool {
+	return k == DeadlineSoon || k == DeadlineOverdue || k == DeadlineUnknown
+}
 
 // Data is what an event says; each kind needs its own part of it, see Check.
 type Data struct {
@@ -197,7 +202,7 @@ func (s *State) apply(e Event) {
 		}
 	case Linked:
 		s.Links = append(s.Links, d.Case)
-	case DeadlineSoon, DeadlineOverdue:
+	case DeadlineSoon, DeadlineOverdue, DeadlineUnknown:
 		s.Escalated[Escalation{Stage: d.Stage, Level: e.Kind, At: d.At.UnixMilli()}] = true
 		if e.Kind == DeadlineOverdue {
 			s.Overdue[d.Stage] = true
@@ -226,7 +231,7 @@ var after = map[Stage]Stage{EarlyWarning: Notification, Notification: Final}
 
 // Check says whether e may be appended to a case in state s at the time now; nil means yes.
 func Check(s State, e Event, now time.Time) error {
-	byPlatform := e.Kind == DeadlineSoon || e.Kind == DeadlineOverdue
+	byPlatform := e.Kind.byPlatform()
 	switch {
 	case s.Events == 0 && e.Kind != T0Set:
 		return problem.Conflict("A case begins with a declaration of awareness.")
@@ -353,6 +358,7 @@ var checks = map[EventKind]func(State, Event) error{
 	},
 	DeadlineSoon:    checkEscalation,
 	DeadlineOverdue: checkEscalation,
+	DeadlineUnknown: checkEscalation,
 }
 
 func checkT0(e Event, what string) error {
@@ -431,7 +437,11 @@ func checkEscalation(s State, e Event) error {
 	}
 	for _, d := range Clocks(s, s.Zone(), Targets{}) {
 		due := d.Due.UnixMilli()
-		if d.Stage == esc.Stage && d.Running() && (esc.At == due || esc.At < due && e.Kind == DeadlineSoon) {
+		switch {
+		case d.Stage != esc.Stage:
+		case e.Kind == DeadlineUnknown && d.Undetermined != "",
+			e.Kind == DeadlineSoon && d.Running() && esc.At < due, // how much earlier is the house's own choice
+			e.Kind == DeadlineOverdue && d.Running() && esc.At == due:
 			return nil
 		}
 	}
@@ -464,10 +474,21 @@ type Escalation struct {
 // due reports whether e is among the alarms that are still set.
 func (e Escalation) due(set []Escalation) bool { return slices.Contains(set, e) }
 
-// Escalations lists the alarms of the clocks that run: soon at WorkBy and overdue at Due.
-func Escalations(ds []Deadline) []Escalation {
+// nagEvery is how often a final report without an anchor is called to mind; an intermediate report is possible meanwhile.
+const nagEvery = 7 * 24 * time.Hour
+
+// Escalations lists the alarms of a case: soon at WorkBy and overdue at Due for each clock that runs, and the next weekly
+// reminder where the notification was accepted and the final report has no anchor yet.
+func Escalations(s State, ds []Deadline) []Escalation {
 	var es []Escalation
 	for _, d := range ds {
+		if n, ok := s.Accepted[Notification]; ok && d.Undetermined != "" {
+			at := n.SubmittedAt.Add(nagEvery)
+			for s.Escalated[Escalation{d.Stage, DeadlineUnknown, at.UnixMilli()}] {
+				at = at.Add(nagEvery)
+			}
+			es = append(es, Escalation{d.Stage, DeadlineUnknown, at.UnixMilli()})
+		}
 		if !d.Running() {
 			continue
 		}

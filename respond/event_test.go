@@ -235,7 +235,7 @@ func TestCaseProperties(t *testing.T) {
 				Receipt: rapid.SampledFrom([]string{"", "SRP-1"}).Draw(t, "receipt"), Attempt: rapid.Int64Range(0, was.Events).Draw(t, "attempt"),
 				Request: rapid.Int64Range(0, was.Events).Draw(t, "request"), Due: s.now.Add(time.Hour), Audience: "all", Case: "cas_2", Coordinator: "DE"}}
 			if e.Person = e.Actor != "system"; !e.Person && len(fired) < 50 {
-				for _, esc := range Escalations(Clocks(was, was.Zone(), Targets{})) {
+				for _, esc := range Escalations(was, Clocks(was, was.Zone(), Targets{})) {
 					if esc.At <= s.now.UnixMilli() {
 						e.Kind, e.Data = esc.Level, Data{Stage: esc.Stage, At: time.UnixMilli(esc.At)}
 						break
@@ -261,7 +261,7 @@ func promises(t *rapid.T, was, st State, e Event, now time.Time) {
 	if !st.T0.Equal(was.T0) && (e.Kind != T0Corrected || !e.Person || len(st.T0History) != len(was.T0History)+1) {
 		t.Fatalf("%s by %s moved T0", e.Kind, e.Actor)
 	}
-	if !e.Person && e.Kind != DeadlineSoon && e.Kind != DeadlineOverdue {
+	if e.Person == e.Kind.byPlatform() {
 		t.Fatalf("the platform wrote %s", e.Kind)
 	}
 	for stage, sub := range st.Accepted {

@@ -5,6 +5,7 @@ package respond
 import (
 	"cmp"
 	"embed"
+	"html/template"
 	"net/http"
 	"net/url"
 	"slices"
@@ -73,7 +74,7 @@ type caseView struct {
 	Requests []console.Option // intermediate reports that are owed
 	Stages   []console.Option
 	Now      string
-	Typed    url.Values
+	Slot     template.HTML // parts of other stages
 }
 
 // Heading is the page's title.
@@ -177,7 +178,7 @@ func (s *Service) Pages(c *console.Console) {
 				return nil, err
 			}
 			v := s.view(cs)
-			v.Typed = console.Typed(r)
+			v.Slot = c.Slot("case").Render(r, cs.ID)
 			return v, nil
 		}})
 	c.Page(console.Page{Path: "/cases/{id}/pack", Title: "Submission pack", Menu: "Cases", Verb: read, FS: pagesFS, Template: "pages/pack.html",
@@ -318,7 +319,7 @@ func (s *Service) today(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	v.Signals = slices.DeleteFunc(sigs, func(s Signal) bool { return !s.Waiting() })
+	v.Signals = slices.DeleteFunc(sigs, func(sig Signal) bool { return !sig.Waiting(s.now()) })
 	if len(v.Cases)+len(v.Signals) == 0 {
 		return nil, nil
 	}

@@ -210,6 +210,9 @@ func TestDecisionsAreFinal(t *testing.T) {
 		if err != nil || !w.Again.Equal(h.hand.Now().Add(24*time.Hour)) {
 			t.Fatalf("%+v, %v", w, err)
 		}
+		if sig, err := h.Signal(ann, as.Signal); err != nil || sig.Waiting(h.hand.Now()) || !sig.Waiting(w.Again) {
+			t.Errorf("a watched signal waits when it must be looked at again: %v", err)
+		}
 		_, cases, err := h.Decide(ann, as.ID, h.aware(true, true))
 		if err != nil || len(cases) != 2 {
 			t.Fatalf("%v, %v", cases, err)
@@ -242,7 +245,7 @@ func TestNegativeCanBeAssessedAgain(t *testing.T) {
 			t.Fatalf("%+v, %v", again, err)
 		}
 		sig, err := h.Signal(bob, as.Signal)
-		if err != nil || sig.Assessment.ID != again.ID || !sig.Waiting() {
+		if err != nil || sig.Assessment.ID != again.ID || !sig.Waiting(h.hand.Now()) {
 			t.Errorf("%+v, %v", sig.Assessment, err)
 		}
 	})
@@ -305,6 +308,44 @@ func TestMetDutyIsNotEscalated(t *testing.T) {
 		}
 		if count(c.Events, DeadlineSoon, Notification) != 1 {
 			t.Errorf("the notification is near and nobody was told: %+v", c.Events)
+		}
+	})
+}
+
+// TestNagsWeekly: without a measure the final report is called to mind each week, and no longer once there is one.
+func TestNagsWeekly(t *testing.T) {
+	each(t, func(t *testing.T, h house) {
+		id := h.declared(t)
+		for _, st := range []Stage{EarlyWarning, Notification} {
+			e, err := h.Append(ann, id, SubmissionAttempted, Data{Stage: st, At: h.hand.Now()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := h.Append(bob, id, SubmissionAccepted, Data{Attempt: e.Seq, Receipt: "SRP-1"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		nags := func() int {
+			t.Helper()
+			h.jobs(t)
+			c, err := h.Case(ann, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return count(c.Events, DeadlineUnknown, Final)
+		}
+		for week := range 3 {
+			if n := nags(); n != week {
+				t.Fatalf("%d reminders after %d weeks", n, week)
+			}
+			h.hand.Advance(7 * 24 * time.Hour)
+		}
+		if _, err := h.Append(ann, id, MeasureAvailable, Data{At: h.hand.Now(), Note: "release 1.1"}); err != nil {
+			t.Fatal(err)
+		}
+		h.hand.Advance(8 * 24 * time.Hour)
+		if n := nags(); n != 2 {
+			t.Errorf("%d reminders with a measure on record", n)
 		}
 	})
 }

@@ -30,8 +30,15 @@ type Signal struct {
 	Assessment *Assessment `json:"assessment,omitempty" doc:"The newest one"`
 }
 
-// Waiting reports whether nobody has decided on the signal yet: an idle assessment is its own alarm.
-func (s Signal) Waiting() bool { return s.Assessment == nil || s.Assessment.Verdict == "" }
+// Waiting reports whether a person must look at the signal now: nobody has decided yet, or it was to be assessed again
+// by now. An idle assessment is its own alarm.
+func (s Signal) Waiting(now time.Time) bool {
+	if s.Assessment == nil || len(s.Assessment.Decisions) == 0 {
+		return true
+	}
+	last := s.Assessment.Decisions[len(s.Assessment.Decisions)-1]
+	return last.Verdict == Watch && !now.Before(last.Again)
+}
 
 func (s Signal) check(now time.Time) error {
 	switch {

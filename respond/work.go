@@ -29,7 +29,7 @@ func (s *Service) react() {
 // clock that has moved since finds nothing to do when it rings.
 func (s *Service) arm(tx *store.Tx, f file) error {
 	st := f.state()
-	for _, e := range Escalations(Clocks(st, st.Zone(), s.cfg.Targets)) {
+	for _, e := range Escalations(st, Clocks(st, st.Zone(), s.cfg.Targets)) {
 		if st.Escalated[e] {
 			continue
 		}
@@ -55,7 +55,7 @@ func (s *Service) escalate(ctx context.Context, j store.Job) error {
 		}
 		e := al.Escalation
 		st := f.state()
-		if st.Closed || st.Escalated[e] || !e.due(Escalations(Clocks(st, st.Zone(), s.cfg.Targets))) {
+		if st.Closed || st.Escalated[e] || !e.due(Escalations(st, Clocks(st, st.Zone(), s.cfg.Targets))) {
 			return nil // on record already, or the case has moved on
 		}
 		if err := s.append(tx, &f, tenant.System(al.Tenant), e.Level, Data{Stage: e.Stage, At: time.UnixMilli(e.At)}); err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/command"
+	"github.com/openthings-platform/openthings/fleet"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/seal"
@@ -41,6 +42,7 @@ type Config struct {
 	Identity  *identity.Service
 	Command   *command.Service
 	Telemetry *telemetry.Service
+	Fleet     *fleet.Service
 	Keys      *seal.Keys
 	// Cut closes the live sessions of a device and says how many there were (gateway.Cut).
 	Cut func(device, reason string) int
@@ -191,12 +193,15 @@ func (s *Service) wiped(tx *store.Tx, c command.Command, r wire.CommandResult) e
 	return s.bar(tx, d, c.Device, "wiped")
 }
 
-// bar ends the trust in a device for ever.
+// bar ends the trust in a device for ever. From then on it counts among those that run a release no more.
 func (s *Service) bar(tx *store.Tx, d identity.Device, actor, reason string) error {
 	if err := s.cfg.Identity.SetState(tx, d.Tenant, d.ID, identity.Decommissioned, actor, reason); err != nil {
 		return err
 	}
 	if err := s.cfg.Identity.Revoke(tx, d.Tenant, d.ID, actor, reason); err != nil {
+		return err
+	}
+	if err := s.cfg.Fleet.Uninstalled(tx, d.Tenant, d.ID, s.now()); err != nil {
 		return err
 	}
 	return s.cfg.DB.Emit(tx, "device.decommissioned", d.Tenant, d.ID, map[string]any{"product": d.Product, "reason": reason})

@@ -26,6 +26,7 @@ import (
 	"github.com/openthings-platform/openthings/clock"
 	"github.com/openthings-platform/openthings/command"
 	"github.com/openthings-platform/openthings/console"
+	"github.com/openthings-platform/openthings/fleet"
 	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/identity/embedded"
@@ -63,7 +64,7 @@ type unit struct {
 
 func each(t *testing.T, fn func(w *world)) {
 	hand := clock.NewHand(t0)
-	schema := []store.Migrations{audit.Schema, seal.Schema, identity.Schema, command.Schema, telemetry.Schema, Schema}
+	schema := []store.Migrations{audit.Schema, seal.Schema, identity.Schema, fleet.Schema, command.Schema, telemetry.Schema, Schema}
 	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
 		hand.Set(t0)
 		w := &world{t: t, db: db, hand: hand}
@@ -82,7 +83,7 @@ func each(t *testing.T, fn func(w *world)) {
 		w.must(err)
 		commands := command.New(command.Config{DB: db, Identity: devices, Clock: hand, Deliver: func(context.Context, string, string, []byte) error { return nil }})
 		readings := telemetry.New(telemetry.Config{DB: db, Platform: db, Keys: keys, Identity: devices, Clock: hand})
-		w.Service = New(Config{DB: db, Identity: devices, Command: commands, Telemetry: readings, Keys: keys, Cut: cut, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+		w.Service = New(Config{DB: db, Identity: devices, Command: commands, Telemetry: readings, Fleet: fleet.New(fleet.Config{DB: db, Identity: devices, Clock: hand}), Keys: keys, Cut: cut, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 		fn(w)
 	}, func(c *store.Config) { c.Clock = hand })
 }
@@ -204,6 +205,9 @@ func TestWholeEnd(t *testing.T) {
 	each(t, func(w *world) {
 		u := w.commissioned("L-1")
 		w.must(w.cfg.Telemetry.Append(w.t.Context(), []gateway.Record{{Tenant: maker, Device: u.ID, Topic: "tele/env", At: t0.UnixMilli(), Body: []byte(`{"values":{"temp":21}}`)}}))
+		w.must(w.db.Write(w.t.Context(), func(tx *store.Tx) error {
+			return w.cfg.Fleet.Installed(tx, maker, u.Product, u.ID, "rel_1", w.hand.Now())
+		}))
 		r, err := w.Decommission(w.t.Context(), maker, u.ID, "per_a", "end of contract")
 		w.must(err)
 		if r.State != identity.Decommissioning || r.Wipe == nil || r.Wipe.State != command.Queued {
@@ -219,7 +223,11 @@ func TestWholeEnd(t *testing.T) {
 			t.Errorf("the device cannot come in to wipe itself: %v", err)
 		}
 		id, args := w.asked(u.ID)
+		w.hand.Advance(time.Minute)
 		w.answers(u.ID, id, u.receipt(w.t, id, args.Nonce, nil, u.key))
+		if n, err := w.cfg.Fleet.CountByRelease(w.t.Context(), maker); err != nil || n["rel_1"] != 0 {
+			t.Errorf("it counts on as one that runs its release: %v, %v", n, err)
+		}
 		r, err = w.Retirement(w.t.Context(), maker, u.ID)
 		w.must(err)
 		if r.State != identity.Decommissioned || r.Wipe.Signed == nil || r.Wipe.Receipt.Nonce != args.Nonce || r.Wipe.State != command.Done {
