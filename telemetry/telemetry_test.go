@@ -223,6 +223,23 @@ func TestS16_OrderOfArrivalNeverShows(t *testing.T) {
 	})
 }
 
+// A message that is sent again because its receipt was lost counts once, also when only the platform knows the time.
+func TestRepeatWithoutTimeCountsOnce(t *testing.T) {
+	each(t, func(r rig) {
+		m := message("dev_a", time.UnixMilli(0), 1, 20)
+		for range 3 {
+			m.At += 1000
+			r.append(m)
+			r.compactAll()
+		}
+		m.At += 1000
+		r.append(m, m) // two more in the inbox
+		if n := strings.Count(r.all("dev_a"), `"count"`); n != 1 {
+			r.t.Errorf("one message, sent five times, is read as %d", n)
+		}
+	})
+}
+
 // S17 for the live data: after an erasure nothing of the device can be read, and others are untouched.
 func TestS17_EraseDevice(t *testing.T) {
 	each(t, func(r rig) {
