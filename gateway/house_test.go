@@ -188,6 +188,7 @@ func (h *house) admit(_ context.Context, c *x509.Certificate) (gateway.Peer, err
 	defer h.mu.Unlock()
 	sum := sha256.Sum256(c.Raw)
 	p, ok := h.register[hex.EncodeToString(sum[:])]
+	h.events <- "asked about " + c.Subject.CommonName
 	if !ok {
 		return gateway.Peer{}, errors.New("unknown certificate")
 	}
