@@ -3,13 +3,16 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -119,6 +122,11 @@ func Raw(a *API, op Op, h func(w http.ResponseWriter, r *http.Request) error) {
 	for _, name := range pathNames(op.Path) {
 		o.Parameters = append(o.Parameters, &huma.Param{Name: name, In: "path", Required: true, Schema: &huma.Schema{Type: "string"}})
 	}
+	o.Responses = map[string]*huma.Response{strconv.Itoa(cmp.Or(op.Status, http.StatusOK)): {Description: "Bytes"}, "default": {Description: "Error",
+		Content: map[string]*huma.MediaType{"application/problem+json": {Schema: a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[Problem](), true, "Problem")}}}}
+	if op.Method == http.MethodPost || op.Method == http.MethodPut {
+		o.RequestBody = &huma.RequestBody{Description: "Bytes", Content: map[string]*huma.MediaType{"application/octet-stream": {}}}
+	}
 	a.huma.OpenAPI().AddOperation(&o)
 	guarded{a}.HandleFunc(op.Method+" "+op.Path, func(w http.ResponseWriter, r *http.Request) {
 		t := &tracked{ResponseWriter: w}
@@ -150,7 +158,7 @@ func (a *API) add(op *Op) {
 
 func (op Op) huma() huma.Operation {
 	o := huma.Operation{OperationID: op.ID, Method: op.Method, Path: op.Path, Summary: op.Summary, Description: op.Doc,
-		DefaultStatus: op.Status, MaxBodyBytes: op.MaxBody, SkipValidateParams: false, Extensions: map[string]any{}}
+		DefaultStatus: op.Status, MaxBodyBytes: op.MaxBody, Extensions: map[string]any{}}
 	if op.Stage != "" {
 		o.Tags = []string{op.Stage}
 	}

@@ -91,6 +91,8 @@ func (d *door) operations() {
 			switch in.ID {
 			case "broken":
 				return nil, errors.New("disk on fire at /dev/sda")
+			case "panics":
+				panic("a bug")
 			case "refused":
 				return nil, problem.Forbidden("update.floor", "Version 3 lies below the floor.").Hint("Use version 4.")
 			case "thing_1":
@@ -178,6 +180,7 @@ func TestProblems(t *testing.T) {
 		{"too-large", "POST", "/v1/things/a/blob", strings.Repeat("x", 65), nil, 413},
 		{"too-large-json", "POST", "/v1/things", `{"id":"` + strings.Repeat("x", DefaultMaxBody) + `"}`, nil, 413},
 		{"internal", "GET", "/v1/things/broken", ``, nil, 500},
+		{"panic", "GET", "/v1/things/panics", ``, nil, 500},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := d.do(t, c.method, c.path, c.body, c.header...)

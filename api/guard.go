@@ -5,7 +5,9 @@ package api
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"net/http"
+	"runtime/debug"
 	"strings"
 
 	"github.com/openthings-platform/openthings/problem"
@@ -19,7 +21,8 @@ func RequestID(ctx context.Context) string {
 	return id
 }
 
-// ServeHTTP names the request, sets the headers that every answer carries and hands it to its operation.
+// ServeHTTP names the request, sets the headers that every answer carries and hands it to its operation. A panic of an
+// operation is one failed request.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r = r.WithContext(context.WithValue(r.Context(), requestIDKey{}, "req_"+rand.Text()[:16]))
 	h := w.Header()
@@ -29,6 +32,15 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Strict-Transport-Security", "max-age=31536000")
 	h.Set("Cache-Control", "no-store")
+	defer func() {
+		switch p := recover(); p {
+		case nil:
+		case http.ErrAbortHandler:
+			panic(p)
+		default:
+			a.Fail(w, r, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+		}
+	}()
 	if err := a.rates.Take(Address(r), 1); err != nil {
 		a.refuse(w, r, err)
 		return

@@ -17,12 +17,12 @@ import (
 
 // Limits are the rates of one caller and of one address. Zero means the default.
 type Limits struct {
-	PerSecond float64 // requests a second in the long run; default 100
-	Burst     float64 // requests at once; default 500
+	PerSecond float64 // requests a second in the long run; default 200
+	Burst     float64 // requests at once; default 2000
 }
 
 // failureCost is what a failed authentication takes from its address, in requests: at the default rate four guesses a second.
-const failureCost = 25
+const failureCost = 50
 
 // maxBuckets bounds the memory of a Limiter, about 100 bytes each; beyond it full buckets are forgotten, and then any.
 const maxBuckets = 100_000
@@ -44,10 +44,10 @@ type bucket struct {
 // NewLimiter makes a limiter.
 func NewLimiter(clk clock.Clock, l Limits) *Limiter {
 	if l.PerSecond == 0 {
-		l.PerSecond = 100
+		l.PerSecond = 200
 	}
 	if l.Burst == 0 {
-		l.Burst = 500
+		l.Burst = 2000
 	}
 	return &Limiter{clk: clk, limits: l, buckets: map[string]*bucket{}}
 }

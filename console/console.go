@@ -64,7 +64,7 @@ type Page struct {
 	Public   bool
 	FS       fs.FS
 	Template string // file of FS; it is the body of <main>
-	// Load reads what the template shows. Its data may have a method or field Heading to replace Title.
+	// Load reads what the template shows. Its data may have a method Heading() string to replace Title.
 	Load func(r *http.Request) (any, error)
 }
 

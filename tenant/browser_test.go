@@ -69,14 +69,14 @@ func TestBrowser(t *testing.T) {
 		t.Errorf("people: %q", got)
 	}
 
-	b.Type("#solutions #f-name", "Vineyard Rhône")
+	b.Type("#f-solutions-name", "Vineyard Rhône")
 	b.Click("#solutions button.primary")
 	b.Until(`document.querySelector(".said")`)
 	if got := b.Text(".said"); !strings.Contains(got, "Vineyard Rhône is there") {
 		t.Errorf("said: %q", got)
 	}
 	b.Click("#tokens details.add summary")
-	b.Type("#tokens #f-name", "release pipeline")
+	b.Type("#f-tokens-name", "release pipeline")
 	b.Click("#tokens button.primary")
 	b.UntilPath("/access/tokens")
 	if got := browsertest.Value[string](b, `document.querySelector(".secret").value`); !strings.HasPrefix(got, "ot_") || len(got) < 70 {

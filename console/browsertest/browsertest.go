@@ -235,14 +235,16 @@ func (b *Browser) Size(width, height int64) {
 	b.do("size", chromedp.EmulateViewport(width, height))
 }
 
-// Accessible runs axe-core (WCAG 2.2 A and AA, and its best practices) on the page as it stands, in light and in dark,
-// and fails on any finding.
+// Accessible runs axe-core (WCAG 2.2 A and AA, and its best practices) on the page with all that folds unfolded, in light
+// and in dark, and fails on any finding.
 func (b *Browser) Accessible() {
 	b.t.Helper()
 	axe, err := os.ReadFile(filepath.Join(root(b.t), "node_modules", "axe-core", "axe.min.js"))
 	if err != nil {
 		b.t.Fatalf("axe-core is absent; run: make assets (%v)", err)
 	}
+	Value[bool](b, `document.querySelectorAll("details:not(.menu):not([open])").forEach(d => { d.dataset.folded = ""; d.open = true }) ?? true`)
+	defer Value[bool](b, `document.querySelectorAll("[data-folded]").forEach(d => { delete d.dataset.folded; d.open = false }) ?? true`)
 	for _, scheme := range []string{"light", "dark"} {
 		b.Scheme(scheme)
 		if Value[bool](b, `typeof axe === "undefined"`) {
