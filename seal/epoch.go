@@ -8,6 +8,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -219,4 +220,23 @@ func unused(ctx context.Context, db *store.DB, id epochID) error {
 		return fmt.Errorf("seal: rotate: %d living keys still depend on epoch %d of %s", n, id.n, id.realm)
 	}
 	return nil
+}
+
+// rotateEvery is how often Work looks; keys move at most once per Epoch.
+const rotateEvery = 24 * time.Hour
+
+// Work rotates at the start and daily, until ctx ends. Erasures reach backups only while it runs.
+func (k *Keys) Work(ctx context.Context, log *slog.Logger, dbs ...*store.DB) error {
+	for {
+		if err := k.Rotate(ctx, dbs...); err != nil && ctx.Err() == nil {
+			log.ErrorContext(ctx, "epoch keys cannot be rotated; erased data stays readable in old backups", slog.Any("error", err))
+		}
+		t := k.clock.NewTimer(rotateEvery)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return nil
+		case <-t.C:
+		}
+	}
 }

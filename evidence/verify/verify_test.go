@@ -221,13 +221,15 @@ func TestEveryByteCounts(t *testing.T) {
 		}
 	}
 	for i := range b {
-		for _, mask := range []byte{0x01, 0x20} {
-			bad := bytes.Clone(b)
-			bad[i] ^= mask
-			refuse("a flipped bit", i, bad)
+		bad := bytes.Clone(b)
+		bad[i] ^= 1 << (i % 8)
+		refuse("a flipped bit", i, bad)
+		bad[i] = b[i] ^ 0x20 // another letter case, a space for nothing
+		refuse("a flipped bit", i, bad)
+		if i%4 == 0 {
+			refuse("a cut", i, b[:i])
+			refuse("a missing byte", i, slices.Delete(bytes.Clone(b), i, i+1))
 		}
-		refuse("a cut", i, b[:i])
-		refuse("a missing byte", i, slices.Delete(bytes.Clone(b), i, i+1))
 		if i%16 == 0 {
 			refuse("an added space", i, slices.Insert(bytes.Clone(b), i, ' '))
 			refuse("an added line", i, slices.Insert(bytes.Clone(b), i, '\n'))
