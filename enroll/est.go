@@ -34,7 +34,7 @@ func decodeEST(body []byte) ([]byte, error) {
 		return nil, problem.TooLarge("An EST request has at most %d bytes.", MaxEST)
 	}
 	if bytes.HasPrefix(bytes.TrimSpace(body), []byte("-----BEGIN ")) {
-		if b, _ := pem.Decode(bytes.TrimSpace(body)); b != nil {
+		if b, _ := pem.Decode(bytes.TrimSpace(body)); b != nil && len(b.Bytes) > 0 {
 			return b.Bytes, nil
 		}
 		return nil, problem.Invalid("The PEM of the request is broken.")
