@@ -65,7 +65,7 @@ func (s *Service) serveTargets(w http.ResponseWriter, r *http.Request, p gateway
 	if err != nil {
 		return err
 	}
-	doc, err := targetsDoc(r.Context(), s.cfg.DB, p.Tenant, rel.Targets)
+	doc, err := s.SignedTargets(r.Context(), rel)
 	if err != nil {
 		return err
 	}
