@@ -97,9 +97,9 @@ func New(cfg Config) *Console {
 	c.base = template.Must(template.New("kit").Funcs(c.funcs()).ParseFS(kitFS, "kit/frame.html", "kit/parts.html"))
 	c.kit = template.Must(c.base.Clone())
 	c.assets()
-	c.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		c.Fail(w, r, problem.NotFound("There is no page %s.", r.URL.Path))
-	})
+	c.mux.Handle("/", c.guard("", true, func(_ http.ResponseWriter, r *http.Request) error {
+		return problem.NotFound("There is no page %s.", r.URL.Path)
+	}))
 	c.today()
 	return c
 }

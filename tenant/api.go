@@ -68,6 +68,7 @@ func (s *Service) Routes(a *api.API) {
 	api.Handle(a, invite, s.postPerson)
 	api.Handle(a, op("set-person-grants", "PUT", "/v1/people/{id}/grants", AccessWrite, "Replace what a person holds"), s.putGrants)
 	api.Handle(a, op("remove-person", "POST", "/v1/people/{id}/remove", AccessWrite, "End a person's access and sessions"), s.removePerson)
+	api.Handle(a, op("sign-out-person", "POST", "/v1/people/{id}/sign-out", AccessWrite, "End a person's sessions"), s.signOutPerson)
 	api.Handle(a, op("list-tokens", "GET", "/v1/tokens", AccessRead, "Tokens by age and last use"), s.listTokens)
 	token := op("create-token", "POST", "/v1/tokens", AccessWrite, "Make a token; it is shown once")
 	token.Status, token.Secret = 201, true
@@ -226,6 +227,14 @@ func (s *Service) removePerson(ctx context.Context, in *ByID) (*struct{}, error)
 		return nil, err
 	}
 	return nil, s.cfg.DB.WriteFirst(ctx, func(tx *store.Tx) error { return s.RemovePerson(tx, a.Tenant, in.ID, a.ID) })
+}
+
+func (s *Service) signOutPerson(ctx context.Context, in *ByID) (*struct{}, error) {
+	a, err := tenantWide(ctx, AccessWrite)
+	if err != nil {
+		return nil, err
+	}
+	return nil, s.cfg.DB.WriteFirst(ctx, func(tx *store.Tx) error { return s.SignOut(tx, a.Tenant, in.ID, a.ID) })
 }
 
 func (s *Service) listTokens(ctx context.Context, _ *struct{}) (*api.List[Token], error) {

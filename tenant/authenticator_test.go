@@ -26,7 +26,7 @@ type authenticator struct {
 	origin  string
 }
 
-func newAuthenticator(t *testing.T, origin string) *authenticator {
+func newAuthenticator(t testing.TB, origin string) *authenticator {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -60,7 +60,7 @@ func (a *authenticator) data(rpID string, attested []byte) []byte {
 }
 
 // create answers creation options with a new credential.
-func (a *authenticator) create(t *testing.T, options []byte) []byte {
+func (a *authenticator) create(t testing.TB, options []byte) []byte {
 	t.Helper()
 	var o struct {
 		PublicKey struct {
@@ -88,7 +88,7 @@ func (a *authenticator) create(t *testing.T, options []byte) []byte {
 }
 
 // get answers request options with an assertion.
-func (a *authenticator) get(t *testing.T, options []byte) []byte {
+func (a *authenticator) get(t testing.TB, options []byte) []byte {
 	t.Helper()
 	var o struct {
 		PublicKey struct{ Challenge, RPID string }

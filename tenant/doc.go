@@ -12,5 +12,6 @@
 //   - Nobody can give what they do not hold, and a tenant never loses its last owner.
 //
 // Leaves of the log: access.tenant-created, access.setup-used, access.person-invited, access.person-joined,
-// access.person-removed, access.grant-changed, access.token-created, access.token-revoked, access.solution-created.
+// access.person-removed, access.sessions-ended, access.grant-changed, access.token-created, access.token-revoked,
+// access.solution-created.
 package tenant

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -189,3 +190,33 @@ func testLogger(t testing.TB) *slog.Logger {
 type writer struct{ t testing.TB }
 
 func (w writer) Write(b []byte) (int, error) { w.t.Log(string(b)); return len(b), nil }
+
+// handler is the room's doors without a network, for fuzzing.
+type handler struct{ http.Handler }
+
+func openHandler(t testing.TB, db *store.DB) handler {
+	s, err := tenant.New(tenant.Config{DB: db, Clock: leaping{}, Log: testLogger(t), Origins: []string{"https://localhost"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := console.New(console.Config{Clock: clock.System, Log: testLogger(t), SignIn: tenant.SignInPath, Authenticate: s.Authenticate, Holds: tenant.Holds, Visitor: tenant.Visitor})
+	s.Pages(c)
+	return handler{c}
+}
+
+// leaping is a clock that nobody can wait for: so much time passes between two requests that no rate limits them.
+type leaping struct{ clock.Clock }
+
+var leaps atomic.Int64
+
+func (leaping) Now() time.Time { return time.Unix(1e9+leaps.Add(1), 0) }
+
+func (h handler) request(method, path string, body []byte, cookies []*http.Cookie) *http.Response {
+	r := httptest.NewRequest(method, "https://localhost"+path, bytes.NewReader(body))
+	for _, c := range cookies {
+		r.AddCookie(c)
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w.Result()
+}

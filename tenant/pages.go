@@ -46,6 +46,11 @@ func (s *Service) Pages(c *console.Console) {
 		console.Say(r, "The person may no longer enter.")
 		return "/access", err
 	})
+	c.Form("/access/people/{id}/sign-out", string(AccessWrite), func(r *http.Request) (string, error) {
+		_, err := s.signOutPerson(r.Context(), &ByID{ID: r.PathValue("id")})
+		console.Say(r, "All sessions of the person are ended.")
+		return "/access", err
+	})
 	c.Form("/access/people/{id}/role", string(AccessWrite), func(r *http.Request) (string, error) {
 		g := Grant{Role: Role(r.PostFormValue("role")), Tenant: MustTenant(r.Context()), Solution: r.PostFormValue("solution")}
 		console.Say(r, "The role is changed.")

@@ -179,6 +179,21 @@ func (s *Service) RemovePerson(tx *store.Tx, tenant, id, by string) error {
 	return audit.Append(tx, audit.Entry{Tenant: tenant, Actor: by, Kind: "access.person-removed", Subject: id})
 }
 
+// SignOut ends all sessions of a person at once: a browser was lost, not the person.
+func (s *Service) SignOut(tx *store.Tx, tenant, id, by string) error {
+	n, err := count(tx, `SELECT COUNT(*) FROM person WHERE tenant = $1 AND id = $2`, tenant, id)
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		return problem.NotFound("There is no person %s.", id)
+	}
+	if err := endSessions(tx, id); err != nil {
+		return err
+	}
+	return audit.Append(tx, audit.Entry{Tenant: tenant, Actor: by, Kind: "access.sessions-ended", Subject: id})
+}
+
 // SetGrants replaces what a person holds. The tenant must keep an owner.
 func (s *Service) SetGrants(tx *store.Tx, tenant, id, by string, grants []Grant) error {
 	n, err := count(tx, `SELECT COUNT(*) FROM person WHERE tenant = $1 AND id = $2 AND removed = 0`, tenant, id)

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -60,7 +61,7 @@ type Service struct {
 	limiter *api.Limiter // of the doors that nobody is signed in at
 }
 
-// New makes the room. It fails when no origin can carry passkeys.
+// New makes the room. It fails when an origin is not an https address.
 func New(cfg Config) (*Service, error) {
 	if len(cfg.Origins) == 0 {
 		return nil, errors.New("tenant: no origin")
@@ -68,6 +69,9 @@ func New(cfg Config) (*Service, error) {
 	u, err := url.Parse(cfg.Origins[0])
 	if err != nil || u.Scheme != "https" || u.Hostname() == "" {
 		return nil, fmt.Errorf("tenant: origin %q is not https://host", cfg.Origins[0])
+	}
+	if _, err := netip.ParseAddr(u.Hostname()); err == nil {
+		cfg.Log.Warn("people cannot make passkeys under an IP address; give the platform a host name", "origin", cfg.Origins[0])
 	}
 	resident := true
 	w, err := webauthn.New(&webauthn.Config{

@@ -320,6 +320,16 @@ func TestPeople(t *testing.T) {
 		if g, _ = grace.me(); len(g.Grants) != 1 || g.Grants[0].Role != tenant.Auditor {
 			t.Errorf("now %+v", g.Grants)
 		}
+		// A lost browser is signed out, and the person signs in again.
+		if status, _ := ada.post("/v1/people/"+g.ID+"/sign-out", nil); status != 204 {
+			t.Errorf("sign out: %d", status)
+		}
+		if _, status := grace.me(); status != 401 {
+			t.Errorf("an ended session: %d", status)
+		}
+		if status, _ := grace.signIn(key); status != 200 {
+			t.Errorf("sign in after that: %d", status)
+		}
 		// Removal ends the session at once, and the key opens no more.
 		if status, _ := ada.post("/v1/people/"+g.ID+"/remove", nil); status != 204 {
 			t.Errorf("remove: %d", status)
@@ -353,6 +363,7 @@ func TestTenantsAreWalls(t *testing.T) {
 			{"GET", "/v1/solutions/" + sol.ID, ""},
 			{"POST", "/v1/tokens/" + tokens.Items[0].ID + "/revoke", ""},
 			{"POST", "/v1/people/" + me.ID + "/remove", ""},
+			{"POST", "/v1/people/" + me.ID + "/sign-out", ""},
 			{"PUT", "/v1/people/" + me.ID + "/grants", `{"grants":[]}`},
 			{"POST", "/v1/people", `{"name":"Eve","role":"auditor","solution":"` + sol.ID + `"}`},
 		} {
