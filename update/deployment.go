@@ -137,7 +137,7 @@ func judge(p progress, last bool) move {
 		return abort
 	case p.Open > 0:
 		return wait
-	case last && p.Committed+p.Failed == p.Admitted:
+	case last && p.Admitted > 0 && p.Committed+p.Failed == p.Admitted:
 		return complete
 	case !last && (p.Admitted == 0 || p.Committed > 0):
 		return widen

@@ -139,7 +139,7 @@ func (s *Service) TrustRoot(ctx context.Context, tenant string) (json.RawMessage
 
 // SignedTargets returns the newest list signed by the manufacturer that names the release, as it was signed.
 func (s *Service) SignedTargets(ctx context.Context, r Release) (json.RawMessage, error) {
-	return one(targetsDoc(ctx, s.cfg.DB, r.Tenant, r.Targets))("signed list")
+	return targetsDoc(ctx, s.cfg.DB, r.Tenant, r.Targets)
 }
 
 // SetTrustRoot takes the tenant's first root, or the lawful successor of the last one. Nothing else ever replaces it.
