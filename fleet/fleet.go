@@ -19,7 +19,7 @@ type Config struct {
 	DB       *store.DB // the platform handle
 	Identity *identity.Service
 	Product  *product.Service
-	Tenant   *tenant.Service // names of solutions
+	Tenant   *tenant.Service // names of solutions; nil shows ids
 	Clock    clock.Clock     // default clock.System
 	Log      *slog.Logger
 	// ReleaseName turns a release's id into words for people ("2.4.1"); nil shows the id. Releases belong to a later

@@ -174,6 +174,9 @@ func (s *Service) names(ctx context.Context, t string) (n names) {
 	for _, p := range ps {
 		n.products = append(n.products, console.Option{Value: p.ID, Word: p.Name})
 	}
+	if s.cfg.Tenant == nil {
+		return n
+	}
 	sols, err := s.cfg.Tenant.Solutions(ctx, t)
 	if err != nil {
 		s.cfg.Log.ErrorContext(ctx, "names of solutions", "error", err)
