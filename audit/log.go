@@ -67,6 +67,8 @@ const (
 	// interval is how long entries gather before they get positions: it bounds both the delay of a proof and the
 	// number of checkpoints, each of which costs two commits and one fsync of the journal.
 	interval = 200 * time.Millisecond
+	// pause follows a failure, however many wait.
+	pause = 2 * time.Second
 	// batch is how many entries one transaction sequences; larger ones would hold up a revocation in the same writer.
 	batch = 250
 	// late is the age of a pending entry that operators are told of.

@@ -107,7 +107,7 @@ func (l *Log) ProveEntry(ctx context.Context, tenant, id string) (set ProofSet, 
 // is refused here and not by whoever receives it.
 func proveAll(tx *store.Tx, c Checkpoint, entries []row) ([]Proven, error) {
 	sortByPos(entries)
-	reader := c.reader(tx)
+	reader := newTiles(tx) // unchecked, since each proof is
 	out := make([]Proven, 0, len(entries))
 	for _, e := range entries {
 		proof, err := tlog.ProveRecord(c.Size, e.pos.Int64, reader)

@@ -21,19 +21,21 @@ import (
 func (l *Log) Run(ctx context.Context) error {
 	told := time.Time{}
 	for {
+		wait, hurry := interval, l.now
 		if err := l.drain(ctx); err != nil && ctx.Err() == nil {
 			l.log.ErrorContext(ctx, "audit log cannot be sequenced", slog.Any("error", err))
+			wait, hurry = pause, nil
 		}
 		if now := l.clock.Now(); now.Sub(told) >= time.Minute && l.tell(ctx) {
 			told = now
 		}
-		t := l.clock.NewTimer(interval)
+		t := l.clock.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 			t.Stop()
 			l.release(context.WithoutCancel(ctx))
 			return nil
-		case <-l.now:
+		case <-hurry:
 			t.Stop()
 		case <-t.C:
 		}

@@ -84,13 +84,39 @@ func perfect(hashes []tlog.Hash) tlog.Hash {
 	return tlog.NodeHash(perfect(hashes[:half]), perfect(hashes[half:]))
 }
 
-// tiles reads stored tiles inside one snapshot, each once. It implements tlog.TileReader.
+// tiles reads stored tiles inside one snapshot, each once. It implements tlog.TileReader, to be used through
+// tlog.TileHashReader, which checks what is read against a root; and tlog.HashReader, for many proofs that are checked
+// one by one.
 type tiles struct {
-	tx   *store.Tx
-	seen map[tileID][]byte
+	tx     *store.Tx
+	seen   map[tileID][]byte
+	hashes map[int64]tlog.Hash // by stored index
 }
 
-func newTiles(tx *store.Tx) *tiles { return &tiles{tx: tx, seen: map[tileID][]byte{}} }
+func newTiles(tx *store.Tx) *tiles {
+	return &tiles{tx: tx, seen: map[tileID][]byte{}, hashes: map[int64]tlog.Hash{}}
+}
+
+// ReadHashes is tlog.HashReader. What it returns is not checked.
+func (r *tiles) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
+	out := make([]tlog.Hash, len(indexes))
+	for i, x := range indexes {
+		h, ok := r.hashes[x]
+		if !ok {
+			t := tlog.TileForIndex(tileHeight, x)
+			b, err := r.read(tileID{t.L, t.N}, t.W)
+			if err != nil {
+				return nil, err
+			}
+			if h, err = tlog.HashFromTile(t, b, x); err != nil {
+				return nil, fmt.Errorf("audit: %w", err)
+			}
+			r.hashes[x] = h
+		}
+		out[i] = h
+	}
+	return out, nil
+}
 
 // read returns the first width hashes of a tile; a stored tile may have grown since the wanted size.
 func (r *tiles) read(id tileID, width int) ([]byte, error) {
