@@ -42,7 +42,8 @@ type clockView struct {
 	Deadline
 	Name      string
 	Countdown console.Countdown
-	Local     string // strict end on the wall in the coordinator's zone
+	LocalTime string // strict end on the wall in the coordinator's zone
+	LocalDay  string
 	RuleRefs  []string
 }
 
@@ -52,7 +53,7 @@ func (s *Service) clocks(c Case) []clockView {
 	for i, d := range c.Clocks {
 		v := clockView{Deadline: d, Name: d.Stage.Name(), Countdown: console.Countdown{Name: d.Stage.Name(), From: d.Anchor, Due: d.Due, Now: s.now(), Met: d.Met}}
 		if !d.Due.IsZero() {
-			v.Local = d.Due.In(zone).Format("Mon 2006-01-02 15:04 MST")
+			v.LocalTime, v.LocalDay = d.Due.In(zone).Format("15:04 MST"), d.Due.In(zone).Format("Monday 2006-01-02")
 		}
 		for _, id := range d.Rules {
 			if r, ok := law.Get(id); ok {
@@ -188,7 +189,7 @@ func (s *Service) Pages(c *console.Console) {
 	c.Page(console.Page{Path: "/signals/{id}", Title: "Signal", Menu: "Cases", Verb: read, FS: pagesFS, Template: "pages/signal.html",
 		Load: func(r *http.Request) (any, error) {
 			sig, err := s.Signal(r.Context(), r.PathValue("id"))
-			v := signalView{Signal: sig, Now: s.now().Format(time.RFC3339), Typed: console.Typed(r)}
+			v := signalView{Signal: sig, Now: s.now().Format(time.RFC3339), Typed: console.Typed(r), States: []console.Option{{Word: "Choose"}}}
 			for _, m := range law.MemberStates() {
 				v.States = append(v.States, console.Option{Value: m.Code, Word: m.Name})
 			}
