@@ -85,6 +85,11 @@ type Device struct {
 	Updated  time.Time `json:"updated"`
 }
 
+// released says whether a move takes the device from its owner.
+func (d Device) released(to State) bool {
+	return to == Provisioned && d.State != Manufactured && !(d.State == Suspended && d.Resume == Provisioned)
+}
+
 var serialPattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
 // CheckSerial refuses a serial number that could not stand in a certificate, a topic or on a label.

@@ -424,6 +424,19 @@ func TestList(t *testing.T) {
 	})
 }
 
+// What a device held for its last owner opens nothing for the next.
+func TestRelease(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		d, idevid, ldevid := w.commissioned("S1")
+		for _, to := range []identity.State{identity.Provisioned, identity.Pending} {
+			w.write(func(tx *store.Tx) error { return w.SetState(tx, d.Tenant, d.ID, to, "per_a", "sold") })
+		}
+		w.refuses(ldevid, "identity.revoked")
+		w.admits(idevid)
+		w.admits(w.issue(d.ID, identity.LDevID, newCSR(t, nil)))
+	})
+}
+
 // Yesterday's backup knows nothing of today's revocations; the journal does.
 func TestRestoredBackupRevokesAgain(t *testing.T) {
 	hand := clock.NewHand(t0)

@@ -114,8 +114,10 @@ func (d Device) mayReceive(k Kind) error {
 
 // Complete is the second half of Issue.
 func (s *Service) Complete(ctx context.Context, r IssueRequest, in Intent) (c Certificate, fresh bool, err error) {
-	if c, err = s.issued(ctx, in); !errors.Is(err, store.ErrNoRows) {
-		return c, false, err
+	if !in.fresh {
+		if c, err = s.issued(ctx, in); !errors.Is(err, store.ErrNoRows) {
+			return c, false, err
+		}
 	}
 	p := Profiles[in.kind]
 	t, err := p.template(in.name, in.serial, in.notBefore, in.notAfter, r.CSR.PublicKey)
@@ -161,13 +163,10 @@ func (s *Service) enter(tx *store.Tx, r IssueRequest, c Certificate) error {
 			err = s.move(tx, d, Commissioned, r.Actor, "")
 		case c.Kind == IDevID:
 			err = errOtherKey(d)
+		default: // a renewal or a return
+			err = trimPending(tx, c.Tenant, c.Subject)
 		}
 		if err != nil {
-			return err
-		}
-	}
-	if c.Kind == LDevID {
-		if err := trimPending(tx, c.Tenant, c.Subject); err != nil {
 			return err
 		}
 	}

@@ -114,7 +114,8 @@ var stateLeaf = map[State]string{
 }
 
 // SetState moves the device to another state, audits it and emits device.state. A move that the table of transitions
-// does not have is a conflict. Suspension and everything after it closes live sessions once durable.
+// does not have is a conflict. Suspension and the end close live sessions once durable; so does a release back to
+// provisioned, which also revokes the LDevIDs.
 func (s *Service) SetState(tx *store.Tx, tenant, id string, to State, actor, reason string) error {
 	d, err := deviceByID(tx.QueryRow, tenant, id)
 	if err != nil {
@@ -150,6 +151,11 @@ func (s *Service) move(tx *store.Tx, d Device, to State, actor, reason string) e
 	}
 	if to == Suspended || to.Barred() {
 		s.cutAfter(tx, d.ID, reason)
+	}
+	if d.released(to) { // the next owner's device must not be reached with what it held for the last one
+		if err := s.revoke(tx, d.Tenant, d.ID, actor, "released", false, LDevID); err != nil {
+			return err
+		}
 	}
 	return s.cfg.DB.Emit(tx, "device.state", d.Tenant, d.ID, change)
 }

@@ -126,8 +126,9 @@ type Intent struct {
 	serial                   *big.Int
 	notBefore, notAfter      time.Time
 
-	name pkix.Name // not stored: the register knows it
-	uri  *url.URL
+	name  pkix.Name // not stored: the register knows it
+	uri   *url.URL
+	fresh bool // not stored: this call wrote it, so there is no certificate yet
 }
 
 // recordIntent writes want, or returns the intent that this key already has.
@@ -136,6 +137,7 @@ func recordIntent(tx *store.Tx, want Intent, at time.Time) (Intent, error) {
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (key_hash) DO NOTHING`,
 		want.keyHash, want.tenant, want.subject, want.kind, want.serial.Text(16), store.Millis(want.notBefore), store.Millis(want.notAfter), store.Millis(at))
 	if err != nil || n == 1 {
+		want.fresh = true
 		return want, err
 	}
 	have := Intent{keyHash: want.keyHash}
