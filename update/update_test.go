@@ -65,6 +65,8 @@ func TestUpdateReachesDevices(t *testing.T) {
 		}
 		// A device that comes later is not part of what is complete; a new deployment reaches it alone.
 		late := w.device("A5", nil)
+		for await(t, w.ready) != late {
+		}
 		if code, rule := w.json(tenant.Owner, "POST", "/v1/deployments", map[string]any{"release": r.ID, "waves": []int64{100}}, nil); code != 201 {
 			t.Fatalf("deployment: %d %s", code, rule)
 		}

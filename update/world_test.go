@@ -64,6 +64,7 @@ type world struct {
 	product     product.Product
 	ended       chan string // device and state of updates that ended
 	moved       chan string // state of deployments that ended
+	ready       chan string // devices that subscribed
 }
 
 // each runs fn in a fresh world on both engines.
@@ -85,7 +86,7 @@ func newWorld(t *testing.T, db *store.DB) *world {
 	dir := t.TempDir()
 	keys := must[*seal.Keys](t)(seal.Open(filepath.Join(dir, "keys"), clock.System))
 	issuer := must[*embedded.Issuer](t)(embedded.Open(embedded.Config{Dir: filepath.Join(dir, "ca"), Keys: keys, Name: "Test"}))
-	w := &world{t: t, db: db, dir: filepath.Join(dir, "sign"), ended: make(chan string, 1000), moved: make(chan string, 1000)}
+	w := &world{t: t, db: db, dir: filepath.Join(dir, "sign"), ended: make(chan string, 1000), moved: make(chan string, 1000), ready: make(chan string, 1000)}
 	w.identity = must[*identity.Service](t)(identity.New(identity.Config{DB: db, Issuer: issuer}))
 	w.products = product.New(product.Config{DB: db})
 	w.fleet = fleet.New(fleet.Config{DB: db, Identity: w.identity, Product: w.products})
@@ -94,7 +95,10 @@ func newWorld(t *testing.T, db *store.DB) *world {
 	bills := sbom.New(sbom.Config{DB: db, Blobs: blobs, ProductOf: func(ctx context.Context, t, r string) (string, error) { return w.ProductOf(ctx, t, r) }})
 	serverCert := must[tls.Certificate](t)(w.identity.ServerCertificate([]string{"127.0.0.1"}))
 	w.gateway = must[*gateway.Gateway](t)(gateway.New(gateway.Config{Admit: w.identity.Admit, Append: tele.Append,
-		Online: w.fleet.Online, Offline: w.fleet.Offline, Ready: func(p gateway.Peer) { w.Ready(p) },
+		Online: w.fleet.Online, Offline: w.fleet.Offline, Ready: func(p gateway.Peer) {
+			w.Ready(p)
+			w.ready <- p.Device
+		},
 		TLS: &tls.Config{Certificates: []tls.Certificate{serverCert}}, Log: slog.New(slog.DiscardHandler)}))
 	w.Service = update.New(update.Config{DB: db, Blobs: blobs, Identity: w.identity, Product: w.products, SBOM: bills, Fleet: w.fleet,
 		Send: w.gateway.Send, Live: w.gateway.Live, Checks: []string{update.CheckSignature, update.CheckSBOM, "night-watch"}})
