@@ -85,6 +85,26 @@ func TestS11_OlderSequencerIsFenced(t *testing.T) {
 	}, func(c *store.Config) { c.Clock = hand })
 }
 
+// TestRestartUnderTheSameName: a killed process takes its own lease again at once, and whoever still runs is fenced out.
+func TestRestartUnderTheSameName(t *testing.T) {
+	hand := clock.NewHand(time.Unix(1_800_000_000, 0))
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		keys, named := openKeys(t), func(c *Config) { c.Holder = "host-1" }
+		killed := openLog(t, db, keys, named)
+		some(t, db, "ten_a", "dev_1", 3)
+		drain(t, killed)
+		some(t, db, "ten_a", "dev_1", 3)
+		drain(t, openLog(t, db, keys, named)) // the clock stands still: the lease has not run out
+		if r := verify(t, db, killed.VerifierKey()); r.Size != 6 || r.Pending != 0 {
+			t.Fatalf("%+v", r)
+		}
+		some(t, db, "ten_a", "dev_1", 3)
+		if _, err := killed.sequence(t.Context()); !errors.Is(err, store.ErrFenced) {
+			t.Fatalf("the one before: %v", err)
+		}
+	}, func(c *store.Config) { c.Clock = hand })
+}
+
 // TestS12_LateCommitOfALowerID commits an entry whose id lies below those already sequenced.
 func TestS12_LateCommitOfALowerID(t *testing.T) {
 	storetest.EachURL(t, func(t *testing.T, url string) {

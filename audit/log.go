@@ -34,6 +34,9 @@ type Config struct {
 	// Journal is a file outside the database and its backups that every signed checkpoint is appended to, such as
 	// DIR/journal/checkpoints. Without one, a restored old database goes unnoticed.
 	Journal string
+	// Holder names this process for the sequencer's lease, the same after a restart, so that a killed process need not
+	// wait for its own lease to run out. Two that share a name are slow but safe: the fence counts. Default: random.
+	Holder string
 	// Require refuses unless the caller may do the verb to the whole of its tenant, and returns that tenant. It is
 	// asked by every route and page.
 	Require func(ctx context.Context, verb string) (tenant string, err error)
@@ -45,7 +48,6 @@ type Log struct {
 	db       *store.DB
 	clock    clock.Clock
 	log      *slog.Logger
-	holder   string
 	signer   note.Signer
 	verifier note.Verifier
 	key      string // the verifier's text
@@ -83,7 +85,10 @@ func New(cfg Config) (*Log, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	l := &Log{cfg: cfg, db: cfg.DB, clock: cfg.Clock, log: cfg.Log, holder: store.NewID("log"), now: make(chan struct{}, 1), signed: make(chan struct{})}
+	if cfg.Holder == "" {
+		cfg.Holder = store.NewID("log")
+	}
+	l := &Log{cfg: cfg, db: cfg.DB, clock: cfg.Clock, log: cfg.Log, now: make(chan struct{}, 1), signed: make(chan struct{})}
 	ctx := context.Background()
 	if err := l.openKey(ctx); err != nil {
 		return nil, err

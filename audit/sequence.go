@@ -87,7 +87,7 @@ func (l *Log) step(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	if l.lease.Epoch == 0 {
-		lease, ok, err := l.db.TakeLease(ctx, leaseName, l.holder, leaseTime)
+		lease, ok, err := l.db.TakeLease(ctx, leaseName, l.cfg.Holder, leaseTime)
 		if err != nil || !ok {
 			return false, err
 		}
