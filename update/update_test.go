@@ -8,13 +8,20 @@ import (
 	"crypto"
 	"encoding/pem"
 	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/openthings-platform/openthings/agent"
+	"github.com/openthings-platform/openthings/clock"
+	"github.com/openthings-platform/openthings/console"
+	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"
@@ -332,4 +339,114 @@ func TestSignFolder(t *testing.T) {
 	if err := sign("one"); err == nil {
 		t.Error("a key that everybody can read was used")
 	}
+}
+
+// TestOutcomeComesFromTheImage: a device that says "committed" and runs something else has failed; one that reports of
+// another device's update, or of none, changes nothing.
+func TestOutcomeComesFromTheImage(t *testing.T) {
+	w := newWorld(t, sqlite(t))
+	w.setRoot()
+	r := w.published("2.0.0", 4, "the new image")
+	hold := make(chan struct{})
+	device := w.device("A1", func(c *agent.Config) {
+		c.Health = func(ctx context.Context, _ string) error {
+			select {
+			case <-hold:
+			case <-ctx.Done():
+			}
+			return ctx.Err()
+		}
+	})
+	stranger := w.device("B1", nil)
+	for await(t, w.ready) != device {
+	}
+	if code, rule := w.json(tenant.Owner, "POST", "/v1/deployments", map[string]any{"release": r.ID, "waves": []int64{100}}, nil); code != 201 {
+		t.Fatalf("deployment: %d %s", code, rule)
+	}
+	if got := await(t, w.ended); got != stranger+" committed" {
+		t.Fatal(got)
+	}
+	var id string
+	if err := w.db.QueryRow(t.Context(), `SELECT id FROM device_update WHERE tenant = $1 AND device = $2`, ten, device).Scan(&id); err != nil {
+		t.Fatal(err)
+	}
+	say := func(from, topic, body string) error {
+		return w.Status(t.Context(), gateway.Record{Tenant: ten, Device: from, Topic: topic, At: time.Now().UnixMilli(), Body: []byte(body)})
+	}
+	status := "ota/" + id + "/status"
+	for name, err := range map[string]error{
+		"a report on another device's update": say(stranger, status, `{"state":"committed","inventory":{"image":"`+r.Image+`"}}`),
+		"an unknown state":                    say(device, status, `{"state":"splendid"}`),
+		"no JSON":                             say(device, status, `committed`),
+		"another topic":                       say(device, "ota/"+id+"/offer", `{"state":"committed"}`),
+	} {
+		if err == nil {
+			t.Errorf("%s was taken", name)
+		}
+	}
+	if err := say(device, status, `{"state":"committed","inventory":{"image":"sha256:00"}}`); err != nil {
+		t.Fatal(err)
+	}
+	if got := await(t, w.ended); got != device+" failed" {
+		t.Errorf("%s; a claim without the image must fail", got)
+	}
+	close(hold)
+}
+
+func TestPages(t *testing.T) {
+	w := newWorld(t, sqlite(t))
+	c := console.New(console.Config{Clock: clock.System, Log: slog.New(slog.DiscardHandler), Menu: []string{"Releases", "Deployments"}, Holds: tenant.Holds,
+		Visitor: func(context.Context) string { return "x" }, Authenticate: func(r *http.Request) (context.Context, error) {
+			return tenant.WithActor(r.Context(), tenant.Actor{ID: "per_x", Tenant: ten, Grants: []tenant.Grant{{Role: tenant.Owner, Tenant: ten}}}), nil
+		}})
+	w.Pages(c)
+	c.Page(console.Page{Path: "/devices/{id}", Title: "Device", Public: true, FS: fstest.MapFS{"d.html": {Data: []byte(`{{.}}`)}}, Template: "d.html",
+		Load: func(r *http.Request) (any, error) {
+			ctx := tenant.WithActor(r.Context(), tenant.Actor{ID: "per_x", Tenant: ten, Grants: []tenant.Grant{{Role: tenant.Owner, Tenant: ten}}})
+			return c.Slot("device").Render(r.WithContext(ctx), r.PathValue("id")), nil
+		}})
+	page := func(method, path, form string, want ...string) *httptest.ResponseRecorder {
+		t.Helper()
+		r := httptest.NewRequest(method, path, strings.NewReader(form))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.Header.Set("Referer", "http://example.com/releases")
+		rec := httptest.NewRecorder()
+		c.ServeHTTP(rec, r)
+		for _, s := range want {
+			if !strings.Contains(rec.Body.String(), s) {
+				t.Errorf("%s %s (%d) lacks %q: %s", method, path, rec.Code, s, rec.Body)
+			}
+		}
+		return rec
+	}
+	page("GET", "/releases", "", "no update root yet", "No release is uploaded yet")
+	w.setRoot()
+	r, code, _ := w.upload(tenant.Owner, w.sign("1.0.0", 1, "image", nil))
+	if code != 201 {
+		t.Fatal(code)
+	}
+	page("GET", "/releases/"+r.ID, "", "Lamp 1.0.0", "night-watch", "pending", r.Signers[0], "It was never deployed")
+	w.write(func(tx *store.Tx) error {
+		return w.RecordCheck(tx, ten, r.ID, "night-watch", update.Pass, "<quiet>", "watch")
+	})
+	page("GET", "/releases/"+r.ID, "", "&lt;quiet&gt;", `action="/releases/`+r.ID+`/publish"`)
+	if rec := page("POST", "/releases/"+r.ID+"/publish", ""); rec.Code != 303 {
+		t.Fatalf("%d %s", rec.Code, rec.Body)
+	}
+	page("GET", "/releases", "", "Root version 1", "1.0.0", "published")
+	page("POST", "/releases/"+r.ID+"/deploy", "waves=ten", "not a percentage")
+	device := w.device("A1", nil)
+	page("GET", "/devices/"+device, "", "Firmware")
+	rec := page("POST", "/releases/"+r.ID+"/deploy", "waves=50,+100")
+	deployment := rec.Header().Get("Location")
+	if rec.Code != 303 || !strings.HasPrefix(deployment, "/deployments/dpl_") {
+		t.Fatalf("%d %s", rec.Code, deployment)
+	}
+	if got := await(t, w.ended); got != device+" committed" {
+		t.Error(got)
+	}
+	page("GET", deployment, "", "Deployment of 1.0.0", "Wave 2: up to 100 %", "committed", device)
+	page("GET", "/deployments", "", "1.0.0")
+	page("GET", "/devices/"+device, "", `<a href="/releases/`+r.ID+`">1.0.0</a>`, "committed")
+	page("POST", "/releases/"+r.ID+"/withdraw", "reason=", "why it is withdrawn")
 }
