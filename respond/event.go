@@ -41,6 +41,7 @@ const (
 	UsersInformed       EventKind = "users.informed"
 	Linked              EventKind = "case.linked"
 	Closed              EventKind = "case.closed"
+	Withdrawn           EventKind = "case.withdrawn" // declared in error, before anything was submitted
 	DeadlineSoon        EventKind = "deadline.soon"
 	DeadlineOverdue     EventKind = "deadline.overdue"
 	DeadlineUnknown     EventKind = "deadline.undetermined" // weekly while the final report has no anchor
@@ -123,6 +124,7 @@ type State struct {
 	Escalated        map[Escalation]bool
 	Overdue          map[Stage]bool
 	Closed           bool
+	Withdrawn        bool // closed because awareness was declared in error
 }
 
 // Zone is the zone in which days and months of this case are counted.
@@ -137,6 +139,8 @@ func (s State) Zone() *time.Location {
 // Status is the case in one word, for lists.
 func (s State) Status() string {
 	switch {
+	case s.Withdrawn:
+		return "withdrawn"
 	case s.Closed:
 		return "closed"
 	case s.has(Final):
@@ -209,6 +213,8 @@ func (s *State) apply(e Event) {
 		}
 	case Closed:
 		s.Closed = true
+	case Withdrawn:
+		s.Closed, s.Withdrawn = true, true
 	}
 }
 
@@ -355,6 +361,12 @@ var checks = map[EventKind]func(State, Event) error{
 			return problem.Forbidden("respond.open-duty", "The final report is still owed.")
 		}
 		return needs(e, false, "why it is closed")
+	},
+	Withdrawn: func(s State, e Event) error {
+		if len(s.Accepted) > 0 {
+			return problem.Forbidden("respond.submitted", "A report was submitted; the case is ended by its final report.")
+		}
+		return needs(e, false, "why nobody was aware of anything after all")
 	},
 	DeadlineSoon:    checkEscalation,
 	DeadlineOverdue: checkEscalation,

@@ -3,6 +3,8 @@
 package respond
 
 import (
+	"bytes"
+	"encoding/json"
 	"maps"
 	"reflect"
 	"slices"
@@ -203,6 +205,21 @@ func TestInvalidatedRunsOnTheOldClock(t *testing.T) {
 	}
 }
 
+// TestWithdrawn: what was declared in error ends on record, but never once something was submitted.
+func TestWithdrawn(t *testing.T) {
+	s := begin(t, AEV)
+	if err := s.add(Event{Kind: Withdrawn, Actor: "ann", Person: true}); !problem.Is(err, problem.KindInvalid) {
+		t.Errorf("without a reason: %v", err)
+	}
+	s.must(t, "ann", Withdrawn, Data{Note: "the log was of another product"})
+	if st := s.state(); !st.Closed || st.Status() != "withdrawn" || st.T0.IsZero() {
+		t.Errorf("%+v", st)
+	}
+	s = begin(t, AEV)
+	s.submit(t, EarlyWarning)
+	s.refused(t, "respond.submitted", Event{Kind: Withdrawn, Actor: "ann", Person: true, Data: Data{Note: "sorry"}})
+}
+
 func TestIntermediateReport(t *testing.T) {
 	s := begin(t, AEV)
 	n := s.must(t, "ann", InterimRequested, Data{At: s.now, Due: s.now.Add(48 * time.Hour), Note: "how many units"})
@@ -253,6 +270,21 @@ func TestCaseProperties(t *testing.T) {
 					t.Fatalf("%v fired %d times", esc, fired[esc])
 				}
 			}
+		}
+		// Anybody who holds the exported log computes the same clocks.
+		log, err := json.Marshal(s.events)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var read []Event
+		if err := json.Unmarshal(log, &read); err != nil {
+			t.Fatal(err)
+		}
+		here, there := s.state(), Fold(s.kind, read)
+		a, _ := json.Marshal(Clocks(here, here.Zone(), Targets{}))
+		b, _ := json.Marshal(Clocks(there, there.Zone(), Targets{}))
+		if !bytes.Equal(a, b) {
+			t.Fatalf("the log gives other clocks:\n%s\n%s", a, b)
 		}
 	})
 }

@@ -285,7 +285,7 @@ func (s *Service) append(tx *store.Tx, f *file, a tenant.Actor, k EventKind, d D
 		return err
 	}
 	f.Events = append(f.Events, e)
-	if k == Closed {
+	if k == Closed || k == Withdrawn {
 		if err := closeCase(tx, f.Tenant, f.ID, now); err != nil {
 			return err
 		}
@@ -295,7 +295,7 @@ func (s *Service) append(tx *store.Tx, f *file, a tenant.Actor, k EventKind, d D
 }
 
 // declares are the events that need the right to declare; all others need the right to work on cases.
-var declares = map[EventKind]bool{T0Corrected: true, SubmissionAttempted: true, SubmissionAccepted: true, SubmissionFailed: true, Invalidated: true, Closed: true}
+var declares = map[EventKind]bool{T0Corrected: true, SubmissionAttempted: true, SubmissionAccepted: true, SubmissionFailed: true, Invalidated: true, Closed: true, Withdrawn: true}
 
 // Append adds an event to a case, after checking it against the case as it is then.
 func (s *Service) Append(ctx context.Context, id string, k EventKind, d Data) (Event, error) {
