@@ -356,3 +356,17 @@ func TestSignRefusesCheckpoints(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// FuzzJournal: whatever stands in the last line of a journal, reading it fails or names a state of the tree.
+func FuzzJournal(f *testing.F) {
+	f.Add([]byte(`{"checkpoint":"log.test/openthings\n1\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n\n— log.test/openthings AAAA\n"}`))
+	f.Add([]byte(`{"acknowledged":{"size":1,"root":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","at":1,"actor":"host","reason":"r"}}`))
+	f.Add([]byte(`{"acknowledged":{"size":-1}}`))
+	f.Add([]byte(`{"checkpoint":"\n\n\n"}`))
+	f.Add([]byte(`null`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if tree, err := parseRecord(b); err == nil && tree.N < 0 {
+			t.Fatalf("size %d", tree.N)
+		}
+	})
+}
