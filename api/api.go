@@ -80,6 +80,7 @@ func New(cfg Config) *API {
 	a := &API{cfg: cfg, mux: http.NewServeMux(), cross: http.NewCrossOriginProtection(), rates: NewLimiter(cfg.Clock, cfg.Limits)}
 	h := huma.DefaultConfig(cfg.Title, cfg.Version)
 	h.CreateHooks, h.SchemasPath, h.DocsPath, h.OpenAPIPath = nil, "", "", ""
+	h.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
 	h.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer", Description: "An API token: ot_<id>_<secret>"}}
 	a.huma = humago.New(guarded{a}, h)
 	a.mux.HandleFunc("GET /openapi.json", a.openapi)

@@ -48,7 +48,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		c.GroupID = "run"
 		root.AddCommand(c)
 	}
-	for _, c := range []*cobra.Command{vulnCommand(), feedCommand(), evidenceCommand(), auditCommand(), deviceCommand(), caseCommand()} {
+	for _, c := range []*cobra.Command{deviceCommand(), releaseCommand(), vulnCommand(), feedCommand(), caseCommand(), evidenceCommand(), auditCommand()} {
 		c.GroupID = "ask"
 		root.AddCommand(c)
 	}

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"path/filepath"
+
+	"github.com/openthings-platform/openthings/api"
+	"github.com/openthings-platform/openthings/audit"
+	"github.com/openthings-platform/openthings/command"
+	"github.com/openthings-platform/openthings/console"
+	"github.com/openthings-platform/openthings/enroll"
+	"github.com/openthings-platform/openthings/evidence"
+	"github.com/openthings-platform/openthings/fleet"
+	"github.com/openthings-platform/openthings/gateway"
+	"github.com/openthings-platform/openthings/identity"
+	"github.com/openthings-platform/openthings/identity/embedded"
+	"github.com/openthings-platform/openthings/product"
+	"github.com/openthings-platform/openthings/respond"
+	"github.com/openthings-platform/openthings/retire"
+	"github.com/openthings-platform/openthings/sbom"
+	"github.com/openthings-platform/openthings/seal"
+	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/store/blob"
+	"github.com/openthings-platform/openthings/telemetry"
+	"github.com/openthings-platform/openthings/tenant"
+	"github.com/openthings-platform/openthings/update"
+	"github.com/openthings-platform/openthings/vuln"
+)
+
+// house holds the rooms of one running platform, in the order of their floors.
+type house struct {
+	cfg     Config
+	db      *store.DB // platform
+	records *store.DB // telemetry: a file of its own on SQLite, so that an import never delays a receipt
+	keys    *seal.Keys
+	blobs   blob.Store
+
+	audit     *audit.Log
+	tenant    *tenant.Service
+	product   *product.Service
+	identity  *identity.Service
+	enroll    *enroll.Service
+	fleet     *fleet.Service
+	telemetry *telemetry.Service
+	command   *command.Service
+	sbom      *sbom.Service
+	update    *update.Service
+	vuln      *vuln.Service
+	respond   *respond.Service
+	retire    *retire.Service
+	evidence  *evidence.Service
+
+	api     *api.API
+	console *console.Console
+	gateway *gateway.Gateway
+}
+
+// platformSchema lists the migrations of the platform's handle, telemetrySchema those of the other.
+var (
+	platformSchema = []store.Migrations{
+		seal.Schema, api.Schema, audit.Schema, tenant.Schema, product.Schema, identity.Schema, enroll.Schema, fleet.Schema, command.Schema,
+		sbom.Schema, update.Schema, vuln.Schema, respond.Schema, retire.Schema,
+	}
+	telemetrySchema = []store.Migrations{seal.Schema, telemetry.Schema}
+)
+
+// open opens the ground and builds the rooms from the ground up. What it opened is closed again if it fails.
+func open(ctx context.Context, cfg Config, origins []string) (h *house, err error) {
+	h = &house{cfg: cfg}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, h.close())
+		}
+	}()
+	if h.keys, err = seal.Open(filepath.Join(cfg.Data, "keys"), cfg.Clock); err != nil {
+		return h, err
+	}
+	if h.blobs, err = blob.NewDir(filepath.Join(cfg.Data, "blobs")); err != nil {
+		return h, err
+	}
+	at := func(name string) string {
+		if cfg.Database != "" {
+			return cfg.Database
+		}
+		return "sqlite://" + filepath.Join(cfg.Data, name)
+	}
+	if h.db, err = store.Open(ctx, store.Config{URL: at("platform.db"), Schema: platformSchema, Clock: cfg.Clock, Log: cfg.Log}); err != nil {
+		return h, err
+	}
+	if h.records, err = store.Open(ctx, store.Config{URL: at("telemetry.db"), Schema: telemetrySchema, Clock: cfg.Clock, Log: cfg.Log}); err != nil {
+		return h, err
+	}
+	if err = h.build(origins); err != nil {
+		return h, err
+	}
+	h.mount()
+	return h, nil
+}
+
+// close closes the databases; what was accepted before is written.
+func (h *house) close() error {
+	var errs []error
+	for _, db := range []*store.DB{h.db, h.records} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// build makes the rooms. A room that must reach a door gets the door's method, since the gateway is built between.
+func (h *house) build(origins []string) (err error) {
+	cfg := h.cfg
+	journal := filepath.Join(cfg.Data, "journal")
+	if h.audit, err = audit.New(audit.Config{
+		DB: h.db, Clock: cfg.Clock, Log: cfg.Log, Keys: h.keys, Origin: cfg.Names[0] + "/openthings", Journal: filepath.Join(journal, "checkpoints"),
+		Require: func(ctx context.Context, verb string) (string, error) {
+			t := tenant.MustTenant(ctx)
+			return t, tenant.Require(ctx, tenant.Verb(verb), tenant.Thing{Tenant: t})
+		},
+	}); err != nil {
+		return fmt.Errorf("audit: %w", err)
+	}
+	if h.tenant, err = tenant.New(tenant.Config{DB: h.db, Clock: cfg.Clock, Log: cfg.Log, Origins: origins}); err != nil {
+		return err
+	}
+	h.product = product.New(product.Config{DB: h.db, Clock: cfg.Clock})
+	issuer, err := embedded.Open(embedded.Config{Dir: filepath.Join(cfg.Data, "ca"), Keys: h.keys, Clock: cfg.Clock})
+	if err != nil {
+		return err
+	}
+	if h.identity, err = identity.New(identity.Config{
+		DB: h.db, Issuer: issuer, Clock: cfg.Clock, Log: cfg.Log, Journal: journal,
+		Cut: func(id, reason string) int { return h.gateway.Cut(id, reason) },
+	}); err != nil {
+		return err
+	}
+	h.fleet = fleet.New(fleet.Config{
+		DB: h.db, Identity: h.identity, Product: h.product, Clock: cfg.Clock, Log: cfg.Log,
+		ReleaseName: func(ctx context.Context, t, release string) string {
+			r, err := h.update.Get(ctx, t, release)
+			if err != nil {
+				return release
+			}
+			return r.Version
+		},
+	})
+	h.telemetry = telemetry.New(telemetry.Config{DB: h.records, Platform: h.db, Keys: h.keys, Identity: h.identity, Clock: cfg.Clock, Log: cfg.Log})
+	send := func(ctx context.Context, device, topic string, payload []byte) error {
+		return h.gateway.Send(ctx, device, topic, payload)
+	}
+	h.command = command.New(command.Config{DB: h.db, Identity: h.identity, Clock: cfg.Clock, Log: cfg.Log, Deliver: send})
+	serverTLS, err := h.identity.ServerTLS(cfg.Names)
+	if err != nil {
+		return err
+	}
+	h.gateway, err = gateway.New(gateway.Config{
+		Admit: h.identity.Admit, Append: h.telemetry.Append, Online: h.fleet.Online, Offline: h.fleet.Offline,
+		Ready: func(p gateway.Peer) { h.command.Kick(p.Device); h.update.Ready(p) },
+		TLS:   &tls.Config{GetCertificate: serverTLS}, Clock: cfg.Clock, Log: cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
+	h.sbom = sbom.New(sbom.Config{DB: h.db, Blobs: h.blobs, Clock: cfg.Clock, ProductOf: func(ctx context.Context, t, release string) (string, error) {
+		return h.update.ProductOf(ctx, t, release)
+	}})
+	h.update = update.New(update.Config{
+		DB: h.db, Blobs: h.blobs, Identity: h.identity, Product: h.product, SBOM: h.sbom, Fleet: h.fleet, Clock: cfg.Clock, Log: cfg.Log,
+		Send: h.gateway.Send, Live: h.gateway.Live,
+	})
+	h.enroll = enroll.New(enroll.Config{
+		DB: h.db, Identity: h.identity, Products: h.product, Tenants: h.tenant, Clock: cfg.Clock, Log: cfg.Log, TrustRoot: h.update.TrustRoot,
+	})
+	h.vuln = vuln.New(vuln.Config{
+		DB: h.db, Clock: cfg.Clock, Log: cfg.Log, SBOM: h.sbom, Fleet: h.fleet, RecordCheck: h.update.RecordCheck,
+		Release: func(ctx context.Context, t, id string) (vuln.Release, error) {
+			r, err := h.update.Get(ctx, t, id)
+			return vuln.Release{Product: r.Product, Version: r.Version}, err
+		},
+		ProductName: h.productName,
+	})
+	h.respond = respond.New(respond.Config{DB: h.db, Products: h.product, Log: cfg.Log, Vuln: h.vuln, Manufacturer: h.manufacturer})
+	h.retire = retire.New(retire.Config{
+		DB: h.db, Identity: h.identity, Command: h.command, Telemetry: h.telemetry, Fleet: h.fleet, Keys: h.keys, Cut: h.gateway.Cut, Log: cfg.Log,
+	})
+	h.evidence = evidence.New(evidence.Config{
+		DB: h.db, Audit: h.audit, Identity: h.identity, Clock: cfg.Clock, Log: cfg.Log, Sections: h.sections(), Related: h.related,
+	})
+	return nil
+}
+
+// mount registers routes, topics, pages and slots of every stage.
+func (h *house) mount() {
+	h.telemetry.Route("cmd/", h.command.Receive)
+	h.telemetry.Route("ota/", h.update.Status)
+	h.telemetry.Route("inv", h.update.Inventory)
+	h.enroll.Doors(h.gateway)
+	h.update.DeviceRoutes(h.gateway)
+
+	h.api = api.New(api.Config{
+		Title: "OpenThings", Version: "1", DB: h.db, Clock: h.cfg.Clock, Log: h.cfg.Log,
+		Authenticate: h.tenant.Authenticate, Holds: tenant.Holds, Caller: tenant.Caller,
+	})
+	h.console = console.New(console.Config{
+		Clock: h.cfg.Clock, Log: h.cfg.Log, SignIn: tenant.SignInPath, Authenticate: h.tenant.Authenticate, Holds: tenant.Holds, Visitor: tenant.Visitor,
+		Menu: []string{"Today", "Products", "Enrol", "Fleet", "Releases", "Vulnerabilities", "Cases", "Evidence", "Law", "Access"},
+	})
+	for _, room := range []interface{ Routes(*api.API) }{
+		h.tenant, h.audit, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.sbom, h.update, h.vuln, h.respond, h.retire, h.evidence,
+	} {
+		room.Routes(h.api)
+	}
+	for _, room := range []interface{ Pages(*console.Console) }{
+		h.tenant, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.sbom, h.update, h.vuln, h.respond, h.retire, h.evidence,
+	} {
+		room.Pages(h.console)
+	}
+}
+
+// web is what people and programs see.
+func (h *house) web() http.Handler {
+	mux := http.NewServeMux()
+	h.api.Mount(mux)
+	mux.HandleFunc("GET /.well-known/security.txt", h.respond.SecurityTxt)
+	mux.Handle("/", h.console)
+	return mux
+}
+
+type worker struct {
+	name string
+	run  func(context.Context) error
+}
+
+// work is what goes on in the background.
+func (h *house) work() []worker {
+	return []worker{
+		{"jobs", h.db.RunJobs}, {"telemetry jobs", h.records.RunJobs}, {"identity", h.identity.Work}, {"fleet", h.fleet.Work},
+		{"telemetry", h.telemetry.Work}, {"command", h.command.Work}, {"update", h.update.Work}, {"evidence", h.evidence.Work},
+	}
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/openthings-platform/openthings/evidence"
+	"github.com/openthings-platform/openthings/evidence/verify"
+)
+
+// What follows joins stages that must not know each other.
+
+// productName turns a product's id into words for people.
+func (h *house) productName(ctx context.Context, tenant, id string) string {
+	p, err := h.product.Get(ctx, tenant, id)
+	if err != nil {
+		return id
+	}
+	return p.Name
+}
+
+// manufacturer is the tenant's name, as drafts of reports show it.
+func (h *house) manufacturer(ctx context.Context, tenant string) (string, error) {
+	t, err := h.tenant.Get(ctx, tenant)
+	return t.Name, err
+}
+
+// sections is what the stages add to the evidence bundle of a device.
+func (h *house) sections() []evidence.Section {
+	return []evidence.Section{
+		evidence.JSON("installations", h.fleet.History),
+		evidence.JSON("firmware", h.update.Firmware),
+		{Name: "releases", Collect: h.releasesOf},
+		{Name: verify.SectionWipe, Collect: h.wipeOf},
+		evidence.JSON("retirement", h.retire.Retirement),
+	}
+}
+
+// related names the product and the releases that the device ran, so that their leaves join its bundle.
+func (h *house) related(ctx context.Context, tenant, device string) ([]string, error) {
+	history, err := h.fleet.History(ctx, tenant, device)
+	if err != nil {
+		return nil, err
+	}
+	d, err := h.identity.Get(ctx, tenant, device)
+	if err != nil {
+		return nil, err
+	}
+	ids := []string{d.Product} // decisions on vulnerabilities are about the product
+	for _, i := range history {
+		ids = append(ids, i.Release)
+	}
+	return ids, nil
+}
+
+// health serves liveness and readiness, without TLS and without saying more than that.
+func (h *house) health() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+		defer cancel()
+		checks := map[string]string{"platform database": "ok", "telemetry database": "ok"}
+		status := http.StatusOK
+		for name, err := range map[string]error{"platform database": h.db.Ping(ctx), "telemetry database": h.records.Ping(ctx)} {
+			if err != nil {
+				checks[name], status = err.Error(), http.StatusServiceUnavailable
+			}
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		json.NewEncoder(w).Encode(checks) //nolint:errcheck // nobody to tell
+	})
+	return mux
+}
+
+// releasesOf is every release that the device ran, with the list that the manufacturer signed.
+func (h *house) releasesOf(ctx context.Context, tenant, device string) (json.RawMessage, error) {
+	history, err := h.fleet.History(ctx, tenant, device)
+	if err != nil {
+		return nil, err
+	}
+	type signed struct {
+		Release any             `json:"release"`
+		Targets json.RawMessage `json:"targets"`
+	}
+	out := []signed{}
+	seen := map[string]bool{}
+	for _, i := range history {
+		if seen[i.Release] {
+			continue
+		}
+		seen[i.Release] = true
+		r, err := h.update.Get(ctx, tenant, i.Release)
+		if err != nil {
+			return nil, err
+		}
+		doc, err := h.update.SignedTargets(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, signed{r, doc})
+	}
+	return json.Marshal(out)
+}
+
+// wipeOf is the device's last word, if it has spoken.
+func (h *house) wipeOf(ctx context.Context, tenant, device string) (json.RawMessage, error) {
+	r, err := h.retire.Retirement(ctx, tenant, device)
+	if err != nil || r.Wipe == nil || r.Wipe.Signed == nil {
+		return nil, err
+	}
+	return json.Marshal(verify.Wipe{Receipt: *r.Wipe.Signed})
+}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package main
+
+import (
+	"bytes"
+	"debug/buildinfo"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/openthings-platform/openthings/evidence/verify"
+	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/sbom"
+	"github.com/openthings-platform/openthings/tenant"
+	"github.com/openthings-platform/openthings/vuln"
+	"github.com/openthings-platform/openthings/wire"
+)
+
+// verifyCommand is the small openthings-verify inside the large binary: the same code, flags and exit codes.
+func verifyCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "verify BUNDLE --log-key KEY", Short: "Check an evidence bundle, with no server and no network",
+		DisableFlagParsing: true,
+		RunE: func(c *cobra.Command, args []string) error {
+			if code := verify.Run("openthings verify", args, c.InOrStdin(), c.OutOrStdout(), c.ErrOrStderr()); code != verify.ExitProven {
+				return exitCode(code)
+			}
+			return nil
+		},
+	}
+}
+
+func sbomCommand() *cobra.Command {
+	c := &cobra.Command{Use: "sbom", Short: "Bills of materials"}
+	var feed string
+	var asJSON bool
+	check := &cobra.Command{
+		Use: "check FILE", Short: "Findings of one bill of materials against a folder of OSV records",
+		Long: "Findings of one bill of materials (CycloneDX or SPDX) against a folder or zip of OSV records.\nThe exit code is 1 when a component is affected.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			raw, err := os.ReadFile(args[0])
+			if err != nil {
+				return problem.Invalid("the bill cannot be read").Because(err)
+			}
+			bill, err := sbom.Parse(raw)
+			if err != nil {
+				return err
+			}
+			f, err := vuln.OpenFeedPath(feed)
+			if err != nil {
+				return err
+			}
+			rep, err := vuln.Check(bill, f)
+			if err != nil {
+				return err
+			}
+			if err := printReport(c, bill, rep, asJSON); err != nil {
+				return err
+			}
+			if rep.Affected > 0 {
+				return exitCode(1)
+			}
+			return nil
+		},
+	}
+	check.Flags().StringVar(&feed, "feed", "", "folder or zip of OSV records, and a KEV catalogue if there is one")
+	check.Flags().BoolVar(&asJSON, "json", false, "print the report as JSON")
+	cobra.CheckErr(check.MarkFlagRequired("feed"))
+	c.AddCommand(check, sbomMakeCommand())
+	return c
+}
+
+// sbomMakeCommand writes the bill of materials of a Go program from the build information inside it.
+func sbomMakeCommand() *cobra.Command {
+	var name, version, out string
+	c := &cobra.Command{
+		Use: "make BINARY", Short: "Write the CycloneDX bill of a Go program from the build information inside it", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			raw, err := os.ReadFile(args[0])
+			if err != nil {
+				return problem.Invalid("the program cannot be read").Because(err)
+			}
+			info, err := buildinfo.Read(bytes.NewReader(raw))
+			if err != nil {
+				return problem.Invalid("%s carries no Go build information", args[0]).Because(err)
+			}
+			bill, err := sbom.FromBuildInfo(info, wire.Digest(raw), name, version)
+			if err != nil {
+				return err
+			}
+			if out == "-" {
+				_, err = c.OutOrStdout().Write(bill)
+				return err
+			}
+			return os.WriteFile(out, bill, 0o644)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&name, "name", "", "what the program is called")
+	f.StringVar(&version, "version", "", "its version")
+	f.StringVarP(&out, "out", "o", "-", "where to write it; - is standard output")
+	cobra.CheckErr(c.MarkFlagRequired("name"))
+	cobra.CheckErr(c.MarkFlagRequired("version"))
+	return c
+}
+
+func printReport(c *cobra.Command, bill sbom.Bill, rep vuln.Report, asJSON bool) error {
+	w := c.OutOrStdout()
+	if asJSON {
+		return printJSON(w, rep)
+	}
+	rows := [][]string{{"COMPONENT", "VERSION", "RECORD", "ALIASES", "FIXED IN", "STATE"}}
+	for _, h := range rep.Hits {
+		state := string(h.State)
+		switch {
+		case h.Withdrawn:
+			state = "withdrawn"
+		case h.Exploited:
+			state += ", EXPLOITED"
+		}
+		rows = append(rows, []string{h.Component, h.Version, h.Record, strings.Join(h.Aliases, " "), h.Fixed, state})
+	}
+	if len(rep.Hits) > 0 {
+		if err := table(w, rows); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(w, "%d components, %d affected, %d of them known to be exploited, %d unknown, %d not matchable; %d records, feed %.19s\n",
+		len(bill.Components), rep.Affected, rep.Exploited, rep.Unknown, rep.NotMatched, rep.Records, rep.Feed)
+	return nil
+}
+
+func rolesCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "roles", Short: "Who may do what, as a table", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return tenant.PrintRoles(c.OutOrStdout()) },
+	}
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Version and dependencies of this binary", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			b, ok := debug.ReadBuildInfo()
+			if !ok {
+				return problem.Unavailable("this binary carries no build information")
+			}
+			w := c.OutOrStdout()
+			fmt.Fprintf(w, "openthings %s, %s\n", b.Main.Version, b.GoVersion)
+			for _, d := range b.Deps {
+				if d.Replace != nil {
+					d = d.Replace
+				}
+				fmt.Fprintf(w, "  %s %s\n", d.Path, d.Version)
+			}
+			return nil
+		},
+	}
+}

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/openthings-platform/openthings/app"
+	"github.com/openthings-platform/openthings/demo"
+)
+
+// defaultData is where a platform keeps its data unless told otherwise.
+func defaultData() string {
+	if d := os.Getenv("OPENTHINGS_DATA_DIR"); d != "" {
+		return d
+	}
+	if d, err := os.UserHomeDir(); err == nil {
+		return filepath.Join(d, ".local", "share", "openthings")
+	}
+	return "openthings-data"
+}
+
+func upCommand() *cobra.Command {
+	var cfg app.Config
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "up",
+		Short: "Run the platform",
+		Long:  "Run the platform: people and programs on 8443, devices over HTTPS on 8444, MQTT on 8883, all over TLS 1.3.\nThe first start makes the keys and prints a one-time setup link.",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			data, err := filepath.Abs(cfg.Data)
+			if err != nil {
+				return err
+			}
+			cfg.Data = data
+			cfg.Log = logger(c)
+			cfg.Ready = func(i app.Info) {
+				if asJSON {
+					printJSON(c.OutOrStdout(), i) //nolint:errcheck // nobody to tell
+					return
+				}
+				w := c.OutOrStdout()
+				fmt.Fprintf(w, "OpenThings is up.\n\n  console   %s\n  devices   %s (EST, HTTPS)\n  MQTT      %s\n  data      %s\n  CA        %s\n            SHA-256 %s\n", i.URL, i.Devices, i.MQTT, cfg.Data, i.CA, i.Fingerprint)
+				if i.Setup != "" {
+					fmt.Fprintf(w, "\nNobody has joined yet. Open this link within 15 minutes; it works once:\n\n  %s\n\n", i.Setup)
+				}
+			}
+			return app.Run(c.Context(), cfg)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&cfg.Data, "data", defaultData(), "folder for everything the platform keeps ($OPENTHINGS_DATA_DIR)")
+	f.StringVar(&cfg.Listen, "listen", "localhost:8443", "people and programs")
+	f.StringVar(&cfg.DeviceListen, "device-listen", "localhost:8444", "devices over HTTPS")
+	f.StringVar(&cfg.MQTTListen, "mqtt-listen", "localhost:8883", "devices over MQTT")
+	f.StringVar(&cfg.HealthListen, "health-listen", "localhost:8480", "health, loopback only, without TLS; empty: none")
+	f.StringVar(&cfg.TLSCert, "tls-cert", "", "certificate for --listen (PEM); default: from the platform's own CA")
+	f.StringVar(&cfg.TLSKey, "tls-key", "", "its key (PEM)")
+	f.StringVar(&cfg.Database, "database", "", "postgres://… instead of SQLite in the data folder")
+	f.StringSliceVar(&cfg.Names, "name", nil, "further host names that the server certificates are valid for")
+	f.BoolVar(&asJSON, "json", false, "print where it is reached as JSON")
+	c.MarkFlagsRequiredTogether("tls-cert", "tls-key")
+	return c
+}
+
+// logger writes to standard error: text on a terminal, JSON elsewhere.
+func logger(c *cobra.Command) *slog.Logger {
+	if f, ok := c.ErrOrStderr().(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		return slog.New(slog.NewTextHandler(f, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	}
+	return slog.New(slog.NewJSONHandler(c.ErrOrStderr(), nil))
+}
+
+func demoCommand() *cobra.Command {
+	var cfg demo.Config
+	c := &cobra.Command{
+		Use:   "demo",
+		Short: "Take real agents through the whole life of a device",
+		Long:  "Start a platform of its own in a temporary folder and take real agents through the whole life of a device.\nEvery ok was verified from outside. It keeps running for the console unless --once.",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg.Out, cfg.Progress = c.OutOrStdout(), c.ErrOrStderr()
+			var err error
+			if cfg.Binary, err = os.Executable(); err != nil {
+				return err
+			}
+			ok, err := demo.Run(c.Context(), cfg)
+			if err == nil && !ok {
+				return exitCode(1)
+			}
+			return err
+		},
+	}
+	f := c.Flags()
+	f.IntVar(&cfg.Devices, "devices", 25, "how many agents")
+	f.BoolVar(&cfg.Once, "once", false, "end after one turn")
+	f.BoolVar(&cfg.JSON, "json", false, "print the steps as one JSON object")
+	f.StringVar(&cfg.Database, "database", "", "postgres://… instead of SQLite")
+	return c
+}
+
+func tokenCommand() *cobra.Command {
+	c := &cobra.Command{Use: "token", Short: "API tokens, from the machine that the platform runs on"}
+	var data, tenantName, role string
+	var ttl time.Duration
+	var create, asJSON bool
+	make := &cobra.Command{
+		Use: "create", Short: "Make a token; it is printed once", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			abs, err := filepath.Abs(data)
+			if err != nil {
+				return err
+			}
+			var t app.Token
+			if err := app.Host(c.Context(), abs, "/token", map[string]any{"tenant": tenantName, "role": role, "ttl_seconds": int64(ttl / time.Second), "create": create}, &t); err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(c.OutOrStdout(), t)
+			}
+			fmt.Fprintf(c.ErrOrStderr(), "role %s in %s until %s; the token is not shown again:\n", role, t.Tenant, t.Expires)
+			fmt.Fprintln(c.OutOrStdout(), t.Token)
+			return nil
+		},
+	}
+	f := make.Flags()
+	f.StringVar(&data, "data", defaultData(), "the platform's data folder ($OPENTHINGS_DATA_DIR)")
+	f.StringVar(&tenantName, "tenant", "", "the tenant's name")
+	f.StringVar(&role, "role", "", "one of the roles of openthings roles")
+	f.DurationVar(&ttl, "ttl", 24*time.Hour, "how long it is valid")
+	f.BoolVar(&create, "create", false, "make the tenant if there is none of this name")
+	f.BoolVar(&asJSON, "json", false, "print it as JSON")
+	cobra.CheckErr(make.MarkFlagRequired("tenant"))
+	cobra.CheckErr(make.MarkFlagRequired("role"))
+	c.AddCommand(make)
+	return c
+}
