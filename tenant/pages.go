@@ -31,6 +31,7 @@ func (s *Service) Pages(c *console.Console) {
 		Load: s.tokenPage})
 	c.Page(console.Page{Path: "/access/people", Method: http.MethodPost, Title: "Invitation", Menu: "Access", Verb: string(AccessWrite), FS: pagesFS, Template: "pages/invited.html",
 		Load: s.invitedPage})
+	c.Step(console.Step{Order: 30, Title: "Make a solution", Text: "Where devices will serve: one deployment for one customer.", Href: "/access#solutions", Done: s.hasSolution})
 	c.Form("/access/solutions", string(AccessWrite), func(r *http.Request) (string, error) {
 		sol, err := s.newSolution(r.Context(), r.PostFormValue("name"), r.PostFormValue("owner"))
 		console.Say(r, "Solution "+sol.Name+" is there.")
@@ -262,11 +263,7 @@ func (s *Service) invitedPage(r *http.Request) (any, error) {
 	}{r.PostFormValue("name"), link, g.Role}, err
 }
 
-// SolutionStep is the line of Today's checklist that this room answers for.
-func (s *Service) SolutionStep(order int) console.Step {
-	return console.Step{Order: order, Title: "Make a solution", Text: "Where devices will serve: one deployment for one customer.", Href: "/access#solutions",
-		Done: func(ctx context.Context) (bool, error) {
-			n, err := count(s.reading(ctx), `SELECT COUNT(*) FROM solution WHERE tenant = $1`, MustTenant(ctx))
-			return n > 0, err
-		}}
+func (s *Service) hasSolution(ctx context.Context) (bool, error) {
+	n, err := count(s.reading(ctx), `SELECT COUNT(*) FROM solution WHERE tenant = $1`, MustTenant(ctx))
+	return n > 0, err
 }

@@ -9,11 +9,11 @@ for (const input of document.querySelectorAll('input[data-select]')) {
 // A wide table or text that scrolls can be scrolled by keyboard.
 const reach = new ResizeObserver((entries) => {
   for (const { target } of entries) {
-    if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
+    if (target.scrollWidth > target.clientWidth && getComputedStyle(target).overflowX === 'auto') target.tabIndex = 0;
     else target.removeAttribute('tabindex');
   }
 });
-for (const box of document.querySelectorAll('.scroll, pre')) reach.observe(box);
+for (const box of document.querySelectorAll('.scroll, .card, pre, main > table')) reach.observe(box);
 
 // Escape closes the menu that is open, and a menu closes when another opens.
 const menus = () => document.querySelectorAll('details.menu[open]');
