@@ -69,7 +69,7 @@ func TestS18_CountersEqualARecount(t *testing.T) {
 		truth := map[key][]event{}
 		var moments []time.Time
 		at := t0
-		for range 600 {
+		for range 400 {
 			at = at.Add(time.Duration(random.Int64N(int64(4 * time.Hour))))
 			if random.IntN(20) == 0 {
 				at = at.Truncate(24 * time.Hour).Add(24 * time.Hour) // exactly at midnight
@@ -85,8 +85,8 @@ func TestS18_CountersEqualARecount(t *testing.T) {
 			if before != release && random.IntN(5) == 0 { // news that is older than what is known
 				r.installed(k.tenant, k.device, "rel_late", at.Add(-time.Millisecond))
 			}
-			switch random.IntN(4) {
-			case 0:
+			switch random.IntN(8) {
+			case 0, 2:
 				r.fold()
 			case 1:
 				moments = append(moments, at, at.Add(-time.Millisecond), at.Add(time.Duration(random.Int64N(int64(time.Hour)))))

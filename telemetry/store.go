@@ -7,6 +7,8 @@ import (
 	"database/sql"
 	"embed"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/openthings-platform/openthings/store"
@@ -23,6 +25,48 @@ var errMoved = errors.New("telemetry: rows were compacted by another process")
 
 // streamKey is what chunks and latest rows are about.
 type streamKey struct{ tenant, device, stream string }
+
+// grouped calls fn with all rows in groups of few sizes: a statement writes many rows in one round trip, and there are
+// few texts to prepare.
+func grouped[T any](rows []T, fn func([]T) error) error {
+	for _, size := range []int{64, 8, 1} {
+		for len(rows) >= size {
+			if err := fn(rows[:size]); err != nil {
+				return err
+			}
+			rows = rows[size:]
+		}
+	}
+	return nil
+}
+
+// values writes "($1, $2), ($3, $4)".
+func values(rows, columns int) string {
+	var b strings.Builder
+	for i := range rows * columns {
+		switch {
+		case i == 0:
+			b.WriteByte('(')
+		case i%columns == 0:
+			b.WriteString("), (")
+		default:
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "$%d", i+1)
+	}
+	b.WriteByte(')')
+	return b.String()
+}
+
+// all fails with errMoved unless a statement affected n rows.
+func all(n int) func(affected int64, err error) error {
+	return func(affected int64, err error) error {
+		if err == nil && affected != int64(n) {
+			return errMoved
+		}
+		return err
+	}
+}
 
 type inboxRow struct {
 	id    string
@@ -71,16 +115,15 @@ func newestInbox(ctx context.Context, db *store.DB) (id string, err error) {
 	return id, err
 }
 
-// deleteInbox fails with errMoved unless the row is still there.
-func deleteInbox(tx *store.Tx, id string) error {
-	return one(tx.Exec(`DELETE FROM telemetry_inbox WHERE id = $1`, id))
-}
-
-func one(n int64, err error) error {
-	if err == nil && n != 1 {
-		return errMoved
-	}
-	return err
+// deleteInbox fails with errMoved unless the rows are still there.
+func deleteInbox(tx *store.Tx, rows []inboxRow) error {
+	return grouped(rows, func(rows []inboxRow) error {
+		args := make([]any, len(rows))
+		for i, r := range rows {
+			args[i] = r.id
+		}
+		return all(len(rows))(tx.Exec(`DELETE FROM telemetry_inbox WHERE id IN `+values(1, len(rows)), args...))
+	})
 }
 
 func setAside(ctx context.Context, db *store.DB, id string, why error) error {
@@ -106,14 +149,26 @@ type chunkRow struct {
 	body   []byte
 }
 
-func insertChunk(tx *store.Tx, c chunkRow) error {
-	_, err := tx.Exec(`INSERT INTO telemetry_chunk(tenant, device, stream, t0, t1, id, n, body) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
-		c.tenant, c.device, c.stream, c.t0, c.t1, c.id, c.n, c.body)
-	return err
+func insertChunks(tx *store.Tx, chunks []chunkRow) error {
+	return grouped(chunks, func(chunks []chunkRow) error {
+		var args []any
+		for _, c := range chunks {
+			args = append(args, c.tenant, c.device, c.stream, c.t0, c.t1, c.id, c.n, c.body)
+		}
+		_, err := tx.Exec(`INSERT INTO telemetry_chunk(tenant, device, stream, t0, t1, id, n, body) VALUES `+values(len(chunks), 8), args...)
+		return err
+	})
 }
 
-func deleteChunk(tx *store.Tx, c chunkRow) error {
-	return one(tx.Exec(`DELETE FROM telemetry_chunk WHERE device = $1 AND t0 = $2 AND id = $3`, c.device, c.t0, c.id))
+// deleteChunks fails with errMoved unless the chunks are still there.
+func deleteChunks(tx *store.Tx, chunks []chunkRow) error {
+	return grouped(chunks, func(chunks []chunkRow) error {
+		var args []any
+		for _, c := range chunks {
+			args = append(args, c.device, c.id)
+		}
+		return all(len(chunks))(tx.Exec(`DELETE FROM telemetry_chunk WHERE (device, id) IN (VALUES `+values(len(chunks), 2)+`)`, args...))
+	})
 }
 
 func scanChunk(r *sql.Rows) (c chunkRow, err error) {
@@ -161,14 +216,22 @@ func scanLatest(scan func(...any) error) (l latestRow, err error) {
 	return l, err
 }
 
-// readLatest returns the row of a stream, or one with rev 0.
-func readLatest(ctx context.Context, db *store.DB, k streamKey) (latestRow, error) {
-	l, err := scanLatest(db.QueryRow(ctx, `SELECT `+latestColumns+` FROM telemetry_latest WHERE tenant = $1 AND device = $2 AND stream = $3`,
-		k.tenant, k.device, k.stream).Scan)
-	if errors.Is(err, store.ErrNoRows) {
-		return latestRow{streamKey: k}, nil
-	}
-	return l, err
+// readLatest returns the rows of streams; one that has none yet is absent.
+func readLatest(ctx context.Context, db *store.DB, keys []streamKey) (map[streamKey]latestRow, error) {
+	out := map[streamKey]latestRow{}
+	err := grouped(keys, func(keys []streamKey) error {
+		var args []any
+		for _, k := range keys {
+			args = append(args, k.tenant, k.device, k.stream)
+		}
+		rows, err := db.Query(ctx, `SELECT `+latestColumns+` FROM telemetry_latest WHERE (tenant, device, stream) IN (VALUES `+values(len(keys), 3)+`)`, args...)
+		found, err := store.Collect(rows, err, func(r *sql.Rows) (latestRow, error) { return scanLatest(r.Scan) })
+		for _, l := range found {
+			out[l.streamKey] = l
+		}
+		return err
+	})
+	return out, err
 }
 
 func viewLatest(tx *store.Tx, tenant, device string) ([]latestRow, error) {
@@ -176,12 +239,17 @@ func viewLatest(tx *store.Tx, tenant, device string) ([]latestRow, error) {
 	return store.Collect(rows, err, func(r *sql.Rows) (latestRow, error) { return scanLatest(r.Scan) })
 }
 
-// putLatest writes the row if nobody changed it since it was read.
-func putLatest(tx *store.Tx, l latestRow) error {
-	return one(tx.Exec(`INSERT INTO telemetry_latest(tenant, device, stream, t, boot, seq, seen, body, rev) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9 + 1)
-		ON CONFLICT (device, stream) DO UPDATE SET t = excluded.t, boot = excluded.boot, seq = excluded.seq, seen = excluded.seen,
-			body = excluded.body, rev = excluded.rev WHERE telemetry_latest.rev = $9 AND telemetry_latest.tenant = excluded.tenant`,
-		l.tenant, l.device, l.stream, l.t, int64(l.boot), int64(l.seq), l.seen, l.body, l.rev))
+// putLatest writes rows that nobody changed since they were read, or fails with errMoved.
+func putLatest(tx *store.Tx, latest []latestRow) error {
+	return grouped(latest, func(latest []latestRow) error {
+		var args []any
+		for _, l := range latest {
+			args = append(args, l.tenant, l.device, l.stream, l.t, int64(l.boot), int64(l.seq), l.seen, l.body, l.rev+1)
+		}
+		return all(len(latest))(tx.Exec(`INSERT INTO telemetry_latest(`+latestColumns+`) VALUES `+values(len(latest), 9)+`
+			ON CONFLICT (device, stream) DO UPDATE SET t = excluded.t, boot = excluded.boot, seq = excluded.seq, seen = excluded.seen,
+				body = excluded.body, rev = excluded.rev WHERE telemetry_latest.rev = excluded.rev - 1 AND telemetry_latest.tenant = excluded.tenant`, args...))
+	})
 }
 
 type refusal struct {
@@ -214,10 +282,15 @@ type pendingRow struct {
 	body       []byte
 }
 
-func insertPending(tx *store.Tx, p pendingRow) error {
-	_, err := tx.Exec(`INSERT INTO telemetry_pending(id, device, at, run_at, attempts, key_id, body, error) VALUES ($1, $2, $3, $4, $5, $6, $7, '')`,
-		p.id, p.device, p.at, p.runAt, p.attempts, p.keyID, p.body)
-	return err
+func insertPending(tx *store.Tx, pending []pendingRow) error {
+	return grouped(pending, func(pending []pendingRow) error {
+		var args []any
+		for _, p := range pending {
+			args = append(args, p.id, p.device, p.at, p.runAt, p.attempts, p.keyID, p.body, "")
+		}
+		_, err := tx.Exec(`INSERT INTO telemetry_pending(id, device, at, run_at, attempts, key_id, body, error) VALUES `+values(len(pending), 8), args...)
+		return err
+	})
 }
 
 // duePending returns rows to hand over now, in the order in which they were received.

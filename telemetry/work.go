@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -176,11 +177,14 @@ func (b *batch) refuse(tenant, device string, at int64, reason string) {
 // pack drops repeats and seals chunks and latest rows.
 func (s *Service) pack(ctx context.Context, b *batch) error {
 	keys := map[[2]string]cipher.AEAD{}
+	rows, err := readLatest(ctx, s.cfg.DB, slices.Collect(maps.Keys(b.points)))
+	if err != nil {
+		return err
+	}
 	for k, points := range b.points {
 		device := [2]string{k.tenant, k.device}
 		key := keys[device]
 		if key == nil {
-			var err error
 			key, err = s.subject(ctx, k.tenant, k.device)
 			if errors.Is(err, seal.ErrDestroyed) {
 				s.cfg.Log.WarnContext(ctx, "telemetry of an erased device was dropped", slog.String("device", k.device), slog.Int("messages", len(points)))
@@ -191,10 +195,8 @@ func (s *Service) pack(ctx context.Context, b *batch) error {
 			}
 			keys[device] = key
 		}
-		row, err := readLatest(ctx, s.cfg.DB, k)
-		if err != nil {
-			return err
-		}
+		row := rows[k]
+		row.streamKey = k
 		set, last := seen(nil), &lastState{}
 		if row.rev > 0 {
 			if set, err = decodeSeen(row.seen); err != nil {
@@ -246,32 +248,21 @@ func (s *Service) put(tx *store.Tx, b *batch) error {
 			return err
 		}
 	}
-	for _, c := range b.chunks {
-		if err := insertChunk(tx, c); err != nil {
-			return err
-		}
+	if err := insertChunks(tx, b.chunks); err != nil {
+		return err
 	}
-	for _, l := range b.latest {
-		if err := putLatest(tx, l); err != nil {
-			return err
-		}
+	if err := putLatest(tx, b.latest); err != nil {
+		return err
+	}
+	if err := insertPending(tx, b.pending); err != nil {
+		return err
 	}
 	for k, r := range b.refused {
 		if err := countRefused(tx, k[0], k[1], r); err != nil {
 			return err
 		}
 	}
-	for _, p := range b.pending {
-		if err := insertPending(tx, p); err != nil {
-			return err
-		}
-	}
-	for _, row := range b.rows {
-		if err := deleteInbox(tx, row.id); err != nil {
-			return err
-		}
-	}
-	return nil
+	return deleteInbox(tx, b.rows)
 }
 
 // tidy merges small chunks and destroys hourly keys that seal nothing any more.
@@ -323,16 +314,9 @@ func (s *Service) merge(ctx context.Context, k streamKey) error {
 				return err
 			}
 		}
-		for _, c := range small {
-			if err := deleteChunk(tx, c); err != nil {
-				return err
-			}
+		if err := deleteChunks(tx, small); err != nil {
+			return err
 		}
-		for _, c := range merged {
-			if err := insertChunk(tx, c); err != nil {
-				return err
-			}
-		}
-		return nil
+		return insertChunks(tx, merged)
 	})
 }
