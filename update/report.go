@@ -55,20 +55,22 @@ func (s *Service) Inventory(ctx context.Context, rec gateway.Record) error {
 	if err != nil {
 		return err
 	}
-	release, err := s.ByImage(ctx, rec.Tenant, inv.Image)
-	if err != nil && !problem.Is(err, problem.KindNotFound) {
-		return err
-	}
-	if release.Product != d.Product {
-		release = Release{} // an image of another product is none of ours
-	}
 	at := time.UnixMilli(rec.At)
-	f := Firmware{Release: release.ID, Version: cut(inv.Version), SecurityVersion: inv.SecurityVersion, Image: cut(inv.Image), Slot: cut(inv.Slot),
+	f := Firmware{Version: cut(inv.Version), SecurityVersion: inv.SecurityVersion, Image: cut(inv.Image), Slot: cut(inv.Slot),
 		Floor: inv.Floor, Boot: int64(inv.Boot), Agent: cut(inv.Agent), At: at}
-	if release.ID != "" {
-		f.Version, f.SecurityVersion = release.Version, release.SecurityVersion // what was signed, not what is said
-	}
 	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		f := f
+		// Inside the transaction: a release that is uploaded at this moment either is seen here or sees this report.
+		release, err := one(scanRelease(tx.QueryRow(`SELECT `+releaseColumns+` FROM release WHERE tenant = $1 AND image = $2`, rec.Tenant, inv.Image)))("release")
+		if err != nil && !problem.Is(err, problem.KindNotFound) {
+			return err
+		}
+		if release.Product != d.Product {
+			release = Release{} // an image of another product is none of ours
+		}
+		if release.ID != "" {
+			f.Release, f.Version, f.SecurityVersion = release.ID, release.Version, release.SecurityVersion // what was signed, not what is said
+		}
 		fresh, err := putFirmware(tx, rec.Tenant, rec.Device, f)
 		if err != nil || !fresh {
 			return err

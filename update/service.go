@@ -76,6 +76,7 @@ func New(cfg Config) *Service {
 	}
 	s := &Service{cfg: cfg, arrived: make(chan gateway.Peer, maxArrived)}
 	cfg.DB.Handle(jobAdvance, s.advanceJob)
+	cfg.DB.Handle(jobRecognise, s.recognise)
 	return s
 }
 

@@ -92,6 +92,9 @@ func (s *Service) Upload(ctx context.Context, parts *multipart.Reader) (Release,
 		if err := s.RecordCheck(tx, t, r.ID, CheckSBOM, Pass, string(u.bill.Format)+" "+u.bill.SpecVersion+" names the image", "update"); err != nil {
 			return err
 		}
+		if err := s.cfg.DB.Enqueue(tx, jobRecognise, r.ID, now, recogniseJob{Tenant: t, Release: r.ID}); err != nil {
+			return err
+		}
 		return s.cfg.DB.Emit(tx, "release.uploaded", t, r.ID, data)
 	})
 	if err != nil {
