@@ -3,6 +3,7 @@
 package mqtt
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -37,7 +38,7 @@ type Client struct {
 	cfg    ClientConfig
 	conn   net.Conn
 	window chan struct{} // a token per publish in flight
-	down   chan *Publish // received and not yet handled, as many as the Receive Maximum that was announced
+	down   chan *Publish // received and not yet handled: the Receive Maximum that was announced, and as many of QoS 0
 	done   chan struct{} // closed at the end; err is set before
 
 	wmu sync.Mutex // serialises writes, guards out; taken after none
@@ -62,7 +63,7 @@ func NewClient(ctx context.Context, conn net.Conn, cfg ClientConfig) (*Client, e
 		cfg.Clock = clock.System
 	}
 	c := &Client{
-		cfg: cfg, conn: conn, down: make(chan *Publish, downlinks), done: make(chan struct{}),
+		cfg: cfg, conn: conn, down: make(chan *Publish, 2*downlinks), done: make(chan struct{}),
 		waiting: map[uint16]func(Packet, error){},
 	}
 	r := NewReader(conn, cfg.Limit)
@@ -292,13 +293,14 @@ func (c *Client) read(r *Reader) {
 func (c *Client) receive(p Packet) error {
 	switch p := p.(type) {
 	case *Publish:
-		p.Payload = append([]byte(nil), p.Payload...)
+		if p.QoS == 0 && len(c.down) >= downlinks {
+			return nil // a handler that is too slow for messages without receipt misses some
+		}
+		p.Payload = bytes.Clone(p.Payload)
 		select {
 		case c.down <- p:
 		default:
-			if p.QoS > 0 {
-				return &Error{ReceiveMaxExceeded, "more messages in flight than were asked for"}
-			}
+			return &Error{ReceiveMaxExceeded, "more messages in flight than were asked for"}
 		}
 	case *Ack:
 		if p.Kind != PUBACK {
