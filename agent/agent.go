@@ -112,6 +112,9 @@ func Run(ctx context.Context, c Config) error {
 	defer cancel(nil)
 	if trial {
 		if err := a.tryOut(ctx); err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx) // switched off, which is no verdict; the next start finds the trial unfinished
+			}
 			return a.rollBack(err)
 		}
 		work.Go(func() { a.watchdog(ctx, cancel) })
