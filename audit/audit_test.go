@@ -4,6 +4,7 @@ package audit
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
@@ -133,6 +134,30 @@ func TestAppendRefuses(t *testing.T) {
 			t.Errorf("%d entries", n)
 		}
 	})
+}
+
+// TestOrder: entries stand in the log in the order in which they were appended, however fast.
+func TestOrder(t *testing.T) {
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		l := openLog(t, db, openKeys(t))
+		some(t, db, "ten_a", "dev_1", 600)
+		drain(t, l)
+		set, err := l.Prove(t.Context(), "ten_a", "dev_1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, e := range set.Entries {
+			var d struct{ N int }
+			if err := json.Unmarshal(e.Data.Data, &d); err != nil || d.N != i {
+				t.Fatalf("entry %d stands at %d, %v", d.N, i, err)
+			}
+		}
+	})
+	for id, want := range map[string]string{"aud_00": "aud_01", "aud_0z": "aud_10", "aud_hz": "aud_j0", "aud_9zz": "aud_a00"} {
+		if got := successor(id); got != want || got <= id {
+			t.Errorf("after %s comes %s, not %s", id, got, want)
+		}
+	}
 }
 
 func TestRunSequencesAndWaits(t *testing.T) {
