@@ -12,6 +12,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
@@ -506,13 +507,15 @@ func TestRestoredBackupRevokesAgain(t *testing.T) {
 	if err := w.db.QueryRow(ctx, `SELECT count(*) FROM audit_entry WHERE kind = 'distrust.replayed'`).Scan(&n); err != nil || n != 4 {
 		t.Errorf("%d replays in the audit log (%v)", n, err)
 	}
-	w.Service = w.open(w.db) // now file and database agree
+	w.db = storetest.Open(t, "sqlite://"+backup, schema, opt) // now file and database agree
+	w.Service = w.open(w.db)
 	w.admits(fine)
 }
 
 // A crash between commit and append loses nothing: the row is written to the file at the next start. A torn line is cut.
 func TestJournalCatchesUp(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		w := newWorld(t, storetest.Open(t, url, schema), clock.NewHand(t0))
 		d, _, _ := w.commissioned("S1")
 		w.write(func(tx *store.Tx) error { return w.Revoke(tx, d.Tenant, d.ID, "per_a", "lost") })
 		path := filepath.Join(w.dir, "journal", "distrust.jsonl")
@@ -523,15 +526,89 @@ func TestJournalCatchesUp(t *testing.T) {
 		if err := os.WriteFile(path, whole[:len(whole)-7], 0o600); err != nil {
 			t.Fatal(err)
 		}
-		w.open(w.db)
+		again := storetest.Open(t, url, schema)
+		w.open(again)
 		if got, err := os.ReadFile(path); err != nil || string(got) != string(whole) {
 			t.Errorf("the journal is %q, want %q (%v)", got, whole, err)
 		}
 		if err := os.WriteFile(path, []byte("x\n"+string(whole)), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := identity.New(identity.Config{DB: w.db, Issuer: w.issuer, Journal: filepath.Dir(path)}); err == nil {
+		if _, err := identity.New(identity.Config{DB: again, Issuer: w.issuer, Journal: filepath.Dir(path)}); err == nil {
 			t.Error("a damaged journal is accepted")
+		}
+	})
+}
+
+// flaky is an issuer whose answers are lost, and that keeps what it was told.
+type flaky struct {
+	*embedded.Issuer
+	lose    bool
+	lost    [][]byte
+	revoked []string
+}
+
+func (f *flaky) Sign(ctx context.Context, r identity.SignRequest) ([]byte, error) {
+	der, err := f.Issuer.Sign(ctx, r)
+	if f.lose && err == nil {
+		f.lost = append(f.lost, der)
+		return nil, errors.New("the power went")
+	}
+	return der, err
+}
+
+func (f *flaky) Revoke(_ context.Context, _ identity.Role, serial *big.Int, _ time.Time) error {
+	if f.lose {
+		return errors.New("out of reach")
+	}
+	f.revoked = append(f.revoked, serial.Text(16))
+	return nil
+}
+
+// A crash between signing and storing leaves no certificate that opens anything, and the same request has the same
+// outcome afterwards. The issuer hears of revocations, however late.
+func TestIssuerFails(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		hand := clock.NewHand(t0)
+		old := newWorld(t, storetest.Open(t, url, schema), hand)
+		d, _, _ := old.commissioned("S1")
+		w := &world{t: t, db: storetest.Open(t, url, schema, func(c *store.Config) { c.Clock = hand }), clock: hand, issuer: old.issuer, dir: t.TempDir()}
+		is := &flaky{Issuer: old.issuer, lose: true}
+		var err error
+		if w.Service, err = identity.New(identity.Config{DB: w.db, Issuer: is, Clock: hand}); err != nil {
+			t.Fatal(err)
+		}
+		ctx, csr := context.Background(), newCSR(t, nil)
+		ask := identity.IssueRequest{Tenant: d.Tenant, Subject: d.ID, Kind: identity.LDevID, CSR: csr, Actor: d.ID}
+		if _, _, err := w.Issue(ctx, ask); !problem.Is(err, problem.KindUnavailable) {
+			t.Fatalf("%v", err)
+		}
+		w.refuses(identity.Certificate{Kind: identity.LDevID, DER: is.lost[0]}, "identity.unknown")
+		hand.Advance(time.Hour)
+		is.lose = false
+		c := w.issue(d.ID, identity.LDevID, csr)
+		lost, err := x509.ParseCertificate(is.lost[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Serial != lost.SerialNumber.Text(16) || !c.NotAfter.Equal(lost.NotAfter) {
+			t.Errorf("after the crash the certificate is %s until %s, was %s until %s", c.Serial, c.NotAfter, lost.SerialNumber.Text(16), lost.NotAfter)
+		}
+		w.admits(c)
+
+		is.lose = true
+		w.write(func(tx *store.Tx) error { return w.Revoke(tx, d.Tenant, d.ID, "per_a", "lost") })
+		w.refuses(c, "identity.revoked")
+		if _, err := w.db.RunDue(ctx); err != nil {
+			t.Fatal(err)
+		}
+		is.lose = false
+		hand.Advance(time.Hour)
+		if _, err := w.db.RunDue(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(is.revoked, c.Serial) {
+			t.Errorf("the issuer was told of %v, not of %s", is.revoked, c.Serial)
 		}
 	})
 }

@@ -179,22 +179,6 @@ func insertEntry(tx *store.Tx, e entry) (line []byte, err error) {
 	return append(b, '\n'), err
 }
 
-// Work applies what a restored database lost, opens the doors, and ends.
-func (s *Service) Work(ctx context.Context) error {
-	l := s.shut.Load()
-	if l == nil {
-		return nil
-	}
-	for _, e := range l.entries {
-		if err := s.cfg.DB.WriteFirst(ctx, func(tx *store.Tx) error { return s.replay(tx, e) }); err != nil {
-			return fmt.Errorf("identity: replay of %s: %w", e.ID, err)
-		}
-	}
-	s.shut.Store(nil)
-	s.cfg.Log.Warn("the revocations that the database had lost are in force again", slog.Int("entries", len(l.entries)))
-	return nil
-}
-
 // replay applies one entry to a database that lost it. A device or certificate that the database lost as well needs
 // nothing: what is not in the register is refused anyway.
 func (s *Service) replay(tx *store.Tx, e entry) error {

@@ -58,6 +58,7 @@ func New(cfg Config) (*Service, error) {
 			return nil, err
 		}
 	}
+	cfg.DB.Handle(jobAtIssuer, s.revokeAtIssuer)
 	return s, nil
 }
 
@@ -200,9 +201,18 @@ func (s *Service) RevokeStation(tx *store.Tx, tenant, station, actor, reason str
 }
 
 func (s *Service) revoke(tx *store.Tx, tenant, subject, actor, reason string, barred bool, kinds ...Kind) error {
-	fps, err := revokeCertificates(tx, tenant, subject, reason, s.cfg.Clock.Now(), kinds...)
+	now := s.cfg.Clock.Now()
+	revoked, err := revokeCertificates(tx, tenant, subject, reason, now, kinds...)
 	if err != nil {
 		return err
+	}
+	fps := make([]string, len(revoked))
+	for i, c := range revoked {
+		fps[i] = c.Fingerprint
+		told := atIssuer{Role: Profiles[c.Kind].Role, Serial: c.Serial, At: store.Millis(now)}
+		if err := s.cfg.DB.Enqueue(tx, jobAtIssuer, c.Fingerprint, now, told); err != nil {
+			return err
+		}
 	}
 	s.cutAfter(tx, subject, reason)
 	if err := s.distrust(tx, entry{Tenant: tenant, Subject: subject, Certificates: fps, Reason: reason}); err != nil {

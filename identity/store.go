@@ -206,17 +206,19 @@ func activate(tx *store.Tx, tenant, device, fp string) error {
 	return err
 }
 
-// revokeCertificates revokes those of subject that are of one of the kinds and returns their fingerprints.
-func revokeCertificates(tx *store.Tx, tenant, subject, reason string, at time.Time, kinds ...Kind) ([]string, error) {
-	var fps []string
+// revokeCertificates revokes those of subject that are of one of the kinds and returns them (fingerprint, kind, serial).
+func revokeCertificates(tx *store.Tx, tenant, subject, reason string, at time.Time, kinds ...Kind) (revoked []Certificate, err error) {
 	for _, k := range kinds {
 		rows, err := tx.Query(`UPDATE certificate SET phase = $1, revoked = $2, reason = $3
-			WHERE tenant = $4 AND subject = $5 AND kind = $6 AND phase <> $1 RETURNING fp`, PhaseRevoked, store.Millis(at), reason, tenant, subject, k)
-		got, err := store.Collect(rows, err, func(r *sql.Rows) (fp string, err error) { return fp, r.Scan(&fp) })
+			WHERE tenant = $4 AND subject = $5 AND kind = $6 AND phase <> $1 RETURNING fp, serial`, PhaseRevoked, store.Millis(at), reason, tenant, subject, k)
+		cs, err := store.Collect(rows, err, func(r *sql.Rows) (Certificate, error) {
+			c := Certificate{Kind: k, Phase: PhaseRevoked}
+			return c, r.Scan(&c.Fingerprint, &c.Serial)
+		})
 		if err != nil {
 			return nil, err
 		}
-		fps = append(fps, got...)
+		revoked = append(revoked, cs...)
 	}
-	return fps, nil
+	return revoked, nil
 }
