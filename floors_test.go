@@ -30,7 +30,7 @@ var floors = []struct {
 	{"doors", []string{"gateway", "api", "console", "console/browsertest"}, true},
 	{"who may, what happened", []string{"audit", "tenant"}, true},
 	{"life", []string{
-		"product", "identity/embedded", "identity", "enroll", "fleet", "telemetry", "command", "sbom", "update/trust", "update",
+		"product", "identity", "identity/embedded", "enroll", "fleet", "telemetry", "command", "sbom", "update/trust", "update",
 		"vuln", "respond", "retire", "evidence/verify", "evidence",
 	}, true},
 	{"app, demo", []string{"agent", "app", "demo", "bench", "controls"}, true},
