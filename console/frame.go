@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"runtime/debug"
 	"slices"
+	"strings"
 
 	"github.com/openthings-platform/openthings/problem"
 )
@@ -30,7 +31,9 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Permissions-Policy", "publickey-credentials-create=(self), publickey-credentials-get=(self)")
-	h.Set("Strict-Transport-Security", "max-age=31536000")
+	if !strings.HasPrefix(r.Host, "localhost") { // other servers of a developer share that name
+		h.Set("Strict-Transport-Security", "max-age=31536000")
+	}
 	h.Set("Cache-Control", "no-store")
 	defer func() {
 		switch p := recover(); p {

@@ -25,8 +25,8 @@ func (c *Console) today() {
 		d := todayData{Slot: c.Slot("today").Render(r, "")}
 		for _, s := range c.steps {
 			done, err := s.Done(r.Context())
-			if err != nil {
-				return nil, err
+			if err != nil { // the rest of the day still shows
+				c.logProblem(r, err)
 			}
 			d.Steps = append(d.Steps, stepState{Step: s, Finished: done, Next: !done && d.Open == 0})
 			if !done {

@@ -91,7 +91,7 @@ func (s *Service) doors(c *console.Console) {
 	})
 }
 
-// ceremony serves the scripts of the passkey pages: JSON out, problems as JSON, a few tries a second per address.
+// ceremony serves the scripts of the passkey pages: JSON out, problems as JSON, five tries a second per address in the long run.
 func (s *Service) ceremony(fn func(w http.ResponseWriter, r *http.Request) (any, error)) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		out, err := any(nil), s.limiter.Take(api.Address(r), 1)

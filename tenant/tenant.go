@@ -83,7 +83,7 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tenant: %w", err)
 	}
-	return &Service{cfg: cfg, keys: w, limiter: api.NewLimiter(cfg.Clock, api.Limits{PerSecond: 1, Burst: 30})}, nil
+	return &Service{cfg: cfg, keys: w, limiter: api.NewLimiter(cfg.Clock, api.Limits{PerSecond: 5, Burst: 100})}, nil
 }
 
 // checkName checks what people call something: 1 to 80 printable characters.
