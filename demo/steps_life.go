@@ -282,7 +282,8 @@ func pack(skip string) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return b.Bytes(), z.Close()
+	err = z.Close()
+	return b.Bytes(), err
 }
 
 const rapidReset = "CVE-2023-44487"

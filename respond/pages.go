@@ -145,9 +145,9 @@ func (v signalView) Heading() string { return v.Title }
 
 type contactView struct {
 	Contact
-	Set                 bool
-	Contacts, Languages string
-	Typed               url.Values
+	Set                        bool
+	Contacts, Languages, Hosts string
+	Typed                      url.Values
 }
 
 // Pages registers the pages of the room.
@@ -203,7 +203,7 @@ func (s *Service) Pages(c *console.Console) {
 	c.Page(console.Page{Path: "/disclosure", Title: "Disclosure contact", Menu: "Cases", Verb: read, FS: pagesFS, Template: "pages/disclosure.html",
 		Load: func(r *http.Request) (any, error) {
 			ct, set, err := s.Contact(r.Context())
-			return contactView{Contact: ct, Set: set, Contacts: strings.Join(ct.Contacts, "\n"), Languages: strings.Join(ct.PreferredLocales, ", "), Typed: console.Typed(r)}, err
+			return contactView{Contact: ct, Set: set, Contacts: strings.Join(ct.Contacts, "\n"), Languages: strings.Join(ct.PreferredLocales, ", "), Hosts: strings.Join(ct.Hosts, ", "), Typed: console.Typed(r)}, err
 		}})
 	c.Fragment("today", console.Fragment{Order: 10, Title: "Clocks running", Verb: read, FS: pagesFS, Template: "pages/today.html",
 		Load: func(r *http.Request, _ string) (any, error) { return s.today(r) }})
@@ -226,7 +226,7 @@ func (s *Service) Pages(c *console.Console) {
 	c.Form("/assessments/{id}/decision", write, s.decideForm)
 	c.Form("/cases/{id}/events", write, s.eventForm)
 	c.Form("/disclosure", string(tenant.CaseDeclare), func(r *http.Request) (string, error) {
-		ct := Contact{Host: r.PostFormValue("host"), Contacts: strings.Fields(r.PostFormValue("contacts")), Policy: r.PostFormValue("policy"),
+		ct := Contact{Hosts: words(r.PostFormValue("hosts")), Contacts: strings.Fields(r.PostFormValue("contacts")), Policy: r.PostFormValue("policy"),
 			Encryption: r.PostFormValue("encryption"), Acknowledgments: r.PostFormValue("acknowledgments"), CSAF: r.PostFormValue("csaf"), PreferredLocales: words(r.PostFormValue("languages"))}
 		if err := s.SetContact(r.Context(), ct); err != nil {
 			return "", err

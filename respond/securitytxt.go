@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 
 // Contact is where vulnerabilities are reported to a manufacturer; it becomes security.txt (RFC 9116).
 type Contact struct {
-	Host             string   `json:"host,omitempty" maxLength:"253" doc:"Name under which this platform answers for the manufacturer; empty: any, while there is one manufacturer only"`
+	Hosts            []string `json:"hosts,omitempty" maxItems:"16" doc:"Names under which this platform answers for the manufacturer; none: any, while only one manufacturer named none"`
 	Contacts         []string `json:"contacts" minItems:"1" maxItems:"8" doc:"https:, mailto: or tel: addresses, best first; one must reach a human"`
 	Policy           string   `json:"policy,omitempty" doc:"https: address of the disclosure policy"`
 	Encryption       string   `json:"encryption,omitempty" doc:"https:, dns: or openpgp4fpr: address of a key"`
@@ -37,8 +38,10 @@ var (
 
 // Check refuses what RFC 9116 does not allow, line breaks above all.
 func (c Contact) Check() error {
-	if c.Host != "" && !hostName.MatchString(c.Host) {
-		return problem.Invalid("%q is not a host name in lower case, without a port.", c.Host).At("host")
+	for i, h := range c.Hosts {
+		if !hostName.MatchString(h) || slices.Contains(c.Hosts[:i], h) {
+			return problem.Invalid("%q is not a host name in lower case without a port, or stands twice.", h).At("hosts")
+		}
 	}
 	if len(c.Contacts) == 0 || len(c.Contacts) > 8 {
 		return problem.Invalid("Name one to eight contacts.").At("contacts")
@@ -95,9 +98,6 @@ func (c Contact) Text(host string, now time.Time) string {
 		line("Contact", v)
 	}
 	line("Expires", now.Add(expiresAfter).Truncate(expiresStep).UTC().Format(time.RFC3339))
-	if c.Host != "" {
-		host = c.Host
-	}
 	line("Canonical", "https://"+host+"/.well-known/security.txt")
 	line("Policy", c.Policy)
 	line("Encryption", c.Encryption)

@@ -99,6 +99,15 @@ func who(ctx context.Context, v tenant.Verb, product string) (tenant.Actor, erro
 	return a, tenant.Require(ctx, v, tenant.Thing{Tenant: a.Tenant, Product: product})
 }
 
+// person is who, for what only somebody with a passkey may do: a program may carry a signal, never judge it.
+func person(ctx context.Context, v tenant.Verb, product string) (tenant.Actor, error) {
+	a, err := who(ctx, v, product)
+	if err == nil && a.Kind != tenant.KindPerson {
+		err = problem.Forbidden("respond.person-only", "Only a person who signed in can do this.").Hint("Programs may send signals.")
+	}
+	return a, err
+}
+
 // within limits a list to what the caller may read.
 func within(ctx context.Context, after string, n int) (string, list) {
 	a, _ := tenant.ActorFrom(ctx)
@@ -167,7 +176,7 @@ func (s *Service) Assess(ctx context.Context, signal string) (Assessment, error)
 	if err != nil {
 		return Assessment{}, err
 	}
-	a, err := who(ctx, tenant.CaseWrite, sig.Product)
+	a, err := person(ctx, tenant.CaseWrite, sig.Product)
 	if err != nil {
 		return Assessment{}, err
 	}
@@ -210,7 +219,7 @@ func (s *Service) Decide(ctx context.Context, assessment string, d Declaration) 
 	if d.Verdict == Aware {
 		verb = tenant.CaseDeclare
 	}
-	a, err := who(ctx, verb, sig.Product)
+	a, err := person(ctx, verb, sig.Product)
 	if err != nil {
 		return Decision{}, nil, err
 	}
@@ -272,9 +281,14 @@ func (s *Service) open(tx *store.Tx, f *file, a tenant.Actor, d Data) error {
 
 // append checks and writes the next event of f, and sets the alarms that follow from it.
 func (s *Service) append(tx *store.Tx, f *file, a tenant.Actor, k EventKind, d Data) error {
+	if (k == T0Set || k == T0Corrected) && a.Kind != tenant.KindPerson {
+		// A token is what a feed or a script would come with; awareness is a person's (CRA Art. 14: the manufacturer becomes aware).
+		return problem.Forbidden("respond.person-only", "Only a person who is signed in declares awareness, never a program.").
+			Hint("Sign in to the console and decide the assessment there.")
+	}
 	now := s.now()
 	d.At, d.Due = d.At.UTC().Truncate(time.Millisecond), d.Due.UTC().Truncate(time.Millisecond)
-	e := Event{Seq: int64(len(f.Events)) + 1, Kind: k, Recorded: now, Actor: a.ID, Person: a.Kind != tenant.KindSystem, Data: d}
+	e := Event{Seq: int64(len(f.Events)) + 1, Kind: k, Recorded: now, Actor: a.ID, Person: a.Kind == tenant.KindPerson, Data: d}
 	if err := Check(f.state(), e, now); err != nil {
 		return err
 	}
@@ -389,7 +403,7 @@ func (s *Service) Contact(ctx context.Context) (Contact, bool, error) {
 	if err != nil {
 		return Contact{}, false, err
 	}
-	c, err := s.contact(ctx, `tenant = $1`, a.Tenant)
+	c, err := s.contact(ctx, `c.tenant = $1`, a.Tenant)
 	if c == nil {
 		return Contact{}, false, err
 	}
@@ -397,15 +411,15 @@ func (s *Service) Contact(ctx context.Context) (Contact, bool, error) {
 }
 
 // SecurityTxt serves /.well-known/security.txt (RFC 9116): the contact of the tenant that answers for the host, else of
-// the only tenant that has one, else the platform's own. Without any it is not found.
+// the only tenant that named no host, else the platform's own. Without any it is not found.
 func (s *Service) SecurityTxt(w http.ResponseWriter, r *http.Request) {
 	host := r.Host
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
-	c, err := s.contact(r.Context(), `host = $1`, host)
+	c, err := s.contact(r.Context(), `c.tenant = (SELECT h.tenant FROM respond_contact_host h WHERE h.host = $1)`, host)
 	if err == nil && c == nil {
-		c, err = s.contact(r.Context(), `host = '' AND 1 = (SELECT count(*) FROM respond_contact)`)
+		c, err = s.contact(r.Context(), `NOT EXISTS (SELECT 1 FROM respond_contact_host h WHERE h.tenant = c.tenant)`)
 	}
 	switch {
 	case err != nil:

@@ -32,13 +32,13 @@ type house struct {
 
 const maker = "ten_maker"
 
-func person(id string, role tenant.Role) context.Context {
+func signedIn(id string, role tenant.Role) context.Context {
 	return tenant.WithActor(context.Background(), tenant.Actor{ID: id, Kind: tenant.KindPerson, Tenant: maker, Grants: []tenant.Grant{{Role: role, Tenant: maker}}})
 }
 
 var (
-	ann = person("per_ann", tenant.ComplianceOfficer)
-	bob = person("per_bob", tenant.ProductSecurityOfficer)
+	ann = signedIn("per_ann", tenant.ComplianceOfficer)
+	bob = signedIn("per_bob", tenant.ProductSecurityOfficer)
 )
 
 func each(t *testing.T, fn func(t *testing.T, h house)) {
@@ -184,9 +184,19 @@ func TestEventMakesOnlyASignal(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, _, err = h.Decide(tenant.WithActor(t.Context(), tenant.System(maker)), as.ID, h.aware(true, false))
-		if problem.Of(err).Rule != "respond.person-only" {
-			t.Errorf("the platform declared awareness: %v", err)
+		token := tenant.Actor{ID: "tok_feed", Kind: tenant.KindToken, Tenant: maker, Grants: []tenant.Grant{{Role: tenant.Owner, Tenant: maker}}}
+		for _, program := range []tenant.Actor{tenant.System(maker), token} {
+			_, _, err = h.Decide(tenant.WithActor(t.Context(), program), as.ID, h.aware(true, false))
+			if problem.Of(err).Rule != "respond.person-only" {
+				t.Errorf("a program (%s) declared awareness: %v", program.Kind, err)
+			}
+		}
+		program := tenant.WithActor(t.Context(), tenant.Actor{ID: "tok_1", Kind: tenant.KindToken, Tenant: maker, Grants: []tenant.Grant{{Role: tenant.Owner, Tenant: maker}}})
+		if _, _, err = h.Decide(program, as.ID, h.aware(true, false)); problem.Of(err).Rule != "respond.person-only" {
+			t.Errorf("a program declared awareness: %v", err)
+		}
+		if _, err := h.AddSignal(program, Signal{Product: h.product, Title: "scanner says so"}); err != nil {
+			t.Errorf("a program may send a signal: %v", err)
 		}
 		if cs, _ := h.Cases(ann, false, "", 10); len(cs) != 0 {
 			t.Error("a case was left behind")
@@ -355,7 +365,7 @@ func TestWhoMay(t *testing.T) {
 	each(t, func(t *testing.T, h house) {
 		as := h.assessed(t)
 		id := h.declared(t)
-		reader := person("per_eve", tenant.Auditor)
+		reader := signedIn("per_eve", tenant.Auditor)
 		stranger := tenant.WithActor(t.Context(), tenant.Actor{ID: "per_mal", Kind: tenant.KindPerson, Tenant: "ten_other", Grants: []tenant.Grant{{Role: tenant.Owner, Tenant: "ten_other"}}})
 		elsewhere := tenant.WithActor(t.Context(), tenant.Actor{ID: "per_sam", Kind: tenant.KindPerson, Tenant: maker, Grants: []tenant.Grant{{Role: tenant.ProductSecurityOfficer, Tenant: maker, Product: "prd_other"}}})
 		if _, _, err := h.Decide(reader, as.ID, h.aware(true, false)); !problem.Is(err, problem.KindForbidden) {
@@ -457,17 +467,24 @@ func TestSecurityTxtServed(t *testing.T) {
 		if fields["Canonical"] != "https://iot.example:8443/.well-known/security.txt" || fields["Preferred-Languages"] != "en, de" || fields["Policy"] != ct.Policy || !strings.HasPrefix(w.Body.String(), "Contact: mailto:psirt@example.com\n") {
 			t.Error(w.Body)
 		}
-		// A second tenant without a host of its own: nobody can say who answers.
+		// A second tenant with a host of its own takes nothing away; one without makes it open who answers elsewhere.
 		other := tenant.WithActor(t.Context(), tenant.Actor{ID: "per_mal", Kind: tenant.KindPerson, Tenant: "ten_other", Grants: []tenant.Grant{{Role: tenant.Owner, Tenant: "ten_other"}}})
-		ct.Host = "other.example"
+		ct.Hosts = []string{"other.example"}
 		if err := h.SetContact(other, ct); err != nil {
 			t.Fatal(err)
 		}
-		if w := get("other.example"); w.Code != http.StatusOK || get("iot.example").Code != http.StatusNotFound {
+		if w := get("other.example"); w.Code != http.StatusOK || get("iot.example").Code != http.StatusOK {
 			t.Error("the host does not decide")
 		}
 		if err := h.SetContact(ann, ct); !problem.Is(err, problem.KindConflict) {
 			t.Errorf("two tenants answer for one host: %v", err)
+		}
+		ct.Hosts = nil
+		if err := h.SetContact(other, ct); err != nil {
+			t.Fatal(err)
+		}
+		if get("other.example").Code != http.StatusNotFound {
+			t.Error("one of two tenants without a host answers for all")
 		}
 	})
 }
@@ -481,7 +498,7 @@ func TestContactRefused(t *testing.T) {
 		"space":     {Contacts: []string{"mailto:a@example.com b"}},
 		"policy":    {Contacts: []string{"mailto:a@example.com"}, Policy: "javascript:alert(1)"},
 		"language":  {Contacts: []string{"mailto:a@example.com"}, PreferredLocales: []string{"en\nX: y"}},
-		"host":      {Contacts: []string{"mailto:a@example.com"}, Host: "a/b"},
+		"host":      {Contacts: []string{"mailto:a@example.com"}, Hosts: []string{"a/b"}},
 	} {
 		if err := c.Check(); !problem.Is(err, problem.KindInvalid) {
 			t.Errorf("%s: %v", name, err)

@@ -240,17 +240,26 @@ func putContact(tx *store.Tx, tenant string, c Contact, at time.Time) error {
 	if err != nil {
 		return fmt.Errorf("contact: %w", err)
 	}
-	_, err = tx.Exec(`INSERT INTO respond_contact(tenant, host, data, updated) VALUES ($1, $2, $3, $4)
-		ON CONFLICT (tenant) DO UPDATE SET host = excluded.host, data = excluded.data, updated = excluded.updated`, tenant, c.Host, string(b), store.Millis(at))
-	if store.IsUnique(err) {
-		return problem.Conflict("Another tenant answers for the host %s.", c.Host).At("host")
+	_, err = tx.Exec(`INSERT INTO respond_contact(tenant, data, updated) VALUES ($1, $2, $3)
+		ON CONFLICT (tenant) DO UPDATE SET data = excluded.data, updated = excluded.updated`, tenant, string(b), store.Millis(at))
+	if err == nil {
+		_, err = tx.Exec(`DELETE FROM respond_contact_host WHERE tenant = $1`, tenant)
+	}
+	for _, host := range c.Hosts {
+		if err != nil {
+			break
+		}
+		_, err = tx.Exec(`INSERT INTO respond_contact_host(host, tenant) VALUES ($1, $2)`, host, tenant)
+		if store.IsUnique(err) {
+			return problem.Conflict("Another tenant answers for the host %s.", host).At("hosts")
+		}
 	}
 	return err
 }
 
-// contacts reads the disclosure contacts that match where.
+// contacts reads the disclosure contacts c that match where.
 func contacts(tx *store.Tx, where string, args ...any) ([]Contact, error) {
-	rows, err := tx.Query(`SELECT data FROM respond_contact WHERE `+where, args...)
+	rows, err := tx.Query(`SELECT c.data FROM respond_contact c WHERE `+where, args...)
 	return store.Collect(rows, err, func(r *sql.Rows) (Contact, error) {
 		var c Contact
 		var data string

@@ -63,8 +63,11 @@ CREATE TABLE respond_event (
 );
 CREATE TABLE respond_contact (
 	tenant text PRIMARY KEY,
-	host text NOT NULL,
 	data text NOT NULL,
 	updated bigint NOT NULL
 );
-CREATE UNIQUE INDEX respond_contact_host ON respond_contact (host) WHERE host <> '';
+-- Who answers under which name of this platform.
+CREATE TABLE respond_contact_host (
+	host text PRIMARY KEY,
+	tenant text NOT NULL
+);
