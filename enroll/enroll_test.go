@@ -3,6 +3,7 @@
 package enroll_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -16,7 +17,10 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -325,6 +329,54 @@ func TestReturnAndEnd(t *testing.T) {
 		}
 		if code, _, body := h.line(st, wire.LineRequest{Serial: "L1", CSR: csrPEM(t, newKey(t))}); code != 403 {
 			t.Errorf("the line makes it anew: %d %s", code, body)
+		}
+	})
+}
+
+// Whoever loses trust loses its live connection within a second, and the next one is refused.
+func TestLossOfTrustCuts(t *testing.T) {
+	each(t, func(t *testing.T, h *house) {
+		ctx := context.Background()
+		st, stationID := h.station("B1", 10, 10)
+		commissioned := func(serial string) (string, credential) {
+			idevid, unit := h.unit(st, serial)
+			h.claim(unit.Claim)
+			return unit.Device, h.ldevid(idevid)
+		}
+		first, firstL := commissioned("L1")
+		second, secondL := commissioned("L2")
+		for _, c := range []struct {
+			name string
+			as   credential
+			loss func() error
+		}{
+			{"suspended", firstL, func() error { return h.identity.Suspend(ctx, ten, first, "per_a", "clone") }},
+			{"revoked", secondL, func() error {
+				return h.db.WriteFirst(ctx, func(tx *store.Tx) error { return h.identity.Revoke(tx, ten, second, "per_a", "lost") })
+			}},
+			{"killed", st, func() error { _, err := h.enroll.KillStation(ctx, ten, stationID, "stolen", "per_a"); return err }},
+		} {
+			conf := &tls.Config{RootCAs: h.roots, Certificates: []tls.Certificate{*c.as.cert}}
+			conn, err := tls.Dial("tcp", strings.TrimPrefix(h.door, "https://"), conf)
+			h.must(err)
+			defer conn.Close()
+			_, err = io.WriteString(conn, "GET /.well-known/est/cacerts HTTP/1.1\r\nHost: localhost\r\n\r\n")
+			h.must(err)
+			live := bufio.NewReader(conn)
+			resp, err := http.ReadResponse(live, nil)
+			h.must(err)
+			io.Copy(io.Discard, resp.Body) //nolint:errcheck // what counts is the connection
+			if resp.StatusCode != 200 || resp.Close {
+				t.Fatalf("%s: no live connection: %s", c.name, resp.Status)
+			}
+			h.must(c.loss())
+			conn.SetReadDeadline(time.Now().Add(time.Second))
+			if _, err := live.ReadByte(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("%s: the connection still lives a second later (%v)", c.name, err)
+			}
+			if code, body := h.do(&c.as, "GET", "/.well-known/est/cacerts", "", ""); code == 200 {
+				t.Errorf("%s: it came back: %s", c.name, body)
+			}
 		}
 	})
 }
