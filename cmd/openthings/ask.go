@@ -225,7 +225,7 @@ func auditCommand() *cobra.Command {
 		},
 	}
 	list.Flags().StringVar(&subject, "subject", "", "only what is about this id")
-	c.AddCommand(list, auditVerifyCommand())
+	c.AddCommand(list, auditVerifyCommand(), acknowledgeCommand())
 	return c
 }
 
