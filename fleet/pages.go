@@ -221,17 +221,19 @@ func (s *Service) loadDevice(ctx context.Context, id string) (devicePage, error)
 	return p, nil
 }
 
-// lifeLine is the device's way; a suspended device stands where it will resume.
+// lifeLine is the device's way. A suspended device stands where it will resume; the wipe is the way into decommissioned.
 func lifeLine(d identity.Device) []console.Stage {
-	var stages []string
-	for _, st := range identity.States {
-		if st != identity.Suspended {
-			stages = append(stages, string(st))
-		}
-	}
 	here := d.State
 	if here == identity.Suspended {
 		here = d.Resume
+	}
+	var stages []string
+	for _, st := range identity.States {
+		switch {
+		case st == identity.Suspended, st == identity.Decommissioning && here != st, st == identity.Decommissioned && here == identity.Decommissioning:
+		default:
+			stages = append(stages, string(st))
+		}
 	}
 	return console.LifeLine(stages, string(here), func(name string) time.Time {
 		switch name {

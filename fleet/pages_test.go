@@ -87,7 +87,8 @@ func newHouse(t *testing.T) *house {
 		name := r.Header.Get("X-Test-Actor")
 		return tenant.WithActor(r.Context(), tenant.Actor{ID: "per_" + name, Kind: tenant.KindPerson, Tenant: "ten", Grants: people[name]}), nil
 	}
-	c := console.New(console.Config{Clock: clk, Log: log, Menu: []string{"Fleet"}, SignIn: "/signin", Authenticate: authenticate, Holds: tenant.Holds})
+	c := console.New(console.Config{Clock: clk, Log: log, Menu: []string{"Fleet"}, SignIn: "/signin", Authenticate: authenticate, Holds: tenant.Holds,
+		Visitor: func(context.Context) string { return "Ada" }})
 	h.Pages(c)
 	h.pages = c
 	a := api.New(api.Config{Title: "Test", Clock: clk, Log: log, Authenticate: authenticate, Holds: tenant.Holds, Caller: func(context.Context) string { return "test" }})
@@ -165,6 +166,29 @@ func TestDevicePage(t *testing.T) {
 	}
 	if code, _ := h.get(h.pages, "owner", "/devices/dev_none"); code != 404 {
 		t.Errorf("no such device: %d", code)
+	}
+}
+
+func TestLifeLine(t *testing.T) {
+	for _, c := range []struct {
+		state, resume identity.State
+		want          string
+	}{
+		{identity.Commissioned, "", "manufactured provisioned pending [commissioned] decommissioned deprovisioned"},
+		{identity.Suspended, identity.Pending, "manufactured provisioned [pending] commissioned decommissioned deprovisioned"},
+		{identity.Decommissioning, "", "manufactured provisioned pending commissioned [decommissioning] deprovisioned"},
+		{identity.Deprovisioned, "", "manufactured provisioned pending commissioned decommissioned [deprovisioned]"},
+	} {
+		var got []string
+		for _, s := range lifeLine(identity.Device{State: c.state, Resume: c.resume, Created: t0, Updated: t0}) {
+			if s.State == "current" {
+				s.Name = "[" + s.Name + "]"
+			}
+			got = append(got, s.Name)
+		}
+		if s := strings.Join(got, " "); s != c.want {
+			t.Errorf("%s: %s, want %s", c.state, s, c.want)
+		}
 	}
 }
 
