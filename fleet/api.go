@@ -40,10 +40,10 @@ type PassportOut struct {
 
 // Summary counts a tenant's fleet.
 type Summary struct {
-	Devices  int64            `json:"devices"`
-	Online   int64            `json:"online" doc:"With a live session at this node"`
-	States   map[string]int64 `json:"states"`
-	Releases []ReleaseCount   `json:"releases" doc:"The most widespread first"`
+	Devices  int64                    `json:"devices"`
+	Online   int64                    `json:"online" doc:"With a live session at this node"`
+	States   map[identity.State]int64 `json:"states"`
+	Releases []ReleaseCount           `json:"releases" doc:"The most widespread first"`
 }
 
 // ReleaseCount is how many devices run a release.
@@ -142,7 +142,7 @@ func (s *Service) passport(ctx context.Context, id string) (PassportOut, error) 
 
 // Summary counts the tenant's fleet.
 func (s *Service) Summary(ctx context.Context, t string) (Summary, error) {
-	states, err := countByState(ctx, s.cfg.DB, t)
+	states, err := s.cfg.Identity.CountByState(ctx, t)
 	if err != nil {
 		return Summary{}, err
 	}

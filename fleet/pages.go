@@ -138,7 +138,7 @@ func (s *Service) loadFleet(r *http.Request) (any, error) {
 	p.Summary = &sum
 	p.States = console.Bar{Label: "By state", Total: sum.Devices}
 	for _, st := range identity.States {
-		if k := sum.States[string(st)]; k > 0 {
+		if k := sum.States[st]; k > 0 {
 			p.States.Parts = append(p.States.Parts, console.BarPart{Word: string(st), N: k, Tone: console.NewBadge(string(st)).Tone})
 		}
 	}

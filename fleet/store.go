@@ -207,7 +207,3 @@ func presences(ctx context.Context, db *store.DB, tenant string, devices []strin
 	})
 	return out, err
 }
-
-func countByState(ctx context.Context, db *store.DB, tenant string) (map[string]int64, error) {
-	return collectCounts(db.Query(ctx, `SELECT state, count(*) FROM device WHERE tenant = $1 GROUP BY state`, tenant))
-}
