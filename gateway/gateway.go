@@ -71,7 +71,8 @@ type Config struct {
 	Online  func(Peer)
 	Offline func(Peer, string)
 	Ready   func(Peer)
-	// Refused reports what policy refused an admitted peer: the rule and what it tried. It must not block.
+	// Refused reports what policy refused an admitted peer: the rule and what it tried; the first of a peer and rule,
+	// then at most one an hour. It must not block.
 	Refused func(p Peer, rule, detail string)
 
 	TLS    *tls.Config // holds the server's certificate; client authentication is set by the gateway
@@ -94,6 +95,7 @@ type Gateway struct {
 	mux         *http.ServeMux
 	registry    registry
 	batch       *collector
+	refusals    refusals
 	pending     map[string]*atomic.Int64 // by door: connections that have not said who they are
 	serving     sync.WaitGroup           // MQTT connections
 
@@ -119,6 +121,7 @@ func New(cfg Config) (*Gateway, error) {
 	g := &Gateway{
 		cfg: cfg, mqtt: doorConfig(cfg.TLS, doorMQTT), https: doorConfig(cfg.TLS, doorHTTPS), mux: http.NewServeMux(),
 		registry: registry{links: map[string][]*link{}, sessions: map[string]*session{}},
+		refusals: refusals{told: map[refusal]*tally{}},
 		batch:    newCollector(cfg),
 		pending:  map[string]*atomic.Int64{doorMQTT: {}, doorHTTPS: {}},
 	}
@@ -220,12 +223,4 @@ func (g *Gateway) Drain(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	return errors.Join(append(errs, g.batch.wait(ctx))...)
-}
-
-// refused reports what policy refused an admitted peer.
-func (g *Gateway) refused(p Peer, rule, detail string) {
-	g.cfg.Log.Warn("refused", "rule", rule, "device", p.Device, "station", p.Station, "detail", detail)
-	if g.cfg.Refused != nil && p.id() != "" {
-		g.cfg.Refused(p, rule, detail)
-	}
 }

@@ -36,6 +36,9 @@ func (g *Gateway) Route(pattern string, need Kind, h func(http.ResponseWriter, *
 	g.mu.Unlock()
 	g.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		l := r.Context().Value(linkKey{}).(*link)
+		if l.peer.Kind == None { // one request each: strangers do not fill the door
+			w.Header().Set("Connection", "close")
+		}
 		if err := g.again(r.Context(), l); err != nil {
 			w.Header().Set("Connection", "close")
 			WriteProblem(w, problem.Forbidden("door.register", "This certificate is no longer admitted.").Because(err))
@@ -91,8 +94,8 @@ func (g *Gateway) ServeHTTPS(ctx context.Context, l net.Listener) error {
 			return context.WithValue(ctx, linkKey{}, c.(*tls.Conn).NetConn())
 		},
 		ConnState: func(c net.Conn, s http.ConnState) {
-			if s == http.StateActive {
-				c.(*tls.Conn).NetConn().(*link).identified()
+			if l := c.(*tls.Conn).NetConn().(*link); s == http.StateActive && l.peer.Kind != None {
+				l.identified()
 			}
 		},
 	}

@@ -22,7 +22,7 @@ type Limits struct {
 	Messages   int           // messages of one POST /d/1/messages; 1000
 	Body       int64         // bytes of an HTTPS request body; 1 MiB
 	PerPeer    int           // connections of one device or station; 16
-	Pending    int           // connections of one door that have not said who they are; 1024
+	Pending    int           // connections of one door without a certificate, or before it was judged; 1024
 	Opening    time.Duration // for handshake and CONNECT, or for an HTTPS request's header; 10 s
 	Partial    time.Duration // for the rest of a packet whose beginning arrived; 30 s
 	Write      time.Duration // for one write to a socket; 20 s

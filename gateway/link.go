@@ -4,7 +4,9 @@ package gateway
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -51,7 +53,7 @@ func (l *link) Close() error {
 	return err
 }
 
-// identified ends the time in which the connection counts as pending.
+// identified ends the time in which the connection counts as pending. For a peer without a certificate that is its end.
 func (l *link) identified() {
 	l.known.Do(func() { l.g.pending[l.door].Add(-1) })
 }
@@ -110,7 +112,11 @@ func (g *Gateway) verify(l *link, s tls.ConnectionState) error {
 		err = g.registry.add(l, g.cfg.Limits.PerPeer)
 	}
 	if err != nil {
-		g.cfg.Log.Info("handshake refused", "door", l.door, "remote", l.RemoteAddr().String(), "err", err)
+		sum := sha256.Sum256(s.PeerCertificates[0].Raw)
+		fingerprint := hex.EncodeToString(sum[:])
+		if more, ok := g.refusals.tell(fingerprint, "door."+l.door, g.cfg.Clock.Now()); ok {
+			g.cfg.Log.Warn("handshake refused"+more, "door", l.door, "remote", l.RemoteAddr().String(), "fingerprint", fingerprint, "err", err)
+		}
 	}
 	return err
 }
