@@ -43,7 +43,7 @@ var only = map[string][]string{
 	"update/trust":          {"wire", "clock"},
 	"evidence/verify":       {"wire", "clock"},
 	"wire":                  {},
-	"wire/mqtt":             {},
+	"wire/mqtt":             {"clock"},
 	"clock":                 {},
 	"cmd/openthings-agent":  {"agent", "wire", "clock", "update/trust"},
 	"cmd/openthings-verify": {"evidence/verify"},

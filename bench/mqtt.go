@@ -80,14 +80,11 @@ func mqttQoS1(ctx context.Context, platform broker) (Result, error) {
 			*side.out = append(*side.out, us)
 		}
 	}
-	value, base := median(a), median(b)
+	slices.Sort(a)
+	slices.Sort(b)
+	value, base := a[len(a)/2], b[len(b)/2]
 	return Result{Name: "mqtt_qos1_cpu", Value: value, Unit: "us/message", Baseline: "mosquitto, acknowledging from memory",
 		BaselineValue: base, Ratio: value / base}, nil
-}
-
-func median(v []float64) float64 {
-	slices.Sort(v)
-	return v[len(v)/2]
 }
 
 // load is the clients of one broker.
