@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 
 	"github.com/openthings-platform/openthings/api"
@@ -118,8 +119,9 @@ func (h *house) close() error {
 func (h *house) build(origins []string) (err error) {
 	cfg := h.cfg
 	journal := filepath.Join(cfg.Data, "journal")
+	machine, _ := os.Hostname() // together with the folder it names this process, also after a restart
 	if h.audit, err = audit.New(audit.Config{
-		DB: h.db, Clock: cfg.Clock, Log: cfg.Log, Keys: h.keys, Origin: cfg.Names[0] + "/openthings", Journal: filepath.Join(journal, "checkpoints"),
+		DB: h.db, Clock: cfg.Clock, Log: cfg.Log, Keys: h.keys, Origin: cfg.Names[0] + "/openthings", Journal: filepath.Join(journal, "checkpoints"), Holder: machine + ":" + cfg.Data,
 		Require: func(ctx context.Context, verb string) (string, error) {
 			t := tenant.MustTenant(ctx)
 			return t, tenant.Require(ctx, tenant.Verb(verb), tenant.Thing{Tenant: t})
@@ -243,5 +245,6 @@ func (h *house) work() []worker {
 	return []worker{
 		{"jobs", h.db.RunJobs}, {"telemetry jobs", h.records.RunJobs}, {"identity", h.identity.Work}, {"fleet", h.fleet.Work},
 		{"telemetry", h.telemetry.Work}, {"command", h.command.Work}, {"update", h.update.Work}, {"evidence", h.evidence.Work},
+		{"keys", func(ctx context.Context) error { return h.keys.Work(ctx, h.cfg.Log, h.db, h.records) }},
 	}
 }
