@@ -364,6 +364,35 @@ func TestPendingIsBounded(t *testing.T) {
 	})
 }
 
+// No device makes us issue without end.
+func TestIssuesPerDay(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		d, _, _ := w.commissioned("S1")
+		csr := newCSR(t, nil)
+		ask := func(csr *identity.CSR) error {
+			_, _, err := w.Issue(context.Background(), identity.IssueRequest{Tenant: d.Tenant, Subject: d.ID, Kind: identity.LDevID, CSR: csr, Actor: d.ID})
+			return err
+		}
+		for range 48 {
+			w.issue(d.ID, identity.LDevID, csr)
+			csr = newCSR(t, nil)
+		}
+		if err := ask(csr); err != nil {
+			t.Errorf("the fiftieth of the day: %v", err)
+		}
+		if err := ask(newCSR(t, nil)); !problem.Is(err, problem.KindLimited) {
+			t.Errorf("one more: %v", err)
+		}
+		if err := ask(csr); err != nil {
+			t.Errorf("a repeat: %v", err)
+		}
+		w.clock.Advance(25 * time.Hour)
+		if err := ask(newCSR(t, nil)); err != nil {
+			t.Errorf("the next day: %v", err)
+		}
+	})
+}
+
 // A tenant sees and touches its own devices only.
 func TestTenantWall(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {

@@ -65,8 +65,25 @@ func (s *Service) Intend(tx *store.Tx, r IssueRequest) (Intent, error) {
 		return Intent{}, problem.Conflict("This public key already has a certificate of another subject or kind.").At("csr").
 			Hint("Each unit and each purpose needs a key of its own; a unit that shows another one's key is a clone.")
 	}
+	if in.fresh && r.Kind == LDevID {
+		if err := mayAskAgain(tx, r.Subject, now); err != nil {
+			return Intent{}, err
+		}
+	}
 	in.name, in.uri = name, uri
 	return in, nil
+}
+
+// perDay bounds the LDevIDs that one device can make us issue, log and keep: a healthy one asks six times a year.
+const perDay = 50
+
+func mayAskAgain(tx *store.Tx, device string, now time.Time) error {
+	n, err := countIntents(tx, device, LDevID, now.Add(-24*time.Hour))
+	if err == nil && n > perDay {
+		return problem.Limited("The device asked for more than %d certificates in a day.", perDay).
+			Hint("A request that is repeated with the same key is not counted.")
+	}
+	return err
 }
 
 // names is what the register says the subject is called, once its state permits the certificate.

@@ -156,6 +156,10 @@ func recordIntent(tx *store.Tx, want Intent, at time.Time) (Intent, error) {
 	return have, nil
 }
 
+func countIntents(tx *store.Tx, subject string, k Kind, since time.Time) (n int64, err error) {
+	return n, tx.QueryRow(`SELECT count(*) FROM issue_intent WHERE subject = $1 AND kind = $2 AND created > $3`, subject, k, store.Millis(since)).Scan(&n)
+}
+
 const certificateColumns = `fp, tenant, subject, kind, phase, serial, key_hash, der, not_before, not_after, revoked, reason`
 
 func scanCertificate(r scanner) (Certificate, error) {

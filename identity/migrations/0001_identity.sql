@@ -29,6 +29,7 @@ CREATE TABLE issue_intent (
 	not_after bigint NOT NULL,
 	created bigint NOT NULL
 );
+CREATE INDEX issue_intent_subject ON issue_intent (subject, created);
 
 -- The register: what is not here is refused at every door.
 CREATE TABLE certificate (
