@@ -195,8 +195,12 @@ func TestEventMakesOnlyASignal(t *testing.T) {
 		if _, _, err = h.Decide(program, as.ID, h.aware(true, false)); problem.Of(err).Rule != "respond.person-only" {
 			t.Errorf("a program declared awareness: %v", err)
 		}
-		if _, err := h.AddSignal(program, Signal{Product: h.product, Title: "scanner says so"}); err != nil {
+		sig, err := h.AddSignal(program, Signal{Product: h.product, Title: "scanner says so"})
+		if err != nil {
 			t.Errorf("a program may send a signal: %v", err)
+		}
+		if _, err := h.Assess(program, sig.ID); problem.Of(err).Rule != "respond.person-only" {
+			t.Errorf("a program assessed its signal: %v", err)
 		}
 		if cs, _ := h.Cases(ann, false, "", 10); len(cs) != 0 {
 			t.Error("a case was left behind")
