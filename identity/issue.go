@@ -181,7 +181,7 @@ func (s *Service) enter(tx *store.Tx, r IssueRequest, c Certificate) error {
 		case c.Kind == IDevID:
 			err = errOtherKey(d)
 		default: // a renewal or a return
-			err = trimPending(tx, c.Tenant, c.Subject)
+			err = trimPending(tx, c.Tenant, c.Subject, c.Fingerprint)
 		}
 		if err != nil {
 			return err

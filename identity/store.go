@@ -191,10 +191,11 @@ func certificatesOf(ctx context.Context, db *store.DB, tenant, subject string) (
 // asks again and again, and its latest requests are the ones that it may still use.
 const keepPending = 3
 
-func trimPending(tx *store.Tx, tenant, device string) error {
-	_, err := tx.Exec(`UPDATE certificate SET phase = $1 WHERE tenant = $2 AND subject = $3 AND kind = $4 AND phase = $5 AND fp NOT IN (
-		SELECT fp FROM certificate WHERE tenant = $2 AND subject = $3 AND kind = $4 AND phase = $5 ORDER BY created DESC, fp LIMIT $6)`,
-		PhaseSuperseded, tenant, device, LDevID, PhasePending, keepPending)
+// trimPending supersedes all but the latest; newest is the one that was just added.
+func trimPending(tx *store.Tx, tenant, device, newest string) error {
+	_, err := tx.Exec(`UPDATE certificate SET phase = $1 WHERE tenant = $2 AND subject = $3 AND kind = $4 AND phase = $5 AND fp <> $6 AND fp NOT IN (
+		SELECT fp FROM certificate WHERE tenant = $2 AND subject = $3 AND kind = $4 AND phase = $5 AND fp <> $6 ORDER BY created DESC, fp LIMIT $7)`,
+		PhaseSuperseded, tenant, device, LDevID, PhasePending, newest, keepPending-1)
 	return err
 }
 
