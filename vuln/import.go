@@ -35,14 +35,17 @@ func (s *Service) Import(ctx context.Context, tenant, actor, name string, f *Fee
 	if !feedName.MatchString(name) {
 		return out, problem.Invalid("%.80q is not the name of a feed", name).Hint("use lower-case letters, digits, dots and dashes")
 	}
-	known, err := s.currentHashes(ctx, tenant)
+	s.importing.Lock()
+	defer s.importing.Unlock()
+	known, gen, err := s.currentHashes(ctx, tenant)
 	if err != nil {
 		return out, err
 	}
 	var batch []incoming
 	flush := func() error {
-		defer func() { batch = batch[:0] }()
-		return s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error { return s.putRecords(tx, tenant, name, batch) })
+		err := s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error { return s.putRecords(tx, tenant, name, gen, batch) })
+		batch, gen = batch[:0], gen+1
+		return err
 	}
 	err = f.each(func(id, hash string) bool { return known[id] != hash }, func(r Record, body []byte) error {
 		if known[r.ID] == "" {
@@ -50,7 +53,7 @@ func (s *Service) Import(ctx context.Context, tenant, actor, name string, f *Fee
 		} else {
 			out.Changed++
 		}
-		batch = append(batch, incoming{r, body})
+		batch = append(batch, incoming{r, body, known[r.ID] == ""})
 		if len(batch) < 50 { // about a thousand rows with their names and packages
 			return nil
 		}
@@ -88,53 +91,66 @@ func (s *Service) Import(ctx context.Context, tenant, actor, name string, f *Fee
 type incoming struct {
 	record Record
 	body   []byte
+	fresh  bool // no content of it was known, so there is nothing to replace
 }
 
-func (s *Service) currentHashes(ctx context.Context, tenant string) (map[string]string, error) {
+// currentHashes returns the content of every record that is known, and the generation in which it is so.
+func (s *Service) currentHashes(ctx context.Context, tenant string) (map[string]string, int64, error) {
 	out := map[string]string{}
-	rows, err := s.cfg.DB.Query(ctx, `SELECT id, content_hash FROM vuln_record WHERE tenant = $1 AND is_current = 1`, tenant)
-	_, err = store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
-		var id, hash string
-		err := r.Scan(&id, &hash)
-		out[id] = hash
-		return struct{}{}, err
+	var gen int64
+	err := s.cfg.DB.View(ctx, func(tx *store.Tx) (err error) {
+		if gen, err = s.gen(tx, tenant); err != nil {
+			return err
+		}
+		rows, err := tx.Query(`SELECT id, content_hash FROM vuln_record WHERE tenant = $1 AND is_current = 1`, tenant)
+		_, err = store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+			var id, hash string
+			err := r.Scan(&id, &hash)
+			out[id] = hash
+			return struct{}{}, err
+		})
+		return err
 	})
-	return out, err
+	return out, gen, err
 }
 
 // putRecords writes records, their names and packages, and marks the packages as touched in the same transaction: if
-// the process dies now, the job goes on from the marks.
-func (s *Service) putRecords(tx *store.Tx, tenant, source string, batch []incoming) error {
-	if _, err := tx.Exec(`INSERT INTO vuln_state (tenant, gen) VALUES ($1, 1) ON CONFLICT (tenant) DO UPDATE SET gen = vuln_state.gen + 1`, tenant); err != nil {
+// the process dies now, the job goes on from the marks. gen is the generation that the batch was compared with.
+func (s *Service) putRecords(tx *store.Tx, tenant, source string, gen int64, batch []incoming) error {
+	var now int64
+	if err := tx.QueryRow(`INSERT INTO vuln_state (tenant, gen) VALUES ($1, 1) ON CONFLICT (tenant) DO UPDATE SET gen = vuln_state.gen + 1 RETURNING gen`, tenant).Scan(&now); err != nil {
 		return err
 	}
+	if now != gen+1 { // another process
+		return problem.Conflict("Another import changed the records meanwhile.").Hint("send the feed again")
+	}
 	for _, in := range batch {
-		if err := s.putRecord(tx, tenant, source, in.record, in.body); err != nil {
+		if err := s.putRecord(tx, tenant, source, in); err != nil {
 			return fmt.Errorf("record %s: %w", in.record.ID, err)
 		}
 	}
-	return s.cfg.DB.Enqueue(tx, jobMatch, tenant, s.cfg.Clock.Now(), nil)
+	return s.cfg.DB.Enqueue(tx, jobMatch, tenant, s.cfg.Clock.Now().Add(matchLater), nil)
 }
 
-func (s *Service) putRecord(tx *store.Tx, tenant, source string, r Record, body []byte) error {
-	if _, err := tx.Exec(`UPDATE vuln_record SET is_current = 0 WHERE tenant = $1 AND id = $2 AND is_current = 1`, tenant, r.ID); err != nil {
-		return err
-	}
-	if _, err := tx.Exec(`INSERT INTO vuln_record (tenant, id, content_hash, source, withdrawn, reviewed, seen, is_current, body)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8) ON CONFLICT (tenant, id, content_hash) DO UPDATE SET is_current = 1`,
-		tenant, r.ID, r.Hash, source, store.Millis(r.Withdrawn), r.reviewed(), s.now(), string(body)); err != nil {
-		return err
-	}
-	if _, err := s.join(tx, tenant, r.idents(), r.Summary); err != nil {
-		return err
-	}
+func (s *Service) putRecord(tx *store.Tx, tenant, source string, in incoming) error {
+	r := in.record
 	// Packages that an older content named are touched as well: a finding may have to close.
 	const touch = `INSERT INTO vuln_touched (tenant, ecosystem, name_key) SELECT tenant, ecosystem, name_key FROM vuln_package
 		WHERE tenant = $1 AND record_id = $2 ON CONFLICT DO NOTHING`
-	if _, err := tx.Exec(touch, tenant, r.ID); err != nil {
+	if !in.fresh {
+		for _, q := range []string{touch, `DELETE FROM vuln_package WHERE tenant = $1 AND record_id = $2`,
+			`UPDATE vuln_record SET is_current = 0 WHERE tenant = $1 AND id = $2 AND is_current = 1`} {
+			if _, err := tx.Exec(q, tenant, r.ID); err != nil {
+				return err
+			}
+		}
+	}
+	if _, err := tx.Exec(`INSERT INTO vuln_record (tenant, id, content_hash, source, withdrawn, reviewed, seen, is_current, body)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8) ON CONFLICT (tenant, id, content_hash) DO UPDATE SET is_current = 1`,
+		tenant, r.ID, r.Hash, source, store.Millis(r.Withdrawn), r.reviewed(), s.now(), string(in.body)); err != nil {
 		return err
 	}
-	if _, err := tx.Exec(`DELETE FROM vuln_package WHERE tenant = $1 AND record_id = $2`, tenant, r.ID); err != nil {
+	if err := s.join(tx, tenant, r.idents(), r.Summary); err != nil {
 		return err
 	}
 	for p, entries := range r.byPackage() {
@@ -151,37 +167,36 @@ func (s *Service) putRecord(tx *store.Tx, tenant, source string, r Record, body 
 	return err
 }
 
-// join makes the names one vulnerability and returns its id. Where they stood in several groups these become one: the
-// oldest stays.
-func (s *Service) join(tx *store.Tx, tenant string, idents []string, summary string) (string, error) {
+// join makes the names one vulnerability. Where they stood in several groups these become one: the oldest stays.
+func (s *Service) join(tx *store.Tx, tenant string, idents []string, summary string) error {
 	groups, err := s.groupsOf(tx, tenant, idents)
 	if err != nil {
-		return "", err
+		return err
 	}
 	if len(groups) == 0 {
 		groups = []string{store.NewID("vul")}
 		if _, err := tx.Exec(`INSERT INTO vuln_group (tenant, id, name, summary, exploited) VALUES ($1, $2, $3, $4, 0)`, tenant, groups[0], idents[0], summary); err != nil {
-			return "", err
+			return err
 		}
 	}
 	id := groups[0]
 	for _, other := range groups[1:] {
 		if err := s.merge(tx, tenant, id, other); err != nil {
-			return "", err
+			return err
 		}
 	}
 	for _, ident := range idents {
 		if _, err := tx.Exec(`INSERT INTO vuln_member (tenant, ident, group_id) VALUES ($1, $2, $3) ON CONFLICT (tenant, ident) DO NOTHING`, tenant, ident, id); err != nil {
-			return "", err
+			return err
 		}
 	}
 	// People know a vulnerability by its CVE number; where there is none, by the first name that it got.
 	if _, err := tx.Exec(`UPDATE vuln_group SET summary = CASE WHEN summary = '' THEN $3 ELSE summary END,
 		name = coalesce((SELECT min(ident) FROM vuln_member WHERE tenant = $1 AND group_id = $2 AND ident LIKE 'CVE-%'), name)
 		WHERE tenant = $1 AND id = $2`, tenant, id, summary); err != nil {
-		return "", err
+		return err
 	}
-	return id, s.spreadExploited(tx, tenant, id)
+	return s.spreadExploited(tx, tenant, id)
 }
 
 // groupsOf returns the groups in which the names stand, the oldest first.

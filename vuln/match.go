@@ -254,7 +254,7 @@ func (s *Service) settle(tx *store.Tx, tenant, release, component string, want m
 		}
 		h := want[group]
 		if _, err := tx.Exec(`INSERT INTO finding (id, tenant, release_id, group_id, component_id, record_id, state, reason, fixed, rule, confidence, first_seen, closed_at, why_closed)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, '')`, store.NewID("fin"), tenant, release, group, component, h.record,
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, '') ON CONFLICT DO NOTHING`, store.NewID("fin"), tenant, release, group, component, h.record,
 			string(h.State), h.Reason, h.Fixed, rulePackage, confidenceExact, s.now(), int64(forever)); err != nil {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"embed"
 	"log/slog"
 	"math"
+	"sync"
 
 	"github.com/openthings-platform/openthings/clock"
 	"github.com/openthings-platform/openthings/fleet"
@@ -42,7 +43,10 @@ type Config struct {
 }
 
 // Service keeps records of vulnerabilities, matches them with releases and answers for exposure.
-type Service struct{ cfg Config }
+type Service struct {
+	cfg       Config
+	importing sync.Mutex // one import at a time
+}
 
 // New makes the service. It listens to sbom.attached and release.uploaded from then on.
 func New(cfg Config) *Service {
@@ -55,7 +59,7 @@ func New(cfg Config) *Service {
 	if cfg.ProductName == nil {
 		cfg.ProductName = func(_ context.Context, _, product string) string { return product }
 	}
-	s := &Service{cfg}
+	s := &Service{cfg: cfg}
 	s.listen()
 	return s
 }

@@ -397,3 +397,27 @@ func TestNewBillClosesAndUnknownIsShown(t *testing.T) {
 		}
 	})
 }
+
+// TestImportGoesOnAfterADeath writes the records as an import does and stops there, as a killed process would.
+func TestImportGoesOnAfterADeath(t *testing.T) {
+	each(t, func(h *house) {
+		h.release("ten_a", "rel_1", "prd_lamp", "1.0.0", "golang.org/x/net@v0.10.0")
+		h.install("ten_a", "prd_lamp", "rel_1", "dev_1")
+		body := []byte(xnet("GO-1", "CVE-1", "0.17.0", ""))
+		r, err := ParseRecord(body)
+		h.must(err)
+		h.must(h.db.WriteBulk(h.Context(), func(tx *store.Tx) error {
+			return h.vuln.putRecords(tx, "ten_a", "test", 0, []incoming{{r, body, true}})
+		}))
+		h.want("before the restart", h.affected("ten_a", "GO-1", time.Time{}), "0:")
+		h.clock.Advance(2 * matchLater)
+		h.run()
+		h.want("after the restart", h.affected("ten_a", "GO-1", time.Time{}), "1: rel_1=1")
+		if done, err := h.feed("ten_a", string(body)); err != nil || done.New+done.Changed != 0 {
+			t.Errorf("the same feed once more: %+v, %v", done, err)
+		}
+		if list := h.findings("ten_a"); len(list) != 1 {
+			t.Errorf("findings %q", list)
+		}
+	})
+}

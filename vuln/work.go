@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
@@ -14,6 +15,9 @@ import (
 
 // jobMatch goes on with what an import began, should the process have died in between. Its key is the tenant.
 const jobMatch = "vuln.match"
+
+// matchLater is when the job looks after an import: by then the import itself has matched, if it lives.
+const matchLater = time.Minute
 
 func (s *Service) listen() {
 	s.cfg.DB.Handle(jobMatch, func(ctx context.Context, j store.Job) error { return s.matchTouched(ctx, j.Key) })
