@@ -26,24 +26,24 @@ type Item struct {
 	Digest  string          `json:"digest" doc:"Of salt and data; it is what the leaf holds"`
 	Data    json.RawMessage `json:"data,omitempty" doc:"Absent once erased"`
 	Erased  bool            `json:"erased,omitempty"`
+	Broken  bool            `json:"broken,omitempty" doc:"The stored data is not what the leaf states; it is not shown"`
 	Pos     *int64          `json:"pos,omitempty" doc:"Place in the log; absent while pending"`
 }
 
-func (e row) item() (Item, error) {
+func (e row) item() Item {
 	it := Item{ID: e.leaf.ID, At: store.Time(e.leaf.At), Actor: e.leaf.Actor, Kind: e.leaf.Kind, Subject: e.leaf.Subject, Digest: e.leaf.Data}
-	d, err := e.data()
-	if err != nil {
-		return Item{}, err
-	}
-	if d == nil {
+	switch d, err := e.data(); {
+	case err != nil:
+		it.Broken = true
+	case d == nil:
 		it.Erased = true
-	} else {
+	default:
 		it.Data = d.Data
 	}
 	if e.pos.Valid {
 		it.Pos = &e.pos.Int64
 	}
-	return it, nil
+	return it
 }
 
 // State is the newest checkpoint and whose key signed it.

@@ -109,11 +109,7 @@ func (l *Log) List(ctx context.Context, tenant string, f Filter, n int) ([]Item,
 	}
 	out := make([]Item, 0, len(found))
 	for _, e := range found {
-		it, err := e.item()
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, it)
+		out = append(out, e.item())
 	}
 	return out, nil
 }
