@@ -27,15 +27,10 @@ type Config struct {
 	Database string    // postgres://…; empty: SQLite
 	Out      io.Writer // the report
 	Progress io.Writer // what is going on, for people
-	// Before is called ahead of each step with a handle on the world, so that a test can break it from outside.
-	Before func(stage, name string, w *World)
+
+	// before is called ahead of each step, so that a test can break the world from outside.
+	before func(stage, name string, w *world)
 }
-
-// World is what a test may disturb.
-type World struct{ w *world }
-
-// KillPlatform ends the platform's process at once.
-func (w *World) KillPlatform() { w.w.platform.kill() }
 
 // Run takes the devices through the circle once; it returns whether every step was verified.
 func Run(ctx context.Context, cfg Config) (ok bool, err error) {
@@ -52,8 +47,8 @@ func Run(ctx context.Context, cfg Config) (ok bool, err error) {
 	p := newProgress(cfg.Progress)
 	fmt.Fprintf(cfg.Progress, "One life of %d devices. Every ok below was verified from outside.\n", cfg.Devices)
 	before := func(stage, name string) {
-		if cfg.Before != nil {
-			cfg.Before(stage, name, &World{w})
+		if cfg.before != nil {
+			cfg.before(stage, name, w)
 		}
 	}
 	rep := Report{Devices: cfg.Devices, Steps: play(ctx, w.steps(ctx), p, before), OK: true}

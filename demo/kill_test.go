@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package demo
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/openthings-platform/openthings/wire"
+)
+
+// fleet makes a platform with n commissioned devices that are switched off again, and returns it with their
+// operational certificates.
+func newFleet(t *testing.T, database string, n int) (*world, []tls.Certificate) {
+	t.Helper()
+	w := &world{cfg: Config{Devices: n, Binary: builtBinary, Database: database}, dir: t.TempDir()}
+	t.Cleanup(w.close)
+	p := newProgress(io.Discard)
+	for _, s := range w.steps(t.Context())[:8] {
+		if s.name == "a unit beyond the quota is refused" || s.name == "each door refuses the other's certificate" {
+			continue
+		}
+		if _, err := s.run(t.Context(), p); err != nil {
+			t.Fatalf("%s: %v", s.name, err)
+		}
+	}
+	certs := make([]tls.Certificate, n)
+	for i, d := range w.devices {
+		d.switchOff()
+		var err error
+		if certs[i], err = d.credential("ldevid"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return w, certs
+}
+
+// A message that was acknowledged is there after the platform was killed, at whatever moment: 50 devices publish with
+// QoS 1 and the platform is killed with SIGKILL twenty times.
+func TestKillNineLosesNothingAcknowledged(t *testing.T) {
+	const devices, kills = 50, 20
+	eachEngine(t, func(t *testing.T, database string) {
+		w, certs := newFleet(t, database, devices)
+		seed := rand.Uint64()
+		t.Logf("seed %d", seed)
+		rng := rand.New(rand.NewPCG(seed, 0))
+		base := time.Now().UTC().Truncate(time.Second)
+		sent := make([]uint64, devices)    // the last number given out
+		acked := make([][]uint64, devices) // what the platform gave a receipt for
+		for range kills {
+			life, kill := context.WithCancel(t.Context())
+			var wg sync.WaitGroup
+			first := make(chan struct{}, devices) // a receipt of this round
+			for i := range devices {
+				wg.Go(func() { w.flood(life, certs[i], base, &sent[i], &acked[i], first) })
+			}
+			<-first // there is work to lose
+			after := time.NewTimer(time.Duration(rng.IntN(400)) * time.Millisecond)
+			<-after.C
+			w.platform.kill()
+			kill()
+			wg.Wait()
+			var err error
+			if w.platform, err = startPlatform(t.Context(), builtBinary, w.platform.dir, database); err != nil {
+				t.Fatal(err)
+			}
+			w.api.Base = w.platform.URL
+		}
+		total := 0
+		for i, d := range w.devices {
+			found := w.numbers(t, d, base, sent[i])
+			for _, n := range acked[i] {
+				if found[n] == 0 {
+					t.Errorf("%s: message %d was acknowledged and is gone", d.serial, n)
+				}
+			}
+			for n, count := range found {
+				if count > 1 {
+					t.Errorf("%s: message %d is there %d times", d.serial, n, count)
+				}
+			}
+			total += len(acked[i])
+		}
+		t.Logf("%d messages acknowledged over %d kills, all found", total, kills)
+		if total < devices*kills {
+			t.Errorf("only %d messages were acknowledged: the test proves too little", total)
+		}
+	})
+}
+
+// flood sends numbered messages until the connection breaks, and notes which got a receipt.
+func (w *world) flood(ctx context.Context, cert tls.Certificate, base time.Time, sent *uint64, acked *[]uint64, first chan<- struct{}) {
+	c, err := w.mqtt(ctx, cert)
+	if err != nil {
+		return // killed before it got in
+	}
+	defer c.Close()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for ctx.Err() == nil && *sent < perDevice {
+		*sent++
+		n := *sent
+		// Each message has a millisecond of its own, so that it can be told apart when it is read back.
+		body := fmt.Sprintf(`{"ts":%d,"boot":1,"seq":%d,"values":{"n":%d}}`, base.UnixMilli()+int64(n), n, n)
+		wg.Add(1)
+		err := c.Go(ctx, wire.Root+"tele/kill", []byte(body), func(err error) {
+			defer wg.Done()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			*acked = append(*acked, n)
+			select {
+			case first <- struct{}{}:
+			default:
+			}
+		})
+		if err != nil {
+			wg.Done()
+			return
+		}
+	}
+	<-ctx.Done()
+}
+
+// perDevice bounds what one device sends, so that a query shows every single message.
+const perDevice = 9000
+
+// numbers reads back which messages of a device are there, and how often.
+func (w *world) numbers(t *testing.T, d *device, base time.Time, last uint64) map[uint64]int {
+	t.Helper()
+	const max = 10000
+	var out struct {
+		Series []struct {
+			Field  string
+			Points []struct {
+				Last  float64
+				Count int
+			}
+		}
+	}
+	path := "/v1/devices/" + d.id + "/telemetry" + query("fields", "kill/n", "from", base.Format(time.RFC3339Nano),
+		"to", base.Add(max*time.Millisecond).Format(time.RFC3339Nano), "max", fmt.Sprint(max))
+	if err := until(t.Context(), 30*time.Second, func() (bool, error) {
+		err := w.get(t.Context(), path, &out)
+		return err == nil, err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	found := map[uint64]int{}
+	for _, s := range out.Series {
+		for _, p := range s.Points {
+			found[uint64(p.Last)] += p.Count
+		}
+	}
+	if uint64(len(found)) > last {
+		t.Errorf("%s: %d messages found, %d sent", d.serial, len(found), last)
+	}
+	return found
+}
+
+// A killed platform leaves its socket and locks behind: the next start must not be fooled by them, nor must a second
+// platform start on the same folder.
+func TestSecondPlatformIsRefused(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	a, err := startPlatform(t.Context(), builtBinary, dir, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := startPlatform(t.Context(), builtBinary, dir, ""); err == nil {
+		b.kill()
+		t.Error("two platforms run on one folder")
+	}
+	a.kill()
+	if _, err := os.Stat(filepath.Join(dir, "host.sock")); errors.Is(err, os.ErrNotExist) {
+		t.Fatal("a killed platform tidied up: the test proves nothing")
+	}
+	c, err := startPlatform(t.Context(), builtBinary, dir, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.stop()
+}
