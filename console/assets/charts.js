@@ -40,7 +40,7 @@ function draw(figure) {
     legend: { show: names.length > 1 },
     scales: { x: { time: true } },
     axes: [
-      { stroke: ink, font, values: times, grid: { show: false }, ticks: { ...grid, size: 4 } },
+      { stroke: ink, font, values: times, space: 84, grid: { show: false }, ticks: { ...grid, size: 4 } },
       { stroke: ink, font, grid, ticks: { show: false }, size: 52 },
     ],
     series: [{ label: 'UTC', value: '{YYYY}-{MM}-{DD} {HH}:{mm}:{ss}' }, ...names.map((label, i) => ({
