@@ -572,8 +572,10 @@ func TestJournalCatchesUp(t *testing.T) {
 // flaky is an issuer whose answers are lost, and that keeps what it was told.
 type flaky struct {
 	*embedded.Issuer
-	lose    bool
-	lost    [][]byte
+	lose bool
+	lost [][]byte
+
+	mu      sync.Mutex // guards revoked
 	revoked []string
 }
 
@@ -590,6 +592,8 @@ func (f *flaky) Revoke(_ context.Context, _ identity.Role, serial *big.Int, _ ti
 	if f.lose {
 		return errors.New("out of reach")
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.revoked = append(f.revoked, serial.Text(16))
 	return nil
 }
