@@ -89,8 +89,10 @@ type agent struct {
 
 // Run is one power cycle: it returns ErrReboot when the device must start again, ErrWiped after a wipe, or ctx's error.
 // Any other error says that the state directory is unusable.
-func Run(ctx context.Context, c Config) error {
-	a, err := newAgent(c)
+func Run(ctx context.Context, c Config) error { return run(ctx, c, disk{dir: c.Dir}) }
+
+func run(ctx context.Context, c Config, d disk) error {
+	a, err := newAgent(c, d)
 	if err != nil {
 		return err
 	}
@@ -155,7 +157,7 @@ func Supervise(ctx context.Context, c Config) error {
 	}
 }
 
-func newAgent(c Config) (*agent, error) {
+func newAgent(c Config, d disk) (*agent, error) {
 	if c.Dir == "" || c.HTTPS == "" || c.MQTT == "" || c.Product == "" || c.Revision == "" {
 		return nil, errors.New("agent: Dir, HTTPS, MQTT, Product and Revision are mandatory")
 	}
@@ -174,7 +176,7 @@ func newAgent(c Config) (*agent, error) {
 	if c.HealthFor <= 0 {
 		c.HealthFor = 5 * time.Minute
 	}
-	a := &agent{Config: c, disk: disk(c.Dir), started: c.Clock.Now(), interval: c.Interval,
+	a := &agent{Config: c, disk: d, started: c.Clock.Now(), interval: c.Interval,
 		end: make(chan error, 1), kick: make(chan struct{}, 1), retime: make(chan struct{}, 1)}
 	if a.disk.exists("wiped") {
 		return nil, ErrWiped

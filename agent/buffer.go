@@ -56,6 +56,9 @@ func (b *buffer) put(t wire.Telemetry) error {
 	if b.shut {
 		return nil
 	}
+	if err := b.disk.powered("write " + name); err != nil {
+		return err
+	}
 	if err := os.WriteFile(b.disk.path(name), body, 0o600); err != nil {
 		return err
 	}

@@ -17,12 +17,27 @@ import (
 )
 
 // disk is the state directory.
-type disk string
+type disk struct {
+	dir string
+	// cut is asked before each effect that outlives a power cut; an error means that the power is gone. Tests let it
+	// fail at every effect in turn. nil: the power stays.
+	cut func(effect string) error
+}
 
-func (d disk) path(name string) string { return filepath.Join(string(d), name) }
+func (d disk) path(name string) string { return filepath.Join(d.dir, name) }
+
+func (d disk) powered(effect string) error {
+	if d.cut == nil {
+		return nil
+	}
+	return d.cut(effect)
+}
 
 // write replaces a file so that a power cut leaves the old or the new content, never a mixture.
 func (d disk) write(name string, b []byte) error {
+	if err := d.powered("write " + name); err != nil {
+		return err
+	}
 	tmp := d.path(name) + ".tmp"
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -42,6 +57,9 @@ func (d disk) write(name string, b []byte) error {
 }
 
 func (d disk) rename(from, to string) error {
+	if err := d.powered("rename " + from); err != nil {
+		return err
+	}
 	if err := os.Rename(d.path(from), d.path(to)); err != nil {
 		return err
 	}
@@ -91,6 +109,9 @@ func (d disk) exists(name string) bool {
 }
 
 func (d disk) remove(name string) error {
+	if err := d.powered("remove " + name); err != nil {
+		return err
+	}
 	if err := os.Remove(d.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -100,6 +121,9 @@ func (d disk) remove(name string) error {
 // shred overwrites a file with random bytes, then removes it. On flash this is best effort; see the wipe levels of the
 // update note: without encryption from the first boot nothing stronger can be promised.
 func (d disk) shred(name string) error {
+	if err := d.powered("overwrite " + name); err != nil {
+		return err
+	}
 	f, err := os.OpenFile(d.path(name), os.O_WRONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

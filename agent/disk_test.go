@@ -9,7 +9,7 @@ import (
 )
 
 func TestBootRecordSurvivesATornCopy(t *testing.T) {
-	d := disk(t.TempDir())
+	d := disk{dir: t.TempDir()}
 	r := record{Active: "a", Floor: 1}
 	for floor := int64(1); floor <= 5; floor++ {
 		r.Floor = floor
@@ -51,7 +51,7 @@ func FuzzBootRecord(f *testing.F) {
 		if !ok {
 			return
 		}
-		d := disk(t.TempDir())
+		d := disk{dir: t.TempDir()}
 		if err := d.save(&r); err != nil {
 			t.Fatal(err)
 		}

@@ -332,6 +332,31 @@ func await[T any](h *house, topic string, want func(T) bool) T {
 	}
 }
 
+// forget drops what was heard so far.
+func (h *house) forget() {
+	for {
+		select {
+		case <-h.heard:
+		default:
+			return
+		}
+	}
+}
+
+// eventually looks again and again at something that tells nobody when it changes: a file of another process's.
+func eventually(t *testing.T, what func() bool) {
+	t.Helper()
+	tick, deadline := time.NewTicker(time.Millisecond), time.After(20*time.Second)
+	defer tick.Stop()
+	for !what() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("it did not come about")
+		}
+	}
+}
+
 func anyInventory(wire.Inventory) bool { return true }
 
 // image puts an image on the server and returns the target that describes it.

@@ -27,15 +27,15 @@ var serialShape = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
 // factory opens a state directory as the line finds it, and makes it if need be: no image, floor 0.
 func factory(dir string) (disk, record, error) {
-	d := disk(dir)
+	d := disk{dir: dir}
 	if d.exists("wiped") || d.exists("idevid.pem") {
-		return "", record{}, fmt.Errorf("%s holds a device that has left the line", dir)
+		return disk{}, record{}, fmt.Errorf("%s holds a device that has left the line", dir)
 	}
 	if err := os.MkdirAll(d.path("buffer"), 0o700); err != nil {
-		return "", record{}, err
+		return disk{}, record{}, err
 	}
 	if err := os.Chmod(dir, 0o700); err != nil {
-		return "", record{}, err
+		return disk{}, record{}, err
 	}
 	if r, err := d.load(); err == nil {
 		return d, r, nil
@@ -99,7 +99,7 @@ func Flash(dir string, image []byte, version string, securityVersion int64) (dig
 // Install stores what the line station answered: IDevID, chain and the manufacturer's update root. The certificate must
 // carry the unit's own key, and the root must sign itself.
 func Install(dir string, r wire.LineResponse) error {
-	d := disk(dir)
+	d := disk{dir: dir}
 	var u unit
 	if err := d.readJSON("unit.json", &u); err != nil {
 		return err

@@ -235,6 +235,9 @@ func (a *agent) download(ctx context.Context, cred *credential, t trust.Target, 
 }
 
 func (a *agent) fetch(ctx context.Context, cred *credential, t trust.Target, name string) (resumed bool, err error) {
+	if err := a.disk.powered("write " + name); err != nil {
+		return false, err
+	}
 	f, err := os.OpenFile(a.disk.path(name), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return false, err

@@ -104,7 +104,7 @@ func (a *agent) erase() ([]string, error) {
 		}
 		names = append(names, x.name)
 	}
-	return names, syncDir(string(a.disk))
+	return names, syncDir(a.disk.dir)
 }
 
 // eraseAll leaves an empty directory with a mark, so that nobody provisions or runs on it by mistake.
@@ -126,7 +126,7 @@ func (a *agent) eraseAll() error {
 	if err := os.Remove(a.disk.path("buffer")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return syncDir(string(a.disk))
+	return syncDir(a.disk.dir)
 }
 
 func (d disk) shredAll(pattern string) error {
@@ -135,7 +135,7 @@ func (d disk) shredAll(pattern string) error {
 		return err
 	}
 	for _, f := range found {
-		name, err := filepath.Rel(string(d), f)
+		name, err := filepath.Rel(d.dir, f)
 		if err != nil {
 			return err
 		}
