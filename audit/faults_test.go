@@ -5,6 +5,7 @@ package audit
 import (
 	"bufio"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -555,5 +556,44 @@ func TestS20_MigrationsUp(t *testing.T) {
 				t.Errorf("%+v", r)
 			}
 		})
+	}
+}
+
+// TestPlanAfterAnalyze: once PostgreSQL has statistics of a fully sequenced table, it expects no pending rows; the
+// pending entries must still be read once and not again for every row.
+func TestPlanAfterAnalyze(t *testing.T) {
+	db := storetest.Open(t, storetest.PostgresURL(t), schema)
+	l := openLog(t, db, openKeys(t))
+	for range 8 {
+		some(t, db, "ten_a", "dev_1", 500)
+	}
+	drain(t, l)
+	mustExec(t, db, `ANALYZE audit_entry`)
+	some(t, db, "ten_a", "dev_1", batch)
+	undo := errors.New("undo")
+	var plan []string
+	err := db.Write(t.Context(), func(tx *store.Tx) error {
+		rows, err := tx.Query(`EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) `+assign, 4000, batch)
+		if plan, err = store.Collect(rows, err, func(r *sql.Rows) (s string, err error) { return s, r.Scan(&s) }); err != nil {
+			return err
+		}
+		return undo
+	})
+	if !errors.Is(err, undo) {
+		t.Fatal(err)
+	}
+	text := strings.Join(plan, "\n")
+	t.Log(text)
+	reads := 0
+	for _, line := range plan {
+		if strings.Contains(line, "WindowAgg") {
+			reads++
+			if !strings.Contains(line, "loops=1)") {
+				t.Errorf("the pending entries are read again and again: %s", line)
+			}
+		}
+	}
+	if reads != 1 {
+		t.Errorf("the plan numbers the pending entries %d times", reads)
 	}
 }

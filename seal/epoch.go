@@ -106,7 +106,7 @@ func (k *Keys) Rotate(ctx context.Context, dbs ...*store.DB) error {
 				return err
 			}
 		}
-		if err := shred(k.epochPath(id)); err != nil {
+		if err := shred(k.epochPath(id)); err != nil && !errors.Is(err, os.ErrNotExist) { // another process was faster
 			return err
 		}
 		k.mu.Lock()
