@@ -206,7 +206,8 @@ func startMosquitto(ctx context.Context) (broker, func(), error) {
 		return broker{}, nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	cmd := exec.CommandContext(ctx, path, "-c", filepath.Join(dir, "mosquitto.conf"))
-	cmd.Stderr = os.Stderr
+	var said bytes.Buffer
+	cmd.Stderr = &said
 	if err := cmd.Start(); err != nil {
 		return broker{}, nil, errors.Join(err, os.RemoveAll(dir))
 	}
@@ -224,7 +225,7 @@ func startMosquitto(ctx context.Context) (broker, func(), error) {
 		}
 		if time.Now().After(deadline) {
 			stop()
-			return broker{}, nil, fmt.Errorf("mosquitto did not start: %w", err)
+			return broker{}, nil, fmt.Errorf("mosquitto did not start: %w\n%s", err, said.String())
 		}
 		time.Sleep(20 * time.Millisecond)
 	}

@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -24,22 +23,9 @@ func newFleet(t *testing.T, database string, n int) (*world, []tls.Certificate) 
 	t.Helper()
 	w := &world{cfg: Config{Devices: n, Binary: builtBinary, Database: database}, dir: t.TempDir()}
 	t.Cleanup(w.close)
-	p := newProgress(io.Discard)
-	for _, s := range w.steps(t.Context())[:8] {
-		if s.name == "a unit beyond the quota is refused" || s.name == "each door refuses the other's certificate" {
-			continue
-		}
-		if _, err := s.run(t.Context(), p); err != nil {
-			t.Fatalf("%s: %v", s.name, err)
-		}
-	}
-	certs := make([]tls.Certificate, n)
-	for i, d := range w.devices {
-		d.switchOff()
-		var err error
-		if certs[i], err = d.credential("ldevid"); err != nil {
-			t.Fatal(err)
-		}
+	certs, err := w.commissioned(t.Context())
+	if err != nil {
+		t.Fatal(err)
 	}
 	return w, certs
 }
@@ -152,7 +138,7 @@ func (w *world) numbers(t *testing.T, d *device, base time.Time, last uint64) ma
 	}
 	path := "/v1/devices/" + d.id + "/telemetry" + query("fields", "kill/n", "from", base.Format(time.RFC3339Nano),
 		"to", base.Add(max*time.Millisecond).Format(time.RFC3339Nano), "max", fmt.Sprint(max))
-	if err := until(t.Context(), 30*time.Second, func() (bool, error) {
+	if err := w.until(t.Context(), 30*time.Second, func() (bool, error) {
 		err := w.get(t.Context(), path, &out)
 		return err == nil, err
 	}); err != nil {
