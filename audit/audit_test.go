@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/openthings-platform/openthings/clock"
 	"github.com/openthings-platform/openthings/problem"
@@ -379,6 +380,93 @@ func TestSignRefusesCheckpoints(t *testing.T) {
 	}
 	if _, err := l.Sign("something else\n"); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestThin: old checkpoints are thinned to one an hour; the log stays whole and any two sizes stay provable.
+func TestThin(t *testing.T) {
+	hand := clock.NewHand(time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC))
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		l := openLog(t, db, openKeys(t))
+		for range 3 * 6 { // three hours, a checkpoint every ten minutes
+			some(t, db, "ten_a", "dev_1", 2)
+			drain(t, l)
+			hand.Advance(10 * time.Minute)
+		}
+		hand.Advance(24*time.Hour - 59*time.Minute) // of the last hour, all but the newest five are a day old
+		if err := l.thin(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if n := count(t, db, `SELECT count(*) FROM audit_head`); n != 2+5 {
+			t.Errorf("%d checkpoints are left", n)
+		}
+		if r := verify(t, db, l.VerifierKey()); r.Size != 36 || r.Checkpoints != 7 {
+			t.Errorf("%+v", r)
+		}
+		if _, _, err := l.Consistency(t.Context(), 4, 0); err != nil {
+			t.Error(err)
+		}
+		hand.Advance(240 * time.Hour)
+		if err := l.thin(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if c, err := l.Checkpoint(t.Context()); err != nil || c.Size != 36 {
+			t.Errorf("the newest checkpoint: %+v, %v", c, err)
+		}
+		if n := count(t, db, `SELECT count(*) FROM audit_head`); n != 3 {
+			t.Errorf("%d checkpoints are left", n)
+		}
+	}, func(c *store.Config) { c.Clock = hand })
+}
+
+// TestFullJournal puts a full journal aside and finds its last line there, also right after the crash of doing so.
+func TestFullJournal(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "checkpoints")
+	line := func(n int) record {
+		return record{Acknowledged: &acknowledged{Size: int64(n), Reason: strings.Repeat("x", 1000)}}
+	}
+	j, err := openJournal(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for j.size < journalMax {
+		n++
+		b, err := json.Marshal(line(n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := j.file.Write(append(b, '\n')); err != nil { // without the fsync of append
+			t.Fatal(err)
+		}
+		j.size += int64(len(b) + 1)
+	}
+	last := func() int64 {
+		t.Helper()
+		again, err := openJournal(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer again.file.Close()
+		return again.last.N
+	}
+	if got := last(); got != int64(n) {
+		t.Fatalf("the last line is %d, not %d", got, n)
+	}
+	if err := j.append(line(n + 1)); err != nil {
+		t.Fatal(err)
+	}
+	if got := last(); got != int64(n+1) {
+		t.Fatalf("after it was put aside: %d, not %d", got, n+1)
+	}
+	if err := j.file.Truncate(0); err != nil {
+		t.Fatal(err)
+	}
+	if got := last(); got != int64(n) {
+		t.Fatalf("after a crash of putting it aside: %d, not %d", got, n)
+	}
+	if err := j.file.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -19,8 +19,9 @@ import (
 )
 
 // journal is a file of JSON lines beside the database, one per signed checkpoint, each on disk before the checkpoint is
-// published.
+// published. A full file becomes <path>.1, in place of the one before.
 type journal struct {
+	path string
 	last tlog.Tree // newest state at open; zero for an empty journal
 
 	mu   sync.Mutex // guards the fields below
@@ -42,51 +43,98 @@ type acknowledged struct {
 	Reason string    `json:"reason"`
 }
 
+const (
+	journalMax  = 16 << 20 // bytes, about 70,000 checkpoints
+	journalTail = 64 << 10 // more than the longest line
+)
+
 // openJournal opens or makes the file, cuts off a line that a crash left unfinished, and reads the last one.
 func openJournal(path string) (*journal, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("audit: journal: %w", err)
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("audit: journal: %w", err)
+	j := &journal{path: path}
+	if err := j.open(); err != nil {
+		return nil, err
 	}
-	j := &journal{file: f}
-	if err := j.recover(path); err != nil {
-		return nil, errors.Join(err, f.Close())
+	line, err := lastLine(j.file, j.size)
+	if err == nil && line == nil { // empty: just begun, or a crash came right after the other was put aside
+		line, err = lastLineOf(path + ".1")
+	}
+	if err == nil && line != nil {
+		j.last, err = parseRecord(line)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("audit: last line of the journal %s: %w", path, errors.Join(err, j.file.Close()))
 	}
 	return j, nil
 }
 
-// journalTail is more than the longest line.
-const journalTail = 64 << 10
-
-func (j *journal) recover(path string) error {
-	info, err := j.file.Stat()
+// open opens the file for appending after its last whole line.
+func (j *journal) open() error {
+	f, err := os.OpenFile(j.path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("audit: journal: %w", err)
+	}
+	size, err := wholeLines(f)
+	if err == nil {
+		err = errors.Join(f.Truncate(size), f.Sync(), syncDir(filepath.Dir(j.path)))
+	}
+	if err != nil {
+		return fmt.Errorf("audit: journal: %w", errors.Join(err, f.Close()))
+	}
+	j.file, j.size = f, size
+	return nil
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// wholeLines is the size of f without an unfinished line at its end.
+func wholeLines(f *os.File) (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
 	}
 	tail := make([]byte, min(info.Size(), journalTail))
 	from := info.Size() - int64(len(tail))
-	if _, err := j.file.ReadAt(tail, from); err != nil {
-		return fmt.Errorf("audit: journal: %w", err)
+	if _, err := f.ReadAt(tail, from); err != nil {
+		return 0, err
 	}
-	whole := tail[:bytes.LastIndexByte(tail, '\n')+1]
-	j.size = from + int64(len(whole))
-	if err := j.file.Truncate(j.size); err != nil {
-		return fmt.Errorf("audit: journal: %w", err)
+	return from + int64(bytes.LastIndexByte(tail, '\n')+1), nil
+}
+
+// lastLine reads the last of the whole lines that f has up to size; nil if there is none.
+func lastLine(f *os.File, size int64) ([]byte, error) {
+	if size == 0 {
+		return nil, nil
 	}
-	if j.size > 0 {
-		line := whole[bytes.LastIndexByte(whole[:max(len(whole)-1, 0)], '\n')+1:]
-		if j.last, err = parseRecord(line); err != nil {
-			return fmt.Errorf("audit: last line of the journal %s: %w", path, err)
-		}
+	tail := make([]byte, min(size, journalTail))
+	if _, err := f.ReadAt(tail, size-int64(len(tail))); err != nil {
+		return nil, err
 	}
-	dir, err := os.Open(filepath.Dir(path))
+	return tail[bytes.LastIndexByte(tail[:len(tail)-1], '\n')+1:], nil
+}
+
+func lastLineOf(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
-		return fmt.Errorf("audit: journal: %w", err)
+		return nil, err
 	}
-	return errors.Join(j.file.Sync(), dir.Sync(), dir.Close())
+	defer f.Close()
+	size, err := wholeLines(f)
+	if err != nil {
+		return nil, err
+	}
+	return lastLine(f, size)
 }
 
 // parseRecord reads which state of the tree a line of the journal stands for.
@@ -105,6 +153,18 @@ func parseRecord(line []byte) (tlog.Tree, error) {
 	return t, err
 }
 
+// putAside begins a new file. If that fails, the next append tries again.
+func (j *journal) putAside() error {
+	full := j.file
+	if err := os.Rename(j.path, j.path+".1"); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("audit: journal: %w", err)
+	}
+	if err := j.open(); err != nil {
+		return err
+	}
+	return full.Close()
+}
+
 func (j *journal) append(r record) error {
 	b, err := json.Marshal(r)
 	if err != nil {
@@ -112,6 +172,11 @@ func (j *journal) append(r record) error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.size >= journalMax {
+		if err := j.putAside(); err != nil {
+			return err
+		}
+	}
 	n, err := j.file.Write(append(b, '\n'))
 	if err == nil {
 		err = j.file.Sync()
