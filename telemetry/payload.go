@@ -53,6 +53,14 @@ func streamOf(topic string) (string, error) {
 // Under "values" everything must be a number; in a flat object members of other types are ignored, since such
 // firmware often adds a name or a unit. A message without a single number is refused.
 func parsePayload(body []byte, received int64) (point, error) {
+	if p, ok := quickPayload(body, received); ok {
+		return p, nil
+	}
+	return slowPayload(body, received)
+}
+
+// slowPayload reads any payload, and says what is wrong with one that cannot be read.
+func slowPayload(body []byte, received int64) (point, error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(body, &members); err != nil || members == nil {
 		return point{}, problem.Invalid("the payload is not a JSON object").Because(err)
@@ -66,10 +74,7 @@ func parsePayload(body []byte, received int64) (point, error) {
 			delete(members, name)
 		}
 	}
-	p := point{t: head.TS, boot: head.Boot, seq: head.Seq}
-	if p.t < tsFloor || p.t > received+tsAhead {
-		p.t = received
-	}
+	p := point{t: believable(head.TS, received), boot: head.Boot, seq: head.Seq}
 	strict := false
 	if raw, ok := members["values"]; ok && bytes.HasPrefix(bytes.TrimSpace(raw), []byte("{")) {
 		strict, members = true, nil
@@ -94,8 +99,16 @@ func parsePayload(body []byte, received int64) (point, error) {
 	if len(p.values) == 0 {
 		return point{}, problem.Invalid("the payload holds no number")
 	}
-	slices.SortFunc(p.values, func(a, b value) int { return strings.Compare(a.name, b.name) })
+	slices.SortFunc(p.values, byName)
 	return p, nil
+}
+
+// believable returns the device's time, or that of the receipt if the device's clock cannot be right.
+func believable(ts, received int64) int64 {
+	if ts < tsFloor || ts > received+tsAhead {
+		return received
+	}
+	return ts
 }
 
 func validName(s string) bool {

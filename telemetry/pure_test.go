@@ -58,12 +58,18 @@ func many(n int) string {
 }
 
 func FuzzParsePayload(f *testing.F) {
-	for _, s := range []string{`{"values":{"a":1}}`, `{"a":1.5,"ts":1,"boot":1,"seq":1}`, `{"values":{"a":1e308}}`, `[`, `{"values":null}`, `{"\ud800":1}`} {
+	for _, s := range []string{`{"values":{"a":1}}`, ` { "a" : -0.5e+3 , "b":01, "a":2 } `, `{"values":{"a":1},"values":{"b":2}}`, `{"values":{"a":1},"b":2,"ts":-0}`, `{"a":1}x`, `{"a":1.5,"ts":1,"boot":1,"seq":1}`, `{"values":{"a":1e308}}`, `[`, `{"values":null}`, `{"\ud800":1}`} {
 		f.Add([]byte(s))
 	}
 	c := newCodec()
 	f.Fuzz(func(t *testing.T, body []byte) {
-		p, err := parsePayload(body, 1_790_000_000_000)
+		p, err := slowPayload(body, 1_790_000_000_000)
+		if quick, ok := quickPayload(body, 1_790_000_000_000); ok {
+			if err != nil || quick.boot != p.boot || quick.seq != p.seq {
+				t.Fatalf("the quick way accepts %+v, the slow way says %+v, %v", quick, p, err)
+			}
+			same(t, []point{quick}, []point{p})
+		}
 		if err != nil {
 			return
 		}

@@ -11,7 +11,7 @@ import (
 
 const (
 	recordsVersion = 1
-	rowRecords     = 500      // records in one inbox row: what one compacting transaction can take
+	rowRecords     = 300      // records in one inbox row at most
 	maxField       = 64 << 20 // of one record; the gateway's own limits are far below
 )
 

@@ -81,16 +81,10 @@ func insertInbox(tx *store.Tx, r inboxRow, at time.Time) error {
 	return err
 }
 
-// readInbox returns whole rows, the oldest first, until they hold limit records; at least one if there is any.
-func readInbox(ctx context.Context, db *store.DB, limit int64) ([]inboxRow, error) {
+// readInbox returns some of the oldest rows.
+func readInbox(ctx context.Context, db *store.DB) ([]inboxRow, error) {
 	rows, err := db.Query(ctx, `SELECT id, n, key_id, body FROM telemetry_inbox WHERE error = '' ORDER BY id LIMIT 256`)
-	all, err := store.Collect(rows, err, scanInbox)
-	for i, r := range all {
-		if limit -= r.n; limit < 0 && i > 0 {
-			return all[:i], err
-		}
-	}
-	return all, err
+	return store.Collect(rows, err, scanInbox)
 }
 
 func scanInbox(r *sql.Rows) (row inboxRow, err error) {

@@ -34,7 +34,7 @@ type Config struct {
 	Identity *identity.Service // the devices that routes and pages ask about
 	Clock    clock.Clock       // default clock.System
 	Log      *slog.Logger
-	// Linger is how long measurements may rest in the inbox, so that they are compacted together; default 1 s. Other
+	// Linger is how long measurements may rest in the inbox, so that they are compacted together; default 2 s. Other
 	// records leave at once.
 	Linger time.Duration
 	// PerDevice is the most records of one device in one Append; default 4096. Beyond it the batch is refused.
@@ -51,8 +51,10 @@ type Service struct {
 
 	routes map[string]Handler // by prefix; complete before Append and Work
 
-	pass  sync.Mutex  // one compaction, merge or erasure at a time
-	lease store.Lease // guarded by pass; zero: not held
+	pass      sync.Mutex                // one compaction, merge or erasure at a time; guards the fields below
+	lease     store.Lease               // zero: not held
+	keys      map[[2]string]cipher.AEAD // by tenant and device, to write with; never kept long and never read with
+	keysSince time.Time
 
 	mu   sync.Mutex // guards the fields below
 	hour hourKey
@@ -73,7 +75,7 @@ func New(cfg Config) *Service {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	cfg.Linger = cmp.Or(cfg.Linger, time.Second)
+	cfg.Linger = cmp.Or(cfg.Linger, 2*time.Second)
 	cfg.PerDevice = cmp.Or(cfg.PerDevice, 4096)
 	s := &Service{cfg: cfg, codec: newCodec(), routes: map[string]Handler{},
 		wake: make(chan struct{}, 1), due: make(chan struct{}, 1)}
@@ -84,7 +86,7 @@ func New(cfg Config) *Service {
 	return s
 }
 
-// Append makes records durable, in one inbox row (one per 500 records); nil is the permission to acknowledge all of
+// Append makes records durable, in one inbox row (one per 300 records); nil is the permission to acknowledge all of
 // them. A batch with more than Config.PerDevice records of one device is refused as a whole with kind rate-limited.
 func (s *Service) Append(ctx context.Context, records []gateway.Record) error {
 	if len(records) == 0 {
@@ -477,6 +479,7 @@ func (s *Service) EraseDevice(ctx context.Context, tenant, device string) error 
 			return err
 		}
 	}
+	delete(s.keys, [2]string{tenant, device})
 	err = s.cfg.Platform.Write(ctx, func(tx *store.Tx) error { return s.cfg.Keys.DestroySubject(tx, tenant, device) })
 	if err != nil {
 		return fmt.Errorf("telemetry: erase: %w", err)

@@ -25,6 +25,13 @@ const (
 	leaseTTL   = 10 * time.Second
 	mergeEvery = 30 * time.Second
 	mergeLeast = 16 // small chunks of one stream before they are merged
+
+	// One compacting transaction writes at most 1,000 rows: two per stream and one per other record. No further inbox
+	// row joins a batch beyond enoughRows, since one may bring 2*rowRecords more; with few streams many do, and chunks
+	// get long.
+	enoughRows    = 1000 - 2*rowRecords
+	enoughRecords = 20_000
+	keysKept      = time.Minute
 )
 
 // Work compacts the inbox, hands other records to their handlers and merges small chunks, until ctx ends. On
@@ -118,12 +125,16 @@ type batch struct {
 
 // compact moves the oldest inbox rows to where their records belong, in one transaction. The caller holds s.pass.
 func (s *Service) compact(ctx context.Context) error {
-	rows, err := readInbox(ctx, s.cfg.DB, rowRecords)
+	rows, err := readInbox(ctx, s.cfg.DB)
 	if err != nil || len(rows) == 0 {
 		return err
 	}
 	b := &batch{points: map[streamKey][]point{}, refused: map[[2]string]refusal{}}
+	n := int64(0)
 	for _, row := range rows {
+		if n += row.n; 2*len(b.points)+len(b.pending) > enoughRows || n > enoughRecords && len(b.rows) > 0 {
+			break
+		}
 		records, damaged, err := s.open(ctx, row)
 		if damaged {
 			s.cfg.Log.ErrorContext(ctx, "inbox row is damaged and was set aside", slog.String("row", row.id), slog.Any("error", err))
@@ -176,14 +187,16 @@ func (b *batch) refuse(tenant, device string, at int64, reason string) {
 
 // pack drops repeats and seals chunks and latest rows.
 func (s *Service) pack(ctx context.Context, b *batch) error {
-	keys := map[[2]string]cipher.AEAD{}
+	if now := s.cfg.Clock.Now(); now.Sub(s.keysSince) > keysKept || s.keys == nil {
+		s.keys, s.keysSince = map[[2]string]cipher.AEAD{}, now
+	}
 	rows, err := readLatest(ctx, s.cfg.DB, slices.Collect(maps.Keys(b.points)))
 	if err != nil {
 		return err
 	}
 	for k, points := range b.points {
 		device := [2]string{k.tenant, k.device}
-		key := keys[device]
+		key := s.keys[device]
 		if key == nil {
 			key, err = s.subject(ctx, k.tenant, k.device)
 			if errors.Is(err, seal.ErrDestroyed) {
@@ -193,7 +206,7 @@ func (s *Service) pack(ctx context.Context, b *batch) error {
 			if err != nil {
 				return err
 			}
-			keys[device] = key
+			s.keys[device] = key
 		}
 		row := rows[k]
 		row.streamKey = k
