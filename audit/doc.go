@@ -17,6 +17,7 @@
 //   - A payload can be erased (Erase) and every proof stays valid: the leaf holds a salted digest.
 //   - A database that is behind the journal of checkpoints, or forked from it, takes no new position until an operator
 //     has acknowledged it (Acknowledge).
+//   - Checkpoints older than a day are thinned to one an hour. The tree keeps proving consistency with any size.
 //   - Every query of a tenant's entries carries the tenant.
 //
 // What it does not prove: whoever holds the log key and the machine can rewrite what no outsider has seen. Archive
