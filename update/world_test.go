@@ -62,9 +62,10 @@ type world struct {
 	mqtt, https string
 	dir         string // signing folder and files
 	product     product.Product
-	ended       chan string // device and state of updates that ended
-	moved       chan string // state of deployments that ended
-	ready       chan string // devices that subscribed
+	ended       chan string       // device and state of updates that ended
+	moved       chan string       // state of deployments that ended
+	ready       chan string       // devices that subscribed
+	dirs        map[string]string // state directories by device
 }
 
 // each runs fn in a fresh world on both engines.
@@ -82,11 +83,11 @@ func must[T any](t *testing.T) func(T, error) T {
 	}
 }
 
-func newWorld(t *testing.T, db *store.DB) *world {
+func newWorld(t *testing.T, db *store.DB, edit ...func(*update.Config)) *world {
 	dir := t.TempDir()
 	keys := must[*seal.Keys](t)(seal.Open(filepath.Join(dir, "keys"), clock.System))
 	issuer := must[*embedded.Issuer](t)(embedded.Open(embedded.Config{Dir: filepath.Join(dir, "ca"), Keys: keys, Name: "Test"}))
-	w := &world{t: t, db: db, dir: filepath.Join(dir, "sign"), ended: make(chan string, 1000), moved: make(chan string, 1000), ready: make(chan string, 1000)}
+	w := &world{t: t, db: db, dir: filepath.Join(dir, "sign"), ended: make(chan string, 1000), moved: make(chan string, 1000), ready: make(chan string, 1000), dirs: map[string]string{}}
 	w.identity = must[*identity.Service](t)(identity.New(identity.Config{DB: db, Issuer: issuer}))
 	w.products = product.New(product.Config{DB: db})
 	w.fleet = fleet.New(fleet.Config{DB: db, Identity: w.identity, Product: w.products})
@@ -100,8 +101,12 @@ func newWorld(t *testing.T, db *store.DB) *world {
 			w.ready <- p.Device
 		},
 		TLS: &tls.Config{Certificates: []tls.Certificate{serverCert}}, Log: slog.New(slog.DiscardHandler)}))
-	w.Service = update.New(update.Config{DB: db, Blobs: blobs, Identity: w.identity, Product: w.products, SBOM: bills, Fleet: w.fleet,
-		Send: w.gateway.Send, Live: w.gateway.Live, Checks: []string{update.CheckSignature, update.CheckSBOM, "night-watch"}})
+	cfg := update.Config{DB: db, Blobs: blobs, Identity: w.identity, Product: w.products, SBOM: bills, Fleet: w.fleet,
+		Send: w.gateway.Send, Live: w.gateway.Live, Checks: []string{update.CheckSignature, update.CheckSBOM, "night-watch"}}
+	for _, e := range edit {
+		e(&cfg)
+	}
+	w.Service = update.New(cfg)
 	tele.Route("ota/", w.Status)
 	tele.Route("inv", w.Inventory)
 	enroll.New(enroll.Config{DB: db, Identity: w.identity, Products: w.products, TrustRoot: w.TrustRoot}).Doors(w.gateway)
@@ -193,6 +198,7 @@ func (w *world) device(serial string, edit func(*agent.Config)) string {
 	if edit != nil {
 		edit(&c)
 	}
+	w.dirs[d.ID] = dir
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = agent.Supervise(ctx, c) }()
