@@ -5,6 +5,7 @@ package sbom
 import (
 	"context"
 	"io"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,10 +30,10 @@ func TestAttach(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := New(Config{DB: db, Blobs: blobs})
-		var events int
+		var events atomic.Int64 // jobs run beside each other
 		db.On("sbom.attached", "test", func(_ context.Context, e store.Event) error {
 			if e.Subject == "rel_1" {
-				events++
+				events.Add(1)
 			}
 			return nil
 		})
@@ -102,8 +103,8 @@ func TestAttach(t *testing.T) {
 		if rec.At.IsZero() || time.Since(rec.At) > time.Hour || rec.Quality.Total != 1 {
 			t.Fatalf("record %+v", rec)
 		}
-		if _, err := db.RunDue(ctx); err != nil || events != 2 {
-			t.Fatalf("%d events, %v; want one per document of the release", events, err)
+		if _, err := db.RunDue(ctx); err != nil || events.Load() != 2 {
+			t.Fatalf("%d events, %v; want one per document of the release", events.Load(), err)
 		}
 	})
 }

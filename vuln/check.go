@@ -38,7 +38,7 @@ type Report struct {
 // Check compares a bill with a feed without any server: the command "openthings sbom check FILE --feed DIR".
 func Check(b sbom.Bill, f *Feed) (Report, error) {
 	parts := b.Components
-	if b.Root != nil {
+	if b.Root != nil && b.Root.Matchable() {
 		parts = append(slices.Clip(parts), *b.Root)
 	}
 	byPackage := map[pkg][]sbom.Component{}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,6 +33,7 @@ type house struct {
 	vuln     *Service
 	releases map[string]Release // by tenant and id
 	checks   map[string]string  // by release: the gate's last verdict and evidence
+	mu       sync.Mutex         // jobs run beside each other
 	signals  []Exploited
 }
 
@@ -66,6 +68,8 @@ func newHouse(t *testing.T, db *store.DB, hand *clock.Hand) *house {
 		}})
 	db.On("vuln.exploited", "test", func(_ context.Context, e store.Event) error {
 		var x Exploited
+		h.mu.Lock()
+		defer h.mu.Unlock()
 		defer func() { h.signals = append(h.signals, x) }()
 		return e.Decode(&x)
 	})
