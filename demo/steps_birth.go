@@ -267,7 +267,7 @@ func (w *world) commission(life, ctx context.Context, p *progress) (string, erro
 		d.switchOn(life, w)
 	}
 	var online int64
-	err := until(ctx, 60*time.Second, func() (bool, error) {
+	err := w.until(ctx, 60*time.Second, func() (bool, error) {
 		var sum struct {
 			Online int64
 			States map[string]int64

@@ -29,7 +29,7 @@ func (w *world) signal(ctx context.Context, _ *progress) (string, error) {
 		return "", err
 	}
 	var found int
-	if err := until(ctx, 20*time.Second, func() (bool, error) {
+	if err := w.until(ctx, 20*time.Second, func() (bool, error) {
 		var list struct {
 			Items []struct{ ID, Source, Ref string }
 		}
@@ -114,7 +114,7 @@ func (w *world) declare(ctx context.Context, _ *progress) (string, error) {
 	}
 	// The update that the lamps got is the corrective measure: from here the 14 days count.
 	measure := t0.Add(time.Second)
-	if err := until(ctx, 5*time.Second, func() (bool, error) { return !time.Now().Before(measure), nil }); err != nil {
+	if err := w.until(ctx, 5*time.Second, func() (bool, error) { return !time.Now().Before(measure), nil }); err != nil {
 		return "", err
 	}
 	if err := w.person.Do(ctx, http.MethodPost, "/v1/cases/"+w.caseID+"/events", map[string]any{
@@ -185,7 +185,7 @@ func (w *world) wipe(ctx context.Context, _ *progress) (string, error) {
 		return "", err
 	}
 	var r retirement
-	if err := until(ctx, 30*time.Second, func() (bool, error) {
+	if err := w.until(ctx, 30*time.Second, func() (bool, error) {
 		err := w.get(ctx, "/v1/devices/"+d.id+"/retirement", &r)
 		return r.State == "decommissioned", err
 	}); err != nil {
@@ -284,7 +284,7 @@ func (w *world) deprovision(ctx context.Context, _ *progress) (string, error) {
 func (w *world) erased(ctx context.Context, _ *progress) (string, error) {
 	d := w.devices[1]
 	var r retirement
-	if err := until(ctx, 20*time.Second, func() (bool, error) {
+	if err := w.until(ctx, 20*time.Second, func() (bool, error) {
 		err := w.get(ctx, "/v1/devices/"+d.id+"/retirement", &r)
 		return r.State == "deprovisioned" && r.Tombstone != nil, err
 	}); err != nil {

@@ -23,7 +23,7 @@ import (
 
 func (w *world) telemetry(ctx context.Context, p *progress) (string, error) {
 	values := 0
-	err := until(ctx, 30*time.Second, func() (bool, error) {
+	err := w.until(ctx, 30*time.Second, func() (bool, error) {
 		values = 0
 		for i, d := range w.devices {
 			var out struct {
@@ -58,7 +58,7 @@ func (w *world) command(ctx context.Context, _ *progress) (string, error) {
 	if err := w.post(ctx, "/v1/devices/"+d.id+"/commands", map[string]any{"name": "ping"}, &c); err != nil {
 		return "", err
 	}
-	err := until(ctx, 20*time.Second, func() (bool, error) {
+	err := w.until(ctx, 20*time.Second, func() (bool, error) {
 		err := w.get(ctx, "/v1/commands/"+c.ID, &c)
 		return c.State == "done", err
 	})
@@ -193,7 +193,7 @@ func (w *world) publish(ctx context.Context, _ *progress) (string, error) {
 			State  string
 			Checks []struct{ Name, Verdict string }
 		}
-		if err := until(ctx, 20*time.Second, func() (bool, error) {
+		if err := w.until(ctx, 20*time.Second, func() (bool, error) {
 			err := w.get(ctx, "/v1/releases/"+id, &r)
 			return r.State == "checked", err
 		}); err != nil {
@@ -207,7 +207,7 @@ func (w *world) publish(ctx context.Context, _ *progress) (string, error) {
 		}
 	}
 	// The lamps left the line with the first firmware, and have said so: the register must know without being told.
-	return "checks green", until(ctx, 30*time.Second, func() (bool, error) {
+	return "checks green", w.until(ctx, 30*time.Second, func() (bool, error) {
 		return w.runs(ctx, w.releases[first], len(w.devices))
 	})
 }
@@ -241,7 +241,7 @@ func (w *world) deploy(ctx context.Context, p *progress) (string, error) {
 		return "", err
 	}
 	want := w.of("harbour")
-	err := until(ctx, 90*time.Second, func() (bool, error) {
+	err := w.until(ctx, 90*time.Second, func() (bool, error) {
 		err := w.get(ctx, "/v1/deployments/"+d.ID, &d)
 		p.say("%v", d.Counts)
 		if d.State == "aborted" {

@@ -87,8 +87,8 @@ func (w *world) run(ctx context.Context, args ...string) (string, error) {
 	return string(out), nil
 }
 
-// until polls check twenty times a second until it is true, for at most limit.
-func until(ctx context.Context, limit time.Duration, check func() (bool, error)) error {
+// until polls check twenty times a second until it is true, for at most limit and while the platform lives.
+func (w *world) until(ctx context.Context, limit time.Duration, check func() (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -101,6 +101,8 @@ func until(ctx context.Context, limit time.Duration, check func() (bool, error))
 		select {
 		case <-ctx.Done():
 			return errors.Join(fmt.Errorf("not within %s", limit), err)
+		case <-w.platform.done:
+			return errors.Join(errors.New("the platform has ended"), err)
 		case <-tick.C:
 		}
 	}

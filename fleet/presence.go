@@ -26,29 +26,29 @@ func newPresence(online bool, since, seen time.Time, reason string) Presence {
 	return p
 }
 
-// presence is what this process knows of one device. A takeover opens the new session before the old one ends, hence
-// the count.
+// presence is what this process knows of one device. The gateway announces in order, and a device that takes its own
+// session over comes twice and goes once.
 type presence struct {
 	tenant      string
-	sessions    int
+	here        bool
 	since, seen time.Time
 	reason      string
 }
 
 func (p presence) online() int64 {
-	if p.sessions > 0 {
+	if p.here {
 		return 1
 	}
 	return 0
 }
 
 // Online notes a new session; it is the gateway's hook and does not block.
-func (s *Service) Online(peer gateway.Peer) { s.note(peer, +1, "") }
+func (s *Service) Online(peer gateway.Peer) { s.note(peer, true, "") }
 
 // Offline notes the end of a session and why.
-func (s *Service) Offline(peer gateway.Peer, reason string) { s.note(peer, -1, reason) }
+func (s *Service) Offline(peer gateway.Peer, reason string) { s.note(peer, false, reason) }
 
-func (s *Service) note(peer gateway.Peer, sessions int, reason string) {
+func (s *Service) note(peer gateway.Peer, here bool, reason string) {
 	if peer.Device == "" {
 		return
 	}
@@ -58,7 +58,7 @@ func (s *Service) note(peer gateway.Peer, sessions int, reason string) {
 	p := s.present[peer.Device]
 	before := p.online()
 	p.tenant, p.seen, p.reason = peer.Tenant, now, reason
-	p.sessions = max(0, p.sessions+sessions)
+	p.here = here
 	if after := p.online(); after != before {
 		p.since = now
 		s.online[peer.Tenant] += int(after - before)
@@ -90,7 +90,7 @@ func (s *Service) Presence(ctx context.Context, tenant string, devices []string)
 	defer s.mu.Unlock()
 	for _, d := range devices { // rows lag behind by a moment
 		if p, ok := s.present[d]; ok && p.tenant == tenant {
-			out[d] = newPresence(p.sessions > 0, p.since, p.seen, p.reason)
+			out[d] = newPresence(p.here, p.since, p.seen, p.reason)
 		}
 	}
 	return out, nil

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package demo
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/openthings-platform/openthings/console/browsertest"
+)
+
+// A person enters with a passkey, looks at a fleet with real agents, and every page that the platform shows is
+// accessible, quiet in the browser's log, and says what it is for.
+func TestBrowser(t *testing.T) {
+	w := &world{cfg: Config{Devices: 8, Binary: builtBinary}, dir: t.TempDir()}
+	t.Cleanup(w.close)
+	p := newProgress(io.Discard)
+	for _, s := range w.steps(t.Context()) {
+		if _, err := s.run(t.Context(), p); err != nil {
+			t.Fatalf("%s: %v", s.name, err)
+		}
+	}
+	link, err := w.invite(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := browsertest.Open(t, w.platform.URL)
+	b.Authenticator()
+
+	// Join, leave, and come back with the passkey alone.
+	b.Go(strings.TrimPrefix(link, w.platform.URL))
+	b.Type("input[name=name]", "Bo Lind")
+	b.Click("form button[type=submit], form button")
+	b.UntilPath("/")
+	b.Click("form[action='/sign-out'] button")
+	b.UntilPath("/sign-in")
+	b.Accessible()
+	b.Click("button")
+	b.UntilPath("/")
+
+	// The fleet counts itself live: one device is switched off and the number moves without a reload.
+	b.Go("/fleet")
+	online := `Number(document.querySelector('#fleet-online').textContent.replace(/\D/g, ''))`
+	before := browsertest.Value[int](b, online)
+	if before != 6 { // 8, less the one that wiped itself and the one that was deprovisioned
+		t.Errorf("%d online, want 6", before)
+	}
+	w.devices[7].switchOff()
+	b.Until(fmt.Sprintf(`%s === %d`, online, before-1))
+	shown := w.devices[2]
+	for path, want := range map[string]string{
+		"/": "", "/products": "Street lamp", "/products/" + w.product: "Street lamp", "/enrol": "line 3", "/fleet": shown.serial, "/devices/" + shown.id: shown.serial,
+		"/devices/" + w.devices[0].id: "LMP-00001", "/releases": second, "/releases/" + w.releases[second]: second, "/vulnerabilities": rapidReset,
+		"/vulnerabilities/" + rapidReset: first, "/cases": "rapid reset", "/cases/" + w.caseID: "rapid reset", "/evidence": "device.", "/law": "Art", "/access": "Bo Lind",
+	} {
+		b.Go(path)
+		if text := b.Text("main"); !strings.Contains(text, want) {
+			t.Errorf("%s does not say %q:\n%s", path, want, text)
+		}
+		b.Accessible()
+		name := strings.Trim(strings.NewReplacer("/", "-", shown.id, "shown", w.devices[0].id, "wiped", w.product, "one", w.releases[second], "one", w.caseID, "one").Replace(path), "-")
+		if name == "" {
+			name = "today"
+		}
+		b.Shots(name)
+	}
+	// The chart of the device is drawn by the script; the numbers stand beside it without.
+	b.Go("/devices/" + shown.id)
+	b.Until(`document.querySelectorAll('canvas').length > 0`)
+	b.QuietLog()
+}
