@@ -81,7 +81,7 @@ func (c *collector) offer(rec Record) {
 // wait returns when everything that was added before is settled.
 func (c *collector) wait(ctx context.Context) error {
 	done := make(chan error, 1)
-	c.add(receipt{done: done})
+	go c.add(receipt{done: done}) // it blocks while the open batch is full
 	select {
 	case <-done:
 		return nil
