@@ -4,9 +4,12 @@ package telemetry
 
 import (
 	"bytes"
+	"encoding/hex"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -127,6 +130,45 @@ func TestChunkGivesBackEveryBit(t *testing.T) {
 		}
 		same(t, got, points)
 	})
+}
+
+// What was stored years ago can be read: the bytes in testdata never change.
+func TestStoredFormatsStay(t *testing.T) {
+	c := newCodec()
+	points := []point{{t: 1_790_000_000_000, values: []value{{"hum", 40}, {"temp", 21.5}}}, {t: 1_790_000_001_000, values: []value{{"temp", math.Pi}}}}
+	records := []gateway.Record{{Tenant: "ten_1", Device: "dev_1", Topic: "tele/env", At: 1_790_000_000_000, Body: []byte(`{"temp":21.5}`)}}
+	history := seen{{2, spans{{1, 5}, {7, 9}}}, {1, spans{{4, 4}}}}
+	read := func(name string, now []byte) []byte {
+		t.Helper()
+		b, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			t.Fatalf("%v; today it would be %x", err, now)
+		}
+		b, err = hex.DecodeString(strings.TrimSpace(string(b)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	got, err := c.decodeChunk(read("chunk-1.hex", c.encodeChunk(points)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, got, points)
+	back, err := c.decodeRecords(read("records-1.hex", c.encodeRecords(records)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(records, back); d != "" {
+		t.Errorf("records (-want +got):\n%s", d)
+	}
+	set, err := decodeSeen(read("seen.hex", history.encode()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(history, set, cmp.AllowUnexported(bootSpans{}, span{})); d != "" {
+		t.Errorf("arrived (-want +got):\n%s", d)
+	}
 }
 
 // A smooth signal costs about a byte per value: that is why chunks exist.

@@ -337,6 +337,27 @@ func TestS04_DamagedRowIsIsolated(t *testing.T) {
 	})
 }
 
+// A damaged row of one device does not stop the others.
+func TestDamagedLatestRowIsBegunAnew(t *testing.T) {
+	each(t, func(r rig) {
+		r.append(message("dev_a", t0, 1, 20), message("dev_b", t0, 1, 30))
+		r.compactAll()
+		if err := r.cfg.DB.Write(r.t.Context(), func(tx *store.Tx) error {
+			_, err := tx.Exec(`UPDATE telemetry_latest SET body = $1 WHERE device = 'dev_a'`, []byte("damaged"))
+			return err
+		}); err != nil {
+			r.t.Fatal(err)
+		}
+		r.append(message("dev_a", t0.Add(time.Second), 2, 21), message("dev_b", t0.Add(time.Second), 2, 31))
+		r.compactAll()
+		for _, d := range []string{"dev_a", "dev_b"} {
+			if n := strings.Count(r.all(d), `"count": 1`); n != 2 {
+				r.t.Errorf("%s has %d points, want 2", d, n)
+			}
+		}
+	})
+}
+
 func TestQuota(t *testing.T) {
 	each(t, func(r rig) {
 		r.cfg.PerDevice = 2

@@ -210,14 +210,10 @@ func (s *Service) pack(ctx context.Context, b *batch) error {
 		}
 		row := rows[k]
 		row.streamKey = k
-		set, last := seen(nil), &lastState{}
-		if row.rev > 0 {
-			if set, err = decodeSeen(row.seen); err != nil {
-				return err
-			}
-			if last, err = openLatest(key, row); err != nil {
-				return err
-			}
+		set, last, err := s.recall(key, row)
+		if err != nil { // one device's damage must not stop the others
+			s.cfg.Log.ErrorContext(ctx, "latest row is damaged and was begun anew", slog.String("device", k.device), slog.String("stream", k.stream), slog.Any("error", err))
+			set, last = nil, &lastState{}
 		}
 		fresh := slices.DeleteFunc(slices.Clone(points), func(p point) bool { return !set.add(p.boot, p.seq) })
 		for _, p := range fresh {
@@ -232,6 +228,19 @@ func (s *Service) pack(ctx context.Context, b *batch) error {
 		b.chunks = append(b.chunks, s.seal(key, k, fresh)...)
 	}
 	return nil
+}
+
+// recall opens a latest row: what has arrived and the last values.
+func (s *Service) recall(key cipher.AEAD, row latestRow) (seen, *lastState, error) {
+	if row.rev == 0 {
+		return nil, &lastState{}, nil
+	}
+	set, err := decodeSeen(row.seen)
+	if err != nil {
+		return nil, nil, err
+	}
+	last, err := openLatest(key, row)
+	return set, last, err
 }
 
 // seal sorts points by time and packs them into chunks within the limits of the decoder.
@@ -285,8 +294,12 @@ func (s *Service) tidy(ctx context.Context) error {
 		return err
 	}
 	for _, k := range streams {
-		if _, err := s.turn(ctx, func(ctx context.Context) error { return s.merge(ctx, k) }); err != nil && !errors.Is(err, errMoved) {
-			return err
+		_, err := s.turn(ctx, func(ctx context.Context) error { return s.merge(ctx, k) })
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil && !errors.Is(err, errMoved) {
+			s.cfg.Log.ErrorContext(ctx, "chunks cannot be merged", slog.String("device", k.device), slog.String("stream", k.stream), slog.Any("error", err))
 		}
 	}
 	// An Append may have taken its key up to a commit ago: the hour before the present one is always kept.
