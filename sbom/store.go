@@ -175,15 +175,3 @@ func (s *Service) Uses(tx *store.Tx, tenant, component, after string, limit int)
 		component, tenant, after, limit)
 	return store.Collect(rows, err, func(r *sql.Rows) (release string, err error) { return release, r.Scan(&release) })
 }
-
-// Part returns one component of a release as its document spells it.
-func (s *Service) Part(ctx context.Context, tenant, release, component string) (Part, error) {
-	p := Part{ID: component}
-	err := s.cfg.DB.QueryRow(ctx, `SELECT ecosystem, name, version, purl, cpe, kind FROM release_component
-		WHERE tenant = $1 AND release_id = $2 AND component_id = $3`, tenant, release, component).
-		Scan(&p.Ecosystem, &p.Name, &p.Version, &p.PURL, &p.CPE, &p.Type)
-	if errors.Is(err, store.ErrNoRows) {
-		return Part{}, problem.NotFound("The release has no such component.")
-	}
-	return p, err
-}

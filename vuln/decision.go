@@ -68,6 +68,8 @@ func (d *Deciding) check() error {
 	switch {
 	case d.Product == "":
 		return problem.Invalid("A decision is about one product.").At("product")
+	case !identifier.MatchString(d.Product), d.Component != "" && !identifier.MatchString(d.Component), d.Release != "" && !identifier.MatchString(d.Release):
+		return problem.Invalid("Product, component and release are named by their ids.")
 	case len(d.Evidence) > maxEvidence || !utf8.ValidString(d.Evidence) || strings.ContainsRune(d.Evidence, 0):
 		return problem.Invalid("The evidence is a text of at most %d bytes.", maxEvidence).At("evidence")
 	case d.Justification != "" && d.Status != NotAffected:

@@ -63,6 +63,9 @@ type ExposedDevice struct {
 // group finds the vulnerability by any of its names, or by the group's own id.
 func (s *Service) group(tx *store.Tx, tenant, ident string) (Group, error) {
 	var g Group
+	if !identifier.MatchString(ident) { // nor would the database take every byte
+		return g, problem.NotFound("%.80q is not the name of a vulnerability.", ident)
+	}
 	var exploited int64
 	err := tx.QueryRow(`SELECT id, name, summary, exploited FROM vuln_group WHERE tenant = $1 AND
 		(id = $2 OR id IN (SELECT group_id FROM vuln_member WHERE tenant = $1 AND ident = $2))`, tenant, ident).Scan(&g.ID, &g.Name, &g.Summary, &exploited)

@@ -330,12 +330,17 @@ func TestDecisionsAreRefusedWithoutReason(t *testing.T) {
 			"no evidence":      {Deciding{Product: "prd_lamp", Status: NotAffected, Justification: "component_not_present", Evidence: "  "}, problem.KindInvalid},
 			"stray reason":     {Deciding{Product: "prd_lamp", Status: DecidedAffected, Justification: "component_not_present"}, problem.KindInvalid},
 			"fixed everywhere": {Deciding{Product: "prd_lamp", Status: Fixed, Evidence: "x"}, problem.KindInvalid},
+			"foreign bytes":    {Deciding{Product: "prd\x00lamp", Status: DecidedAffected}, problem.KindInvalid},
+			"NUL in evidence":  {Deciding{Product: "prd_lamp", Status: DecidedAffected, Evidence: "a\x00b"}, problem.KindInvalid},
 			"other product":    {Deciding{Product: "prd_else", Status: DecidedAffected}, problem.KindNotFound},
 			"other component":  {Deciding{Product: "prd_lamp", Component: "cmp_else", Status: DecidedAffected}, problem.KindNotFound},
 		} {
 			if _, err := h.vuln.Decide(h.Context(), "ten_a", "per_1", "GO-1", c.in); !problem.Is(err, c.kind) {
 				t.Errorf("%s: %v, want %s", name, err, c.kind)
 			}
+		}
+		if _, err := h.vuln.Affected(h.Context(), "ten_a", "GO-1\x00\xff", time.Time{}); !problem.Is(err, problem.KindNotFound) {
+			t.Errorf("foreign bytes for a name: %v", err)
 		}
 		if _, err := h.vuln.Decide(h.Context(), "ten_b", "per_1", "GO-1", Deciding{Product: "prd_lamp", Status: DecidedAffected}); !problem.Is(err, problem.KindNotFound) {
 			t.Errorf("another tenant decided: %v", err)
