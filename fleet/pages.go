@@ -67,6 +67,8 @@ func (s *Service) Pages(c *console.Console) {
 			p.Slot = c.Slot("device").Render(r, p.ID)
 			return p, nil
 		}})
+	c.Step(console.Step{Order: 50, Title: "See it at work", Text: "It comes online over mutual TLS, measures, and takes commands.", Href: "/fleet",
+		Done: func(ctx context.Context) (bool, error) { return anySeen(ctx, s.cfg.DB, tenant.MustTenant(ctx)) }})
 	c.Live("/fleet/live", verb, func(ctx context.Context, r *http.Request, send func(event, html string)) {
 		t := tenant.MustTenant(ctx)
 		who, _ := tenant.ActorFrom(ctx)

@@ -169,6 +169,18 @@ func TestDevicePage(t *testing.T) {
 	}
 }
 
+// The checklist on Today ticks this stage once a device was seen.
+func TestStep(t *testing.T) {
+	h := newHouse(t)
+	if _, page := h.get(h.pages, "owner", "/"); !strings.Contains(page, `<li class="next">`) {
+		t.Errorf("before the first session is written: %s", page)
+	}
+	must(t, h.flush(t.Context()))
+	if _, page := h.get(h.pages, "owner", "/"); strings.Contains(page, "See it at work") {
+		t.Errorf("with every step done the list is still there: %s", page)
+	}
+}
+
 func TestLifeLine(t *testing.T) {
 	for _, c := range []struct {
 		state, resume identity.State

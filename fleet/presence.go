@@ -124,7 +124,7 @@ func (s *Service) flush(ctx context.Context) error {
 		for d, p := range part {
 			if err != nil {
 				s.dirty[d] = true
-			} else if p.sessions == 0 && s.present[d] == p {
+			} else if !p.here && s.present[d] == p {
 				delete(s.present, d)
 			}
 		}

@@ -183,6 +183,13 @@ func putPresence(tx *store.Tx, device string, p presence) error {
 	return err
 }
 
+// anySeen says whether any device of the tenant ever had a session.
+func anySeen(ctx context.Context, db *store.DB, tenant string) (bool, error) {
+	var n int64
+	err := db.QueryRow(ctx, `SELECT count(*) FROM (SELECT 1 FROM presence WHERE tenant = $1 LIMIT 1) q`, tenant).Scan(&n)
+	return n > 0, err
+}
+
 // forgetOnline marks everybody offline: the process before cannot have said good-bye for its sessions.
 func forgetOnline(ctx context.Context, db *store.DB) error {
 	return db.Write(ctx, func(tx *store.Tx) error {
