@@ -272,23 +272,25 @@ func TestClientWithMosquitto(t *testing.T) {
 	if err := c.PublishQoS0("open/zero", []byte("0")); err != nil {
 		t.Fatal(err)
 	}
-	acked := make(chan error, 500)
-	for i := range 500 {
-		if err := c.Go(t.Context(), "open/n", fmt.Append(nil, i), func(err error) { acked <- err }); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for range 500 {
-		if err := <-acked; err != nil {
-			t.Fatal(err)
-		}
-	}
 	if m := <-got; m != "open/zero 0" {
 		t.Errorf("received %q", m)
 	}
-	for i := range 500 {
-		if m := <-got; m != fmt.Sprintf("open/n %d", i) {
-			t.Fatalf("message %d is %q", i, m)
+	// In waves below the Receive Maximum, because mosquitto 2.0.11 loses count of it (its issue 2301).
+	acked := make(chan error, 500)
+	for i := 0; i < 500; {
+		wave := i
+		for ; i < wave+10; i++ {
+			if err := c.Go(t.Context(), "open/n", fmt.Append(nil, i), func(err error) { acked <- err }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for n := wave; n < i; n++ {
+			if err := <-acked; err != nil {
+				t.Fatal(err)
+			}
+			if m := <-got; m != fmt.Sprintf("open/n %d", n) {
+				t.Fatalf("message %d is %q", n, m)
+			}
 		}
 	}
 }
