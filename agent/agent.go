@@ -179,7 +179,8 @@ func newAgent(c Config, d disk) (*agent, error) {
 	a := &agent{Config: c, disk: d, started: c.Clock.Now(), interval: c.Interval,
 		end: make(chan error, 1), kick: make(chan struct{}, 1), retime: make(chan struct{}, 1)}
 	if a.disk.exists("wiped") {
-		return nil, ErrWiped
+		a.rec.Wiping = "done" // what a power cut left behind is erased now
+		return a, nil
 	}
 	if info, err := os.Stat(c.Dir); err != nil {
 		return nil, fmt.Errorf("agent: provision the unit first: %w", err)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -42,19 +43,20 @@ func (c *cutter) cut(effect string) error {
 }
 
 // powered runs the unit until the power goes before effect number at, or until says that it is enough. It returns the
-// effects that were asked for. Beside it the platform offers x once the unit is there.
-func (u *unit) powered(at int, x trust.Target, until func() bool) []string {
+// effects that were asked for. Beside it the platform tries to send until that succeeds once.
+func (u *unit) powered(at int, send func(context.Context) error, until func() bool) []string {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	c := &cutter{at: at, stop: cancel}
 	var beside sync.WaitGroup
 	beside.Go(func() {
+		defer cancel()
 		for err := agent.ErrReboot; errors.Is(err, agent.ErrReboot) && ctx.Err() == nil; {
 			err = agent.RunUntilCut(ctx, u.cfg, c.cut)
 		}
 	})
 	beside.Go(func() {
-		eventually(u.h.t, func() bool { return ctx.Err() != nil || u.tryOffer(ctx, x) == nil })
+		eventually(u.h.t, func() bool { return ctx.Err() != nil || send(ctx) == nil })
 	})
 	eventually(u.h.t, func() bool { return ctx.Err() != nil || until() })
 	cancel()
@@ -76,7 +78,8 @@ func TestPowerCutAtEveryEffect(t *testing.T) {
 		await(h, "inv", anyInventory)
 		u.off() // it is enrolled; what follows is the update alone
 		u.list(1, u.signer, image)
-		effects := u.powered(at, image, func() bool { return at == 0 && reported(u.dir) })
+		offer := func(ctx context.Context) error { return u.tryOffer(ctx, image) }
+		effects := u.powered(at, offer, func() bool { return at == 0 && reported(u.dir) })
 		if at == 0 {
 			if whole = len(effects); whole < 15 {
 				t.Fatalf("only %d effects: %v", whole, effects)
@@ -85,7 +88,7 @@ func TestPowerCutAtEveryEffect(t *testing.T) {
 		h.forget()
 		u.on()
 		await(h, "inv", anyInventory)
-		eventually(t, func() bool { return u.tryOffer(t.Context(), image) == nil }) // repeated, as after every connection
+		eventually(t, func() bool { return offer(t.Context()) == nil }) // repeated, as after every connection
 		eventually(t, func() bool { return reported(u.dir) })
 		u.off()
 		h.forget()
@@ -104,6 +107,52 @@ func TestPowerCutAtEveryEffect(t *testing.T) {
 	// Only a cut during the one start of the new image, which has two effects, may cost the update.
 	if outcomes["1.0.0"] > 2 || outcomes["2.0.0"] < 15 {
 		t.Errorf("outcomes %v", outcomes)
+	}
+}
+
+// TestPowerCutAtEveryEffectOfAWipe: once the intent to wipe is on disk the unit never comes back, nothing is left on it,
+// and a receipt was sent only if everything that it names was gone.
+func TestPowerCutAtEveryEffectOfAWipe(t *testing.T) {
+	h := newHouse(t)
+	receipts := 0
+	for at, whole := 0, 1; at <= whole; at++ {
+		u := h.born("dev_" + strconv.Itoa(at)).on()
+		await(h, "inv", anyInventory)
+		u.off()
+		h.forget()
+		wiped := func() bool { _, err := os.Stat(filepath.Join(u.dir, "wiped")); return err == nil }
+		effects := u.powered(at, func(ctx context.Context) error {
+			return h.g.Send(ctx, u.id, "cmd/w1/wipe", []byte(`{"nonce":"n"}`))
+		}, func() bool { return false })
+		if at == 0 {
+			whole = len(effects)
+		}
+		began := slices.ContainsFunc(effects[:len(effects)-1], func(e string) bool { return strings.HasPrefix(e, "overwrite slot-a") })
+		sent := false
+		for len(h.heard) > 0 {
+			r := <-h.heard
+			sent = sent || strings.HasSuffix(r.Topic, "cmd/w1/res") && strings.Contains(string(r.Body), `"ok":true`)
+		}
+		if sent {
+			receipts++
+			if left := names(t, u.dir); slices.ContainsFunc(left, func(f os.DirEntry) bool {
+				return strings.HasPrefix(f.Name(), "slot-") || strings.HasPrefix(f.Name(), "ldevid")
+			}) {
+				t.Errorf("power cut before effect %d (%s): a receipt, and %v is left", at, effects[len(effects)-1], left)
+			}
+		}
+		if !began && !wiped() && !sent {
+			continue // the command had not arrived; the platform sends it again
+		}
+		if err := agent.Run(t.Context(), u.cfg); !errors.Is(err, agent.ErrWiped) {
+			t.Errorf("power cut before effect %d (%s): it ran again: %v", at, effects[len(effects)-1], err)
+		}
+		if left := names(t, u.dir); len(left) != 1 || left[0].Name() != "wiped" {
+			t.Errorf("power cut before effect %d (%s): left %v", at, effects[len(effects)-1], left)
+		}
+	}
+	if receipts < 3 {
+		t.Errorf("%d receipts", receipts)
 	}
 }
 
