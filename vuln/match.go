@@ -90,6 +90,15 @@ func (s *Service) gen(tx *store.Tx, tenant string) (gen int64, err error) {
 	return gen, err
 }
 
+// current refuses to write what was computed on older records.
+func (s *Service) current(tx *store.Tx, tenant string, gen int64) error {
+	now, err := s.gen(tx, tenant)
+	if err == nil && now != gen {
+		err = errStale
+	}
+	return err
+}
+
 // matchTouched brings the findings of every touched package up to date.
 func (s *Service) matchTouched(ctx context.Context, tenant string) error {
 	for {
@@ -161,8 +170,8 @@ func (s *Service) matchPackage(ctx context.Context, tenant string, p pkg) (unuse
 		// A component may be in thousands of releases: bounded steps, so that no other write waits long.
 		for after, more := "", true; more; {
 			err := s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
-				if now, err := s.gen(tx, tenant); err != nil || now != gen {
-					return errors.Join(err, stale(now != gen))
+				if err := s.current(tx, tenant, gen); err != nil {
+					return err
 				}
 				releases, err := s.cfg.SBOM.Uses(tx, tenant, k.ID, after, usesAtOnce)
 				if err != nil {
@@ -191,9 +200,8 @@ func (s *Service) matchPackage(ctx context.Context, tenant string, p pkg) (unuse
 		}
 	}
 	return false, s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
-		now, err := s.gen(tx, tenant)
-		if err != nil || now != gen {
-			return errors.Join(err, stale(now != gen))
+		if err := s.current(tx, tenant, gen); err != nil {
+			return err
 		}
 		return forgetTouched(tx, tenant, p)
 	})
@@ -205,13 +213,6 @@ func (s *Service) knowsRelease(tx *store.Tx, tenant, release string) (bool, erro
 	var n int64
 	err := tx.QueryRow(`SELECT count(*) FROM vuln_release WHERE tenant = $1 AND release_id = $2`, tenant, release).Scan(&n)
 	return n > 0, err
-}
-
-func stale(yes bool) error {
-	if yes {
-		return errStale
-	}
-	return nil
 }
 
 type openFinding struct{ id, group, state, fixed string }
@@ -342,8 +343,8 @@ func (s *Service) matchReleaseOnce(ctx context.Context, tenant, release string) 
 	}
 	for part := range slices.Chunk(found, usesAtOnce) {
 		err := s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-			if now, err := s.gen(tx, tenant); err != nil || now != gen {
-				return errors.Join(err, stale(now != gen))
+			if err := s.current(tx, tenant, gen); err != nil {
+				return err
 			}
 			for _, c := range part {
 				if err := s.settle(tx, tenant, release, c.id, c.open, c.withdrawn); err != nil {
