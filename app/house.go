@@ -163,7 +163,7 @@ func (h *house) build(origins []string) (err error) {
 		return err
 	}
 	h.gateway, err = gateway.New(gateway.Config{
-		Admit: h.identity.Admit, Append: h.telemetry.Append, Online: h.fleet.Online, Offline: h.fleet.Offline,
+		Admit: h.admit, Append: h.telemetry.Append, Online: h.fleet.Online, Offline: h.fleet.Offline,
 		Ready: func(p gateway.Peer) { h.command.Kick(p.Device); h.update.Ready(p) },
 		TLS:   &tls.Config{GetCertificate: serverTLS}, Clock: cfg.Clock, Log: cfg.Log,
 	})

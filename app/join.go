@@ -4,6 +4,7 @@ package app
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/openthings-platform/openthings/evidence"
 	"github.com/openthings-platform/openthings/evidence/verify"
+	"github.com/openthings-platform/openthings/gateway"
+	"github.com/openthings-platform/openthings/problem"
 )
 
 // What follows joins stages that must not know each other.
@@ -58,6 +61,16 @@ func (h *house) related(ctx context.Context, tenant, device string) ([]string, e
 	return ids, nil
 }
 
+// admit keeps the device doors shut while the database is older than the journal of checkpoints, as after the restore of
+// a backup: until somebody has looked, nobody can say what the lost entries took away.
+func (h *house) admit(ctx context.Context, cert *x509.Certificate) (gateway.Peer, error) {
+	if h.audit.Behind() {
+		return gateway.Peer{}, problem.Unavailable("The platform's database is older than its journal; the device doors stay shut.").
+			Hint("An operator looks into it and runs openthings audit acknowledge.")
+	}
+	return h.identity.Admit(ctx, cert)
+}
+
 // health serves liveness and readiness, without TLS and without saying more than that.
 func (h *house) health() http.Handler {
 	mux := http.NewServeMux()
@@ -67,6 +80,9 @@ func (h *house) health() http.Handler {
 		defer cancel()
 		checks := map[string]string{"platform database": "ok", "telemetry database": "ok"}
 		status := http.StatusOK
+		if h.audit.Behind() {
+			checks["audit log"], status = "the database is older than the journal; the device doors are shut", http.StatusServiceUnavailable
+		}
 		for name, err := range map[string]error{"platform database": h.db.Ping(ctx), "telemetry database": h.records.Ping(ctx)} {
 			if err != nil {
 				checks[name], status = err.Error(), http.StatusServiceUnavailable
