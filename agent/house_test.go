@@ -42,13 +42,13 @@ type house struct {
 	mqtt, https string
 	ca          *x509.Certificate
 	caKey       *ecdsa.PrivateKey
-	life        time.Duration // of LDevIDs
 	heard       chan gateway.Record
 	refused     chan struct{} // somebody knocked while shut
 
 	mu       sync.Mutex // guards the fields below
 	register map[string]gateway.Peer
-	admit    bool // simpleenroll answers 200; else 403
+	admit    bool          // simpleenroll answers 200; else 403
+	life     time.Duration // of LDevIDs
 	enrolled int
 	renewed  int
 	fail     error // of Append, for measurements
@@ -184,7 +184,7 @@ func (h *house) est(w http.ResponseWriter, r *http.Request, p gateway.Peer) {
 		return
 	}
 	h.mu.Lock()
-	admit := h.admit
+	admit, life := h.admit, h.life
 	if p.Kind == gateway.LDevID {
 		h.renewed++
 	} else if admit {
@@ -195,7 +195,7 @@ func (h *house) est(w http.ResponseWriter, r *http.Request, p gateway.Peer) {
 		http.Error(w, "not claimed yet", http.StatusForbidden)
 		return
 	}
-	answer(w, certsOnly(h.t, h.device(gateway.LDevID, p.Device, csr.PublicKey, h.life)))
+	answer(w, certsOnly(h.t, h.device(gateway.LDevID, p.Device, csr.PublicKey, life)))
 }
 
 // certsOnly is the degenerate CMS of RFC 7030 4.1.3, in base64.
