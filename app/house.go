@@ -144,7 +144,7 @@ func (h *house) build(origins []string) (err error) {
 		return err
 	}
 	h.fleet = fleet.New(fleet.Config{
-		DB: h.db, Identity: h.identity, Product: h.product, Clock: cfg.Clock, Log: cfg.Log,
+		DB: h.db, Identity: h.identity, Product: h.product, Tenant: h.tenant, Clock: cfg.Clock, Log: cfg.Log,
 		ReleaseName: func(ctx context.Context, t, release string) string {
 			r, err := h.update.Get(ctx, t, release)
 			if err != nil {
@@ -157,7 +157,8 @@ func (h *house) build(origins []string) (err error) {
 	send := func(ctx context.Context, device, topic string, payload []byte) error {
 		return h.gateway.Send(ctx, device, topic, payload)
 	}
-	h.command = command.New(command.Config{DB: h.db, Identity: h.identity, Clock: cfg.Clock, Log: cfg.Log, Deliver: send})
+	h.command = command.New(command.Config{DB: h.db, Identity: h.identity, Clock: cfg.Clock, Log: cfg.Log, Deliver: send,
+		Live: func(device string) bool { return h.gateway.Live(device) }})
 	serverTLS, err := h.identity.ServerTLS(cfg.Names)
 	if err != nil {
 		return err
