@@ -202,7 +202,7 @@ func (w *world) bill(ctx context.Context, version string) (string, error) {
 
 // upload sends a release with curl's own form of multipart, through the command line.
 func (w *world) upload(ctx context.Context, targets, bill, image string) (id string, err error) {
-	out, err := w.run(ctx, "release", "upload", "--targets", targets, "--sbom", bill, "--image", image)
+	out, err := w.run(ctx, "release", "upload", "--json", "--targets", targets, "--sbom", bill, "--image", image)
 	if err != nil {
 		return "", err
 	}

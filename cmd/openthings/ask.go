@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"mime/multipart"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,12 +22,14 @@ import (
 	"github.com/openthings-platform/openthings/fleet"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/respond"
+	"github.com/openthings-platform/openthings/telemetry"
+	"github.com/openthings-platform/openthings/update"
 	"github.com/openthings-platform/openthings/vuln"
 )
 
 // group is a command whose subcommands speak to a platform.
 func group(use, short string) (*cobra.Command, *remote) {
-	c, r := &cobra.Command{Use: use, Short: short}, &remote{}
+	c, r := parent(use, short), &remote{}
 	r.flags(c)
 	return c, r
 }
@@ -40,6 +44,11 @@ func read[T any](c *cobra.Command, r *remote, path string, human func(w io.Write
 	if err := cl.Do(c.Context(), http.MethodGet, path, nil, &raw); err != nil {
 		return err
 	}
+	return show(c, r, raw, human)
+}
+
+// show prints an answer of the API as it came with --json, or what human writes.
+func show[T any](c *cobra.Command, r *remote, raw json.RawMessage, human func(w io.Writer, v T) error) error {
 	if r.json {
 		return printJSON(c.OutOrStdout(), raw)
 	}
@@ -49,6 +58,9 @@ func read[T any](c *cobra.Command, r *remote, path string, human func(w io.Write
 	}
 	return human(c.OutOrStdout(), v)
 }
+
+// instant prints a time for people, to the second.
+func instant(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 func vulnCommand() *cobra.Command {
 	c, r := group("vuln", "Vulnerabilities: which devices, which version, since when")
@@ -68,10 +80,10 @@ func vulnCommand() *cobra.Command {
 				if p.Exploited {
 					exploited = "  KNOWN TO BE EXPLOITED"
 				}
-				fmt.Fprintf(w, "%s: %d devices exposed as of %s%s\n", p.Name, p.Devices, p.AsOf.Format(time.RFC3339), exploited)
+				fmt.Fprintf(w, "%s: %d devices exposed as of %s%s\n", p.Name, p.Devices, instant(p.AsOf), exploited)
 				rows := [][]string{{"RELEASE", "VERSION", "COMPONENT", "FIXED IN", "DEVICES", "EXPOSED", "KNOWN SINCE"}}
 				for _, x := range p.Releases {
-					rows = append(rows, []string{x.Release, x.Version, x.Name + " " + x.Has, x.FixedIn, fmt.Sprint(x.Devices), yes(x.Exposed), x.KnownSince.Format(time.RFC3339)})
+					rows = append(rows, []string{x.Release, x.Version, x.Name + " " + x.Has, x.FixedIn, fmt.Sprint(x.Devices), yes(x.Exposed), instant(x.KnownSince)})
 				}
 				return table(w, rows)
 			})
@@ -82,10 +94,11 @@ func vulnCommand() *cobra.Command {
 		Use: "list", Short: "Vulnerabilities with open findings, the exploited first", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return read(c, r, "/v1/vulnerabilities", func(w io.Writer, p struct{ Items []vuln.Summary }) error {
+				rows := [][]string{{"VULNERABILITY", "DEVICES", "EXPLOITED", "SUMMARY"}}
 				for _, v := range p.Items {
-					fmt.Fprintf(w, "%-22s %s\n", v.Name, v.Group.Summary)
+					rows = append(rows, []string{v.Name, fmt.Sprint(v.Devices), yes(v.Exploited), v.Group.Summary})
 				}
-				return nil
+				return table(w, rows)
 			})
 		},
 	}
@@ -118,7 +131,10 @@ func feedCommand() *cobra.Command {
 			if err := cl.Do(c.Context(), http.MethodPost, "/v1/feeds/"+url.PathEscape(args[0]), io.Reader(f), &out); err != nil {
 				return err
 			}
-			return printJSON(c.OutOrStdout(), out)
+			return show(c, r, out, func(w io.Writer, i vuln.Imported) error {
+				_, err := fmt.Fprintf(w, "%s: %d records, %d new, %d changed, %d newly known to be exploited\n", i.Feed, i.Records, i.New, i.Changed, i.Exploited)
+				return err
+			})
 		},
 	})
 	return c
@@ -150,7 +166,7 @@ func releaseCommand() *cobra.Command {
 			if err := cl.Do(c.Context(), http.MethodPost, "/v1/releases", io.Reader(pr), &out, "Content-Type", m.FormDataContentType()); err != nil {
 				return err
 			}
-			return printJSON(c.OutOrStdout(), out)
+			return show(c, r, out, func(w io.Writer, x update.ReleaseOut) error { return printReleases(w, x) })
 		},
 	}
 	f := upload.Flags()
@@ -160,8 +176,28 @@ func releaseCommand() *cobra.Command {
 	for _, name := range []string{"targets", "sbom", "image"} {
 		cobra.CheckErr(upload.MarkFlagRequired(name))
 	}
-	c.AddCommand(upload)
+	list := &cobra.Command{
+		Use: "list", Short: "Releases, the newest first, with how many devices run each", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return read(c, r, "/v1/releases", func(w io.Writer, p struct{ Items []update.ReleaseOut }) error {
+				return printReleases(w, p.Items...)
+			})
+		},
+	}
+	c.AddCommand(upload, list)
 	return c
+}
+
+func printReleases(w io.Writer, releases ...update.ReleaseOut) error {
+	rows := [][]string{{"RELEASE", "VERSION", "SECURITY", "STATE", "DEVICES", "CHECKS"}}
+	for _, x := range releases {
+		var checks []string
+		for _, k := range x.Checks {
+			checks = append(checks, k.Name+" "+string(k.Verdict))
+		}
+		rows = append(rows, []string{x.ID, x.Version, fmt.Sprint(x.SecurityVersion), string(x.State), fmt.Sprint(x.Devices), strings.Join(checks, ", ")})
+	}
+	return table(w, rows)
 }
 
 func attach(m *multipart.Writer, name, file string) error {
@@ -218,7 +254,7 @@ func auditCommand() *cobra.Command {
 			return read(c, r, "/v1/audit/entries?subject="+url.QueryEscape(subject), func(w io.Writer, p struct{ Items []audit.Item }) error {
 				rows := [][]string{{"AT", "KIND", "SUBJECT", "ACTOR"}}
 				for _, e := range p.Items {
-					rows = append(rows, []string{e.At.Format(time.RFC3339), e.Kind, e.Subject, e.Actor})
+					rows = append(rows, []string{instant(e.At), e.Kind, e.Subject, e.Actor})
 				}
 				return table(w, rows)
 			})
@@ -243,7 +279,7 @@ func deviceCommand() *cobra.Command {
 			})
 		},
 	}
-	show := &cobra.Command{
+	passport := &cobra.Command{
 		Use: "show DEVICE", Short: "A device's passport", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return read(c, r, "/v1/devices/"+url.PathEscape(args[0]), func(w io.Writer, d fleet.PassportOut) error {
@@ -252,16 +288,41 @@ func deviceCommand() *cobra.Command {
 				for _, i := range d.History {
 					to := "now"
 					if i.To != nil {
-						to = i.To.Format(time.RFC3339)
+						to = instant(*i.To)
 					}
-					rows = append(rows, []string{i.Release, i.From.Format(time.RFC3339), to})
+					rows = append(rows, []string{i.Release, instant(i.From), to})
 				}
 				return table(w, rows)
 			})
 		},
 	}
-	c.AddCommand(list, show)
+	telemetryOf := &cobra.Command{
+		Use: "telemetry DEVICE", Short: "What a device said last, and what of it was lost or refused", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return read(c, r, "/v1/devices/"+url.PathEscape(args[0])+"/telemetry/latest", printLatest)
+		},
+	}
+	c.AddCommand(list, passport, telemetryOf)
 	return c
+}
+
+func printLatest(w io.Writer, l telemetry.Latest) error {
+	rows := [][]string{{"STREAM", "VALUE", "SAID", "AT"}}
+	for _, s := range l.Streams {
+		for _, name := range slices.Sorted(maps.Keys(s.Values)) {
+			rows = append(rows, []string{s.Stream, name, fmt.Sprint(s.Values[name]), instant(s.Time)})
+		}
+	}
+	if err := table(w, rows); err != nil {
+		return err
+	}
+	if l.Missing > 0 {
+		fmt.Fprintf(w, "%d messages did not arrive, by the device's own count\n", l.Missing)
+	}
+	if l.Refused > 0 {
+		fmt.Fprintf(w, "%d payloads were refused, the last because: %s\n", l.Refused, l.Reason)
+	}
+	return nil
 }
 
 func caseCommand() *cobra.Command {
@@ -271,12 +332,12 @@ func caseCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			return read(c, r, "/v1/cases", func(w io.Writer, p struct{ Items []respond.Case }) error {
 				for _, x := range p.Items {
-					fmt.Fprintf(w, "%s  %s  %s  aware %s\n", x.ID, strings.ToUpper(string(x.Kind)), x.Title, x.T0.Format(time.RFC3339))
+					fmt.Fprintf(w, "%s  %s  %s  aware %s\n", x.ID, strings.ToUpper(string(x.Kind)), x.Title, instant(x.T0))
 					rows := [][]string{}
 					for _, d := range x.Clocks {
 						due := d.Undetermined
 						if !d.Due.IsZero() {
-							due = d.Due.Format(time.RFC3339)
+							due = instant(d.Due)
 						}
 						rows = append(rows, []string{"", string(d.Stage), due})
 					}

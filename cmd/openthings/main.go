@@ -19,8 +19,8 @@ import (
 	"github.com/openthings-platform/openthings/problem"
 )
 
-// errUsage marks a command line that cannot be understood.
-var errUsage = errors.New("usage")
+// usageError is about a command line that cannot be understood.
+type usageError struct{ error }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -31,31 +31,10 @@ func main() {
 
 // run is main with its world handed in, so that scripts can run it inside a test.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	root := &cobra.Command{
-		Use:           "openthings",
-		Short:         "Accompanies every device from the production line to the scrap heap, and can prove each step.",
-		SilenceErrors: true, SilenceUsage: true,
-	}
-	root.CompletionOptions.HiddenDefaultCmd = true
+	root := commands()
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetArgs(args)
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return errors.Join(errUsage, fmt.Errorf("%w; see %s --help", err, c.CommandPath()))
-	})
-	root.AddGroup(&cobra.Group{ID: "run", Title: "Run:"}, &cobra.Group{ID: "ask", Title: "Ask and do:"}, &cobra.Group{ID: "offline", Title: "Without a platform:"})
-	for _, c := range []*cobra.Command{upCommand(), demoCommand(), tokenCommand()} {
-		c.GroupID = "run"
-		root.AddCommand(c)
-	}
-	for _, c := range []*cobra.Command{deviceCommand(), releaseCommand(), vulnCommand(), feedCommand(), caseCommand(), evidenceCommand(), auditCommand()} {
-		c.GroupID = "ask"
-		root.AddCommand(c)
-	}
-	for _, c := range []*cobra.Command{signCommand(), verifyCommand(), sbomCommand(), rolesCommand(), versionCommand()} {
-		c.GroupID = "offline"
-		root.AddCommand(c)
-	}
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
@@ -67,6 +46,48 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return report(stderr, err)
 }
 
+// greeting is what somebody reads who types the name and nothing else.
+const greeting = `OpenThings accompanies every connected device from the production line to the scrap heap, and can prove each step.
+
+  openthings demo      watch real agents go through a whole life
+  openthings up        run the platform here
+  openthings --help    all commands
+`
+
+// commands is the whole tree; docs/reference/cli.md is written from it.
+func commands() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "openthings",
+		Short: "Accompanies every device from the production line to the scrap heap, and can prove each step.",
+		Long: "Accompanies every device from the production line to the scrap heap, and can prove each step.\n\n" +
+			"Exit codes: 0 done, 1 failed, 2 usage, 3 refused by policy (the rule is named).\n" +
+			"Commands that ask a platform read OPENTHINGS_URL, OPENTHINGS_CA and OPENTHINGS_TOKEN.",
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := io.WriteString(c.OutOrStdout(), greeting)
+			return err
+		},
+		SilenceErrors: true, SilenceUsage: true,
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
+	})
+	root.AddGroup(&cobra.Group{ID: "run", Title: "Run:"}, &cobra.Group{ID: "ask", Title: "Ask and do:"}, &cobra.Group{ID: "offline", Title: "Without a platform:"})
+	for _, c := range []*cobra.Command{upCommand(), demoCommand(), tokenCommand()} {
+		c.GroupID = "run"
+		root.AddCommand(c)
+	}
+	for _, c := range []*cobra.Command{deviceCommand(), releaseCommand(), vulnCommand(), feedCommand(), caseCommand(), evidenceCommand(), auditCommand(), apiCommand()} {
+		c.GroupID = "ask"
+		root.AddCommand(c)
+	}
+	for _, c := range []*cobra.Command{signCommand(), verifyCommand(), sbomCommand(), rolesCommand(), versionCommand()} {
+		c.GroupID = "offline"
+		root.AddCommand(c)
+	}
+	return root
+}
+
 // exitCode ends the program with this code when everything was said already.
 type exitCode int
 
@@ -74,7 +95,7 @@ func (e exitCode) Error() string { return fmt.Sprintf("exit %d", int(e)) }
 
 // report says what went wrong and returns the exit code.
 func report(w io.Writer, err error) int {
-	if errors.Is(err, errUsage) || isUsage(err) {
+	if isUsage(err) {
 		fmt.Fprintln(w, "openthings:", err)
 		return 2
 	}

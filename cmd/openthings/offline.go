@@ -35,7 +35,7 @@ func verifyCommand() *cobra.Command {
 }
 
 func sbomCommand() *cobra.Command {
-	c := &cobra.Command{Use: "sbom", Short: "Bills of materials"}
+	c := parent("sbom", "Bills of materials")
 	var feed string
 	var asJSON bool
 	check := &cobra.Command{

@@ -58,10 +58,10 @@ func upCommand() *cobra.Command {
 	}
 	f := c.Flags()
 	f.StringVar(&cfg.Data, "data", defaultData(), "folder for everything the platform keeps ($OPENTHINGS_DATA_DIR)")
-	f.StringVar(&cfg.Listen, "listen", "localhost:8443", "people and programs")
-	f.StringVar(&cfg.DeviceListen, "device-listen", "localhost:8444", "devices over HTTPS")
-	f.StringVar(&cfg.MQTTListen, "mqtt-listen", "localhost:8883", "devices over MQTT")
-	f.StringVar(&cfg.HealthListen, "health-listen", "localhost:8480", "health, loopback only, without TLS; empty: none")
+	f.StringVar(&cfg.Listen, "listen", env("OPENTHINGS_LISTEN", "localhost:8443"), "people and programs ($OPENTHINGS_LISTEN)")
+	f.StringVar(&cfg.DeviceListen, "device-listen", env("OPENTHINGS_DEVICE_LISTEN", "localhost:8444"), "devices over HTTPS ($OPENTHINGS_DEVICE_LISTEN)")
+	f.StringVar(&cfg.MQTTListen, "mqtt-listen", env("OPENTHINGS_MQTT_LISTEN", "localhost:8883"), "devices over MQTT ($OPENTHINGS_MQTT_LISTEN)")
+	f.StringVar(&cfg.HealthListen, "health-listen", env("OPENTHINGS_HEALTH_LISTEN", "localhost:8480"), "health, loopback only, without TLS; empty: none ($OPENTHINGS_HEALTH_LISTEN)")
 	f.StringVar(&cfg.TLSCert, "tls-cert", "", "certificate for --listen (PEM); default: from the platform's own CA")
 	f.StringVar(&cfg.TLSKey, "tls-key", "", "its key (PEM)")
 	f.StringVar(&cfg.Database, "database", "", "postgres://… instead of SQLite in the data folder")
@@ -108,7 +108,7 @@ func demoCommand() *cobra.Command {
 }
 
 func tokenCommand() *cobra.Command {
-	c := &cobra.Command{Use: "token", Short: "API tokens, from the machine that the platform runs on"}
+	c := parent("token", "API tokens, from the machine that the platform runs on")
 	var data, tenantName, role string
 	var ttl time.Duration
 	var create, asJSON bool

@@ -14,10 +14,8 @@ import (
 )
 
 func signCommand() *cobra.Command {
-	c := &cobra.Command{
-		Use: "sign", Short: "The manufacturer's signature over releases; runs offline",
-		Long: "The manufacturer's signature over releases. It runs offline: the keys stay in the signing folder and never reach the platform.",
-	}
+	c := parent("sign", "The manufacturer's signature over releases; runs offline")
+	c.Long = "The manufacturer's signature over releases. It runs offline: the keys stay in the signing folder and never reach the platform."
 	var dir string
 	var days int
 	init := &cobra.Command{

@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,10 +14,19 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/openthings-platform/openthings/api"
+	"github.com/openthings-platform/openthings/problem"
 )
 
-// isUsage recognises cobra's own complaints about arguments, which carry no type.
+// isUsage also recognises cobra's own complaints about arguments, which carry no type.
 func isUsage(err error) bool {
+	var u usageError
+	if errors.As(err, &u) {
+		return true
+	}
+	var p *problem.Error
+	if errors.As(err, &p) {
+		return false // it has a kind of its own, whatever its words are
+	}
 	s := err.Error()
 	for _, p := range []string{"unknown command", "unknown flag", "accepts ", "requires ", "required flag", "if any flags in the group"} {
 		if strings.Contains(s, p) {
@@ -32,12 +42,17 @@ type remote struct {
 	json           bool
 }
 
-func (r *remote) flags(c *cobra.Command) {
+// connect adds the flags that say where the platform is.
+func (r *remote) connect(c *cobra.Command) {
 	f := c.PersistentFlags()
 	f.StringVar(&r.url, "url", env("OPENTHINGS_URL", "https://localhost:8443"), "the platform ($OPENTHINGS_URL)")
 	f.StringVar(&r.ca, "ca", env("OPENTHINGS_CA", ""), "PEM file of the platform's CA ($OPENTHINGS_CA)")
-	f.BoolVar(&r.json, "json", false, "print the API's own JSON")
 	r.token = os.Getenv("OPENTHINGS_TOKEN") // never a flag: command lines are public on a machine
+}
+
+func (r *remote) flags(c *cobra.Command) {
+	r.connect(c)
+	c.PersistentFlags().BoolVar(&r.json, "json", false, "print the API's own JSON")
 }
 
 func (r *remote) client() (*api.Client, error) { return api.NewClient(r.url, r.token, r.ca) }
@@ -56,8 +71,22 @@ func printJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
-// table prints rows in columns; the first row is the heading.
+// parent is a command that only holds others: alone it explains itself, with a word that it does not know it refuses.
+func parent(use, short string) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, RunE: func(c *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return usageError{fmt.Errorf("unknown command %q; see %s --help", args[0], c.CommandPath())}
+		}
+		return c.Help()
+	}}
+}
+
+// table prints rows in columns; the first row is the heading. Without a second row it says that there is nothing.
 func table(w io.Writer, rows [][]string) error {
+	if len(rows) == 1 {
+		_, err := fmt.Fprintln(w, "none")
+		return err
+	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, r := range rows {
 		fmt.Fprintln(t, strings.Join(r, "\t"))
