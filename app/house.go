@@ -164,7 +164,7 @@ func (h *house) build(origins []string) (err error) {
 		return err
 	}
 	h.gateway, err = gateway.New(gateway.Config{
-		Admit: h.admit, Append: h.telemetry.Append, Online: h.fleet.Online, Offline: h.fleet.Offline,
+		Admit: h.admit, Used: h.identity.Used, Append: h.telemetry.Append, Online: h.fleet.Online, Offline: h.fleet.Offline,
 		Ready: func(p gateway.Peer) { h.command.Kick(p.Device); h.update.Ready(p) },
 		TLS:   &tls.Config{GetCertificate: serverTLS}, Clock: cfg.Clock, Log: cfg.Log,
 	})
@@ -212,7 +212,7 @@ func (h *house) mount() {
 		Authenticate: h.tenant.Authenticate, Holds: tenant.Holds, Caller: tenant.Caller,
 	})
 	h.console = console.New(console.Config{
-		Clock: h.cfg.Clock, Log: h.cfg.Log, SignIn: tenant.SignInPath, Authenticate: h.tenant.Authenticate, Holds: tenant.Holds, Visitor: tenant.Visitor,
+		Clock: h.cfg.Clock, Log: h.cfg.Log, SignIn: tenant.SignInPath, Authenticate: h.tenant.Authenticate, Holds: tenant.Holds, Visitor: tenant.Visitor, Name: h.name,
 		Menu: []string{"Today", "Products", "Enrol", "Fleet", "Releases", "Vulnerabilities", "Cases", "Evidence", "Law", "Access"},
 	})
 	for _, room := range []interface{ Routes(*api.API) }{

@@ -88,7 +88,7 @@ func newHouse(t testing.TB, db *store.DB, hand *clock.Hand) *house {
 
 	cert, err := h.identity.ServerTLS([]string{"localhost"})
 	h.must(err)
-	h.gateway, err = gateway.New(gateway.Config{Admit: h.identity.Admit, Append: func(context.Context, []gateway.Record) error { return nil },
+	h.gateway, err = gateway.New(gateway.Config{Admit: h.identity.Admit, Used: h.identity.Used, Append: func(context.Context, []gateway.Record) error { return nil },
 		TLS: &tls.Config{GetCertificate: cert}, Log: slog.New(slog.DiscardHandler)})
 	h.must(err)
 	h.enroll.Doors(h.gateway)

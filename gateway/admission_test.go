@@ -127,6 +127,36 @@ func TestRevokedBetweenHandshakeAndConnect(t *testing.T) {
 	}
 }
 
+// TestStolenCertificate: a certificate is no secret. Whoever shows one without its key takes nothing from its device:
+// neither its first use nor a place among its connections.
+func TestStolenCertificate(t *testing.T) {
+	h := newHouse(t, gateway.Limits{PerPeer: 1})
+	cert := h.cert(gateway.Peer{Kind: gateway.LDevID, Tenant: "acme", Device: "dev_1", Pending: true})
+	stolen := cert
+	stolen.PrivateKey = newKey(t)
+	for range 3 {
+		conn, err := h.dial(&stolen)
+		if err == nil {
+			_, err = conn.Read(make([]byte, 1))
+		}
+		if err == nil {
+			t.Fatal("a peer without the key came in")
+		}
+		h.await("asked about dev_1")
+	}
+	web := &http.Client{Transport: &http.Transport{TLSClientConfig: h.clientTLS(&stolen), DisableKeepAlives: true}}
+	if status, _, err := h.do(web, "POST", "/d/1/messages", "[]"); err == nil {
+		t.Errorf("HTTPS answered %d to a peer without the key", status)
+	}
+	for len(h.events) > 0 {
+		if e := <-h.events; strings.HasPrefix(e, "used") {
+			t.Error("a peer without the key used the certificate")
+		}
+	}
+	h.session(cert, mqtt.V5)
+	h.await("used dev_1")
+}
+
 // tickets counts what a client could resume with.
 type tickets struct{ n int }
 

@@ -13,6 +13,8 @@
 //   - The certificate is the identity. Config.Admit decides at each handshake (session tickets are off, so that there
 //     is no resumption to forget) and once more when the session or the request begins. A client id, a user name or a
 //     topic never says who somebody is: topics are compared with the certificate.
+//   - A certificate is no secret. Until its peer has signed the handshake, showing it takes nothing from its device: no
+//     place among its connections, no first use, no session.
 //   - Cut closes every live connection of a device within a second, also one that does not read.
 //   - Malformed, greedy, slow or silent clients harm their own connection only: no declared length is believed before
 //     the bytes arrive, each read and write has a deadline, each queue a bound.

@@ -38,6 +38,7 @@ type Peer struct {
 	Device      string // empty for a station
 	Station     string // empty for a device
 	Fingerprint string // hex SHA-256 of the certificate
+	Pending     bool   // the certificate has not been used yet: Config.Used has to be told
 	Cert        *x509.Certificate
 }
 
@@ -59,9 +60,12 @@ type Record struct {
 
 // Config is what a Gateway needs. Admit, Append and TLS are mandatory.
 type Config struct {
-	// Admit says who presents cert, or refuses. It is asked at every handshake and again when a session or a request
-	// begins; the register of certificates is its authority.
+	// Admit says whose cert this is, or refuses. It is asked at every handshake and again when a session or a request
+	// begins; the register of certificates is its authority. At the first question nobody has proven yet to hold the
+	// key, and certificates are no secrets: Admit must not change anything.
 	Admit func(ctx context.Context, cert *x509.Certificate) (Peer, error)
+	// Used follows Admit for a peer that is Pending, once it has proven to hold the key; an error refuses. May be nil.
+	Used func(ctx context.Context, p Peer) error
 	// Append makes records durable; nil is the permission to acknowledge all of them. It must not keep the slice.
 	// An error of kind problem.KindLimited becomes reason 0x97 (quota exceeded), any other 0x80.
 	Append func(ctx context.Context, records []Record) error

@@ -61,6 +61,7 @@ func newHouse(t testing.TB, limits gateway.Limits, routes ...func(*gateway.Gatew
 	server := h.issue(&x509.Certificate{DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}})
 
 	g, err := gateway.New(gateway.Config{
+		Used:  func(_ context.Context, p gateway.Peer) error { h.events <- "used " + p.Device; return nil },
 		Admit: h.admit, Append: h.append, TLS: &tls.Config{Certificates: []tls.Certificate{server}},
 		Online:  func(p gateway.Peer) { h.events <- "online " + p.Device },
 		Offline: func(p gateway.Peer, why string) { h.events <- "offline " + p.Device + ": " + why },

@@ -24,12 +24,13 @@ type link struct {
 	net.Conn
 	g    *Gateway
 	door string
-	peer Peer // set during the handshake; Kind is None without a certificate
+	peer Peer // set during the handshake, proven when that has ended; Kind is None without a certificate
 
 	closed, known sync.Once
 
 	// guarded by registry.mu
 	listed  bool
+	gone    bool     // closed: it is not listed again
 	barred  bool     // cut: no session may begin, and no will is kept
 	session *session // nil before CONNECT and on HTTPS
 }
@@ -72,8 +73,8 @@ func (l *link) end(why mqtt.Reason, reason string) {
 
 var errNoCertificate = errors.New("a client certificate is needed")
 
-// secure puts TLS on an accepted socket. The register is asked in VerifyConnection, which decides before any byte of
-// the protocol above is read. nil: too many connections have not said who they are, this one was closed.
+// secure puts TLS on an accepted socket. The register is asked in VerifyConnection, so that a refusal reaches the peer
+// as an alert. nil: too many connections have not said who they are, this one was closed.
 func (g *Gateway) secure(conn net.Conn, door string) (*link, *tls.Conn) {
 	if g.pending[door].Add(1) > int64(g.cfg.Limits.Pending) {
 		g.pending[door].Add(-1)
@@ -90,6 +91,8 @@ func (g *Gateway) secure(conn net.Conn, door string) (*link, *tls.Conn) {
 	return l, tls.Server(l, c)
 }
 
+// verify decides on the certificate that was shown. crypto/tls calls it before it has checked the peer's signature, so
+// whoever knows a device's certificate comes this far: nothing here counts or changes anything for the device.
 func (g *Gateway) verify(l *link, s tls.ConnectionState) error {
 	if len(s.PeerCertificates) == 0 {
 		if l.door == doorMQTT {
@@ -109,7 +112,7 @@ func (g *Gateway) verify(l *link, s tls.ConnectionState) error {
 	if err == nil {
 		p.Cert = s.PeerCertificates[0]
 		l.peer = p
-		err = g.registry.add(l, g.cfg.Limits.PerPeer)
+		err = g.registry.full(p.id(), g.cfg.Limits.PerPeer)
 	}
 	if err != nil {
 		sum := sha256.Sum256(s.PeerCertificates[0].Raw)
@@ -121,15 +124,22 @@ func (g *Gateway) verify(l *link, s tls.ConnectionState) error {
 	return err
 }
 
-// again asks the register a second time, when a session or request begins. The connection is in the registry since the
-// handshake: a revocation before this question is seen by it, one after it finds the connection and cuts it.
+// again asks the register a second time, when a session or request begins: the handshake is over, the peer holds the
+// key. The connection enters the registry first: a revocation before this question is seen by it, one after it finds
+// the connection and cuts it.
 func (g *Gateway) again(ctx context.Context, l *link) error {
 	if l.peer.Kind == None {
 		return nil
 	}
+	if err := g.registry.add(l, g.cfg.Limits.PerPeer); err != nil {
+		return err
+	}
 	p, err := g.cfg.Admit(ctx, l.peer.Cert)
 	if err == nil && (p.Kind != l.peer.Kind || p.id() != l.peer.id() || p.Tenant != l.peer.Tenant) {
 		err = errors.New("the certificate names somebody else now")
+	}
+	if err == nil && p.Pending && g.cfg.Used != nil {
+		err = g.cfg.Used(ctx, p)
 	}
 	return err
 }

@@ -4,13 +4,14 @@ package gateway
 
 import (
 	"fmt"
+	"net"
 	"slices"
 	"sync"
 
 	"github.com/openthings-platform/openthings/wire/mqtt"
 )
 
-// registry knows every connection of a peer that was admitted, from the handshake on, and each device's MQTT session.
+// registry knows every connection of a peer that was admitted and has proven its key, and each device's MQTT session.
 type registry struct {
 	said announcer
 
@@ -19,16 +20,37 @@ type registry struct {
 	sessions map[string]*session // by device
 }
 
-// add enters an admitted connection, so that Cut finds it from now on. It refuses more than limit for one peer.
+// add enters a connection whose handshake is over, once, so that Cut finds it from now on. It refuses more than limit
+// for one peer, and a connection that is closed already.
 func (r *registry) add(l *link, limit int) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if l.listed {
+		return nil
+	}
+	if l.gone {
+		return net.ErrClosed
+	}
 	id := l.peer.id()
-	if len(r.links[id]) >= limit {
-		return fmt.Errorf("%s has %d connections already", id, limit)
+	if err := r.fullLocked(id, limit); err != nil {
+		return err
 	}
 	l.listed = true
 	r.links[id] = append(r.links[id], l)
+	return nil
+}
+
+// full refuses when the peer has as many connections as it may.
+func (r *registry) full(id string, limit int) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.fullLocked(id, limit)
+}
+
+func (r *registry) fullLocked(id string, limit int) error {
+	if len(r.links[id]) >= limit {
+		return fmt.Errorf("%s has %d connections already", id, limit)
+	}
 	return nil
 }
 
@@ -36,6 +58,7 @@ func (r *registry) add(l *link, limit int) error {
 func (r *registry) remove(l *link) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	l.gone = true
 	if !l.listed {
 		return
 	}

@@ -86,6 +86,9 @@ func (s *session) handshake() error {
 	if err := s.conn.HandshakeContext(ctx); err != nil {
 		return err
 	}
+	if err := s.g.registry.add(s.link, s.g.cfg.Limits.PerPeer); err != nil { // before CONNECT, so that Cut finds it
+		return err
+	}
 	s.peer = s.link.peer
 	s.reader = mqtt.NewReader(s.conn, s.g.cfg.Limits.Connect)
 	err := s.connect(ctx)

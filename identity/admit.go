@@ -38,10 +38,9 @@ func (a admission) check(now time.Time) error {
 	return nil
 }
 
-// Admit says who presents cert, or refuses. TLS has proven that the peer holds the key; the register says the rest.
-// There is no cache: one indexed read is small beside a handshake, and a revocation counts from its commit on.
-//
-// The first use of a pending LDevID makes it the active one and supersedes the one before.
+// Admit says whose certificate cert is, or refuses. It changes nothing: it is asked before the peer has proven that it
+// holds the key. There is no cache: one indexed read is small beside a handshake, and a revocation counts from its
+// commit on. After the proof a peer that is Pending goes to Used.
 func (s *Service) Admit(ctx context.Context, cert *x509.Certificate) (gateway.Peer, error) {
 	if err := s.open(); err != nil {
 		return gateway.Peer{}, err
@@ -54,17 +53,21 @@ func (s *Service) Admit(ctx context.Context, cert *x509.Certificate) (gateway.Pe
 	if err := a.check(s.cfg.Clock.Now()); err != nil {
 		return gateway.Peer{}, err
 	}
-	if a.phase == PhasePending {
-		err := s.cfg.DB.Write(ctx, func(tx *store.Tx) error { return activate(tx, a.tenant, a.subject, fp) })
-		if err != nil {
-			return gateway.Peer{}, problem.Unavailable("The register of certificates cannot be written.").Because(err)
-		}
-	}
-	p := gateway.Peer{Kind: gateway.Kind(a.kind), Tenant: a.tenant, Device: a.subject, Fingerprint: fp, Cert: cert}
+	p := gateway.Peer{Kind: gateway.Kind(a.kind), Tenant: a.tenant, Device: a.subject, Fingerprint: fp, Pending: a.phase == PhasePending, Cert: cert}
 	if a.kind == Station {
 		p.Device, p.Station = "", a.subject
 	}
 	return p, nil
+}
+
+// Used tells that the peer has proven to hold the key of its pending LDevID: that first use makes it the active one and
+// supersedes the one before.
+func (s *Service) Used(ctx context.Context, p gateway.Peer) error {
+	err := s.cfg.DB.Write(ctx, func(tx *store.Tx) error { return activate(tx, p.Tenant, p.Device, p.Fingerprint) })
+	if err != nil {
+		return problem.Unavailable("The register of certificates cannot be written.").Because(err)
+	}
+	return nil
 }
 
 // lookUp reads what Admit decides on. The fingerprint is the only key: who a peer is, its tenant included, is the answer.

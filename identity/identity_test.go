@@ -152,7 +152,11 @@ func (w *world) admit(c identity.Certificate) (gateway.Peer, error) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return w.Admit(context.Background(), x)
+	p, err := w.Admit(context.Background(), x)
+	if err == nil && p.Pending {
+		err = w.Used(context.Background(), p)
+	}
+	return p, err
 }
 
 func (w *world) admits(c identity.Certificate) {
@@ -296,6 +300,30 @@ func TestAdmitFailsClosed(t *testing.T) {
 		cancel()
 		if p, err := w.Admit(ctx, x); !problem.Is(err, problem.KindUnavailable) {
 			t.Errorf("the register could not be read, and Admit says %+v, %v", p, err)
+		}
+	})
+}
+
+// TestAdmitChangesNothing: a certificate that is only shown, by whomever, does not become the active one.
+func TestAdmitChangesNothing(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		d, _, old := w.commissioned("S1")
+		renewed := w.issue(d.ID, identity.LDevID, newCSR(t, nil))
+		x, err := renewed.Parse()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := w.Admit(t.Context(), x)
+		if err != nil || !p.Pending {
+			t.Fatalf("%+v, %v", p, err)
+		}
+		w.admits(old)
+		if err := w.Used(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		w.refuses(old, "identity.superseded")
+		if p, err := w.Admit(t.Context(), x); err != nil || p.Pending {
+			t.Errorf("after its first use: %+v, %v", p, err)
 		}
 	})
 }

@@ -95,7 +95,7 @@ func newWorld(t *testing.T, db *store.DB, edit ...func(*update.Config)) *world {
 	blobs := must[*blob.Dir](t)(blob.NewDir(filepath.Join(dir, "blobs")))
 	bills := sbom.New(sbom.Config{DB: db, Blobs: blobs, ProductOf: func(ctx context.Context, t, r string) (string, error) { return w.ProductOf(ctx, t, r) }})
 	serverCert := must[tls.Certificate](t)(w.identity.ServerCertificate([]string{"127.0.0.1"}))
-	w.gateway = must[*gateway.Gateway](t)(gateway.New(gateway.Config{Admit: w.identity.Admit, Append: tele.Append,
+	w.gateway = must[*gateway.Gateway](t)(gateway.New(gateway.Config{Admit: w.identity.Admit, Used: w.identity.Used, Append: tele.Append,
 		Online: w.fleet.Online, Offline: w.fleet.Offline, Ready: func(p gateway.Peer) {
 			w.Ready(p)
 			w.ready <- p.Device
