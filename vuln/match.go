@@ -146,61 +146,86 @@ func forgetTouched(tx *store.Tx, tenant string, p pkg) error {
 	return err
 }
 
+// matched is a comparison that was computed and is not written yet.
+type matched struct {
+	gen   int64 // of the records it was computed on
+	parts []matchedPart
+}
+
+// matchedPart is what the records say about one component version.
+type matchedPart struct {
+	component string
+	open      map[string]hit
+	withdrawn map[string]bool
+}
+
 // matchPackage is the inverted match: records of a package -> versions in use -> releases -> findings. It says whether
 // no release contains the package.
 func (s *Service) matchPackage(ctx context.Context, tenant string, p pkg) (unused bool, err error) {
-	var gen int64
-	var records []knowledge
-	var versions []sbom.Key
-	err = s.cfg.DB.View(ctx, func(tx *store.Tx) (err error) {
-		if versions, err = s.cfg.SBOM.Versions(tx, p.ecosystem, p.name); err != nil || len(versions) == 0 {
+	m, err := s.comparePackage(ctx, tenant, p)
+	if err != nil || len(m.parts) == 0 {
+		return len(m.parts) == 0, err
+	}
+	return false, s.settlePackage(ctx, tenant, p, m)
+}
+
+// comparePackage evaluates every version of the package that is in use.
+func (s *Service) comparePackage(ctx context.Context, tenant string, p pkg) (m matched, err error) {
+	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error {
+		versions, err := s.cfg.SBOM.Versions(tx, p.ecosystem, p.name)
+		if err != nil || len(versions) == 0 {
 			return err
 		}
-		if gen, err = s.gen(tx, tenant); err != nil {
+		if m.gen, err = s.gen(tx, tenant); err != nil {
 			return err
 		}
-		records, err = s.knowledge(tx, tenant, p.ecosystem, p.name)
+		records, err := s.knowledge(tx, tenant, p.ecosystem, p.name)
+		for _, k := range versions {
+			open, withdrawn := hits(k, records)
+			m.parts = append(m.parts, matchedPart{k.ID, open, withdrawn})
+		}
 		return err
 	})
-	if err != nil || len(versions) == 0 {
-		return len(versions) == 0, err
-	}
-	for _, k := range versions {
-		open, withdrawn := hits(k, records)
-		// A component may be in thousands of releases: bounded steps, so that no other write waits long.
+	return m, err
+}
+
+// settlePackage writes the findings of every release that contains the package. A component may be in thousands of
+// them: bounded steps, so that no other write waits long.
+func (s *Service) settlePackage(ctx context.Context, tenant string, p pkg, m matched) error {
+	for _, c := range m.parts {
 		for after, more := "", true; more; {
 			err := s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
-				if err := s.current(tx, tenant, gen); err != nil {
+				if err := s.current(tx, tenant, m.gen); err != nil {
 					return err
 				}
-				releases, err := s.cfg.SBOM.Uses(tx, tenant, k.ID, after, usesAtOnce)
+				releases, err := s.cfg.SBOM.Uses(tx, tenant, c.component, after, usesAtOnce)
 				if err != nil {
 					return err
 				}
-				if more = len(releases) == usesAtOnce; more {
-					after = releases[len(releases)-1]
-				}
+				more = len(releases) == usesAtOnce
 				for _, release := range releases {
 					// A release whose own event has not been handled yet will match itself.
-					if known, err := s.knowsRelease(tx, tenant, release); err != nil || !known {
-						if err != nil {
-							return err
-						}
-						continue
+					known, err := s.knowsRelease(tx, tenant, release)
+					if err == nil && known {
+						err = s.settle(tx, tenant, release, c)
 					}
-					if err := s.settle(tx, tenant, release, k.ID, open, withdrawn); err != nil {
+					if err != nil {
 						return err
 					}
+				}
+				if more {
+					next := releases[len(releases)-1]
+					tx.After(func() { after = next })
 				}
 				return nil
 			})
 			if err != nil {
-				return false, err
+				return err
 			}
 		}
 	}
-	return false, s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
-		if err := s.current(tx, tenant, gen); err != nil {
+	return s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
+		if err := s.current(tx, tenant, m.gen); err != nil {
 			return err
 		}
 		return forgetTouched(tx, tenant, p)
@@ -218,9 +243,9 @@ func (s *Service) knowsRelease(tx *store.Tx, tenant, release string) (bool, erro
 type openFinding struct{ id, group, state, fixed string }
 
 // settle makes the open findings of one component of one release equal to what its records say.
-func (s *Service) settle(tx *store.Tx, tenant, release, component string, want map[string]hit, withdrawn map[string]bool) error {
+func (s *Service) settle(tx *store.Tx, tenant, release string, c matchedPart) error {
 	rows, err := tx.Query(`SELECT id, group_id, state, fixed FROM finding
-		WHERE tenant = $1 AND release_id = $2 AND component_id = $3 AND closed_at = 9223372036854775807`, tenant, release, component)
+		WHERE tenant = $1 AND release_id = $2 AND component_id = $3 AND closed_at = 9223372036854775807`, tenant, release, c.component)
 	have, err := store.Collect(rows, err, func(r *sql.Rows) (f openFinding, err error) {
 		return f, r.Scan(&f.id, &f.group, &f.state, &f.fixed)
 	})
@@ -230,7 +255,7 @@ func (s *Service) settle(tx *store.Tx, tenant, release, component string, want m
 	changed := false
 	known := map[string]bool{}
 	for _, f := range have {
-		h, still := want[f.group]
+		h, still := c.open[f.group]
 		if still && f.state == string(h.State) {
 			known[f.group] = true
 			if f.fixed != h.Fixed {
@@ -241,7 +266,7 @@ func (s *Service) settle(tx *store.Tx, tenant, release, component string, want m
 			continue
 		}
 		why := closedRecord
-		if withdrawn[f.group] {
+		if c.withdrawn[f.group] {
 			why = closedWithdrawn
 		}
 		if err := s.closeFinding(tx, tenant, f.id, why); err != nil {
@@ -249,13 +274,13 @@ func (s *Service) settle(tx *store.Tx, tenant, release, component string, want m
 		}
 		changed = true
 	}
-	for _, group := range sortedKeys(want) {
+	for _, group := range sortedKeys(c.open) {
 		if known[group] {
 			continue
 		}
-		h := want[group]
+		h := c.open[group]
 		if _, err := tx.Exec(`INSERT INTO finding (id, tenant, release_id, group_id, component_id, record_id, state, reason, fixed, rule, confidence, first_seen, closed_at, why_closed)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, '') ON CONFLICT DO NOTHING`, store.NewID("fin"), tenant, release, group, component, h.record,
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, '') ON CONFLICT DO NOTHING`, store.NewID("fin"), tenant, release, group, c.component, h.record,
 			string(h.State), h.Reason, h.Fixed, rulePackage, confidenceExact, s.now(), int64(forever)); err != nil {
 			return err
 		}
@@ -305,49 +330,48 @@ func (s *Service) matchRelease(ctx context.Context, tenant, release string) erro
 }
 
 func (s *Service) matchReleaseOnce(ctx context.Context, tenant, release string) error {
-	var gen int64
-	var keys []sbom.Key
-	known := map[pkg][]knowledge{}
-	err := s.cfg.DB.View(ctx, func(tx *store.Tx) (err error) {
-		if gen, err = s.gen(tx, tenant); err != nil {
-			return err
-		}
-		if keys, err = s.cfg.SBOM.Keys(tx, tenant, release); err != nil {
-			return err
-		}
-		for _, k := range keys {
-			p := pkg{k.Ecosystem, k.Name}
-			if _, done := known[p]; done {
-				continue
-			}
-			if known[p], err = s.knowledge(tx, tenant, k.Ecosystem, k.Name); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	m, err := s.compareRelease(ctx, tenant, release)
 	if err != nil {
 		return err
 	}
-	listed := map[string]bool{}
-	type component struct {
-		id        string
-		open      map[string]hit
-		withdrawn map[string]bool
-	}
-	var found []component
-	for _, k := range keys {
-		listed[k.ID] = true
-		open, withdrawn := hits(k, known[pkg{k.Ecosystem, k.Name}])
-		found = append(found, component{k.ID, open, withdrawn})
-	}
-	for part := range slices.Chunk(found, usesAtOnce) {
+	return s.settleRelease(ctx, tenant, release, m)
+}
+
+// compareRelease evaluates every component of the release.
+func (s *Service) compareRelease(ctx context.Context, tenant, release string) (m matched, err error) {
+	err = s.cfg.DB.View(ctx, func(tx *store.Tx) (err error) {
+		if m.gen, err = s.gen(tx, tenant); err != nil {
+			return err
+		}
+		keys, err := s.cfg.SBOM.Keys(tx, tenant, release)
+		if err != nil {
+			return err
+		}
+		known := map[pkg][]knowledge{}
+		for _, k := range keys {
+			p := pkg{k.Ecosystem, k.Name}
+			if _, done := known[p]; !done {
+				if known[p], err = s.knowledge(tx, tenant, k.Ecosystem, k.Name); err != nil {
+					return err
+				}
+			}
+			open, withdrawn := hits(k, known[p])
+			m.parts = append(m.parts, matchedPart{k.ID, open, withdrawn})
+		}
+		return nil
+	})
+	return m, err
+}
+
+// settleRelease writes the findings of one release and closes those of components that it no longer lists.
+func (s *Service) settleRelease(ctx context.Context, tenant, release string, m matched) error {
+	for part := range slices.Chunk(m.parts, usesAtOnce) {
 		err := s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-			if err := s.current(tx, tenant, gen); err != nil {
+			if err := s.current(tx, tenant, m.gen); err != nil {
 				return err
 			}
 			for _, c := range part {
-				if err := s.settle(tx, tenant, release, c.id, c.open, c.withdrawn); err != nil {
+				if err := s.settle(tx, tenant, release, c); err != nil {
 					return err
 				}
 			}
@@ -358,12 +382,21 @@ func (s *Service) matchReleaseOnce(ctx context.Context, tenant, release string) 
 		}
 	}
 	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-		rows, err := tx.Query(`SELECT id, component_id FROM finding WHERE tenant = $1 AND release_id = $2 AND closed_at = 9223372036854775807`, tenant, release)
-		gone, err := store.Collect(rows, err, func(r *sql.Rows) (f [2]string, err error) { return f, r.Scan(&f[0], &f[1]) })
+		// What is listed now, not when it was compared: an upload in between has an event of its own, maybe done already.
+		keys, err := s.cfg.SBOM.Keys(tx, tenant, release)
 		if err != nil {
 			return err
 		}
-		for _, f := range gone {
+		listed := map[string]bool{}
+		for _, k := range keys {
+			listed[k.ID] = true
+		}
+		rows, err := tx.Query(`SELECT id, component_id FROM finding WHERE tenant = $1 AND release_id = $2 AND closed_at = 9223372036854775807`, tenant, release)
+		open, err := store.Collect(rows, err, func(r *sql.Rows) (f [2]string, err error) { return f, r.Scan(&f[0], &f[1]) })
+		if err != nil {
+			return err
+		}
+		for _, f := range open {
 			if !listed[f[1]] {
 				if err := s.closeFinding(tx, tenant, f[0], closedComponent); err != nil {
 					return err

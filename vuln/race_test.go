@@ -4,6 +4,7 @@ package vuln
 
 import (
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -93,6 +94,44 @@ func TestUploadsAndFeedsAtOnce(t *testing.T) {
 		slices.Sort(got)
 		if d := cmp.Diff(want, got); d != "" || len(want) == 0 {
 			t.Errorf("findings differ from the plain comparison:\n%s", d)
+		}
+	})
+}
+
+// TestOldComparisonsAreNotWritten lets a record change between a comparison and its writing, on both paths.
+func TestOldComparisonsAreNotWritten(t *testing.T) {
+	each(t, func(h *house) {
+		h.release("ten_a", "rel_1", "prd_lamp", "1.0.0", "golang.org/x/net@v0.10.0")
+		oldRelease, err := h.vuln.compareRelease(h.Context(), "ten_a", "rel_1")
+		h.must(err)
+		oldPackage, err := h.vuln.comparePackage(h.Context(), "ten_a", pkg{"Go", "golang.org/x/net"})
+		h.must(err)
+		_, err = h.feed("ten_a", xnet("GO-1", "CVE-1", "0.17.0", ""))
+		h.must(err)
+		if err := h.vuln.settleRelease(h.Context(), "ten_a", "rel_1", oldRelease); !errors.Is(err, errStale) {
+			t.Errorf("an old comparison of a release was written: %v", err)
+		}
+		if err := h.vuln.settlePackage(h.Context(), "ten_a", pkg{"Go", "golang.org/x/net"}, oldPackage); !errors.Is(err, errStale) {
+			t.Errorf("an old comparison of a package was written: %v", err)
+		}
+		if list := h.findings("ten_a"); len(list) != 1 {
+			t.Errorf("findings %q", list)
+		}
+	})
+}
+
+// TestOldBillClosesNothing lets a bill be replaced, and its release matched, while the comparison of the old one waits.
+func TestOldBillClosesNothing(t *testing.T) {
+	each(t, func(h *house) {
+		_, err := h.feed("ten_a", xnet("GO-1", "CVE-1", "0.17.0", ""))
+		h.must(err)
+		h.release("ten_a", "rel_1", "prd_lamp", "1.0.0", "golang.org/x/text@v0.9.0")
+		old, err := h.vuln.compareRelease(h.Context(), "ten_a", "rel_1")
+		h.must(err)
+		h.release("ten_a", "rel_1", "prd_lamp", "1.0.0", "golang.org/x/net@v0.10.0")
+		h.must(h.vuln.settleRelease(h.Context(), "ten_a", "rel_1", old))
+		if list := h.findings("ten_a"); len(list) != 1 {
+			t.Errorf("findings %q: the old bill closed one of the new", list)
 		}
 	})
 }
