@@ -23,6 +23,7 @@ if [ "${1:-build}" = test ]; then
 	need mosquitto-clients mosquitto_pub
 	need chromium chromium
 	need curl curl
+	need jq jq
 	need openssl openssl
 	need ca-certificates /usr/sbin/update-ca-certificates
 fi

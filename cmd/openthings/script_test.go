@@ -6,6 +6,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +16,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -23,71 +27,126 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"openthings": main})
 }
 
-// The stories under testdata/script run the real binary and are the documentation of each.
+// The stories under testdata/script run the real binary against real clients (curl, openssl, mosquitto) and are the
+// documentation of each. Beside testscript's own commands they use those of this file.
 func TestScript(t *testing.T) {
+	for _, name := range []string{"curl", "openssl", "jq", "mosquitto_pub", "mosquitto_sub"} {
+		if _, err := exec.LookPath(name); err != nil {
+			t.Fatalf("%s is needed: scripts/deps.sh test installs it", name)
+		}
+	}
+	others, repo := build(t, "openthings-verify", "openthings-agent"), repository(t)
 	testscript.Run(t, testscript.Params{
-		Dir: "../../testdata/script",
+		Dir: filepath.Join(repo, "testdata", "script"),
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"platform": startPlatform,
-			"json":     jsonHas,
-			"setenv":   setFromStdout,
+			"platform":   startPlatform,
+			"token":      token,
+			"json":       jsonHas,
+			"setenv":     setFromStdout,
+			"now":        now,
+			"eventually": eventually,
+			"flip":       flip,
+			"code":       code,
 		},
 		Setup: func(e *testscript.Env) error {
+			run := &started{}
+			e.Values[started{}] = run
+			e.Defer(run.stop)
 			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("REPO", repo) // for the demo's firmware and feed
+			e.Setenv("PATH", e.Getenv("PATH")+string(os.PathListSeparator)+others)
 			return nil
 		},
 	})
 }
 
-// platform starts "openthings up" on free ports with its data in $WORK/data, makes a token of the role given, and sets
-// OPENTHINGS_URL, OPENTHINGS_CA, OPENTHINGS_TOKEN, DEVICES, MQTT, HEALTH, LOG_KEY and SETUP. "platform stop" ends it.
+// repository is the root of this repository.
+func repository(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// build makes the named commands of this repository and returns their folder.
+func build(t *testing.T, commands ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	args := []string{"build", "-o", dir + "/"}
+	for _, c := range commands {
+		args = append(args, "../"+c)
+	}
+	cmd := exec.Command("go", args...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return dir
+}
+
+// started holds the platform that a story runs, so that it can stop it.
+type started struct{ cmd *exec.Cmd }
+
+// stop ends the platform in order.
+func (s *started) stop() {
+	if s.cmd != nil {
+		s.cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // it may have ended
+		s.cmd.Wait()                          //nolint:errcheck // it was told to end
+		s.cmd = nil
+	}
+}
+
+// platform ROLE starts "openthings up" on free ports with its data in $WORK/data, makes a token of the role given, and
+// sets OPENTHINGS_URL, OPENTHINGS_CA, OPENTHINGS_TOKEN, OPENTHINGS_DATA_DIR, CONSOLE (host:port), DEVICES (URL),
+// MQTT_HOST, MQTT_PORT, HEALTH (URL), LOG_KEY and SETUP. "platform stop" ends it in order and waits for its end.
 func startPlatform(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
-		ts.Fatalf("usage: platform ROLE")
+		ts.Fatalf("usage: platform ROLE|stop")
 	}
-	exe, err := os.Executable()
-	ts.Check(err)
+	run := ts.Value(started{}).(*started)
+	run.stop()
+	if args[0] == "stop" {
+		return
+	}
 	data := ts.MkAbs("data")
-	// testscript puts the commands on PATH; this runs the same program.
-	path := ts.Getenv("PATH")
-	bin := filepath.Join(strings.Split(path, string(os.PathListSeparator))[0], "openthings")
-	if _, err := os.Stat(bin); err != nil {
-		bin = exe
-	}
+	// testscript puts its commands first on the PATH.
+	bin := filepath.Join(filepath.SplitList(ts.Getenv("PATH"))[0], "openthings")
 	cmd := exec.Command(bin, "up", "--data", data, "--listen", "localhost:0", "--device-listen", "localhost:0", "--mqtt-listen", "localhost:0", "--health-listen", "localhost:0", "--json")
-	cmd.Env = append(os.Environ(), "PATH="+path)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.StdoutPipe()
 	ts.Check(err)
 	ts.Check(cmd.Start())
+	run.cmd = cmd
 	var info app.Info
-	decoded := make(chan error, 1)
-	go func() { decoded <- json.NewDecoder(out).Decode(&info) }()
-	if err := <-decoded; err != nil {
-		cmd.Process.Kill() //nolint:errcheck // it has ended
-		cmd.Wait()         //nolint:errcheck // its standard error says why
+	if err := json.NewDecoder(out).Decode(&info); err != nil {
+		run.stop()
 		ts.Fatalf("the platform did not start: %v\n%s", err, stderr.String())
 	}
-	ts.Defer(func() {
-		cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // it may have ended
-		cmd.Wait()                          //nolint:errcheck // it was told to end
-	})
+	host, port, err := net.SplitHostPort(info.MQTT)
+	ts.Check(err)
 	for k, v := range map[string]string{
-		"OPENTHINGS_URL": info.URL, "OPENTHINGS_CA": info.CA, "DEVICES": info.Devices, "MQTT": info.MQTT,
-		"MQTT_HOST": before(info.MQTT), "MQTT_PORT": after(info.MQTT), "HEALTH": info.Health, "LOG_KEY": info.LogKey, "SETUP": info.Setup,
+		"OPENTHINGS_URL": info.URL, "OPENTHINGS_CA": info.CA, "OPENTHINGS_DATA_DIR": data, "CONSOLE": strings.TrimPrefix(info.URL, "https://"),
+		"DEVICES": info.Devices, "MQTT_HOST": host, "MQTT_PORT": port, "HEALTH": info.Health, "LOG_KEY": info.LogKey, "SETUP": info.Setup,
 	} {
 		ts.Setenv(k, v)
 	}
+	token(ts, false, args)
+}
+
+// token ROLE makes a token of that role for the tenant "Lumen GmbH" and sets OPENTHINGS_TOKEN.
+func token(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: token ROLE")
+	}
 	var t app.Token
-	ts.Check(hostToken(data, args[0], &t))
+	ts.Check(app.Host(context.Background(), ts.MkAbs("data"), "/token", map[string]any{"tenant": "Lumen GmbH", "role": args[0], "create": true}, &t))
 	ts.Setenv("OPENTHINGS_TOKEN", t.Token)
 }
 
-func before(hostport string) string { h, _, _ := strings.Cut(hostport, ":"); return h }
-func after(hostport string) string  { _, p, _ := strings.Cut(hostport, ":"); return p }
-
-// json FILE PATTERN… fails unless FILE ("stdout" for the last output) is JSON whose compact form matches each pattern.
+// json FILE PATTERN... fails unless FILE ("stdout" for the last output) is JSON whose compact form matches each pattern.
 func jsonHas(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 2 {
 		ts.Fatalf("usage: json FILE PATTERN...")
@@ -105,20 +164,81 @@ func jsonHas(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// setenv NAME PATTERN sets NAME to the first group of PATTERN in the last standard output.
-func setFromStdout(ts *testscript.TestScript, _ bool, args []string) {
-	if len(args) != 2 {
-		ts.Fatalf("usage: setenv NAME PATTERN")
+// setenv NAME [PATTERN] sets NAME to the last standard output without the white space around it, or to the first group
+// of PATTERN in it.
+func setFromStdout(ts *testscript.TestScript, neg bool, args []string) {
+	out := strings.TrimSpace(ts.ReadFile("stdout"))
+	switch {
+	case neg || len(args) < 1 || len(args) > 2:
+		ts.Fatalf("usage: setenv NAME [PATTERN]")
+	case len(args) == 2:
+		re, err := regexp.Compile(args[1])
+		ts.Check(err)
+		m := re.FindStringSubmatch(out)
+		if len(m) < 2 {
+			ts.Fatalf("no match of %s in %s", args[1], out)
+		}
+		out = m[1]
 	}
-	re, err := regexp.Compile(args[1])
-	ts.Check(err)
-	m := re.FindStringSubmatch(ts.ReadFile("stdout"))
-	if len(m) < 2 {
-		ts.Fatalf("no match of %s in %s", args[1], ts.ReadFile("stdout"))
-	}
-	ts.Setenv(args[0], m[1])
+	ts.Setenv(args[0], out)
 }
 
-func hostToken(data, role string, t *app.Token) error {
-	return app.Host(context.Background(), data, "/token", map[string]any{"tenant": "Lumen GmbH", "role": role, "create": true}, t)
+// now NAME sets NAME to this instant, as --as-of takes it.
+func now(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: now NAME")
+	}
+	ts.Setenv(args[0], time.Now().UTC().Format(time.RFC3339Nano))
+}
+
+// eventually [PATTERN --] PROGRAM ARG... repeats the program until it succeeds (and its standard output matches), for
+// at most half a minute: what happens behind a receipt has no promised instant.
+func eventually(ts *testscript.TestScript, neg bool, args []string) {
+	want := regexp.MustCompile("")
+	if len(args) > 2 && args[1] == "--" {
+		re, err := regexp.Compile(args[0])
+		ts.Check(err)
+		want, args = re, args[2:]
+	}
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: eventually [PATTERN --] PROGRAM ARG...")
+	}
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(30 * time.Second); ; <-tick.C {
+		err := ts.Exec(args[0], args[1:]...)
+		if err == nil && want.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("not within half a minute: %v", err)
+		}
+	}
+}
+
+// code N PROGRAM ARG... fails unless the program ends with exit code N.
+func code(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: code N PROGRAM ARG...")
+	}
+	got := 0
+	var exit *exec.ExitError
+	if err := ts.Exec(args[1], args[2:]...); errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if fmt.Sprint(got) != args[0] {
+		ts.Fatalf("%s ended with exit code %d, want %s", args[1], got, args[0])
+	}
+}
+
+// flip FROM TO copies a file with the lowest bit of its middle byte flipped.
+func flip(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: flip FROM TO")
+	}
+	b := []byte(ts.ReadFile(args[0]))
+	b[len(b)/2] ^= 1
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), b, 0o600))
 }
