@@ -43,6 +43,7 @@ type house struct {
 	blobs   blob.Store
 
 	audit     *audit.Log
+	refusals  *audit.Refusals
 	tenant    *tenant.Service
 	product   *product.Service
 	identity  *identity.Service
@@ -100,8 +101,7 @@ func open(ctx context.Context, cfg Config, origins []string) (h *house, err erro
 	if err = h.build(origins); err != nil {
 		return h, err
 	}
-	h.mount()
-	return h, nil
+	return h, h.mount()
 }
 
 // close closes the databases; what was accepted before is written.
@@ -129,11 +129,12 @@ func (h *house) build(origins []string) (err error) {
 	}); err != nil {
 		return fmt.Errorf("audit: %w", err)
 	}
+	h.refusals = audit.NewRefusals(h.db, cfg.Clock, cfg.Log)
 	if h.tenant, err = tenant.New(tenant.Config{DB: h.db, Clock: cfg.Clock, Log: cfg.Log, Origins: origins}); err != nil {
 		return err
 	}
 	h.product = product.New(product.Config{DB: h.db, Clock: cfg.Clock})
-	issuer, err := embedded.Open(embedded.Config{Dir: filepath.Join(cfg.Data, "ca"), Keys: h.keys, Clock: cfg.Clock})
+	issuer, err := embedded.Open(embedded.Config{Dir: filepath.Join(cfg.Data, "ca"), Keys: h.keys, Name: "OpenThings", Clock: cfg.Clock})
 	if err != nil {
 		return err
 	}
@@ -164,7 +165,7 @@ func (h *house) build(origins []string) (err error) {
 		return err
 	}
 	h.gateway, err = gateway.New(gateway.Config{
-		Admit: h.admit, Used: h.identity.Used, Append: h.telemetry.Append, Online: h.fleet.Online, Offline: h.fleet.Offline,
+		Admit: h.admit, Used: h.identity.Used, Refused: h.refused, Append: h.telemetry.Append, Online: h.fleet.Online, Offline: h.fleet.Offline,
 		Ready: func(p gateway.Peer) { h.command.Kick(p.Device); h.update.Ready(p) },
 		TLS:   &tls.Config{GetCertificate: serverTLS}, Clock: cfg.Clock, Log: cfg.Log,
 	})
@@ -200,15 +201,19 @@ func (h *house) build(origins []string) (err error) {
 }
 
 // mount registers routes, topics, pages and slots of every stage.
-func (h *house) mount() {
+func (h *house) mount() error {
 	h.telemetry.Route("cmd/", h.command.Receive)
 	h.telemetry.Route("ota/", h.update.Status)
 	h.telemetry.Route("inv", h.update.Inventory)
 	h.enroll.Doors(h.gateway)
 	h.update.DeviceRoutes(h.gateway)
 
+	tokens, err := h.keys.Derive("api.page-token") // so that a page token outlives a restart
+	if err != nil {
+		return err
+	}
 	h.api = api.New(api.Config{
-		Title: "OpenThings", Version: "1", DB: h.db, Clock: h.cfg.Clock, Log: h.cfg.Log,
+		Title: "OpenThings", Version: "1", DB: h.db, Clock: h.cfg.Clock, Log: h.cfg.Log, TokenKey: tokens,
 		Authenticate: h.tenant.Authenticate, Holds: tenant.Holds, Caller: tenant.Caller,
 	})
 	h.console = console.New(console.Config{
@@ -225,6 +230,7 @@ func (h *house) mount() {
 	} {
 		room.Pages(h.console)
 	}
+	return nil
 }
 
 // web is what people and programs see.
@@ -245,7 +251,7 @@ type worker struct {
 func (h *house) work() []worker {
 	return []worker{
 		{"jobs", h.db.RunJobs}, {"telemetry jobs", h.records.RunJobs}, {"identity", h.identity.Work}, {"fleet", h.fleet.Work},
-		{"telemetry", h.telemetry.Work}, {"command", h.command.Work}, {"update", h.update.Work}, {"evidence", h.evidence.Work},
+		{"refusals", h.refusals.Run}, {"telemetry", h.telemetry.Work}, {"command", h.command.Work}, {"update", h.update.Work}, {"evidence", h.evidence.Work},
 		{"keys", func(ctx context.Context) error { return h.keys.Work(ctx, h.cfg.Log, h.db, h.records) }},
 	}
 }

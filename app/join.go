@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/evidence"
 	"github.com/openthings-platform/openthings/evidence/verify"
 	"github.com/openthings-platform/openthings/gateway"
@@ -93,6 +94,16 @@ func (h *house) health() http.Handler {
 		json.NewEncoder(w).Encode(checks) //nolint:errcheck // nobody to tell
 	})
 	return mux
+}
+
+// refused counts what policy refused a device or station towards the log. The gateway names nobody here who has not
+// proven who they are.
+func (h *house) refused(p gateway.Peer, rule, detail string) {
+	who := p.Device
+	if p.Kind == gateway.Station {
+		who = p.Station
+	}
+	h.refusals.Note(audit.Refusal{Tenant: p.Tenant, Actor: who, Subject: who, Rule: rule, Detail: detail})
 }
 
 // releasesOf is every release that the device ran, with the list that the manufacturer signed.

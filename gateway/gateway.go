@@ -75,8 +75,7 @@ type Config struct {
 	Online  func(Peer)
 	Offline func(Peer, string)
 	Ready   func(Peer)
-	// Refused reports what policy refused an admitted peer: the rule and what it tried; the first of a peer and rule,
-	// then at most one an hour. It must not block.
+	// Refused reports each time that policy refused an admitted peer: the rule and what it tried. It must not block.
 	Refused func(p Peer, rule, detail string)
 
 	TLS    *tls.Config // holds the server's certificate; client authentication is set by the gateway

@@ -11,7 +11,7 @@ import (
 // maxRefusals bounds the subjects whose refusals are counted apart; strangers can invent any number of certificates.
 const maxRefusals = 4096
 
-// refusals keeps repeated refusals from flooding whoever listens: the first of a subject and rule is told, then at most
+// refusals keeps repeated refusals from flooding the log of the platform: the first of a subject and rule is told, then at most
 // one an hour, with the number of those between.
 type refusals struct {
 	mu   sync.Mutex // guards told
@@ -59,13 +59,12 @@ func (r *refusals) tell(subject, rule string, now time.Time) (more string, ok bo
 
 // refused reports what policy refused an admitted peer.
 func (g *Gateway) refused(p Peer, rule, detail string) {
+	if g.cfg.Refused != nil && p.id() != "" {
+		g.cfg.Refused(p, rule, detail)
+	}
 	more, ok := g.refusals.tell(p.id(), rule, g.cfg.Clock.Now())
 	if !ok {
 		return
 	}
-	detail += more
-	g.cfg.Log.Warn("refused", "rule", rule, "device", p.Device, "station", p.Station, "detail", detail)
-	if g.cfg.Refused != nil && p.id() != "" {
-		g.cfg.Refused(p, rule, detail)
-	}
+	g.cfg.Log.Warn("refused", "rule", rule, "device", p.Device, "station", p.Station, "detail", detail+more)
 }

@@ -5,7 +5,9 @@ package seal
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hkdf"
 	"crypto/rand"
+	"crypto/sha256"
 	"embed"
 	"errors"
 	"fmt"
@@ -39,6 +41,7 @@ type Keys struct {
 	dir      string
 	clock    clock.Clock
 	platform cipher.AEAD
+	secret   []byte // what Derive starts from; not the platform key
 
 	mu     sync.Mutex // guards the fields below
 	epochs map[epochID]cipher.AEAD
@@ -73,7 +76,16 @@ func Open(dir string, clk clock.Clock) (*Keys, error) {
 	if k.platform, err = newAEAD(key); err != nil {
 		return nil, fmt.Errorf("seal: %s: %w", path, err)
 	}
+	if k.secret, err = hkdf.Extract(sha256.New, key, []byte("openthings/derive")); err != nil {
+		return nil, fmt.Errorf("seal: %w", err)
+	}
 	return k, nil
+}
+
+// Derive returns 32 bytes for the purpose, the same in every process that shares DIR and after each restart. They are
+// for what may end with the platform key, such as the authentication of page tokens.
+func (k *Keys) Derive(purpose string) ([]byte, error) {
+	return hkdf.Expand(sha256.New, k.secret, "openthings/"+purpose, keySize)
 }
 
 // Wrap seals plain under the platform key. Purpose says what it is ("identity.ca-key/iss_…"); Unwrap needs the same.

@@ -355,3 +355,34 @@ func TestHourKeys(t *testing.T) {
 		}
 	})
 }
+
+// TestDerive: the same purpose gives the same bytes to every process of a platform, and to no other platform.
+func TestDerive(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	derive := func(dir, purpose string) []byte {
+		k, err := Open(dir, clock.System)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := k.Derive(purpose)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	a := derive(dir, "api.page-token")
+	if len(a) != keySize || !bytes.Equal(a, derive(dir, "api.page-token")) {
+		t.Error("a restart changes what is derived")
+	}
+	platform, err := os.ReadFile(filepath.Join(dir, "platform.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string][]byte{
+		"another purpose": derive(dir, "other"), "another platform": derive(filepath.Join(t.TempDir(), "keys"), "api.page-token"), "the platform key": platform,
+	} {
+		if bytes.Equal(a, b) {
+			t.Errorf("%s gives the same bytes", name)
+		}
+	}
+}
