@@ -17,6 +17,7 @@ import (
 	"github.com/openthings-platform/openthings/clock"
 	"github.com/openthings-platform/openthings/evidence/verify"
 	"github.com/openthings-platform/openthings/identity"
+	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
 )
 
@@ -27,10 +28,14 @@ type Section struct {
 	Collect func(ctx context.Context, tenant, device string) (json.RawMessage, error)
 }
 
-// JSON makes a section of anything that has a JSON form.
+// JSON makes a section of anything that has a JSON form. What a stage does not know yet (problem.NotFound: a unit that has
+// left the line and never spoken has no firmware report) stands in the bundle as null.
 func JSON[T any](name string, collect func(ctx context.Context, tenant, device string) (T, error)) Section {
 	return Section{Name: name, Collect: func(ctx context.Context, tenant, device string) (json.RawMessage, error) {
 		v, err := collect(ctx, tenant, device)
+		if problem.Is(err, problem.KindNotFound) {
+			return nil, nil
+		}
 		if err != nil {
 			return nil, err
 		}
