@@ -176,7 +176,7 @@ func (h *house) build(origins []string) (err error) {
 		return h.update.ProductOf(ctx, t, release)
 	}})
 	h.update = update.New(update.Config{
-		DB: h.db, Blobs: h.blobs, Identity: h.identity, Product: h.product, SBOM: h.sbom, Fleet: h.fleet, Clock: cfg.Clock, Log: cfg.Log,
+		DB: h.db, Blobs: h.blobs, Identity: h.identity, Product: h.product, SBOM: h.sbom, Fleet: h.fleet, Tenants: h.tenant, Clock: cfg.Clock, Log: cfg.Log,
 		Send: h.gateway.Send, Live: h.gateway.Live,
 	})
 	h.enroll = enroll.New(enroll.Config{

@@ -39,6 +39,8 @@ type Config struct {
 	Holds func(ctx context.Context, verb string) bool
 	// Visitor names who is signed in, for the frame; "" when nobody is.
 	Visitor func(ctx context.Context) string
+	// Name is what people call the thing with this id in the visitor's tenant, or "" when it is not known; nil knows none.
+	Name func(ctx context.Context, id string) string
 }
 
 // Console is the door for people.
@@ -51,6 +53,7 @@ type Console struct {
 	pages []Page
 	slots map[string][]fragment
 	steps []Step
+	tiles []Tile
 	files map[string]file
 }
 
@@ -72,6 +75,7 @@ type Page struct {
 type Fragment struct {
 	Order    int // smaller stands higher
 	Title    string
+	Half     bool   // it stands beside the next half where there is room, if the page lays its slot out so
 	Verb     string // left out for visitors who do not hold it; empty for all
 	FS       fs.FS
 	Template string
@@ -82,13 +86,6 @@ type Fragment struct {
 type fragment struct {
 	Fragment
 	tmpl *template.Template
-}
-
-// Step is one line of the checklist that Today shows until all are done: the life of a device, first to last.
-type Step struct {
-	Order             int
-	Title, Text, Href string
-	Done              func(ctx context.Context) (bool, error)
 }
 
 // New makes the kit. It panics when a template of the kit itself is broken.
@@ -203,12 +200,6 @@ func (c *Console) Handle(pattern, verb string, fn func(w http.ResponseWriter, r 
 	c.mux.Handle(pattern, c.guard(verb, verb == "", fn))
 }
 
-// Step adds a line to the checklist on Today.
-func (c *Console) Step(s Step) {
-	c.steps = append(c.steps, s)
-	slices.SortStableFunc(c.steps, func(a, b Step) int { return a.Order - b.Order })
-}
-
 // Fragment fills a slot. It panics when the template is broken.
 func (c *Console) Fragment(slot string, f Fragment) {
 	fs := append(c.slots[slot], fragment{f, c.parse(f.FS, f.Template)})
@@ -243,7 +234,7 @@ func (s Slot) Render(r *http.Request, key string) template.HTML {
 		if err != nil {
 			s.c.logProblem(r, err)
 		}
-		part := map[string]any{"Title": f.Title, "Body": body, "Problem": problem.Of(err)}
+		part := map[string]any{"Title": f.Title, "Half": f.Half, "Body": body, "Problem": problem.Of(err)}
 		if err := s.c.kit.ExecuteTemplate(&out, "fragment", part); err != nil {
 			s.c.cfg.Log.ErrorContext(r.Context(), "fragment", "slot", s.name, "err", err)
 		}

@@ -279,6 +279,67 @@ func TestToday(t *testing.T) {
 	}
 }
 
+func TestTiles(t *testing.T) {
+	c := open(t)
+	tile := func(order int, verb string, f console.Figure, err error) {
+		c.Tile(console.Tile{Order: order, Verb: verb, Load: func(context.Context) (console.Figure, error) { return f, err }})
+	}
+	tile(20, "", console.Figure{Label: "Second", Value: "2", Href: "/"}, nil)
+	tile(10, "device.read", console.Figure{Label: "First", Value: "1", Of: " of 3", Href: "/", ID: "n", Live: "/gallery/live"}, nil)
+	tile(30, "", console.Figure{}, nil)
+	tile(40, "secret.read", console.Figure{Label: "Hidden"}, nil)
+	body := text(t, get(c, "GET", "/", ""))
+	if strings.Count(body, `<li class="tile`) != 2 || strings.Index(body, "First") > strings.Index(body, "Second") || strings.Contains(body, "Hidden") ||
+		!strings.Contains(body, `hx-sse:connect="/gallery/live"`) || !strings.Contains(body, "Nothing needs you today") {
+		t.Errorf("calm tiles: %s", body)
+	}
+	tile(50, "", console.Figure{}, errors.New("disk on fire"))
+	body = text(t, get(c, "GET", "/", ""))
+	if strings.Contains(body, "Nothing needs you") || strings.Contains(body, "disk on fire") || !strings.Contains(body, "could not be read") {
+		t.Errorf("a tile that fails must say so and end the calm: %s", body)
+	}
+}
+
+func TestNames(t *testing.T) {
+	asked := 0
+	c := console.New(console.Config{Name: func(_ context.Context, id string) string {
+		asked++
+		return map[string]string{"per_1": "<Bo>"}[id]
+	}})
+	n := c.Names(t.Context())
+	for range 2 {
+		if got := n.Of("per_1"); got != `<span title="per_1">&lt;Bo&gt;</span>` {
+			t.Errorf("known: %s", got)
+		}
+		if got := n.Of("per_2<"); got != `<code>per_2&lt;</code>` {
+			t.Errorf("unknown: %s", got)
+		}
+	}
+	if asked != 2 {
+		t.Errorf("asked %d times for two ids", asked)
+	}
+	if got := console.New(console.Config{}).Names(t.Context()).Word("per_1"); got != "per_1" {
+		t.Errorf("without a name giver: %s", got)
+	}
+}
+
+// TestChartAxes: a line that would lie flat beside a much larger one gets an axis of its own.
+func TestChartAxes(t *testing.T) {
+	v := func(f float64) []*float64 { return []*float64{nil, &f} }
+	for _, x := range []struct {
+		values []float64
+		want   []int
+	}{{[]float64{20, 21}, []int{0, 0}}, {[]float64{300, 21}, []int{0, 1}}, {[]float64{-300, 21, 200}, []int{0, 1, 0}}, {[]float64{0, 300}, []int{0, 0}}} {
+		var c console.Chart
+		for _, f := range x.values {
+			c.Series = append(c.Series, console.Series{Values: v(f)})
+		}
+		if got := c.Data()["axes"]; !slices.Equal(got.([]int), x.want) {
+			t.Errorf("%v: axes %v, want %v", x.values, got, x.want)
+		}
+	}
+}
+
 func TestAssets(t *testing.T) {
 	c := open(t)
 	for _, name := range []string{"console.css", "console.js", "charts.js", "passkey.js", "favicon.svg"} {
@@ -343,6 +404,17 @@ func TestBrowserGallery(t *testing.T) {
 		t.Error("the page is wider than a telephone")
 	}
 	b.Size(1280, 860)
+
+	// Today of a house in which nothing exists yet.
+	for i := 1; i < 5; i++ {
+		c.Step(console.Step{Order: i, Title: fmt.Sprint("Step ", i), Text: "What happens there.", Href: "/gallery", Button: "Go", Done: func(context.Context) (bool, error) { return i == 1, nil }})
+		c.Tile(console.Tile{Order: i, Load: func(context.Context) (console.Figure, error) {
+			return console.Figure{Label: "Number", Value: fmt.Sprint(i), Of: " of 9", Note: "as it should be", Href: "/gallery", Tone: []string{"", "", "warn", "bad"}[i-1]}, nil
+		}})
+	}
+	b.Go("/")
+	b.Accessible()
+	b.Shots("today")
 
 	// The keyboard alone: the first stop is the way past the menu.
 	b.Go("/gallery")

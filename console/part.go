@@ -3,6 +3,7 @@
 package console
 
 import (
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -15,7 +16,7 @@ type Badge struct{ Word, Mark, Tone string }
 var tones = map[string][]string{
 	"good": {"active", "commissioned", "online", "published", "done", "ok", "fixed", "not-affected", "not_affected", "patched", "completed", "complete", "closed", "committed", "passed", "signed", "verified", "yes", "submitted", "met", "pass"},
 	"busy": {"pending", "provisioned", "manufactured", "running", "claimed", "queued", "sent", "delivered", "downloading", "installing", "staged", "draft", "uploaded", "open", "new", "under-investigation", "under_investigation", "investigating", "decommissioning", "assessing", "accepted", "waiting", "offered", "received", "checked", "aware", "watch", "undetermined", "downloaded", "installed"},
-	"warn": {"suspended", "paused", "halted", "expiring", "warning", "due", "stale", "held", "quarantined", "medium"},
+	"warn": {"suspended", "paused", "halted", "expiring", "warning", "due", "stale", "held", "quarantined", "medium", "undecided"},
 	"bad":  {"failed", "revoked", "affected", "refused", "exploited", "overdue", "critical", "high", "error", "rolled-back", "rolled_back", "rejected", "broken", "missed", "fail", "aborted", "rollback"},
 	"past": {"offline", "decommissioned", "deprovisioned", "retired", "expired", "ended", "superseded", "none", "no", "unknown", "low", "cancelled", "withdrawn", "negative"},
 }
@@ -154,11 +155,34 @@ type Series struct {
 	Values []*float64
 }
 
-// Data is the chart for charts.js: seconds since 1970 and one array per series.
+// apart is how many times larger one line must be than another to get an axis of its own.
+const apart = 5
+
+// axes says for each series whether it is drawn against the left axis (0) or the right one (1). The right one is for
+// lines so much smaller than the largest that they would lie flat on the ground.
+func (c Chart) axes() []int {
+	reach := make([]float64, len(c.Series))
+	for i, s := range c.Series {
+		for _, v := range s.Values {
+			if v != nil {
+				reach[i] = max(reach[i], math.Abs(*v))
+			}
+		}
+	}
+	axes := make([]int, len(c.Series))
+	for i := range reach {
+		if reach[i] > 0 && reach[i]*apart < slices.Max(reach) {
+			axes[i] = 1
+		}
+	}
+	return axes
+}
+
+// Data is the chart for charts.js: seconds since 1970, one array per series, and the axis of each.
 func (c Chart) Data() map[string]any {
-	ts := make([]int64, len(c.Times))
+	ts := make([]float64, len(c.Times))
 	for i, t := range c.Times {
-		ts[i] = t.Unix()
+		ts[i] = float64(t.UnixMilli()) / 1000
 	}
 	cols := []any{ts}
 	names := []string{}
@@ -166,7 +190,7 @@ func (c Chart) Data() map[string]any {
 		cols = append(cols, s.Values)
 		names = append(names, s.Name)
 	}
-	return map[string]any{"unit": c.Unit, "names": names, "data": cols}
+	return map[string]any{"unit": c.Unit, "names": names, "axes": c.axes(), "data": cols}
 }
 
 // Rows are the newest points first, at most twelve, for the table under the chart.

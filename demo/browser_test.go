@@ -66,6 +66,26 @@ func TestBrowser(t *testing.T) {
 		}
 		b.Shots(name)
 	}
+	// A deployment is found from its list, and says its devices by name.
+	b.Go("/deployments")
+	b.Accessible()
+	b.Go(browsertest.Value[string](b, `document.querySelector('tbody th a').getAttribute('href')`))
+	if text := b.Text("main"); !strings.Contains(text, shown.serial) || !strings.Contains(text, "Wave 1") {
+		t.Errorf("the deployment does not say its waves and devices:\n%s", text)
+	}
+	b.Accessible()
+	b.Shots("deployment")
+	// On a telephone nothing is wider than the screen.
+	b.Size(390, 844)
+	for name, path := range map[string]string{"today": "/", "fleet": "/fleet", "device": "/devices/" + shown.id, "case": "/cases/" + w.caseID} {
+		b.Go(path)
+		if browsertest.Value[bool](b, `document.documentElement.scrollWidth > innerWidth`) {
+			t.Errorf("%s is wider than a telephone", path)
+		}
+		b.Accessible()
+		b.Shots("narrow-" + name)
+	}
+	b.Size(1280, 860)
 	// The chart of the device is drawn by the script; the numbers stand beside it without.
 	b.Go("/devices/" + shown.id)
 	b.Until(`document.querySelectorAll('canvas').length > 0`)

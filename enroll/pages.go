@@ -41,7 +41,7 @@ func (p openedPage) Heading() string { return "Line station " + p.Name }
 // Pages mounts the console pages.
 func (s *Service) Pages(c *console.Console) {
 	c.Page(console.Page{Path: "/enrol", Title: "Enrol", Menu: "Enrol", Verb: string(tenant.LineRead), FS: pagesFS, Template: "pages/enrol.html", Load: s.loadEnrol})
-	c.Page(console.Page{Path: "/claim", Title: "Claim a unit", Menu: "Claim", Verb: string(tenant.DeviceClaim), FS: pagesFS, Template: "pages/claim.html",
+	c.Page(console.Page{Path: "/claim", Title: "Claim a unit", Menu: "Enrol", Verb: string(tenant.DeviceClaim), FS: pagesFS, Template: "pages/claim.html",
 		Load: func(r *http.Request) (any, error) {
 			sols, err := s.solutions(r.Context())
 			return enrolPage{Solutions: sols, MayClaim: true, Typed: console.Typed(r)}, err
@@ -100,10 +100,33 @@ func (s *Service) Pages(c *console.Console) {
 		}
 		return "/devices/" + d.ID, err
 	})
-	c.Step(console.Step{Order: 20, Title: "Make the first unit", Text: "A batch, a line station with its quota, a unit with its certificate of birth.", Href: "/enrol",
+	c.Step(console.Step{Order: 20, Title: "Make the first unit", Text: "A batch, a line station with its quota, a unit with its certificate of birth.", Href: "/enrol", Button: "Open a batch",
 		Done: s.anyDevice("")})
-	c.Step(console.Step{Order: 40, Title: "Claim a unit", Text: "The code on the box binds it to a solution; then it enrols by itself.", Href: "/claim",
+	c.Step(console.Step{Order: 30, Title: "Claim a unit", Text: "The code on the box binds it to a solution; then it enrols by itself.", Href: "/claim", Button: "Enter a claim code",
 		Done: s.anyDevice(identity.Commissioned)})
+	c.Tile(console.Tile{Order: 60, Verb: string(tenant.LineRead), Load: s.batchTile})
+}
+
+// batchTile counts the batches that made more identities than units.
+func (s *Service) batchTile(ctx context.Context) (console.Figure, error) {
+	bs, err := s.batches(ctx)
+	if err != nil || len(bs) == 0 {
+		return console.Figure{}, err
+	}
+	var open, over, surplus int64
+	for _, b := range bs {
+		if b.Closed.IsZero() {
+			open++
+		}
+		if n := b.Surplus(); n > 0 {
+			over, surplus = over+1, surplus+n
+		}
+	}
+	f := console.Figure{Label: "Batches open", Value: console.Count(open), Note: "every identity has its unit", Href: "/enrol"}
+	if over > 0 {
+		f = console.Figure{Label: "Batches with surplus", Value: console.Count(over), Note: console.Plural(surplus, "identity", "identities") + " without a unit", Href: "/enrol", Tone: "bad"}
+	}
+	return f, nil
 }
 
 func (s *Service) loadEnrol(r *http.Request) (any, error) {

@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	"embed"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/openthings-platform/openthings/problem"
@@ -52,6 +53,16 @@ type querier func(q string, args ...any) *sql.Row
 
 func (s *Service) reads(ctx context.Context) querier {
 	return func(q string, args ...any) *sql.Row { return s.cfg.DB.QueryRow(ctx, q, args...) }
+}
+
+// Name is what the line calls a batch or a station of the tenant.
+func (s *Service) Name(ctx context.Context, tenant, id string) (string, error) {
+	if strings.HasPrefix(id, "bat_") {
+		b, err := batchByID(s.reads(ctx), tenant, id)
+		return "batch " + b.Name, err
+	}
+	st, err := stationByID(s.reads(ctx), tenant, id)
+	return st.Name, err
 }
 
 func batchByID(q querier, tenant, id string) (Batch, error) {

@@ -52,12 +52,14 @@ type page struct {
 	Filter     audit.Filter
 	Day        string
 	Entries    []line
+	Names      *console.Names
 	Pager      console.Pager
 }
 
 type extract struct {
 	Device    string
 	Entries   []line
+	Names     *console.Names
 	More      bool
 	MayExport bool
 }
@@ -65,7 +67,13 @@ type extract struct {
 // Pages registers the page Evidence, its forms and the extract on a device's page.
 func (s *Service) Pages(c *console.Console) {
 	c.Page(console.Page{Path: "/evidence", Title: "Evidence", Menu: "Evidence", Verb: string(tenant.EvidenceRead), FS: pagesFS, Template: "pages/evidence.html",
-		Load: func(r *http.Request) (any, error) { return s.page(r.Context(), r.URL.Query()) }})
+		Load: func(r *http.Request) (any, error) {
+			p, err := s.page(r.Context(), r.URL.Query())
+			p.Names = c.Names(r.Context())
+			return p, err
+		}})
+	c.Step(console.Step{Order: 80, Title: "Prove it to somebody", Text: "A bundle about one device that is verified without this platform.", Href: "/evidence#export", Button: "Export evidence",
+		Done: s.exported})
 	c.Form("/evidence/check", string(tenant.AuditRead), func(r *http.Request) (string, error) {
 		if err := tenant.Require(r.Context(), tenant.AuditRead, tenant.Thing{Tenant: tenant.MustTenant(r.Context())}); err != nil {
 			return "", err
@@ -80,8 +88,18 @@ func (s *Service) Pages(c *console.Console) {
 		r.Body = http.MaxBytesReader(w, r.Body, 4096)
 		return s.download(w, r, r.FormValue("device"))
 	})
-	c.Fragment("device", console.Fragment{Order: 90, Title: "Audit extract", Verb: string(tenant.AuditRead), FS: pagesFS, Template: "pages/extract.html",
-		Load: func(r *http.Request, id string) (any, error) { return s.extract(r.Context(), id) }})
+	c.Fragment("device", console.Fragment{Order: 80, Title: "Audit extract", Verb: string(tenant.AuditRead), FS: pagesFS, Template: "pages/extract.html",
+		Load: func(r *http.Request, id string) (any, error) {
+			x, err := s.extract(r.Context(), id)
+			x.Names = c.Names(r.Context())
+			return x, err
+		}})
+}
+
+// exported says whether the tenant has ever exported a bundle.
+func (s *Service) exported(ctx context.Context) (bool, error) {
+	items, err := s.cfg.Audit.List(ctx, tenant.MustTenant(ctx), audit.Filter{Kind: "evidence.exported"}, 1)
+	return len(items) > 0, err
 }
 
 func (s *Service) page(ctx context.Context, q url.Values) (page, error) {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/openthings-platform/openthings/api"
 	"github.com/openthings-platform/openthings/identity"
@@ -17,6 +18,7 @@ type listIn struct {
 	State    string `query:"state" enum:"manufactured,provisioned,pending,commissioned,suspended,decommissioning,decommissioned,deprovisioned"`
 	Product  string `query:"product" maxLength:"64"`
 	Solution string `query:"solution" maxLength:"64"`
+	Release  string `query:"release" doc:"Only devices that run this release now"`
 	Search   string `query:"q" maxLength:"64" doc:"A part of the serial number, or an id"`
 	api.Paging
 }
@@ -63,7 +65,7 @@ func (s *Service) Routes(a *api.API) {
 			return nil, err
 		}
 		ds, err := s.list(ctx, identity.Filter{State: identity.State(in.State), Product: in.Product, Solution: in.Solution, Search: in.Search,
-			After: after, Limit: in.Size() + 1})
+			After: after, Limit: in.Size() + 1}, in.Release)
 		return api.More(a, in.Paging, ds, func(d DeviceOut) string { return d.ID }), err
 	})
 	api.Handle(a, api.Op{ID: "get-device", Method: "GET", Path: "/v1/devices/{id}", Verb: string(tenant.DeviceRead), Stage: stage,
@@ -82,8 +84,8 @@ func (s *Service) Routes(a *api.API) {
 	})
 }
 
-// list returns the devices that whoever asks may read, with presence and release.
-func (s *Service) list(ctx context.Context, f identity.Filter) ([]DeviceOut, error) {
+// list returns the devices that whoever asks may read, with presence and release; a release keeps those that run it.
+func (s *Service) list(ctx context.Context, f identity.Filter, release string) ([]DeviceOut, error) {
 	who, _ := tenant.ActorFrom(ctx)
 	whole, products, solutions := tenant.Scope(who, tenant.DeviceRead)
 	if !whole {
@@ -92,11 +94,42 @@ func (s *Service) list(ctx context.Context, f identity.Filter) ([]DeviceOut, err
 		}
 		f.Products, f.Solutions = products, solutions
 	}
-	ds, err := s.cfg.Identity.List(ctx, tenant.MustTenant(ctx), f)
+	find := s.cfg.Identity.List
+	if release != "" {
+		find = s.running(release)
+	}
+	ds, err := find(ctx, who.Tenant, f)
 	if err != nil {
 		return nil, err
 	}
 	return s.dress(ctx, who.Tenant, ds)
+}
+
+// runningStep is how many devices on a release are compared with a filter at once.
+const runningStep = 200
+
+// running finds devices that run the release now. What runs is this stage's, the rest of a filter is identity's, so it
+// walks the devices on the release and asks for those among them that match.
+func (s *Service) running(release string) func(context.Context, string, identity.Filter) ([]identity.Device, error) {
+	return func(ctx context.Context, t string, f identity.Filter) (out []identity.Device, err error) {
+		limit, page := f.Limit, Page{After: f.After, Limit: runningStep}
+		f.Limit = runningStep
+		for {
+			placed, err := s.Devices(ctx, t, []string{release}, time.Time{}, page)
+			if err != nil || len(placed) == 0 {
+				return out, err
+			}
+			f.IDs = f.IDs[:0]
+			for _, p := range placed {
+				f.IDs = append(f.IDs, p.Device)
+			}
+			ds, err := s.cfg.Identity.List(ctx, t, f)
+			if out = append(out, ds...); err != nil || len(out) >= limit || len(placed) < runningStep {
+				return out[:min(len(out), limit)], err
+			}
+			page.After = placed[len(placed)-1].Device
+		}
+	}
 }
 
 // dress adds presence and release to devices of one tenant.

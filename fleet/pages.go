@@ -8,6 +8,7 @@ import (
 	"html/template"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/openthings-platform/openthings/console"
@@ -21,15 +22,27 @@ var pagesFS embed.FS
 const pageRows = 50
 
 type fleetPage struct {
-	Summary   *Summary // nil for visitors who see a part of the fleet only
-	States    console.Bar
-	Releases  console.Bar
-	Query     url.Values
-	StateOf   []console.Option
-	Products  []console.Option
-	Solutions []console.Option
-	Devices   []deviceRow
-	Pager     console.Pager
+	Summary  *Summary // nil for visitors who see a part of the fleet only
+	States   console.Bar
+	Releases console.Bar
+	Query    url.Values
+	Facets   []facet
+	Kept     []console.Option // what the search keeps of the filter
+	Devices  []deviceRow
+	Pager    console.Pager
+}
+
+// facet is one property that the list may be narrowed to.
+type facet struct {
+	Title   string
+	Choices []choice
+}
+
+// choice is one value of a facet; choosing the one that is chosen takes it back.
+type choice struct {
+	Word, Href string
+	N          string // how many devices; empty: not counted under this filter
+	Here       bool
 }
 
 type deviceRow struct {
@@ -39,7 +52,6 @@ type deviceRow struct {
 
 type devicePage struct {
 	deviceRow
-	History  []historyRow
 	LifeLine []console.Stage
 	Revision string
 	Support  time.Time // end of the support period
@@ -67,7 +79,10 @@ func (s *Service) Pages(c *console.Console) {
 			p.Slot = c.Slot("device").Render(r, p.ID)
 			return p, nil
 		}})
-	c.Step(console.Step{Order: 50, Title: "See it at work", Text: "It comes online over mutual TLS, measures, and takes commands.", Href: "/fleet",
+	c.Fragment("device", console.Fragment{Order: 40, Half: true, Title: "Software over time", Verb: verb, FS: pagesFS, Template: "pages/history.html",
+		Load: func(r *http.Request, id string) (any, error) { return s.loadHistory(r.Context(), id) }})
+	c.Tile(console.Tile{Order: 10, Verb: verb, Load: s.onlineTile})
+	c.Step(console.Step{Order: 50, Title: "See it at work", Text: "It comes online over mutual TLS, measures, and takes commands.", Href: "/fleet", Button: "Look at the fleet",
 		Done: func(ctx context.Context) (bool, error) { return anySeen(ctx, s.cfg.DB, tenant.MustTenant(ctx)) }})
 	c.Live("/fleet/live", verb, func(ctx context.Context, r *http.Request, send func(event, html string)) {
 		t := tenant.MustTenant(ctx)
@@ -99,39 +114,30 @@ func (s *Service) loadFleet(r *http.Request) (any, error) {
 	ctx, q := r.Context(), r.URL.Query()
 	t := tenant.MustTenant(ctx)
 	who, _ := tenant.ActorFrom(ctx)
-	p := fleetPage{Query: q, StateOf: []console.Option{{Word: "any"}}, Products: []console.Option{{Word: "any"}}, Solutions: []console.Option{{Word: "any"}}}
-	for _, st := range identity.States {
-		p.StateOf = append(p.StateOf, console.Option{Value: string(st), Word: string(st)})
-	}
+	p := fleetPage{Query: q}
 	n := s.names(ctx, t)
-	for _, pr := range n.products {
-		if tenant.Can(who, tenant.DeviceRead, tenant.Thing{Tenant: t, Product: pr.Value}) {
-			p.Products = append(p.Products, pr)
-		}
-	}
-	for _, so := range n.solutions {
-		if tenant.Can(who, tenant.DeviceRead, tenant.Thing{Tenant: t, Solution: so.Value}) {
-			p.Solutions = append(p.Solutions, so)
-		}
-	}
 	ds, err := s.list(ctx, identity.Filter{State: identity.State(q.Get("state")), Product: q.Get("product"), Solution: q.Get("solution"),
-		Search: q.Get("q"), After: q.Get("after"), Limit: pageRows + 1})
+		Search: q.Get("q"), After: q.Get("after"), Limit: pageRows + 1}, q.Get("release"))
 	if err != nil {
 		return nil, err
 	}
 	if len(ds) > pageRows {
 		ds = ds[:pageRows]
-		next := url.Values{"after": {ds[pageRows-1].ID}}
-		p.Pager.Next = "/fleet?" + keep(q, next).Encode()
+		p.Pager.Next = "/fleet?" + keep(q, "after", ds[pageRows-1].ID).Encode()
 	}
 	if q.Get("after") != "" {
-		p.Pager.First = "/fleet?" + keep(q, nil).Encode()
+		p.Pager.First = "/fleet?" + keep(q, "", "").Encode()
 	}
 	for _, d := range ds {
 		p.Devices = append(p.Devices, s.row(ctx, n, d))
 	}
-	if !tenant.Can(who, tenant.DeviceRead, tenant.Thing{Tenant: t}) {
-		return p, nil
+	for _, k := range filters[1:] {
+		if v := q.Get(k); v != "" {
+			p.Kept = append(p.Kept, console.Option{Value: v, Word: k})
+		}
+	}
+	if p.Facets, err = s.facets(ctx, n, q); err != nil || !tenant.Can(who, tenant.DeviceRead, tenant.Thing{Tenant: t}) {
+		return p, err
 	}
 	sum, err := s.Summary(ctx, t)
 	if err != nil {
@@ -145,24 +151,92 @@ func (s *Service) loadFleet(r *http.Request) (any, error) {
 		}
 	}
 	p.Releases = console.Bar{Label: "By release", Total: sum.Devices}
+	releases := facet{Title: "Release"}
+	alone := q.Get("state") == "" && q.Get("product") == "" && q.Get("solution") == "" && q.Get("q") == ""
 	for i, rc := range sum.Releases {
 		p.Releases.Parts = append(p.Releases.Parts, console.BarPart{Word: rc.Name, N: rc.Devices, Tone: []string{"good", "busy", "past"}[min(i, 2)]})
+		ch := narrow(q, "release", rc.Release, rc.Name)
+		if alone {
+			ch.N = console.Count(rc.Devices)
+		}
+		releases.Choices = append(releases.Choices, ch)
+	}
+	if len(releases.Choices) > 0 {
+		p.Facets = slices.Insert(p.Facets, 1, releases)
 	}
 	return p, nil
 }
 
-// keep copies the filter of a list without its place, and adds more.
-func keep(q, more url.Values) url.Values {
+// facets counts the devices that whoever asks may read by state, product and solution, each under the other two.
+func (s *Service) facets(ctx context.Context, n names, q url.Values) ([]facet, error) {
+	who, _ := tenant.ActorFrom(ctx)
+	census, err := s.cfg.Identity.Count(ctx, who.Tenant)
+	if err != nil {
+		return nil, err
+	}
+	counts := map[string]map[string]int64{"state": {}, "product": {}, "solution": {}}
+	for _, c := range census {
+		if !tenant.Can(who, tenant.DeviceRead, tenant.Thing{Tenant: who.Tenant, Product: c.Product, Solution: c.Solution}) {
+			continue
+		}
+		has := map[string]string{"state": string(c.State), "product": c.Product, "solution": c.Solution}
+		for k := range counts {
+			fits := true
+			for other, v := range has {
+				fits = fits && (other == k || q.Get(other) == "" || q.Get(other) == v)
+			}
+			if fits {
+				counts[k][has[k]] += c.Devices
+			}
+		}
+	}
+	counted := q.Get("release") == "" && q.Get("q") == ""
+	list := func(title, key string, options []console.Option) facet {
+		f := facet{Title: title}
+		for _, o := range options {
+			k := counts[key][o.Value]
+			if k == 0 && q.Get(key) != o.Value {
+				continue
+			}
+			ch := narrow(q, key, o.Value, o.Word)
+			if counted {
+				ch.N = console.Count(k)
+			}
+			f.Choices = append(f.Choices, ch)
+		}
+		return f
+	}
+	states := []console.Option{}
+	for _, st := range identity.States {
+		states = append(states, console.Option{Value: string(st), Word: string(st)})
+	}
+	out := []facet{list("State", "state", states), list("Product", "product", n.products), list("Solution", "solution", n.solutions)}
+	return out, nil
+}
+
+// filters are the parts of an address that narrow the list; the first is typed, the others are chosen.
+var filters = []string{"q", "state", "release", "product", "solution"}
+
+// keep copies the filter of a list without its place, with key set to value.
+func keep(q url.Values, key, value string) url.Values {
 	out := url.Values{}
-	for _, k := range []string{"state", "product", "solution", "q"} {
+	for _, k := range filters {
 		if v := q.Get(k); v != "" {
 			out.Set(k, v)
 		}
 	}
-	for k, v := range more {
-		out[k] = v
+	if out.Del(key); value != "" {
+		out.Set(key, value)
 	}
 	return out
+}
+
+// narrow is the choice of value for key under the filter q.
+func narrow(q url.Values, key, value, word string) choice {
+	if q.Get(key) == value {
+		return choice{Word: word, Here: true, Href: "/fleet?" + keep(q, key, "").Encode()}
+	}
+	return choice{Word: word, Href: "/fleet?" + keep(q, key, value).Encode()}
 }
 
 // names are the words for ids that a page shows.
@@ -213,14 +287,46 @@ func (s *Service) loadDevice(ctx context.Context, id string) (devicePage, error)
 		return devicePage{}, err
 	}
 	p := devicePage{deviceRow: s.row(ctx, s.names(ctx, d.Tenant), d.DeviceOut), Revision: d.Device.Revision}
-	for _, h := range d.History {
-		p.History = append(p.History, historyRow{h, s.cfg.ReleaseName(ctx, d.Tenant, h.Release)})
-	}
 	if rev, err := s.cfg.Product.Revision(ctx, d.Tenant, d.Device.Revision); err == nil {
 		p.Revision, p.Support = rev.Name, rev.SupportEnd
 	}
 	p.LifeLine = lifeLine(d.Device)
 	return p, nil
+}
+
+// loadHistory is what ran on the device, for the slot of its page; whoever asks may read the device.
+func (s *Service) loadHistory(ctx context.Context, id string) (any, error) {
+	t := tenant.MustTenant(ctx)
+	history, err := s.History(ctx, t, id)
+	if err != nil || len(history) == 0 {
+		return nil, err
+	}
+	rows := make([]historyRow, len(history))
+	for i, h := range history {
+		rows[i] = historyRow{h, s.cfg.ReleaseName(ctx, t, h.Release)}
+	}
+	return rows, nil
+}
+
+// onlineTile counts who is here, for those who see the whole fleet. Retired devices are not expected.
+func (s *Service) onlineTile(ctx context.Context) (console.Figure, error) {
+	t := tenant.MustTenant(ctx)
+	who, _ := tenant.ActorFrom(ctx)
+	if !tenant.Can(who, tenant.DeviceRead, tenant.Thing{Tenant: t}) {
+		return console.Figure{}, nil
+	}
+	states, err := s.cfg.Identity.CountByState(ctx, t)
+	if err != nil || len(states) == 0 {
+		return console.Figure{}, err
+	}
+	var all int64
+	for _, n := range states {
+		all += n
+	}
+	serving := states[identity.Commissioned]
+	n, _ := s.OnlineCount(t)
+	return console.Figure{Label: "Devices online", Value: console.Count(n), Of: " of " + console.Count(serving), Note: console.Plural(all, "device", "devices") + " ever made",
+		Href: "/fleet", ID: "fleet-online", Live: "/fleet/live"}, nil
 }
 
 // lifeLine is the device's way. A suspended device stands where it will resume; the wipe is the way into decommissioned.

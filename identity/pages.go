@@ -3,8 +3,10 @@
 package identity
 
 import (
+	"context"
 	"embed"
 	"net/http"
+	"time"
 
 	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/tenant"
@@ -22,7 +24,7 @@ type devicePart struct {
 
 // Pages fills the slot "device" and mounts its forms.
 func (s *Service) Pages(c *console.Console) {
-	c.Fragment("device", console.Fragment{Order: 20, Title: "Identity", Verb: string(tenant.DeviceRead), FS: pagesFS, Template: "pages/device.html",
+	c.Fragment("device", console.Fragment{Order: 20, Half: true, Title: "Identity", Verb: string(tenant.DeviceRead), FS: pagesFS, Template: "pages/device.html",
 		Load: func(r *http.Request, id string) (any, error) {
 			d, err := s.Visible(r.Context(), tenant.DeviceRead, id)
 			if err != nil {
@@ -33,6 +35,7 @@ func (s *Service) Pages(c *console.Console) {
 			may := tenant.Can(who, tenant.DeviceSuspend, tenant.Thing{Tenant: d.Tenant, Product: d.Product, Solution: d.Solution})
 			return devicePart{Device: d, Certificates: cs, MaySuspend: may && d.State.May(Suspended), MayResume: may && d.State == Suspended}, err
 		}})
+	c.Tile(console.Tile{Order: 50, Verb: string(tenant.DeviceRead), Load: s.endingTile})
 	c.Form("/devices/{id}/suspend", string(tenant.DeviceSuspend), func(r *http.Request) (string, error) {
 		d, err := s.change(r.Context(), r.PathValue("id"), r.FormValue("reason"), s.Suspend)
 		if err == nil {
@@ -47,4 +50,26 @@ func (s *Service) Pages(c *console.Console) {
 		}
 		return "/devices/" + r.PathValue("id"), err
 	})
+}
+
+// soon is how near its end a certificate in service needs attention: agents renew after two thirds of its life.
+const soon = 14 * 24 * time.Hour
+
+// endingTile counts the certificates that end soon, for those who see the whole fleet.
+func (s *Service) endingTile(ctx context.Context) (console.Figure, error) {
+	t := tenant.MustTenant(ctx)
+	who, _ := tenant.ActorFrom(ctx)
+	if !tenant.Can(who, tenant.DeviceRead, tenant.Thing{Tenant: t}) {
+		return console.Figure{}, nil
+	}
+	states, err := s.CountByState(ctx, t)
+	if err != nil || len(states) == 0 {
+		return console.Figure{}, err
+	}
+	n, err := s.Ending(ctx, t, s.cfg.Clock.Now().Add(soon))
+	f := console.Figure{Label: "Certificates ending soon", Value: console.Count(n), Note: "none ends within 14 days", Href: "/fleet"}
+	if n > 0 {
+		f.Note, f.Tone = "within 14 days; these devices did not renew", "warn"
+	}
+	return f, err
 }

@@ -61,8 +61,9 @@ type Filter struct {
 	State                    State
 	Search                   string // a part of the serial number, or an id
 	Products, Solutions      []string
-	After                    string // id of the last device of the page before
-	Limit                    int    // 0: 100
+	IDs                      []string // these devices only; at most a few hundred
+	After                    string   // id of the last device of the page before
+	Limit                    int      // 0: 100
 }
 
 func listDevices(ctx context.Context, db *store.DB, tenant string, f Filter) ([]Device, error) {
@@ -87,6 +88,13 @@ func listDevices(ctx context.Context, db *store.DB, tenant string, f Filter) ([]
 	}
 	if len(scope) > 0 {
 		where = append(where, "("+strings.Join(scope, " OR ")+")")
+	}
+	if len(f.IDs) > 0 {
+		marks := make([]string, len(f.IDs))
+		for i, id := range f.IDs {
+			marks[i] = arg(id)
+		}
+		where = append(where, "id IN ("+strings.Join(marks, ", ")+")")
 	}
 	if f.After != "" {
 		where = append(where, "id > "+arg(f.After))

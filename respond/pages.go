@@ -4,6 +4,7 @@ package respond
 
 import (
 	"cmp"
+	"context"
 	"embed"
 	"html/template"
 	"net/http"
@@ -76,6 +77,7 @@ type caseView struct {
 	Stages   []console.Option
 	Now      string
 	Slot     template.HTML // parts of other stages
+	Names    *console.Names
 }
 
 // Heading is the page's title.
@@ -179,7 +181,7 @@ func (s *Service) Pages(c *console.Console) {
 				return nil, err
 			}
 			v := s.view(cs)
-			v.Slot = c.Slot("case").Render(r, cs.ID)
+			v.Slot, v.Names = c.Slot("case").Render(r, cs.ID), c.Names(r.Context())
 			return v, nil
 		}})
 	c.Page(console.Page{Path: "/cases/{id}/pack", Title: "Submission pack", Menu: "Cases", Verb: read, FS: pagesFS, Template: "pages/pack.html",
@@ -210,6 +212,9 @@ func (s *Service) Pages(c *console.Console) {
 	c.Fragment("product", console.Fragment{Order: 60, Title: "Cases", Verb: read, FS: pagesFS, Template: "pages/product.html",
 		Load: func(r *http.Request, id string) (any, error) { return s.ofProduct(r, id) }})
 
+	c.Step(console.Step{Order: 70, Title: "Be ready for a case", Text: "Say where reports of vulnerabilities arrive; a declared case then starts the legal clocks.", Href: "/disclosure", Button: "Publish a contact",
+		Done: s.ready})
+
 	c.Form("/signals", write, func(r *http.Request) (string, error) {
 		known, err := when(r, "known_since")
 		if err != nil {
@@ -234,6 +239,15 @@ func (s *Service) Pages(c *console.Console) {
 		console.Say(r, "security.txt says it from now on.")
 		return "/disclosure", nil
 	})
+}
+
+// ready says whether reports can arrive: a contact is published, or a case has shown that they do.
+func (s *Service) ready(ctx context.Context) (bool, error) {
+	if _, set, err := s.Contact(ctx); set || err != nil {
+		return set, err
+	}
+	cs, err := s.Cases(ctx, false, "", 1)
+	return len(cs) > 0, err
 }
 
 func (s *Service) decideForm(r *http.Request) (string, error) {

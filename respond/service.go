@@ -397,6 +397,16 @@ func (s *Service) SetContact(ctx context.Context, c Contact) error {
 	})
 }
 
+// Title is what a signal of the tenant says, for itself, for its assessment and for its case.
+func (s *Service) Title(ctx context.Context, tenant, id string) (title string, err error) {
+	err = s.cfg.DB.QueryRow(ctx, `SELECT title FROM respond_signal WHERE tenant = $1 AND (id = $2
+		OR id = (SELECT signal FROM respond_assessment WHERE tenant = $1 AND id = $2) OR id = (SELECT signal FROM respond_case WHERE tenant = $1 AND id = $2))`, tenant, id).Scan(&title)
+	if errors.Is(err, store.ErrNoRows) {
+		err = problem.NotFound("There is no case, assessment or signal %s.", id)
+	}
+	return title, err
+}
+
 // Contact reads what SetContact stored; false when nothing was.
 func (s *Service) Contact(ctx context.Context) (Contact, bool, error) {
 	a, err := who(ctx, tenant.CaseRead, "")

@@ -24,7 +24,7 @@ type devicePart struct {
 // Pages fills the slot "device" and mounts its forms.
 func (s *Service) Pages(c *console.Console) {
 	verb := string(tenant.DeviceRetire)
-	c.Fragment("device", console.Fragment{Order: 90, Title: "End of life", Verb: string(tenant.DeviceRead), FS: pagesFS, Template: "pages/device.html",
+	c.Fragment("device", console.Fragment{Order: 95, Title: "End of life", Verb: string(tenant.DeviceRead), FS: pagesFS, Template: "pages/device.html",
 		Load: func(r *http.Request, id string) (any, error) {
 			d, err := s.cfg.Identity.Visible(r.Context(), tenant.DeviceRead, id)
 			if err != nil {

@@ -102,7 +102,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	case strings.HasPrefix(cfg.URL, "postgres://"), strings.HasPrefix(cfg.URL, "postgresql://"):
 		err = db.openPostgres(cfg.URL)
 	default:
-		err = fmt.Errorf("store: %q is neither sqlite:///path nor postgres://…", cfg.URL)
+		err = errors.New("store: the database URL begins with neither sqlite:// nor postgres://") // it may hold a password
 	}
 	if err != nil {
 		return nil, err
@@ -202,12 +202,12 @@ func (db *DB) Ping(ctx context.Context) error {
 
 // Query reads outside any transaction. Close the rows, or use Collect.
 func (db *DB) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	return db.read.QueryContext(ctx, query, args...)
+	return db.read.QueryContext(ctx, query, checked(args)...)
 }
 
 // QueryRow reads at most one row outside any transaction.
 func (db *DB) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
-	return db.read.QueryRowContext(ctx, query, args...)
+	return db.read.QueryRowContext(ctx, query, checked(args)...)
 }
 
 // View runs fn on one snapshot. Writing through its Tx fails.

@@ -54,6 +54,7 @@ func (tx *Tx) prepared(query string) *sql.Stmt {
 
 // Exec runs a statement and returns how many rows it affected.
 func (tx *Tx) Exec(query string, args ...any) (int64, error) {
+	args = checked(args)
 	var res sql.Result
 	var err error
 	if s := tx.prepared(query); s != nil {
@@ -69,6 +70,7 @@ func (tx *Tx) Exec(query string, args ...any) (int64, error) {
 
 // Query reads inside the transaction, its own writes included.
 func (tx *Tx) Query(query string, args ...any) (*sql.Rows, error) {
+	args = checked(args)
 	if s := tx.prepared(query); s != nil {
 		return s.QueryContext(tx.ctx, args...)
 	}
@@ -77,6 +79,7 @@ func (tx *Tx) Query(query string, args ...any) (*sql.Rows, error) {
 
 // QueryRow reads at most one row inside the transaction.
 func (tx *Tx) QueryRow(query string, args ...any) *sql.Row {
+	args = checked(args)
 	if s := tx.prepared(query); s != nil {
 		return s.QueryRowContext(tx.ctx, args...)
 	}

@@ -19,6 +19,11 @@ type seriesIn struct {
 	Max    int       `query:"max" minimum:"0" maximum:"10000" default:"500" doc:"Most points of one series"`
 }
 
+type eventsIn struct {
+	ID string `path:"id" doc:"Device"`
+	api.Paging
+}
+
 type deviceIn struct {
 	ID string `path:"id" doc:"Device"`
 }
@@ -62,6 +67,20 @@ func (s *Service) Routes(a *api.API) {
 			}
 			l, err := s.Latest(ctx, d.Tenant, d.ID)
 			return api.One(l), err
+		})
+	api.Handle(a, api.Op{ID: "list-device-events", Method: "GET", Path: "/v1/devices/{id}/events", Verb: string(tenant.TelemetryRead), Stage: stage,
+		Summary: "List what happened on a device, the newest first", Doc: "The order is that of receipt: a device that was offline tells later."},
+		func(ctx context.Context, in *eventsIn) (*api.List[Event], error) {
+			after, err := in.After(a)
+			if err != nil {
+				return nil, err
+			}
+			d, err := s.device(ctx, in.ID)
+			if err != nil {
+				return nil, err
+			}
+			events, err := s.Events(ctx, d.Tenant, d.ID, after, in.Size()+1)
+			return api.More(a, in.Paging, events, func(e Event) string { return e.ID }), err
 		})
 }
 

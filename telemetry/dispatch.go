@@ -4,6 +4,7 @@ package telemetry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -44,6 +45,11 @@ func (s *Service) route(topic string) (h Handler) {
 		}
 	}
 	return h
+}
+
+// Takes says whether a message on the topic has somewhere to go.
+func (s *Service) Takes(topic string) bool {
+	return strings.HasPrefix(topic, prefix) || strings.HasPrefix(topic, eventPrefix) || s.route(topic) != nil
 }
 
 // pend seals a record for the table in which it waits for its handler.
@@ -130,9 +136,9 @@ func (s *Service) handOver(ctx context.Context, p pendingRow) error {
 func (s *Service) deliver(ctx context.Context, r gateway.Record) (err error) {
 	log := s.cfg.Log.With(slog.String("device", r.Device), slog.String("topic", cut(r.Topic)))
 	h := s.route(r.Topic)
-	if h == nil {
-		log.WarnContext(ctx, "record without a handler was dropped")
-		return nil
+	if h == nil { // it was acknowledged when there still was one, and waits for it to come back
+		log.ErrorContext(ctx, "record has no handler")
+		return errors.New("no handler")
 	}
 	ctx, cancel := context.WithTimeout(ctx, handlerTime)
 	defer cancel()

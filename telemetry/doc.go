@@ -1,22 +1,24 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
 // Package telemetry is what devices say: the inbox that makes a message durable, the chunks that measurements rest
-// in, the latest values, and the way of every other message to the stage that waits for it.
+// in, the latest values, the events, and the way of every other message to the stage that waits for it.
 //
 //	gateway -> Append: one inbox row per group commit -> PUBACK
-//	Work:      inbox row -> chunks + latest, inbox row deleted, in ONE transaction
+//	Work:      inbox row -> chunks + latest + events, inbox row deleted, in ONE transaction
 //	readers:   one snapshot of chunks + inbox
 //
 // Invariants:
 //   - Append returns nil only when every record is on disk.
 //   - A value is at any moment in exactly one place, inbox or chunk; so a reader that takes both from one snapshot sees
 //     it once, and a crash between the two is impossible.
-//   - A message that counts itself (boot and seq) is kept once, whatever is repeated, late or out of order.
+//   - A message that counts itself (boot and seq) is kept once, whatever is repeated, late or out of order; so is an event
+//     that carries its time.
 //   - Records of other classes reach the handler that was registered for their topic (Route) at least once, before
-//     they leave the inbox or the table of undelivered records. One stuck handler delays no measurement.
-//   - Chunks and latest values are sealed with the device's own key, the inbox with an hourly key. EraseDevice compacts
+//     they leave the inbox or the table of undelivered records. One stuck handler delays no measurement. What no handler
+//     takes is refused before it is acknowledged.
+//   - Chunks, latest values and events are sealed with the device's own key, the inbox with an hourly key. EraseDevice compacts
 //     first, then destroys the device's key: what is left in the tables or in a backup is unreadable.
-//   - A bad payload is dropped and counted against its device; it never stops the others.
+//   - A bad payload (of a measurement or an event) is dropped and counted against its device; it never stops the others.
 //
 // On SQLite the tables live in their own file, and no transaction spans it and the platform's.
 package telemetry

@@ -132,13 +132,46 @@ func TestDoors(t *testing.T) {
 			t.Errorf("%s %s: %d, want %d: %s", c.who, c.path, code, c.want, body)
 		}
 	}
+	if page := part(mine.ID); strings.Contains(page, "Events") {
+		t.Errorf("a part for events, of which there are none: %s", page)
+	}
+	if err := s.Append(t.Context(), []gateway.Record{event(mine.ID, "boot", `{}`), event(mine.ID, "tamper", `{"detail":"<lid>","data":{"n":1}}`)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.step(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	code, body := get("operator", "/v1/devices/"+mine.ID+"/events?page_size=1")
+	_, token, more := strings.Cut(body, `"next_page_token":"`)
+	token, _, _ = strings.Cut(token, `"`)
+	if code != 200 || !more || !strings.Contains(body, `"type":"tamper","at":"2026-11-21T12:00:00Z","received":"2026-11-21T12:00:00Z","detail":"`) {
+		t.Errorf("the first page: %d %s", code, body)
+	}
+	code, body = get("operator", "/v1/devices/"+mine.ID+"/events?page_size=1&page_token="+token)
+	if code != 200 || !strings.Contains(body, `"type":"boot"`) || strings.Contains(body, "next_page_token") {
+		t.Errorf("the second page: %d %s", code, body)
+	}
+	for who, want := range map[string]int{"auditor": 403, "stranger": 404} {
+		if code, body := get(who, "/v1/devices/"+mine.ID+"/events"); code != want {
+			t.Errorf("%s reads events: %d, want %d: %s", who, code, want, body)
+		}
+	}
+	page = part(mine.ID)
+	for _, want := range []string{"Events", "tamper", "&lt;lid&gt;", "{&#34;n&#34;:1}"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the part lacks %q in %s", want, page)
+		}
+	}
 	if err := s.EraseDevice(t.Context(), "ten", mine.ID); err != nil {
 		t.Fatal(err)
 	}
 	if code, _ := get("operator", "/v1/devices/"+mine.ID+"/telemetry"); code != 404 {
 		t.Errorf("after the erasure: %d", code)
 	}
-	if page := part(mine.ID); !strings.Contains(page, "was erased") {
+	if code, _ := get("operator", "/v1/devices/"+mine.ID+"/events"); code != 404 {
+		t.Errorf("events after the erasure: %d", code)
+	}
+	if page := part(mine.ID); !strings.Contains(page, "was erased") || strings.Contains(page, "tamper") {
 		t.Errorf("the part after the erasure: %s", page)
 	}
 }

@@ -24,6 +24,12 @@ type devicePart struct {
 	Rows   []latestValue
 }
 
+type eventsPart struct {
+	Events []Event
+	More   bool // older ones
+	Path   string
+}
+
 // latestValue is one line of the table that needs no script.
 type latestValue struct {
 	Stream, Name string
@@ -38,9 +44,12 @@ const (
 	chartLines  = 6 // of one chart
 )
 
-// Pages adds charts and latest values to the device's page.
+// eventsShown is how many events the device's page shows.
+const eventsShown = 20
+
+// Pages adds charts and latest values to the device's page, and what happened on it.
 func (s *Service) Pages(c *console.Console) {
-	c.Fragment("device", console.Fragment{Order: 30, Title: "Telemetry", Verb: string(tenant.TelemetryRead), FS: pagesFS, Template: "pages/device.html",
+	c.Fragment("device", console.Fragment{Order: 30, Half: true, Title: "Telemetry", Verb: string(tenant.TelemetryRead), FS: pagesFS, Template: "pages/device.html",
 		Load: func(r *http.Request, device string) (any, error) {
 			d, err := s.device(r.Context(), device)
 			if err != nil {
@@ -56,6 +65,18 @@ func (s *Service) Pages(c *console.Console) {
 			now := s.cfg.Clock.Now()
 			series, err := s.Series(r.Context(), d.Tenant, d.ID, Query{From: now.Add(-chartSpan), To: now.Add(time.Millisecond), Max: chartPoints})
 			return devicePart{Latest: latest, Charts: charts(series), Rows: rows(latest)}, err
+		}})
+	c.Fragment("device", console.Fragment{Order: 35, Title: "Events", Verb: string(tenant.TelemetryRead), FS: pagesFS, Template: "pages/events.html",
+		Load: func(r *http.Request, device string) (any, error) {
+			d, err := s.device(r.Context(), device)
+			if err != nil {
+				return nil, err
+			}
+			events, err := s.Events(r.Context(), d.Tenant, d.ID, "", eventsShown+1)
+			if problem.Is(err, problem.KindNotFound) || err == nil && len(events) == 0 {
+				return nil, nil // erased, which the part above says, or nothing happened
+			}
+			return eventsPart{Events: events[:min(len(events), eventsShown)], More: len(events) > eventsShown, Path: "/v1/devices/" + d.ID + "/events"}, err
 		}})
 }
 

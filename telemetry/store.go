@@ -267,6 +267,47 @@ func viewRefused(tx *store.Tx, tenant, device string) (r refusal, err error) {
 	return r, err
 }
 
+type eventRow struct {
+	tenant, device, id string
+	at, received       int64
+	kind               string
+	body               []byte // sealed
+}
+
+// bind is what the body is bound to, besides its key.
+func (e eventRow) bind() []byte { return streamKey{e.tenant, e.device, e.kind}.bind("event", e.id) }
+
+const eventColumns = `tenant, device, id, at, received, type, body`
+
+func scanEvent(r *sql.Rows) (e eventRow, err error) {
+	return e, r.Scan(&e.tenant, &e.device, &e.id, &e.at, &e.received, &e.kind, &e.body)
+}
+
+func insertEvents(tx *store.Tx, events []eventRow) error {
+	return grouped(events, func(events []eventRow) error {
+		var args []any
+		for _, e := range events {
+			args = append(args, e.tenant, e.device, e.id, e.at, e.received, e.kind, e.body)
+		}
+		_, err := tx.Exec(`INSERT INTO telemetry_event(`+eventColumns+`) VALUES `+values(len(events), 7), args...)
+		return err
+	})
+}
+
+// readEventsAt returns the device's newest events of a time.
+func readEventsAt(ctx context.Context, db *store.DB, tenant, device string, at int64) ([]eventRow, error) {
+	rows, err := db.Query(ctx, `SELECT `+eventColumns+` FROM telemetry_event WHERE tenant = $1 AND device = $2 AND at = $3
+		ORDER BY id DESC LIMIT $4`, tenant, device, at, maxSameMs)
+	return store.Collect(rows, err, scanEvent)
+}
+
+// listEvents returns n of the device's events, the newest first, after the one given.
+func listEvents(ctx context.Context, db *store.DB, tenant, device, after string, n int) ([]eventRow, error) {
+	rows, err := db.Query(ctx, `SELECT `+eventColumns+` FROM telemetry_event WHERE tenant = $1 AND device = $2 AND ($3 = '' OR id < $3)
+		ORDER BY id DESC LIMIT $4`, tenant, device, after, n)
+	return store.Collect(rows, err, scanEvent)
+}
+
 // pendingRow is a record of another class on its way to its handler.
 type pendingRow struct {
 	id, device string
@@ -305,12 +346,17 @@ func postponePending(tx *store.Tx, id string, attempts, runAt int64, why string)
 	return err
 }
 
-// deleteDevice removes at most 500 chunks of a device, and everything else of it once none is left; done says so.
+// deleteDevice removes at most 500 chunks or events of a device, and everything else of it once none is left; done says so.
 func deleteDevice(tx *store.Tx, tenant, device string) (done bool, err error) {
-	n, err := tx.Exec(`DELETE FROM telemetry_chunk WHERE tenant = $1 AND device = $2 AND id IN
-		(SELECT id FROM telemetry_chunk WHERE tenant = $1 AND device = $2 LIMIT 500)`, tenant, device)
-	if err != nil || n > 0 {
-		return false, err
+	for _, q := range []string{
+		`DELETE FROM telemetry_chunk WHERE tenant = $1 AND device = $2 AND id IN
+			(SELECT id FROM telemetry_chunk WHERE tenant = $1 AND device = $2 LIMIT 500)`,
+		`DELETE FROM telemetry_event WHERE tenant = $1 AND device = $2 AND id IN
+			(SELECT id FROM telemetry_event WHERE tenant = $1 AND device = $2 LIMIT 500)`,
+	} {
+		if n, err := tx.Exec(q, tenant, device); err != nil || n > 0 {
+			return false, err
+		}
 	}
 	for _, q := range []string{
 		`DELETE FROM telemetry_latest WHERE tenant = $1 AND device = $2`,

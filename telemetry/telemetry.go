@@ -87,7 +87,9 @@ func New(cfg Config) *Service {
 }
 
 // Append makes records durable, in one inbox row (one per 300 records); nil is the permission to acknowledge all of
-// them. A batch with more than Config.PerDevice records of one device is refused as a whole with kind rate-limited.
+// them. A batch is refused as a whole when it holds more than Config.PerDevice records of one device (kind rate-limited),
+// or a record of a class that nobody takes (kind invalid): what is acknowledged must not be dropped later. The gateway's
+// own table of topics lets no such record through; a batch refused for it shows that a stage was not wired.
 func (s *Service) Append(ctx context.Context, records []gateway.Record) error {
 	if len(records) == 0 {
 		return nil
@@ -98,7 +100,13 @@ func (s *Service) Append(ctx context.Context, records []gateway.Record) error {
 		if per[r.Device]++; per[r.Device] > s.cfg.PerDevice {
 			return problem.Limited("Device %s sends more than %d messages at once.", r.Device, s.cfg.PerDevice).Hint("Send smaller batches.")
 		}
-		urgent = urgent || !strings.HasPrefix(r.Topic, prefix)
+		if strings.HasPrefix(r.Topic, prefix) {
+			continue
+		}
+		urgent = true
+		if !s.Takes(r.Topic) {
+			return problem.Invalid("No stage takes messages on %q.", cut(r.Topic))
+		}
 	}
 	now := s.cfg.Clock.Now()
 	keyID, key, err := s.hourKey(ctx, now)

@@ -26,7 +26,8 @@ const (
 	mergeEvery = 30 * time.Second
 	mergeLeast = 16 // small chunks of one stream before they are merged
 
-	// One compacting transaction writes at most 1,000 rows: two per stream and one per other record. No further inbox
+	// One compacting transaction writes at most 1,000 rows: two per stream and one per event
+	// or other record. No further inbox
 	// row joins a batch beyond enoughRows, since one may bring 2*rowRecords more; with few streams many do, and chunks
 	// get long.
 	enoughRows    = 1000 - 2*rowRecords
@@ -115,12 +116,19 @@ func (s *Service) lead(ctx context.Context) (bool, error) {
 
 // batch is what one pass makes of some inbox rows.
 type batch struct {
-	rows    []inboxRow
-	points  map[streamKey][]point // in order of arrival
-	refused map[[2]string]refusal // by tenant and device
-	chunks  []chunkRow
-	latest  []latestRow
-	pending []pendingRow
+	rows     []inboxRow
+	points   map[streamKey][]point     // in order of arrival
+	refused  map[[2]string]refusal     // by tenant and device
+	happened map[[2]string][]happening // the same, in order of arrival; repeats included
+	noted    int                       // how many happened
+	chunks   []chunkRow
+	latest   []latestRow
+	events   []eventRow
+	pending  []pendingRow
+}
+
+func newBatch() *batch {
+	return &batch{points: map[streamKey][]point{}, refused: map[[2]string]refusal{}, happened: map[[2]string][]happening{}}
 }
 
 // compact moves the oldest inbox rows to where their records belong, in one transaction. The caller holds s.pass.
@@ -129,10 +137,10 @@ func (s *Service) compact(ctx context.Context) error {
 	if err != nil || len(rows) == 0 {
 		return err
 	}
-	b := &batch{points: map[streamKey][]point{}, refused: map[[2]string]refusal{}}
+	b := newBatch()
 	n := int64(0)
 	for _, row := range rows {
-		if n += row.n; 2*len(b.points)+len(b.pending) > enoughRows || n > enoughRecords && len(b.rows) > 0 {
+		if n += row.n; 2*len(b.points)+b.noted+len(b.pending) > enoughRows || n > enoughRecords && len(b.rows) > 0 {
 			break
 		}
 		records, damaged, err := s.open(ctx, row)
@@ -148,8 +156,12 @@ func (s *Service) compact(ctx context.Context) error {
 		}
 		b.rows = append(b.rows, row)
 		for i, r := range records {
-			if strings.HasPrefix(r.Topic, prefix) {
+			switch {
+			case strings.HasPrefix(r.Topic, prefix):
 				b.sort(r)
+				continue
+			case strings.HasPrefix(r.Topic, eventPrefix):
+				b.note(r)
 				continue
 			}
 			p, err := s.pend(ctx, fmt.Sprintf("%s.%03d", row.id, i), r)
@@ -185,7 +197,7 @@ func (b *batch) refuse(tenant, device string, at int64, reason string) {
 	b.refused[k] = refusal{b.refused[k].n + 1, at, reason}
 }
 
-// pack drops repeats and seals chunks and latest rows.
+// pack drops repeats and seals chunks, latest rows and events.
 func (s *Service) pack(ctx context.Context, b *batch) error {
 	if now := s.cfg.Clock.Now(); now.Sub(s.keysSince) > keysKept || s.keys == nil {
 		s.keys, s.keysSince = map[[2]string]cipher.AEAD{}, now
@@ -195,18 +207,13 @@ func (s *Service) pack(ctx context.Context, b *batch) error {
 		return err
 	}
 	for k, points := range b.points {
-		device := [2]string{k.tenant, k.device}
-		key := s.keys[device]
-		if key == nil {
-			key, err = s.subject(ctx, k.tenant, k.device)
-			if errors.Is(err, seal.ErrDestroyed) {
-				s.cfg.Log.WarnContext(ctx, "telemetry of an erased device was dropped", slog.String("device", k.device), slog.Int("messages", len(points)))
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			s.keys[device] = key
+		key, err := s.writeKey(ctx, k.tenant, k.device)
+		if errors.Is(err, seal.ErrDestroyed) {
+			s.cfg.Log.WarnContext(ctx, "telemetry of an erased device was dropped", slog.String("device", k.device), slog.Int("messages", len(points)))
+			continue
+		}
+		if err != nil {
+			return err
 		}
 		row := rows[k]
 		row.streamKey = k
@@ -227,7 +234,20 @@ func (s *Service) pack(ctx context.Context, b *batch) error {
 		b.latest = append(b.latest, row)
 		b.chunks = append(b.chunks, s.seal(key, k, fresh)...)
 	}
-	return nil
+	return s.packEvents(ctx, b)
+}
+
+// writeKey is subject with the keys of the last minute at hand. The caller holds s.pass.
+func (s *Service) writeKey(ctx context.Context, tenant, device string) (cipher.AEAD, error) {
+	k := [2]string{tenant, device}
+	if key := s.keys[k]; key != nil {
+		return key, nil
+	}
+	key, err := s.subject(ctx, tenant, device)
+	if err == nil {
+		s.keys[k] = key
+	}
+	return key, err
 }
 
 // recall opens a latest row: what has arrived and the last values.
@@ -274,6 +294,9 @@ func (s *Service) put(tx *store.Tx, b *batch) error {
 		return err
 	}
 	if err := putLatest(tx, b.latest); err != nil {
+		return err
+	}
+	if err := insertEvents(tx, b.events); err != nil {
 		return err
 	}
 	if err := insertPending(tx, b.pending); err != nil {

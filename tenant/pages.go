@@ -31,7 +31,7 @@ func (s *Service) Pages(c *console.Console) {
 		Load: s.tokenPage})
 	c.Page(console.Page{Path: "/access/people", Method: http.MethodPost, Title: "Invitation", Menu: "Access", Verb: string(AccessWrite), FS: pagesFS, Template: "pages/invited.html",
 		Load: s.invitedPage})
-	c.Step(console.Step{Order: 30, Title: "Make a solution", Text: "Where devices will serve: one deployment for one customer.", Href: "/access#solutions", Done: s.hasSolution})
+	c.Step(console.Step{Order: 25, Title: "Make a solution", Text: "Where devices will serve: one deployment for one customer.", Href: "/access#solutions", Button: "Make a solution", Done: s.hasSolution})
 	c.Form("/access/solutions", string(AccessWrite), func(r *http.Request) (string, error) {
 		sol, err := s.newSolution(r.Context(), r.PostFormValue("name"), r.PostFormValue("owner"))
 		console.Say(r, "Solution "+sol.Name+" is there.")

@@ -6,6 +6,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/openthings-platform/openthings/audit"
@@ -159,6 +160,19 @@ func (s *Service) People(ctx context.Context, tenant string) ([]Person, error) {
 		}
 	}
 	return ps, nil
+}
+
+// ActorName is the name of a person or of a token of the tenant, also after they were removed or revoked.
+func (s *Service) ActorName(ctx context.Context, tenant, id string) (name string, err error) {
+	table := "person"
+	if strings.HasPrefix(id, "tok_") {
+		table = "token"
+	}
+	err = s.cfg.DB.QueryRow(ctx, `SELECT name FROM `+table+` WHERE tenant = $1 AND id = $2`, tenant, id).Scan(&name)
+	if errors.Is(err, store.ErrNoRows) {
+		err = problem.NotFound("There is no person or token %s.", id)
+	}
+	return name, err
 }
 
 // RemovePerson ends a person's access and sessions at once. The last owner of the tenant stays.

@@ -106,9 +106,13 @@ func Admitted(deployment, device string, percent int64) bool {
 	if percent >= 100 {
 		return true
 	}
+	hundredth, _ := bits.Mul64(place(deployment, device), 100) // floor(100 * place / 2^64)
+	return hundredth < uint64(percent)
+}
+
+func place(deployment, device string) uint64 {
 	h := sha256.Sum256([]byte(deployment + "\x00" + device))
-	place, _ := bits.Mul64(binary.BigEndian.Uint64(h[:8]), 100) // floor(100 * h / 2^64)
-	return place < uint64(percent)
+	return binary.BigEndian.Uint64(h[:8])
 }
 
 // progress counts the devices that the open waves admit.
@@ -130,7 +134,7 @@ const (
 )
 
 // judge is the gate: stop at the third failure; go on when every update begun has ended and someone has committed, or
-// when the wave is too narrow to admit anybody. Devices out of reach hold nothing up until the last wave.
+// when the wave admits nobody: round gives each one device at least, if one is connected. Devices out of reach hold nothing up until the last wave.
 func judge(p progress, last bool) move {
 	switch {
 	case p.Failed >= maxFailures:

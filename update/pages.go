@@ -37,6 +37,8 @@ type releasePage struct {
 	ReleaseOut
 	ProductName string
 	Deployments []Deployment
+	Solutions   []console.Option
+	Names       *console.Names
 	MayPublish  bool
 	MayDeploy   bool
 	Typed       url.Values
@@ -45,6 +47,11 @@ type releasePage struct {
 
 // Heading is the page's title.
 func (p releasePage) Heading() string { return p.ProductName + " " + p.Version }
+
+type deploymentsPage struct {
+	Deployments []deploymentRow
+	Names       *console.Names
+}
 
 type deploymentRow struct {
 	Deployment
@@ -56,6 +63,7 @@ type deploymentPage struct {
 	ReleaseName string
 	Bars        []waveBar
 	Updates     []Update
+	Names       *console.Names
 	MaySteer    bool
 }
 
@@ -85,7 +93,7 @@ func (s *Service) Pages(c *console.Console) {
 	c.Page(console.Page{Path: "/releases/{id}", Title: "Release", Menu: "Releases", Verb: string(tenant.ReleaseRead), FS: pagesFS, Template: "pages/release.html",
 		Load: func(r *http.Request) (any, error) {
 			p, err := s.releasePage(r.Context(), r.PathValue("id"))
-			p.Typed = console.Typed(r)
+			p.Typed, p.Names = console.Typed(r), c.Names(r.Context())
 			p.Slot = c.Slot("release").Render(r, p.ID)
 			return p, err
 		}})
@@ -112,25 +120,69 @@ func (s *Service) Pages(c *console.Console) {
 		d, err := s.start(r.Context(), r.PathValue("id"), strings.TrimSpace(r.FormValue("solution")), waves)
 		return "/deployments/" + d.ID, err
 	})
-	c.Page(console.Page{Path: "/deployments", Title: "Deployments", Menu: "Deployments", Verb: string(tenant.ReleaseRead), FS: pagesFS, Template: "pages/deployments.html",
+	c.Page(console.Page{Path: "/deployments", Title: "Deployments", Menu: "Releases", Verb: string(tenant.ReleaseRead), FS: pagesFS, Template: "pages/deployments.html",
 		Load: func(r *http.Request) (any, error) {
 			list, err := s.readableDeployments(r.Context(), "")
-			rows := make([]deploymentRow, len(list))
-			for i, d := range list {
-				rows[i] = deploymentRow{d, s.ReleaseName(r.Context(), d.Tenant, d.Release)}
+			p := deploymentsPage{Names: c.Names(r.Context())}
+			for _, d := range list {
+				p.Deployments = append(p.Deployments, deploymentRow{d, s.ReleaseName(r.Context(), d.Tenant, d.Release)})
 			}
-			return rows, err
+			return p, err
 		}})
-	c.Page(console.Page{Path: "/deployments/{id}", Title: "Deployment", Menu: "Deployments", Verb: string(tenant.ReleaseRead), FS: pagesFS, Template: "pages/deployment.html",
-		Load: func(r *http.Request) (any, error) { return s.deploymentPage(r.Context(), r.PathValue("id")) }})
+	c.Page(console.Page{Path: "/deployments/{id}", Title: "Deployment", Menu: "Releases", Verb: string(tenant.ReleaseRead), FS: pagesFS, Template: "pages/deployment.html",
+		Load: func(r *http.Request) (any, error) {
+			p, err := s.deploymentPage(r.Context(), r.PathValue("id"))
+			p.Names = c.Names(r.Context())
+			return p, err
+		}})
 	for path, to := range map[string]string{"pause": Paused, "resume": Running, "abort": Aborted} {
 		c.Form("/deployments/{id}/"+path, string(tenant.DeploymentWrite), func(r *http.Request) (string, error) {
 			return "/deployments/" + r.PathValue("id"), s.steer(r.Context(), r.PathValue("id"), to)
 		})
 	}
-	c.Fragment("device", console.Fragment{Order: 30, Title: "Firmware", Verb: string(tenant.DeviceRead), FS: pagesFS, Template: "pages/firmware.html",
+	c.Fragment("device", console.Fragment{Order: 10, Half: true, Title: "Firmware", Verb: string(tenant.DeviceRead), FS: pagesFS, Template: "pages/firmware.html",
 		Load: func(r *http.Request, device string) (any, error) { return s.firmwarePage(r.Context(), device) }})
-	c.Step(console.Step{Order: 40, Title: "Publish a signed release", Text: "Your offline key signs it; devices accept nothing else.", Href: "/releases", Done: s.published})
+	c.Step(console.Step{Order: 40, Title: "Publish a signed release", Text: "Your offline key signs it; devices accept nothing else.", Href: "/releases", Button: "See releases", Done: s.published})
+	c.Tile(console.Tile{Order: 20, Verb: string(tenant.ReleaseRead), Load: s.deploymentTile})
+}
+
+// deploymentTile counts the deployments under way, and first those that need somebody: paused, or with failed devices.
+func (s *Service) deploymentTile(ctx context.Context) (console.Figure, error) {
+	list, err := s.readableDeployments(ctx, "")
+	if err != nil || len(list) == 0 {
+		return console.Figure{}, err
+	}
+	var running, trouble int64
+	for _, d := range list {
+		if d.State != Running && d.State != Paused {
+			continue
+		}
+		running++
+		counts, err := countWaves(ctx, s.cfg.DB, d.Tenant, d.ID)
+		if err != nil {
+			return console.Figure{}, err
+		}
+		if d.State == Paused || failures(counts) > 0 {
+			trouble++
+		}
+	}
+	f := console.Figure{Label: "Deployments running", Value: console.Count(running), Note: "none in trouble", Href: "/deployments"}
+	if trouble > 0 {
+		f.Note, f.Tone = console.Plural(trouble, "is paused or has failures", "are paused or have failures"), "warn"
+	}
+	return f, nil
+}
+
+// failures counts the devices of all waves that ended without the release.
+func failures(waves map[int64]map[string]int64) (n int64) {
+	for _, counts := range waves {
+		for state, k := range counts {
+			if final(state) && state != wire.UpdateCommitted {
+				n += k
+			}
+		}
+	}
+	return n
 }
 
 // parseWaves reads "1, 10, 100".
@@ -198,6 +250,18 @@ func (s *Service) releasePage(ctx context.Context, id string) (p releasePage, er
 	thing := tenant.Thing{Tenant: r.Tenant, Product: r.Product}
 	p.ProductName = s.productName(ctx, r)
 	p.MayPublish = tenant.Can(actor, tenant.ReleasePublish, thing)
+	p.Solutions = []console.Option{{Word: "All devices of the product"}}
+	if s.cfg.Tenants != nil {
+		all, err := s.cfg.Tenants.Solutions(ctx, r.Tenant)
+		if err != nil {
+			return p, err
+		}
+		for _, sol := range all {
+			if tenant.Can(actor, tenant.DeploymentWrite, tenant.Thing{Tenant: r.Tenant, Product: r.Product, Solution: sol.ID}) {
+				p.Solutions = append(p.Solutions, console.Option{Value: sol.ID, Word: "Only " + sol.Name})
+			}
+		}
+	}
 	p.MayDeploy = r.State == Published && tenant.Can(actor, tenant.DeploymentWrite, thing)
 	return p, nil
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/openthings-platform/openthings/sbom"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/store/blob"
+	"github.com/openthings-platform/openthings/tenant"
 	"github.com/openthings-platform/openthings/update/trust"
 )
 
@@ -30,7 +31,7 @@ var migrationsFS embed.FS
 // Schema holds trust roots, releases, deployments and what devices reported.
 var Schema = store.Migrations{Stage: "update", FS: migrationsFS}
 
-// Config is what the stage needs. All services, DB and Blobs are mandatory.
+// Config is what the stage needs. All services but Tenants, DB and Blobs are mandatory.
 type Config struct {
 	DB       *store.DB // the platform handle
 	Blobs    blob.Store
@@ -38,7 +39,8 @@ type Config struct {
 	Product  *product.Service
 	SBOM     *sbom.Service
 	Fleet    *fleet.Service
-	Clock    clock.Clock // nil: clock.System
+	Tenants  *tenant.Service // solutions to choose from on the release's page; nil offers none
+	Clock    clock.Clock     // nil: clock.System
 	Log      *slog.Logger
 	// Send hands an offer to a device and returns once the device has it; gateway.ErrOffline says that it is not here.
 	Send func(ctx context.Context, device, topic string, payload []byte) error

@@ -83,6 +83,37 @@ func TestUpdateReachesDevices(t *testing.T) {
 	})
 }
 
+// TestFirstWaveTriesOne: a wave of 1 % of three devices is one device, and the others wait for it.
+func TestFirstWaveTriesOne(t *testing.T) {
+	w := newWorld(t, sqlite(t))
+	w.setRoot()
+	r := w.published("2.0.0", 4, "the new image")
+	connected := map[string]bool{}
+	for _, serial := range []string{"A1", "A2", "A3"} {
+		w.device(serial, nil)
+	}
+	for len(connected) < 3 {
+		connected[await(t, w.ready)] = true
+	}
+	var d update.DeploymentOut
+	if code, rule := w.json(tenant.Owner, "POST", "/v1/deployments", map[string]any{"release": r.ID, "waves": []int64{1, 100}}, &d); code != 201 {
+		t.Fatalf("deployment: %d %s", code, rule)
+	}
+	for range 3 {
+		if got := await(t, w.ended); !strings.HasSuffix(got, " committed") {
+			t.Error(got)
+		}
+	}
+	if s := await(t, w.moved); s != update.Completed {
+		t.Errorf("the deployment ended as %s", s)
+	}
+	var first int
+	err := w.db.QueryRow(t.Context(), `SELECT count(*) FROM device_update WHERE deployment_id = $1 AND wave = 0`, d.ID).Scan(&first)
+	if err != nil || first < 1 {
+		t.Errorf("%d devices in the first wave, %v", first, err)
+	}
+}
+
 // TestBadImageStops: three devices roll back, the deployment aborts, nobody else is touched.
 func TestBadImageStops(t *testing.T) {
 	w := newWorld(t, sqlite(t))

@@ -186,7 +186,8 @@ func (s *Service) advance(ctx context.Context, tenant, id string) (again bool, e
 }
 
 // round walks the devices asked for, offers to those that are admitted, connected and not yet begun, ends what has been
-// silent too long, and counts. deadline is when the next silence ends, or zero.
+// silent too long, and counts. A wave that the fleet is too small for gets one device all the same, the connected one with
+// the lowest place, so that no release goes to everybody untried. deadline is when the next silence ends, or zero.
 func (s *Service) round(ctx context.Context, d Deployment, r Release) (p progress, deadline time.Time, err error) {
 	updates, err := updatesOf(ctx, s.cfg.DB, d.Tenant, d.ID, "", 1<<30)
 	if err != nil {
@@ -197,6 +198,7 @@ func (s *Service) round(ctx context.Context, d Deployment, r Release) (p progres
 		byDevice[u.Device] = u
 	}
 	now := s.cfg.Clock.Now()
+	first := ""
 	filter := identity.Filter{Product: d.Product, Solution: d.Solution, State: identity.Commissioned, Limit: pageSize}
 	for {
 		devices, err := s.cfg.Identity.List(ctx, d.Tenant, filter)
@@ -209,11 +211,14 @@ func (s *Service) round(ctx context.Context, d Deployment, r Release) (p progres
 		}
 		var begin []string
 		for _, dev := range devices {
-			if !Admitted(d.ID, dev.ID, d.Waves[d.Wave].Percent) {
+			u, begun := byDevice[dev.ID]
+			if !begun && !Admitted(d.ID, dev.ID, d.Waves[d.Wave].Percent) {
+				if running[dev.ID] != r.ID && s.cfg.Live(dev.ID) && (first == "" || place(d.ID, dev.ID) < place(d.ID, first)) {
+					first = dev.ID
+				}
 				continue
 			}
 			p.Admitted++
-			u, begun := byDevice[dev.ID]
 			switch {
 			case begun && u.State == wire.UpdateCommitted, !begun && running[dev.ID] == r.ID:
 				p.Committed++
@@ -236,6 +241,10 @@ func (s *Service) round(ctx context.Context, d Deployment, r Release) (p progres
 				begin = append(begin, dev.ID)
 			}
 		}
+		last := len(devices) < pageSize
+		if last && p.Admitted == 0 && first != "" {
+			begin, p.Admitted = append(begin, first), 1
+		}
 		n, err := s.offerAll(ctx, d, r, begin)
 		if err != nil {
 			return p, deadline, err
@@ -243,7 +252,7 @@ func (s *Service) round(ctx context.Context, d Deployment, r Release) (p progres
 		if p.Open += n; n > 0 && deadline.IsZero() {
 			deadline = now.Add(s.cfg.Deadline)
 		}
-		if len(devices) < pageSize {
+		if last {
 			return p, deadline, nil
 		}
 		filter.After = devices[len(devices)-1].ID
@@ -364,14 +373,14 @@ func (s *Service) consider(ctx context.Context, tenant, device string) error {
 		if err != nil {
 			return err
 		}
-		if !Admitted(d.ID, device, d.Waves[d.Wave].Percent) {
-			continue
-		}
-		r, err := s.Get(ctx, tenant, d.Release)
+		before, err := updatesOf(ctx, s.cfg.DB, tenant, d.ID, device, 1)
 		if err != nil {
 			return err
 		}
-		before, err := updatesOf(ctx, s.cfg.DB, tenant, d.ID, device, 1)
+		if len(before) == 0 && !Admitted(d.ID, device, d.Waves[d.Wave].Percent) {
+			continue
+		}
+		r, err := s.Get(ctx, tenant, d.Release)
 		if err != nil {
 			return err
 		}

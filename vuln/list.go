@@ -25,7 +25,8 @@ type Summary struct {
 type ProductSummary struct {
 	Product  string `json:"product"`
 	Releases int    `json:"releases"` // with an open finding
-	Devices  int64  `json:"devices"`  // exposed
+	FixedIn  string `json:"fixed_in,omitempty" doc:"The version of the component that has the fix; empty: no fix is known"`
+	Devices  int64  `json:"devices"` // exposed
 	Status   Status `json:"status" doc:"The gravest decision that applies; undecided where one is owed"`
 }
 
@@ -51,19 +52,19 @@ func (s *Service) List(ctx context.Context, tenant string, visible func(product 
 		return nil, err
 	}
 	type row struct {
-		group                       Group
-		release, component, product string
+		group                              Group
+		release, component, product, fixed string
 	}
 	var open []row
 	decided := map[string]decisionList{}
 	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error {
-		rows, err := tx.Query(`SELECT g.id, g.name, g.summary, g.exploited, f.release_id, f.component_id, r.product FROM finding f
+		rows, err := tx.Query(`SELECT g.id, g.name, g.summary, g.exploited, f.release_id, f.component_id, r.product, f.fixed FROM finding f
 			JOIN vuln_group g ON g.tenant = f.tenant AND g.id = f.group_id
 			JOIN vuln_release r ON r.tenant = f.tenant AND r.release_id = f.release_id
 			WHERE f.tenant = $1 AND f.closed_at = 9223372036854775807 ORDER BY g.id, r.product, f.release_id`, tenant)
 		if open, err = store.Collect(rows, err, func(r *sql.Rows) (x row, err error) {
 			var exploited int64
-			err = r.Scan(&x.group.ID, &x.group.Name, &x.group.Summary, &exploited, &x.release, &x.component, &x.product)
+			err = r.Scan(&x.group.ID, &x.group.Name, &x.group.Summary, &exploited, &x.release, &x.component, &x.product, &x.fixed)
 			x.group.Exploited, x.group.ExploitedKnown = exploited > 0, store.Time(exploited)
 			return x, err
 		}); err != nil {
@@ -106,6 +107,7 @@ func (s *Service) List(ctx context.Context, tenant string, visible func(product 
 			listed[key] = true
 			p.Releases++
 		}
+		p.FixedIn = cmp.Or(p.FixedIn, x.fixed)
 		d := decided[x.group.ID].at(x.product, x.component, x.release, forever)
 		status := Undecided
 		if d != nil {

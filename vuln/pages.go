@@ -19,17 +19,17 @@ import (
 //go:embed pages/*.html
 var pagesFS embed.FS
 
-// matrixRow is one vulnerability in one product.
-type matrixRow struct {
-	Summary
-	Product ProductSummary
-	Name    string // of the product
-	First   bool   // of its vulnerability
+// matrixPage has a row for each vulnerability and a column for each product that has one.
+type matrixPage struct {
+	Products []console.Option
+	Rows     []matrixRow
+	Feeds    []FeedState
 }
 
-type matrixPage struct {
-	Rows  []matrixRow
-	Feeds []FeedState
+// matrixRow is one vulnerability; a cell is nil where the product does not have it.
+type matrixRow struct {
+	Summary
+	Cells []*ProductSummary
 }
 
 type detailPage struct {
@@ -43,6 +43,7 @@ type detailPage struct {
 	Statuses []console.Option
 	Reasons  []console.Option
 	Names    map[string]string // of products
+	Known    *console.Names    // of devices and people
 	Typed    url.Values
 	May      bool // decide
 }
@@ -59,7 +60,12 @@ const asOfLayout = "2006-01-02T15:04"
 func (s *Service) Pages(c *console.Console) {
 	read := string(tenant.VulnRead)
 	c.Page(console.Page{Path: "/vulnerabilities", Title: "Vulnerabilities", Menu: "Vulnerabilities", Verb: read, FS: pagesFS, Template: "pages/matrix.html", Load: s.loadMatrix})
-	c.Page(console.Page{Path: "/vulnerabilities/{id}", Title: "Vulnerability", Menu: "Vulnerabilities", Verb: read, FS: pagesFS, Template: "pages/detail.html", Load: s.loadDetail})
+	c.Page(console.Page{Path: "/vulnerabilities/{id}", Title: "Vulnerability", Menu: "Vulnerabilities", Verb: read, FS: pagesFS, Template: "pages/detail.html",
+		Load: func(r *http.Request) (any, error) {
+			p, err := s.loadDetail(r)
+			p.Known = c.Names(r.Context())
+			return p, err
+		}})
 	c.Form("/vulnerabilities/{id}/decisions", string(tenant.VulnDecide), func(r *http.Request) (string, error) {
 		id := r.PathValue("id")
 		made, err := s.decideAs(r.Context(), id, Deciding{Product: r.PostFormValue("product"), Release: r.PostFormValue("release"),
@@ -72,7 +78,13 @@ func (s *Service) Pages(c *console.Console) {
 	c.Fragment("today", console.Fragment{Order: 20, Title: "Known as exploited, not decided", Verb: read, FS: pagesFS, Template: "pages/today.html", Load: s.loadToday})
 	c.Fragment("release", console.Fragment{Order: 40, Title: "Vulnerabilities", Verb: read, FS: pagesFS, Template: "pages/release.html",
 		Load: func(r *http.Request, release string) (any, error) { return s.loadRelease(r.Context(), release) }})
-	c.Fragment("device", console.Fragment{Order: 40, Title: "Vulnerabilities", Verb: read, FS: pagesFS, Template: "pages/release.html",
+	c.Tile(console.Tile{Order: 30, Verb: read, Load: s.tile})
+	c.Step(console.Step{Order: 60, Title: "Watch for vulnerabilities", Text: "Bring in a feed; every bill of materials is compared with it from then on.", Href: "/vulnerabilities", Button: "Import a feed",
+		Done: func(ctx context.Context) (bool, error) {
+			feeds, err := s.Feeds(ctx, tenant.MustTenant(ctx))
+			return len(feeds) > 0, err
+		}})
+	c.Fragment("device", console.Fragment{Order: 50, Title: "Vulnerabilities", Verb: read, FS: pagesFS, Template: "pages/release.html",
 		Load: func(r *http.Request, device string) (any, error) {
 			running, err := s.cfg.Fleet.Running(r.Context(), tenant.MustTenant(r.Context()), []string{device})
 			if err != nil || running[device] == "" {
@@ -90,16 +102,27 @@ func (s *Service) loadMatrix(r *http.Request) (any, error) {
 		return nil, err
 	}
 	var p matrixPage
+	column := map[string]int{}
 	for _, v := range list {
-		for i, in := range v.Products {
-			p.Rows = append(p.Rows, matrixRow{Summary: v, Product: in, Name: s.cfg.ProductName(ctx, t, in.Product), First: i == 0})
+		for _, in := range v.Products {
+			if _, ok := column[in.Product]; !ok {
+				column[in.Product] = len(p.Products)
+				p.Products = append(p.Products, console.Option{Value: in.Product, Word: s.cfg.ProductName(ctx, t, in.Product)})
+			}
 		}
+	}
+	for _, v := range list {
+		row := matrixRow{Summary: v, Cells: make([]*ProductSummary, len(p.Products))}
+		for i := range v.Products {
+			row.Cells[column[v.Products[i].Product]] = &v.Products[i]
+		}
+		p.Rows = append(p.Rows, row)
 	}
 	p.Feeds, err = s.Feeds(ctx, t)
 	return p, err
 }
 
-func (s *Service) loadDetail(r *http.Request) (any, error) {
+func (s *Service) loadDetail(r *http.Request) (detailPage, error) {
 	ctx := r.Context()
 	t, seen, id := tenant.MustTenant(ctx), visible(ctx), r.PathValue("id")
 	p := detailPage{AsOf: r.FormValue("as_of"), Names: map[string]string{}, Typed: console.Typed(r), May: tenant.Holds(ctx, string(tenant.VulnDecide))}
@@ -107,19 +130,19 @@ func (s *Service) loadDetail(r *http.Request) (any, error) {
 	var err error
 	if p.AsOf != "" {
 		if at, err = time.Parse(asOfLayout, p.AsOf); err != nil {
-			return nil, problem.Invalid("%.40q is not a date and time.", p.AsOf).At("as_of").Hint("write %s", asOfLayout)
+			return p, problem.Invalid("%.40q is not a date and time.", p.AsOf).At("as_of").Hint("write %s", asOfLayout)
 		}
 	}
 	if p.Detail, err = s.Get(ctx, t, id); err != nil {
-		return nil, err
+		return p, err
 	}
 	p.Detail.Only(seen)
 	if p.Exposure, err = s.Affected(ctx, t, id, at); err != nil {
-		return nil, err
+		return p, err
 	}
 	p.Exposure.Only(seen)
 	if p.Devices, err = s.AffectedDevices(ctx, t, id, at, seen, fleet.Page{After: r.FormValue("after"), Limit: devicesAtOnce + 1}); err != nil {
-		return nil, err
+		return p, err
 	}
 	here := "/vulnerabilities/" + url.PathEscape(id) + "?"
 	if p.AsOf != "" {
@@ -175,6 +198,35 @@ func (s *Service) loadToday(r *http.Request, _ string) (any, error) {
 		return nil, err
 	}
 	return list, nil
+}
+
+// tile counts the vulnerabilities that somebody has to decide on.
+func (s *Service) tile(ctx context.Context) (console.Figure, error) {
+	t := tenant.MustTenant(ctx)
+	feeds, err := s.Feeds(ctx, t)
+	if err != nil || len(feeds) == 0 {
+		return console.Figure{}, err
+	}
+	list, err := s.List(ctx, t, visible(ctx))
+	var undecided, exploited, devices int64
+	for _, v := range list {
+		if !slices.ContainsFunc(v.Products, func(p ProductSummary) bool { return p.Status == Undecided }) {
+			continue
+		}
+		undecided++
+		devices = max(devices, v.Devices)
+		if v.Exploited {
+			exploited++
+		}
+	}
+	f := console.Figure{Label: "Vulnerabilities undecided", Value: console.Count(undecided), Note: "every finding has a decision", Href: "/vulnerabilities"}
+	if undecided > 0 {
+		f.Note, f.Tone = "up to "+console.Plural(devices, "device", "devices")+" exposed by one", "warn"
+	}
+	if exploited > 0 {
+		f.Note, f.Tone = console.Count(exploited)+" known as exploited, "+f.Note, "bad"
+	}
+	return f, err
 }
 
 func (s *Service) loadRelease(ctx context.Context, release string) (any, error) {

@@ -331,21 +331,20 @@ func caseCommand() *cobra.Command {
 		Use: "list", Short: "Cases with their clocks", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return read(c, r, "/v1/cases", func(w io.Writer, p struct{ Items []respond.Case }) error {
+				rows := [][]string{{"CASE", "KIND", "AWARE", "DUTY", "DUE", "MET", "TITLE"}}
 				for _, x := range p.Items {
-					fmt.Fprintf(w, "%s  %s  %s  aware %s\n", x.ID, strings.ToUpper(string(x.Kind)), x.Title, instant(x.T0))
-					rows := [][]string{}
 					for _, d := range x.Clocks {
-						due := d.Undetermined
+						due, met := d.Undetermined, "open"
 						if !d.Due.IsZero() {
 							due = instant(d.Due)
 						}
-						rows = append(rows, []string{"", string(d.Stage), due})
-					}
-					if err := table(w, rows); err != nil {
-						return err
+						if !d.Met.IsZero() {
+							met = instant(d.Met)
+						}
+						rows = append(rows, []string{x.ID, strings.ToUpper(string(x.Kind)), instant(x.T0), string(d.Stage), due, met, x.Title})
 					}
 				}
-				return nil
+				return table(w, rows)
 			})
 		},
 	}

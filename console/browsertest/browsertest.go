@@ -162,7 +162,7 @@ func (b *Browser) Click(selector string) {
 // Type types text into the element.
 func (b *Browser) Type(selector, text string) {
 	b.t.Helper()
-	b.do("type into "+selector, chromedp.SendKeys(chromedp.CSS(selector), text))
+	b.do("type into "+selector, chromedp.Clear(chromedp.CSS(selector)), chromedp.SendKeys(chromedp.CSS(selector), text))
 }
 
 // Press presses keys, wherever the focus is: "\t" moves on, "\r" activates.

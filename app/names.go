@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package app
+
+import (
+	"context"
+	"strings"
+
+	"github.com/openthings-platform/openthings/tenant"
+)
+
+// name is what people call the thing with this id in the visitor's tenant; "" when nobody has named it. Names are shown
+// to whoever may see the id: they stand beside facts that the visitor already reads.
+func (h *house) name(ctx context.Context, id string) string {
+	who, _ := tenant.ActorFrom(ctx)
+	kind, _, _ := strings.Cut(id, "_")
+	var name string
+	var err error
+	switch kind {
+	case "system", "vuln", "update":
+		return "the platform"
+	case "host":
+		return "host administrator"
+	case "per":
+		name, err = h.tenant.ActorName(ctx, who.Tenant, id)
+	case "tok":
+		n, e := h.tenant.ActorName(ctx, who.Tenant, id)
+		name, err = "token “"+n+"”", e
+	case "ten":
+		t, e := h.tenant.Get(ctx, who.Tenant)
+		if t.ID == id {
+			name, err = t.Name, e
+		}
+	case "sol":
+		s, e := h.tenant.Solution(ctx, who.Tenant, id)
+		name, err = s.Name, e
+	case "prd":
+		p, e := h.product.Get(ctx, who.Tenant, id)
+		name, err = p.Name, e
+	case "rev":
+		r, e := h.product.Revision(ctx, who.Tenant, id)
+		name, err = r.Name, e
+	case "bat", "sta":
+		name, err = h.enroll.Name(ctx, who.Tenant, id)
+	case "dev":
+		d, e := h.identity.Get(ctx, who.Tenant, id)
+		name, err = d.Serial, e
+	case "rel":
+		r, e := h.update.Get(ctx, who.Tenant, id)
+		if e == nil {
+			name = h.productName(ctx, who.Tenant, r.Product) + " " + r.Version
+		}
+		err = e
+	case "dpl":
+		d, e := h.update.Deployment(ctx, who.Tenant, id)
+		if e == nil {
+			name = "deployment of " + h.update.ReleaseName(ctx, who.Tenant, d.Release)
+		}
+		err = e
+	case "cas", "asm", "sig":
+		name, err = h.respond.Title(ctx, who.Tenant, id)
+	}
+	if err != nil {
+		return "" // the id stands for itself
+	}
+	return name
+}
