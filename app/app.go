@@ -180,11 +180,7 @@ func hostNames(cfg Config) []string {
 
 // serve opens the doors and works until ctx ends, then closes them in order.
 func (h *house) serve(ctx context.Context, d *doors, host net.Listener) error {
-	serverTLS, err := h.identity.ServerTLS(h.cfg.Names)
-	if err != nil {
-		return err
-	}
-	consoleTLS := &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: serverTLS, NextProtos: []string{"h2", "http/1.1"}}
+	consoleTLS := &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: h.certificate, NextProtos: []string{"h2", "http/1.1"}}
 	if h.cfg.TLSCert != "" {
 		own, err := tls.LoadX509KeyPair(h.cfg.TLSCert, h.cfg.TLSKey)
 		if err != nil {

@@ -61,6 +61,9 @@ type house struct {
 	api     *api.API
 	console *console.Console
 	gateway *gateway.Gateway
+
+	// certificate is the platform's own, for every door; renewed as it ages.
+	certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 }
 
 // platformSchema lists the migrations of the platform's handle, telemetrySchema those of the other.
@@ -160,14 +163,13 @@ func (h *house) build(origins []string) (err error) {
 	}
 	h.command = command.New(command.Config{DB: h.db, Identity: h.identity, Clock: cfg.Clock, Log: cfg.Log, Deliver: send,
 		Live: func(device string) bool { return h.gateway.Live(device) }})
-	serverTLS, err := h.identity.ServerTLS(cfg.Names)
-	if err != nil {
+	if h.certificate, err = h.identity.ServerTLS(cfg.Names); err != nil {
 		return err
 	}
 	h.gateway, err = gateway.New(gateway.Config{
 		Admit: h.admit, Used: h.identity.Used, Refused: h.refused, Append: h.telemetry.Append, Online: h.fleet.Online, Offline: h.fleet.Offline,
 		Ready: func(p gateway.Peer) { h.command.Kick(p.Device); h.update.Ready(p) },
-		TLS:   &tls.Config{GetCertificate: serverTLS}, Clock: cfg.Clock, Log: cfg.Log,
+		TLS:   &tls.Config{GetCertificate: h.certificate}, Clock: cfg.Clock, Log: cfg.Log,
 	})
 	if err != nil {
 		return err
