@@ -30,7 +30,7 @@ type Handler func(ctx context.Context, r gateway.Record) error
 // Route hands records whose topic begins with prefix ("cmd/", "inv", "ota/") to h, at least once and usually in the
 // order of receipt; the longest prefix wins. Call it before the first Append.
 func (s *Service) Route(prefix string, h Handler) {
-	if s.routes[prefix] != nil {
+	if s.Takes(prefix) && s.route(prefix) == nil || s.routes[prefix] != nil {
 		panic("telemetry: two handlers for topics " + prefix)
 	}
 	s.routes[prefix] = h

@@ -41,6 +41,7 @@ type Event struct {
 
 // happening is an event on its way from the inbox to its row.
 type happening struct {
+	id       string // by its place in the inbox: ids sort in the order of receipt
 	kind     string // the type
 	at       int64  // ms
 	received int64
@@ -74,12 +75,13 @@ func (h happening) same(o happening) bool {
 }
 
 // note puts an event to its device, or counts it as refused.
-func (b *batch) note(r gateway.Record) {
+func (b *batch) note(id string, r gateway.Record) {
 	h, err := parseEvent(r)
 	if err != nil {
 		b.refuse(r.Tenant, r.Device, r.At, problem.Of(err).Text)
 		return
 	}
+	h.id = id
 	k := [2]string{r.Tenant, r.Device}
 	b.happened[k] = append(b.happened[k], h)
 	b.noted++
@@ -113,7 +115,7 @@ func (s *Service) packEvents(ctx context.Context, b *batch) error {
 				}
 				known[h.at] = append(known[h.at], h)
 			}
-			row := eventRow{tenant: k[0], device: k[1], id: store.NewID("evt"), at: h.at, received: h.received, kind: h.kind}
+			row := eventRow{tenant: k[0], device: k[1], id: h.id, at: h.at, received: h.received, kind: h.kind}
 			row.body = key.Seal(nil, nil, h.body, row.bind())
 			b.events = append(b.events, row)
 		}

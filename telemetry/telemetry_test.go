@@ -452,12 +452,12 @@ func TestDispatch(t *testing.T) {
 func TestWork(t *testing.T) {
 	each(t, func(r rig) {
 		done := make(chan gateway.Record, 1)
-		r.Route("event/", func(_ context.Context, rec gateway.Record) error { done <- rec; return nil })
+		r.Route("cmd/", func(_ context.Context, rec gateway.Record) error { done <- rec; return nil })
 		ctx, stop := context.WithCancel(r.t.Context())
 		ended := make(chan error)
 		go func() { ended <- r.Work(ctx) }()
-		r.append(message("dev_a", t0, 1, 20), gateway.Record{Tenant: "ten", Device: "dev_a", Topic: "event/door", Body: []byte(`{"detail":"open"}`)})
-		if rec := <-done; rec.Topic != "event/door" || string(rec.Body) != `{"detail":"open"}` {
+		r.append(message("dev_a", t0, 1, 20), gateway.Record{Tenant: "ten", Device: "dev_a", Topic: "cmd/1/res", Body: []byte(`{"ok":true}`)})
+		if rec := <-done; rec.Topic != "cmd/1/res" || string(rec.Body) != `{"ok":true}` {
 			r.t.Errorf("the handler got %+v", rec)
 		}
 		stop()

@@ -156,15 +156,16 @@ func (s *Service) compact(ctx context.Context) error {
 		}
 		b.rows = append(b.rows, row)
 		for i, r := range records {
+			id := fmt.Sprintf("%s.%03d", row.id, i)
 			switch {
 			case strings.HasPrefix(r.Topic, prefix):
 				b.sort(r)
 				continue
 			case strings.HasPrefix(r.Topic, eventPrefix):
-				b.note(r)
+				b.note("evt_"+strings.TrimPrefix(id, "inb_"), r)
 				continue
 			}
-			p, err := s.pend(ctx, fmt.Sprintf("%s.%03d", row.id, i), r)
+			p, err := s.pend(ctx, id, r)
 			if err != nil {
 				return err
 			}
