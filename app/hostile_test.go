@@ -114,7 +114,7 @@ func TestBadInputToTheAPI(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(1, 2))
 		asked := 0
 		for _, op := range w.h.api.Operations() {
-			if op.ID == "kill-station" || op.ID == "deprovision-device" { // they would succeed, and end what others are tried on
+			if slices.Contains([]string{"kill-station", "close-batch", "suspend-device", "deprovision-device"}, op.ID) { // they would succeed, and end what others are tried on
 				continue
 			}
 			spec := doc.Paths[op.Path][strings.ToLower(op.Method)]
@@ -192,7 +192,7 @@ func (w *world) stillGood(m *maker, u *unit) {
 	if err != nil || a.status != 200 {
 		w.t.Errorf("reading a device: %d %s %v", a.status, a.body, err)
 	}
-	if a, err = w.do(w.client(&u.ldevid), "POST", w.info.Devices+"/d/1/messages", "", "application/json", []byte(`[{"topic":"tele/env","payload":{"t":1}}]`)); err != nil || a.status != 200 {
+	if a, err = w.do(w.client(&u.ldevid), "POST", w.info.Devices+"/d/1/messages", "", "application/json", []byte(`[{"topic":"tele/env","payload":{"still_good":1}}]`)); err != nil || a.status != 200 {
 		w.t.Errorf("a message of a device: %d %s %v", a.status, a.body, err)
 	}
 	c, err := w.mqtt(m.make().ldevid)
@@ -203,12 +203,17 @@ func (w *world) stillGood(m *maker, u *unit) {
 	if err := c.Publish(w.t.Context(), "ot/1/me/tele/env", []byte(`{"t":1}`)); err != nil {
 		w.t.Errorf("a publish of a new device: %v", err)
 	}
-	if log := w.log.String(); strings.Contains(log, "level=ERROR") {
-		for line := range strings.Lines(log) {
-			if strings.Contains(line, "level=ERROR") {
-				w.t.Errorf("the log tells of a failure: %.500s", line)
-				break
-			}
+	// What came after the garbage is compacted and readable: nothing stands in the way.
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	owner, reader := w.token("Acme", "owner").Token, w.client(nil)
+	for deadline := time.Now().Add(30 * time.Second); ; <-tick.C {
+		a, err := w.do(reader, "GET", w.info.URL+"/v1/devices/"+u.id+"/telemetry/latest", owner, "", nil)
+		if err == nil && strings.Contains(string(a.body), `"still_good":1`) {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("the message of the device is not readable: %s %v", a.body, err)
 		}
 	}
 }
@@ -338,7 +343,7 @@ func TestEveryPage(t *testing.T) {
 		return a
 	}
 	var forms []string
-	public := []string{"/sign-in", "/assets/"}
+	public := []string{"/sign-in", "/assets/", "/.well-known/"}
 	seen, queue := map[string]bool{"/": true}, []string{"/"}
 	for len(queue) > 0 {
 		path := queue[0]
@@ -347,7 +352,7 @@ func TestEveryPage(t *testing.T) {
 			continue
 		}
 		a := get(path, m.owner)
-		if a.status != 200 && a.status/100 != 3 {
+		if a.status != 200 && a.status/100 != 3 && !strings.HasPrefix(path, "/.well-known/") {
 			t.Errorf("%s: %d", path, a.status)
 			continue
 		}
@@ -387,7 +392,7 @@ func TestEveryPage(t *testing.T) {
 			continue
 		}
 		strange, err := w.do(w.client(nil), "POST", w.info.URL+f, "", "application/x-www-form-urlencoded", []byte("a=b"))
-		if err != nil || strange.status < 400 || strange.status >= 500 {
+		if err != nil || (strange.status < 400) != (f == "/sign-in/begin") || strange.status >= 500 { // that one asks who it is
 			t.Errorf("POST %s by a stranger: %d %v", f, strange.status, err)
 		}
 		c := w.client(nil)

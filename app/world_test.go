@@ -33,15 +33,16 @@ import (
 
 // world is a running platform in this process, with its real doors on loopback.
 type world struct {
-	t       *testing.T
-	cfg     Config
-	log     *record
-	h       *house
-	info    Info
-	roots   *x509.CertPool
-	stop    func()
-	clients int
-	text    []string // secrets that were handed out: none of them may be found anywhere
+	t            *testing.T
+	cfg          Config
+	log          *record
+	h            *house
+	info         Info
+	roots        *x509.CertPool
+	stop         func()
+	clients      int
+	expectErrors bool     // the log may tell of failures
+	text         []string // secrets that were handed out: none of them may be found anywhere
 }
 
 // record is the platform's log.
@@ -72,8 +73,14 @@ func newWorld(t *testing.T, database string) *world {
 	w.start()
 	t.Cleanup(func() {
 		w.stop()
-		if strings.Contains(w.log.String(), "panic") {
-			t.Error("the log tells of a panic")
+		for line := range strings.Lines(w.log.String()) {
+			if w.expectErrors {
+				break
+			}
+			if strings.Contains(line, "level=ERROR") || strings.Contains(line, "panic") {
+				t.Errorf("the log tells of a failure: %.600s", line)
+				break
+			}
 		}
 		if t.Failed() {
 			log := w.log.String()

@@ -18,7 +18,11 @@ func (s *Service) Work(ctx context.Context) error {
 		return nil
 	}
 	for _, e := range l.entries {
-		if err := s.cfg.DB.WriteFirst(ctx, func(tx *store.Tx) error { return s.replay(tx, e) }); err != nil {
+		err := s.cfg.DB.WriteFirst(ctx, func(tx *store.Tx) error { return s.replay(tx, e) })
+		if err != nil && ctx.Err() != nil {
+			return nil // the next start goes on; until then the doors stay shut
+		}
+		if err != nil {
 			return fmt.Errorf("identity: replay of %s: %w", e.ID, err)
 		}
 	}

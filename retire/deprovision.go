@@ -179,3 +179,26 @@ func (s *Service) bury(ctx context.Context, w which) error {
 		return s.cfg.DB.Emit(tx, "device.erased", w.Tenant, w.Device, record)
 	})
 }
+
+// eraseAgain follows device.state. A deprovisioned device whose key exists has come back with a restored backup: the
+// journal has ended the trust in it again, and here its data goes again too.
+func (s *Service) eraseAgain(ctx context.Context, e store.Event) error {
+	var change struct{ To identity.State }
+	if err := e.Decode(&change); err != nil {
+		return fmt.Errorf("retire: device.state of %s: %w", e.Subject, err)
+	}
+	if change.To != identity.Deprovisioned {
+		return nil
+	}
+	if _, gone, err := s.cfg.Keys.Destroyed(ctx, s.cfg.DB, e.Tenant, e.Subject); err != nil || gone {
+		return err
+	}
+	if err := s.cfg.Telemetry.EraseDevice(ctx, e.Tenant, e.Subject); err != nil {
+		return err
+	}
+	s.cfg.Log.WarnContext(ctx, "a restored backup had brought back the data of a deprovisioned device; it is erased again", slog.String("device", e.Subject))
+	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		return audit.Append(tx, audit.Entry{Tenant: e.Tenant, Actor: "system", Kind: "device.erased", Subject: e.Subject,
+			Data: map[string]any{"erased": []string{"telemetry", "telemetry key"}, "reason": "a restored backup had brought it back", "rule": "gdpr.17"}})
+	})
+}

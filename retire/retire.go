@@ -61,6 +61,7 @@ func New(cfg Config) *Service {
 	s := &Service{cfg: cfg}
 	cfg.Command.OnResult(WipeCommand, s.wiped)
 	cfg.DB.Handle(jobDeprovision, s.resume)
+	cfg.DB.On("device.state", "retire", s.eraseAgain)
 	return s
 }
 

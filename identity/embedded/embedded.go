@@ -158,7 +158,7 @@ func (f folder) load(name string) (authority, error) {
 	if err != nil {
 		return authority{}, err
 	}
-	plain, err := f.cfg.Keys.Unwrap(purpose(name), sealed)
+	plain, err := f.cfg.Keys.Unwrap(KeyPurpose(name), sealed)
 	if err != nil {
 		return authority{}, fmt.Errorf("%s: %w", f.path(name+".key"), err)
 	}
@@ -174,7 +174,8 @@ func (f folder) load(name string) (authority, error) {
 	return authority{cert: cert, key: signer}, nil
 }
 
-func purpose(name string) string { return "identity.ca-key/" + name }
+// KeyPurpose is what the key file of that name is sealed for.
+func KeyPurpose(name string) string { return "identity.ca-key/" + name }
 
 // make creates an authority below parent, or the root. The key is on disk before the certificate: a key without a
 // certificate means that the making was cut off, and is overwritten.
@@ -217,7 +218,7 @@ func (f folder) make(name, title string, life time.Duration, parent *authority) 
 		return authority{}, err
 	}
 	defer clear(plain)
-	sealed, err := f.cfg.Keys.Wrap(purpose(name), plain)
+	sealed, err := f.cfg.Keys.Wrap(KeyPurpose(name), plain)
 	if err != nil {
 		return authority{}, err
 	}
