@@ -18,7 +18,7 @@ import (
 type receipt struct {
 	session *session
 	id      uint16
-	reason  mqtt.Reason // decided before: a refusal waits in line only to keep the order of PUBACKs
+	refusal *mqtt.Error // decided before: it waits in line only to keep the order of PUBACKs
 	done    chan<- error
 }
 
@@ -149,8 +149,11 @@ func settle(receipts []receipt, err error, dirty []*session) []*session {
 			r.done <- err
 			continue
 		}
-		ack = mqtt.Ack{Kind: mqtt.PUBACK, ID: r.id, Reason: r.reason}
-		if err != nil && r.reason == mqtt.Success {
+		ack = mqtt.Ack{Kind: mqtt.PUBACK, ID: r.id}
+		switch {
+		case r.refusal != nil:
+			ack.Reason, ack.Properties = r.refusal.Reason, mqtt.Properties{{ID: mqtt.ReasonString, Str: r.refusal.Text}}
+		case err != nil:
 			ack.Reason = failed
 		}
 		if r.session.acknowledge(&ack) {

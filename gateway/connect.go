@@ -102,6 +102,7 @@ func (s *session) agree(c *mqtt.Connect) *mqtt.Connack {
 	if c.Version == mqtt.V5 {
 		window = min(window, c.Properties.Num(mqtt.ReceiveMaximum, 0xFFFF))
 		s.largest = int(c.Properties.Num(mqtt.MaximumPacketSize, 0))
+		s.terse = c.Properties.Num(mqtt.RequestProblemInfo, 1) == 0
 		ack.Properties = mqtt.Properties{
 			{ID: mqtt.ReceiveMaximum, Num: uint32(l.Receive)},
 			{ID: mqtt.MaximumQoS, Num: 1},

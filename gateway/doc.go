@@ -9,7 +9,8 @@
 // Promises
 //
 //   - A PUBACK with a success reason is a receipt: Config.Append returned nil for that message before. When Append
-//     fails, an MQTT 5 client gets a PUBACK with an error, a 3.1.1 client no PUBACK and a closed connection.
+//     fails, an MQTT 5 client gets a PUBACK with an error, a 3.1.1 client no PUBACK and a closed connection. The same goes
+//     for a topic that nobody behind the door takes; MQTT 5 hears why in words.
 //   - The certificate is the identity. Config.Admit decides at each handshake (session tickets are off, so that there
 //     is no resumption to forget) and once more when the session or the request begins. A client id, a user name or a
 //     topic never says who somebody is: topics are compared with the certificate.

@@ -92,7 +92,7 @@ func TestForeignTopics(t *testing.T) {
 	for _, topic := range []string{
 		"ot/1/acme/dev_2/tele/env", "ot/1/other/dev_1/tele/env", "ot/1/acme/dev_10/tele/env", "ot/2/me/tele/env", "tele/env", "$SYS/x",
 		"ot/1/me/", "ot/1/me/tele", "ot/1/me/tele/", "ot/1/me/tele//x", "ot/1/me/cmd/c1/reboot", "ot/1/me/cmd/ack", "ot/1/me/ota/offer",
-		"ot/1/me/state/desired", "ot/1/me/inv/x", "ot/1/me/err", "ot/1/acme/dev_1", strings.Repeat("x", 300),
+		"ot/1/me/state/desired", "ot/1/me/state/reported", "ot/1/me/inv/x", "ot/1/me/err", "ot/1/acme/dev_1", strings.Repeat("x", 300),
 	} {
 		want := mqtt.NotAuthorized
 		if len(topic) > 256 {
@@ -117,6 +117,37 @@ func TestForeignTopics(t *testing.T) {
 		}
 	}
 	h.await("refused dev_1 topic.own")
+}
+
+// TestRefusalInWords: a PUBACK that refuses says why, unless the device wants no words or takes no such packet.
+func TestRefusalInWords(t *testing.T) {
+	h := newHouse(t, gateway.Limits{})
+	cert := h.device("dev_1")
+	for name, row := range map[string]struct {
+		props mqtt.Properties
+		words bool
+	}{
+		"plain":       {nil, true},
+		"asked for":   {mqtt.Properties{{ID: mqtt.RequestProblemInfo, Num: 1}}, true},
+		"terse":       {mqtt.Properties{{ID: mqtt.RequestProblemInfo, Num: 0}}, false},
+		"tiny packet": {mqtt.Properties{{ID: mqtt.MaximumPacketSize, Num: 64}}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := h.raw(cert, mqtt.V5)
+			c.send(&mqtt.Connect{Version: mqtt.V5, CleanStart: true, ClientID: "x", Properties: row.props})
+			if ack, ok := c.next().(*mqtt.Connack); !ok || ack.Reason != mqtt.Success {
+				t.Fatalf("CONNACK %+v", ack)
+			}
+			c.send(qos1(1, "ot/1/me/state/reported", `{"on":true}`))
+			ack, ok := c.next().(*mqtt.Ack)
+			if !ok || ack.Reason != mqtt.NotAuthorized {
+				t.Fatalf("got %+v", ack)
+			}
+			if words := ack.Properties.Str(mqtt.ReasonString); strings.Contains(words, "no part of the platform keeps") != row.words {
+				t.Errorf("the reason reads %q", words)
+			}
+		})
+	}
 }
 
 // TestAcksKeepTheirOrder: a refusal does not overtake the receipts before it [MQTT-4.6.0-2].

@@ -13,6 +13,9 @@ import (
 // pooledOut is the largest output buffer that is kept for reuse.
 const pooledOut = 8 << 10
 
+// ackMost is the size of the longest PUBACK with its reason in words.
+const ackMost = 256
+
 var outs = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}
 
 // queue writes p into the session's output. The caller holds s.mu and calls start or kick after it.
@@ -54,6 +57,9 @@ func (s *session) acknowledge(ack *mqtt.Ack) bool {
 	if s.version == mqtt.V4 && ack.Reason.Failed() {
 		s.finish(ack.Reason, "refused: "+ack.Reason.String())
 		return false
+	}
+	if s.terse || s.largest > 0 && s.largest < ackMost { // [MQTT-3.1.2-29], [MQTT-3.4.2-2]
+		ack.Properties = nil
 	}
 	if s.queue(ack) != nil || s.dirty {
 		return false

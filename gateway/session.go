@@ -31,7 +31,8 @@ type session struct {
 	began   bool          // it is, or was, the session of its device
 	done    chan struct{} // closed when the reader has ended
 	slots   chan struct{} // a token per downlink in flight: the Receive Maximum of the device
-	largest int           // Maximum Packet Size of the device
+	largest int           // Maximum Packet Size of the device; 0: any
+	terse   bool          // the device wants no reason in words (Request Problem Information 0)
 
 	mu       sync.Mutex // guards the fields below; taken after registry.mu
 	room     sync.Cond  // unacked fell, or closing
@@ -172,15 +173,15 @@ func (s *session) publish(p *mqtt.Publish) error {
 		return nil
 	}
 	if refusal != nil {
-		s.g.batch.add(receipt{session: s, id: p.ID, reason: refusal.Reason})
+		s.g.batch.add(receipt{session: s, id: p.ID, refusal: refusal})
 		return nil
 	}
 	s.g.batch.add(receipt{session: s, id: p.ID}, rec)
 	return nil
 }
 
-// take refuses publishes of a session that is being closed, and counts those that will be acknowledged. A device that announced its window has to keep it; a 3.1.1 device,
-// which cannot be told, waits.
+// take refuses publishes of a session that is being closed, and counts those that will be acknowledged. A device that
+// announced its window has to keep it; a 3.1.1 device, which cannot be told, waits.
 func (s *session) take(qos byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -204,7 +205,7 @@ func (s *session) record(topic string, payload []byte) (Record, *mqtt.Error) {
 	}
 	_, rest, ok := below(s.peer, topic)
 	if !ok || !mayPublish(rest) {
-		return Record{}, &mqtt.Error{Reason: mqtt.NotAuthorized, Text: "a topic that is not this device's to write"}
+		return Record{}, &mqtt.Error{Reason: mqtt.NotAuthorized, Text: "a topic that is not this device's to write, or that no part of the platform keeps"}
 	}
 	return Record{Tenant: s.peer.Tenant, Device: s.peer.Device, Topic: rest, At: s.g.cfg.Clock.Now().UnixMilli(), Body: bytes.Clone(payload)}, nil
 }

@@ -14,6 +14,10 @@
 //	ota/offer               down  QoS 1    Offer
 //	ota/<update>/status     up    QoS 1    UpdateStatus
 //
+// A device may publish on the topics marked "up" only. Any other, also below its own root, is refused before anything is
+// kept: PUBACK 0x87 (not authorized) with the reason in words for QoS 1 of MQTT 5, the end of the connection otherwise,
+// 403 over HTTPS. There is no reported state yet, so state/reported is among them.
+//
 // Over HTTPS (port 8444, mutual TLS; which certificate opens a route is part of the route):
 //
 //	GET  /.well-known/est/cacerts            none      RFC 7030 4.1

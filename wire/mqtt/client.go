@@ -212,6 +212,9 @@ func refusal(answer Packet, want Type, about string) error {
 	switch a := answer.(type) {
 	case *Ack:
 		rs = []Reason{a.Reason}
+		if words := a.Properties.Str(ReasonString); words != "" {
+			about += ": " + words
+		}
 	case *Suback:
 		rs = a.Reasons
 	}
