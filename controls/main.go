@@ -27,14 +27,15 @@ type control struct {
 
 func main() {
 	only := flag.String("only", "", "run the controls whose name contains this")
+	from := flag.String("from", "", "begin with this name, after an interruption")
 	flag.Parse()
-	if err := run(*only); err != nil {
+	if err := run(*only, *from); err != nil {
 		fmt.Fprintln(os.Stderr, "controls:", err)
 		os.Exit(1)
 	}
 }
 
-func run(only string) error {
+func run(only, from string) error {
 	files, err := filepath.Glob("controls/*.txt")
 	if err != nil || len(files) == 0 {
 		return fmt.Errorf("no controls/*.txt here: run it from the top of the tree (%v)", err)
@@ -53,7 +54,7 @@ func run(only string) error {
 		if err != nil {
 			return err
 		}
-		if !strings.Contains(c.name, only) {
+		if !strings.Contains(c.name, only) || c.name < from {
 			continue
 		}
 		start := time.Now()
@@ -120,7 +121,7 @@ func (c control) check(dir string) (string, error) {
 	if out, err := vet.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("the change does not compile: %s", out)
 	}
-	cmd := exec.Command("go", append([]string{"test", "-count=1", "-timeout", "5m"}, c.test...)...)
+	cmd := exec.Command("go", append([]string{"test", "-count=1", "-timeout", "90s"}, c.test...)...)
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	switch {
