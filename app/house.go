@@ -207,6 +207,11 @@ func (h *house) mount() error {
 	h.telemetry.Route("cmd/", h.command.Receive)
 	h.telemetry.Route("ota/", h.update.Status)
 	h.telemetry.Route("inv", h.update.Inventory)
+	for _, topic := range gateway.Uplinks() { // a message that nobody takes must not get a receipt
+		if !h.telemetry.Takes(topic) {
+			return fmt.Errorf("no stage takes what devices say on %s", topic)
+		}
+	}
 	h.enroll.Doors(h.gateway)
 	h.update.DeviceRoutes(h.gateway)
 
@@ -216,7 +221,7 @@ func (h *house) mount() error {
 	}
 	h.api = api.New(api.Config{
 		Title: "OpenThings", Version: "1", DB: h.db, Clock: h.cfg.Clock, Log: h.cfg.Log, TokenKey: tokens,
-		Authenticate: h.tenant.Authenticate, Holds: tenant.Holds, Caller: tenant.Caller,
+		Authenticate: h.tenant.Authenticate, Holds: tenant.Holds, Caller: tenant.Caller, Refused: h.refusedActor,
 	})
 	h.console = console.New(console.Config{
 		Clock: h.cfg.Clock, Log: h.cfg.Log, SignIn: tenant.SignInPath, Authenticate: h.tenant.Authenticate, Holds: tenant.Holds, Visitor: tenant.Visitor, Name: h.name,
