@@ -308,3 +308,36 @@ func TestNewIDSortsByTime(t *testing.T) {
 		seen[id] = true
 	}
 }
+
+// A lost connection to the server costs the write at hand, never the writer.
+func TestWriterSurvivesLostConnection(t *testing.T) {
+	url := storetest.PostgresURL(t)
+	db := storetest.Open(t, url, thingSchema)
+	var pid int64
+	if err := db.Write(t.Context(), func(tx *store.Tx) error { return tx.QueryRow(`SELECT pg_backend_pid()`).Scan(&pid) }); err != nil {
+		t.Fatal(err)
+	}
+	err := db.Write(t.Context(), func(tx *store.Tx) error {
+		if err := insert(1)(tx); err != nil {
+			return err
+		}
+		// Another connection ends the writer's in the middle of its transaction.
+		var ok bool
+		if err := db.QueryRow(t.Context(), `SELECT pg_terminate_backend($1)`, pid).Scan(&ok); err != nil || !ok {
+			return fmt.Errorf("terminate: %v %w", ok, err)
+		}
+		return insert(2)(tx)
+	})
+	if err == nil {
+		t.Fatal("a write on a dead connection was reported as durable")
+	}
+	if got := ids(t, db); len(got) != 0 {
+		t.Fatalf("half a transaction is there: %v", got)
+	}
+	if err := db.Write(t.Context(), insert(3)); err != nil {
+		t.Fatalf("the writer did not recover: %v", err)
+	}
+	if got := fmt.Sprint(ids(t, db)); got != "[3]" {
+		t.Errorf("rows %s", got)
+	}
+}
