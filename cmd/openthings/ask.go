@@ -246,7 +246,7 @@ func evidenceCommand() *cobra.Command {
 }
 
 func auditCommand() *cobra.Command {
-	c, r := group("audit", "The log of what happened")
+	c, r := parent("audit", "The log of what happened"), &remote{} // only list asks a running platform
 	var subject string
 	list := &cobra.Command{
 		Use: "list", Short: "Entries, the newest first", Args: cobra.NoArgs,
@@ -261,6 +261,7 @@ func auditCommand() *cobra.Command {
 		},
 	}
 	list.Flags().StringVar(&subject, "subject", "", "only what is about this id")
+	r.flags(list)
 	c.AddCommand(list, auditVerifyCommand(), acknowledgeCommand())
 	return c
 }

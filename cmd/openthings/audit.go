@@ -22,6 +22,7 @@ import (
 
 func auditVerifyCommand() *cobra.Command {
 	var data, database, key string
+	var asJSON bool
 	c := &cobra.Command{
 		Use: "verify", Short: "Recompute the whole log from its database: roots, signatures, payloads", Args: cobra.NoArgs,
 		Long: "Recompute the whole log from its database, beside the running platform or without one.\n" +
@@ -55,10 +56,6 @@ func auditVerifyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			asJSON, err := c.Flags().GetBool("json")
-			if err != nil {
-				return err
-			}
 			if asJSON {
 				err = printJSON(c.OutOrStdout(), rep)
 			} else {
@@ -74,6 +71,7 @@ func auditVerifyCommand() *cobra.Command {
 	f.StringVar(&data, "data", defaultData(), "the platform's data folder ($OPENTHINGS_DATA_DIR)")
 	f.StringVar(&database, "database", "", "postgres://… if the platform uses one")
 	f.StringVar(&key, "log-key", "", "the log's verifier key, or a file that holds it")
+	f.BoolVar(&asJSON, "json", false, "print the report as JSON")
 	return c
 }
 

@@ -23,7 +23,11 @@ import (
 // verifyCommand is the small openthings-verify inside the large binary: the same code, flags and exit codes.
 func verifyCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "verify BUNDLE --log-key KEY", Short: "Check an evidence bundle, with no server and no network",
+		Use: "verify BUNDLE --log-key KEY [--json]", Short: "Check an evidence bundle, with no server and no network",
+		Long: "Check an evidence bundle, with no server and no network; the small openthings-verify is the same code.\n" +
+			"KEY is the log key that you got over a way that you trust, or a file that holds it; without one nothing is proven.\n" +
+			"Exit codes: 0 proven, 1 not proven, 2 usage.",
+		DisableFlagsInUseLine: true,
 		DisableFlagParsing: true,
 		RunE: func(c *cobra.Command, args []string) error {
 			if code := verify.Run("openthings verify", args, c.InOrStdin(), c.OutOrStdout(), c.ErrOrStderr()); code != verify.ExitProven {
