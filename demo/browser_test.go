@@ -5,11 +5,15 @@ package demo
 import (
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/openthings-platform/openthings/console/browsertest"
 )
+
+// rawID is an id of something that has a name. A device's own id stands on its page, beside its serial number.
+var rawID = regexp.MustCompile(`\b(per|tok|sta|bat|sol|prd|rev|rel|dpl|cas|sig|asm|ten)_[0-9a-z]{20,}`)
 
 // A person enters with a passkey, looks at a fleet with real agents, and every page that the platform shows is
 // accessible, quiet in the browser's log, and says what it is for.
@@ -56,8 +60,13 @@ func TestBrowser(t *testing.T) {
 		"/vulnerabilities/" + rapidReset: first, "/cases": "rapid reset", "/cases/" + w.caseID: "rapid reset", "/evidence": "device.", "/law": "Art", "/access": "Bo Lind",
 	} {
 		b.Go(path)
-		if text := b.Text("main"); !strings.Contains(text, want) {
+		text := b.Text("main")
+		if !strings.Contains(text, want) {
 			t.Errorf("%s does not say %q:\n%s", path, want, text)
+		}
+		listsIDs := path == "/access" || strings.HasPrefix(path, "/products/") // for those who call the API
+		if raw := rawID.FindString(text); raw != "" && !listsIDs {
+			t.Errorf("%s shows people the id %s where a name is known", path, raw)
 		}
 		b.Accessible()
 		name := strings.Trim(strings.NewReplacer("/", "-", shown.id, "shown", w.devices[0].id, "wiped", w.product, "one", w.releases[second], "one", w.caseID, "one").Replace(path), "-")

@@ -122,7 +122,7 @@ func (s *Service) batchTile(ctx context.Context) (console.Figure, error) {
 			over, surplus = over+1, surplus+n
 		}
 	}
-	f := console.Figure{Label: "Batches open", Value: console.Count(open), Note: "every identity has its unit", Href: "/enrol"}
+	f := console.Figure{Label: "Batches open", Value: console.Count(open), Note: "no surplus", Href: "/enrol"}
 	if over > 0 {
 		f = console.Figure{Label: "Batches with surplus", Value: console.Count(over), Note: console.Plural(surplus, "identity", "identities") + " without a unit", Href: "/enrol", Tone: "bad"}
 	}

@@ -139,6 +139,20 @@ func TestFleetPage(t *testing.T) {
 	if _, page := h.get(h.pages, "owner", "/fleet?q=n-01"); !strings.Contains(page, "SN-019") || strings.Contains(page, "SN-020") {
 		t.Error("the search does not select by serial number")
 	}
+	// Facets narrow the list and count what they would show; the one that is chosen is taken back.
+	_, running := h.get(h.pages, "owner", "/fleet?release=rel_1&q=SN")
+	if got := strings.Count(running, `href="/devices/`); got != 3 || !strings.Contains(running, `<input type="hidden" name="release" value="rel_1">`) || !strings.Contains(running, `href="/fleet?q=SN" aria-current="true"`) {
+		t.Errorf("%d devices on rel_1, want 3: %s", got, running)
+	}
+	if _, page := h.get(h.pages, "owner", "/fleet?release=rel_none"); !strings.Contains(page, "No device matches") {
+		t.Error("devices on a release that nobody runs")
+	}
+	if !strings.Contains(page, `<a href="/fleet?state=manufactured"><span>manufactured</span><span class="n">60</span></a>`) {
+		t.Errorf("the facet of states does not count: %s", page)
+	}
+	if _, page := h.get(h.pages, "customer", "/fleet"); strings.Contains(page, `<span class="n">60</span>`) {
+		t.Error("a customer is told how many devices others have")
+	}
 	if _, page := h.get(h.pages, "owner", "/fleet?state=commissioned"); strings.Contains(page, "SN-000") || !strings.Contains(page, "No device matches") {
 		t.Error("the filter does not select by state")
 	}

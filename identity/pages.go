@@ -67,9 +67,9 @@ func (s *Service) endingTile(ctx context.Context) (console.Figure, error) {
 		return console.Figure{}, err
 	}
 	n, err := s.Ending(ctx, t, s.cfg.Clock.Now().Add(soon))
-	f := console.Figure{Label: "Certificates ending soon", Value: console.Count(n), Note: "none ends within 14 days", Href: "/fleet"}
+	f := console.Figure{Label: "Certificates ending", Value: console.Count(n), Note: "none within 14 days", Href: "/fleet"}
 	if n > 0 {
-		f.Note, f.Tone = "within 14 days; these devices did not renew", "warn"
+		f.Note, f.Tone = "within 14 days, not renewed", "warn"
 	}
 	return f, err
 }

@@ -4,12 +4,14 @@ package telemetry
 
 import (
 	"cmp"
+	"context"
 	"embed"
 	"net/http"
 	"slices"
 	"time"
 
 	"github.com/openthings-platform/openthings/console"
+	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/tenant"
 )
@@ -63,7 +65,10 @@ func (s *Service) Pages(c *console.Console) {
 				return nil, err
 			}
 			now := s.cfg.Clock.Now()
-			series, err := s.Series(r.Context(), d.Tenant, d.ID, Query{From: now.Add(-chartSpan), To: now.Add(time.Millisecond), Max: chartPoints})
+			series, err := s.recent(r.Context(), d, now, chartSpan)
+			if err == nil && young(series, now) {
+				series, err = s.recent(r.Context(), d, now, youngSpan)
+			}
 			return devicePart{Latest: latest, Charts: charts(series), Rows: rows(latest)}, err
 		}})
 	c.Fragment("device", console.Fragment{Order: 35, Title: "Events", Verb: string(tenant.TelemetryRead), FS: pagesFS, Template: "pages/events.html",
@@ -78,6 +83,18 @@ func (s *Service) Pages(c *console.Console) {
 			}
 			return eventsPart{Events: events[:min(len(events), eventsShown)], More: len(events) > eventsShown, Path: "/v1/devices/" + d.ID + "/events"}, err
 		}})
+}
+
+// youngSpan is drawn finer when nothing is older.
+const youngSpan = 5 * time.Minute
+
+func (s *Service) recent(ctx context.Context, d identity.Device, now time.Time, span time.Duration) ([]Series, error) {
+	return s.Series(ctx, d.Tenant, d.ID, Query{From: now.Add(-span), To: now.Add(time.Millisecond), Max: chartPoints})
+}
+
+// young says that every series began within youngSpan.
+func young(series []Series, now time.Time) bool {
+	return !slices.ContainsFunc(series, func(s Series) bool { return len(s.Points) > 0 && s.Points[0].Time.Before(now.Add(-youngSpan)) })
 }
 
 func rows(l Latest) (out []latestValue) {

@@ -219,12 +219,12 @@ func (s *Service) tile(ctx context.Context) (console.Figure, error) {
 			exploited++
 		}
 	}
-	f := console.Figure{Label: "Vulnerabilities undecided", Value: console.Count(undecided), Note: "every finding has a decision", Href: "/vulnerabilities"}
+	f := console.Figure{Label: "To be decided", Value: console.Count(undecided), Note: "no vulnerability waits", Href: "/vulnerabilities"}
 	if undecided > 0 {
-		f.Note, f.Tone = "up to "+console.Plural(devices, "device", "devices")+" exposed by one", "warn"
+		f.Note, f.Tone = console.Plural(devices, "device", "devices")+" exposed at most", "warn"
 	}
 	if exploited > 0 {
-		f.Note, f.Tone = console.Count(exploited)+" known as exploited, "+f.Note, "bad"
+		f.Note, f.Tone = console.Count(exploited)+" exploited, "+f.Note, "bad"
 	}
 	return f, err
 }

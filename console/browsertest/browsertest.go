@@ -162,7 +162,9 @@ func (b *Browser) Click(selector string) {
 // Type types text into the element.
 func (b *Browser) Type(selector, text string) {
 	b.t.Helper()
-	b.do("type into "+selector, chromedp.Clear(chromedp.CSS(selector)), chromedp.SendKeys(chromedp.CSS(selector), text))
+	clear := fmt.Sprintf(`(() => { const e = document.querySelector(%q); if (e?.tagName === "INPUT") e.value = ""; return true })()`, selector)
+	Value[bool](b, clear)
+	b.do("type into "+selector, chromedp.SendKeys(chromedp.CSS(selector), text))
 }
 
 // Press presses keys, wherever the focus is: "\t" moves on, "\r" activates.
