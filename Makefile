@@ -3,6 +3,7 @@
 # make test      every test, on real peers that it installs and starts itself
 # make bench     speed against peers measured in the same run -> bench/results.json
 # make controls  remove one guarded check at a time in a copy of the tree and expect red
+# make reference rewrite docs/reference after a change of the command line or the API
 # make build     bin/openthings, bin/openthings-agent, bin/openthings-verify
 # make fuzz      each fuzz target for FUZZTIME (default 20s)
 
@@ -14,7 +15,7 @@ BUILD    := $(GO) build -trimpath -ldflags "-s -w -buildid="
 VENDOR   := console/assets/vendor/stamp
 FIRMWARE := demo/assets/stamp
 
-.PHONY: build demo test bench controls fuzz assets clean
+.PHONY: build demo test bench controls reference fuzz assets clean
 build: assets
 	$(BUILD) -o bin/ ./cmd/...
 
@@ -44,6 +45,9 @@ bench: build
 controls: assets
 	scripts/deps.sh test
 	$(GO) run ./controls
+
+reference: assets
+	$(GO) test ./cmd/openthings ./app -run '^TestReference$$' -update
 
 fuzz: assets
 	scripts/fuzz.sh $(FUZZTIME)
