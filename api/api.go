@@ -41,7 +41,10 @@ type Config struct {
 	Holds func(ctx context.Context, verb string) bool
 	// Caller names the authenticated caller for rate limits and idempotency, the same for each of its requests.
 	Caller func(ctx context.Context) string
-	Limits Limits
+	// Refused reports each refusal by a policy rule. The context carries who was refused, if anybody is known. It must not
+	// block. May be nil.
+	Refused func(ctx context.Context, rule, detail string)
+	Limits  Limits
 }
 
 // API is the door for programs. Serve it under /v1/, /problems/ and /openapi.json (see Mount).

@@ -61,7 +61,11 @@ func (a *API) guard(op Op, next http.Handler) http.Handler {
 		if !op.Public {
 			ctx, err := a.cfg.Authenticate(r)
 			if err != nil {
-				a.rates.Take(Address(r), failureCost) // guessing is slow
+				// Guessing is slow, and has a bucket of its own: it takes nothing from those who come from the same address
+				// with a token that is good.
+				if slow := a.rates.Take("guess "+Address(r), failureCost); slow != nil && problem.Is(err, problem.KindUnauthenticated) {
+					err = slow
+				}
 				a.refuse(w, r, err)
 				return
 			}

@@ -21,7 +21,7 @@ type Limits struct {
 	Burst     float64 // requests at once; default 2000
 }
 
-// failureCost is what a failed authentication takes from its address, in requests: at the default rate four guesses a second.
+// failureCost is what a failed authentication takes from its address's bucket for guesses: at the default rate four a second.
 const failureCost = 50
 
 // maxBuckets bounds the memory of a Limiter, about 100 bytes each; beyond it full buckets are forgotten, and then any.

@@ -53,6 +53,9 @@ func (a *API) problem(ctx context.Context, err error) *Problem {
 		err = tooLarge(max.Limit)
 	}
 	p := ProblemOf(ctx, err)
+	if p.Rule != "" && a.cfg.Refused != nil {
+		a.cfg.Refused(ctx, p.Rule, p.Detail)
+	}
 	if p.Status >= 500 {
 		a.cfg.Log.ErrorContext(ctx, "request failed", "request_id", p.RequestID, "err", err)
 	}

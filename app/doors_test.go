@@ -253,3 +253,39 @@ func TestPageTokensOutliveARestart(t *testing.T) {
 		t.Errorf("a forged token: %d %s", a.status, a.body)
 	}
 }
+
+// TestRefusedActorsLeaveATrace: a token that tries what it may not is in the log, few times; a stranger is not, and
+// neither keeps the others at its address out.
+func TestRefusedActorsLeaveATrace(t *testing.T) {
+	w := newWorld(t, "")
+	m := w.newMaker("Acme")
+	auditor := w.token("Acme", "auditor")
+	c := w.client(nil)
+	for range 5 {
+		for _, path := range []string{"/v1/products", "/products"} {
+			a, err := w.do(c, "POST", w.info.URL+path, auditor.Token, "application/json", []byte(`{"name":"x","model":"x"}`))
+			if err != nil || a.status != 403 {
+				t.Fatalf("%s: %d %s %v", path, a.status, a.body, err)
+			}
+		}
+	}
+	for range 60 {
+		if a, err := w.do(c, "POST", w.info.URL+"/v1/products", "ot_x_y", "application/json", []byte(`{}`)); err != nil || a.status != 401 && a.status != 429 {
+			t.Fatalf("a stranger: %d %v", a.status, err)
+		}
+	}
+	if a, err := w.do(c, "GET", w.info.URL+"/v1/products", m.owner, "", nil); err != nil || a.status != 200 {
+		t.Errorf("the owner beside a stranger who guesses: %d %s %v", a.status, a.body, err)
+	}
+	w.stop()
+	w.start()
+	leaves, err := w.h.audit.List(t.Context(), m.tenant, audit.Filter{Kind: "access.refused"}, 100)
+	if err != nil || len(leaves) != 2 {
+		t.Fatalf("%d leaves, %v, want the first refusal and the total of the others", len(leaves), err)
+	}
+	for _, l := range leaves {
+		if l.Subject != auditor.ID || l.Actor != auditor.ID {
+			t.Errorf("a refusal of %s about %s", l.Actor, l.Subject)
+		}
+	}
+}

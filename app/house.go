@@ -224,7 +224,7 @@ func (h *house) mount() error {
 		Authenticate: h.tenant.Authenticate, Holds: tenant.Holds, Caller: tenant.Caller, Refused: h.refusedActor,
 	})
 	h.console = console.New(console.Config{
-		Clock: h.cfg.Clock, Log: h.cfg.Log, SignIn: tenant.SignInPath, Authenticate: h.tenant.Authenticate, Holds: tenant.Holds, Visitor: tenant.Visitor, Name: h.name,
+		Clock: h.cfg.Clock, Log: h.cfg.Log, SignIn: tenant.SignInPath, Authenticate: h.tenant.Authenticate, Holds: tenant.Holds, Visitor: tenant.Visitor, Name: h.name, Refused: h.refusedActor,
 		Menu: []string{"Today", "Products", "Enrol", "Fleet", "Releases", "Vulnerabilities", "Cases", "Evidence", "Law", "Access"},
 	})
 	for _, room := range []interface{ Routes(*api.API) }{

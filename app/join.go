@@ -15,6 +15,7 @@ import (
 	"github.com/openthings-platform/openthings/evidence/verify"
 	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/tenant"
 )
 
 // What follows joins stages that must not know each other.
@@ -104,6 +105,13 @@ func (h *house) refused(p gateway.Peer, rule, detail string) {
 		who = p.Station
 	}
 	h.refusals.Note(audit.Refusal{Tenant: p.Tenant, Actor: who, Subject: who, Rule: rule, Detail: detail})
+}
+
+// refusedActor counts what policy refused a person or a token. A stranger leaves nothing in the log.
+func (h *house) refusedActor(ctx context.Context, rule, detail string) {
+	if a, ok := tenant.ActorFrom(ctx); ok {
+		h.refusals.Note(audit.Refusal{Tenant: a.Tenant, Actor: a.ID, Subject: a.ID, Rule: rule, Detail: detail})
+	}
 }
 
 // releasesOf is every release that the device ran, with the list that the manufacturer signed.

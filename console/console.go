@@ -39,6 +39,9 @@ type Config struct {
 	Holds func(ctx context.Context, verb string) bool
 	// Visitor names who is signed in, for the frame; "" when nobody is.
 	Visitor func(ctx context.Context) string
+	// Refused reports each page or form that a policy rule refused. The context carries who was refused, if anybody is
+	// known. It must not block. May be nil.
+	Refused func(ctx context.Context, rule, detail string)
 	// Name is what people call the thing with this id in the visitor's tenant, or "" when it is not known; nil knows none.
 	Name func(ctx context.Context, id string) string
 }
@@ -191,6 +194,7 @@ func (c *Console) again(w http.ResponseWriter, r *http.Request, cause error) err
 	back := r.Clone(context.WithValue(r.Context(), troubleKey{}, &trouble{problem.Of(cause), r.PostForm}))
 	back.Method, back.URL, back.Body, back.RequestURI = http.MethodGet, &url.URL{Path: u.Path, RawQuery: u.RawQuery}, http.NoBody, u.RequestURI()
 	c.logProblem(r, cause)
+	c.refused(r, problem.Of(cause))
 	c.mux.ServeHTTP(w, back)
 	return nil
 }

@@ -79,6 +79,7 @@ func (c *Console) guard(verb string, public bool, fn func(w http.ResponseWriter,
 func (c *Console) Fail(w http.ResponseWriter, r *http.Request, err error) {
 	e := problem.Of(err)
 	c.logProblem(r, err)
+	c.refused(r, e)
 	k := problem.Kinds[e.Kind]
 	id, _ := r.Context().Value(requestIDKey{}).(string)
 	var b bytes.Buffer
@@ -92,6 +93,12 @@ func (c *Console) Fail(w http.ResponseWriter, r *http.Request, err error) {
 func (c *Console) logProblem(r *http.Request, err error) {
 	if problem.Is(err, problem.KindInternal) {
 		c.cfg.Log.ErrorContext(r.Context(), "page failed", "path", r.URL.Path, "request_id", r.Context().Value(requestIDKey{}), "err", err)
+	}
+}
+
+func (c *Console) refused(r *http.Request, e *problem.Error) {
+	if e.Rule != "" && c.cfg.Refused != nil {
+		c.cfg.Refused(r.Context(), e.Rule, e.Text)
 	}
 }
 
