@@ -79,6 +79,7 @@ type agent struct {
 	kick   chan struct{}               // a measurement waits in the buffer
 	retime chan struct{}               // the interval has changed
 	seq    uint64                      // of the last measurement; only measure touches it
+	told   atomic.Uint64               // events of this start
 
 	current atomic.Pointer[credential] // the LDevID of the session used last
 	later   atomic.Pointer[[]byte]     // an offer that came while another update was unfinished
@@ -121,6 +122,7 @@ func run(ctx context.Context, c Config, d disk) error {
 		}
 		work.Go(func() { a.watchdog(ctx, cancel) })
 	}
+	a.tell("boot", a.started, "started", map[string]any{"version": a.image.Version, "image": a.image.Image, "slot": a.slot, "trial": trial})
 	work.Go(func() { a.measure(ctx) })
 	work.Go(func() {
 		select {

@@ -267,7 +267,7 @@ func TestBufferKeepsWhatWasNotAcknowledged(t *testing.T) {
 	u.cfg.Interval = time.Millisecond
 	u.on()
 	await(h, "inv", anyInventory)
-	eventually(t, func() bool { return len(names(t, u.dir+"/buffer")) >= 20 })
+	eventually(t, func() bool { return len(names(t, u.dir+"/buffer")) >= 21 }) // an event may be among them
 	u.off()
 	u.cfg.Interval = time.Hour
 	h.set(func() { h.fail = nil })
@@ -276,6 +276,34 @@ func TestBufferKeepsWhatWasNotAcknowledged(t *testing.T) {
 		if m := await(h, "tele/env", func(wire.Telemetry) bool { return true }); m.Boot != 1 || m.Seq != seq {
 			t.Fatalf("measurement %+v; want start 1, number %d", m, seq)
 		}
+	}
+}
+
+// TestEvents: each start and each refused update is told, also when the platform was away.
+func TestEvents(t *testing.T) {
+	h := newHouse(t)
+	u := h.born("dev_1").on()
+	image := wire.Digest([]byte(factoryImage))
+	isBoot := func(n float64) func(wire.Event) bool {
+		return func(e wire.Event) bool { return e.Data["boot"] == n && e.Data["image"] == image && e.TS != 0 }
+	}
+	await(h, "event/boot", isBoot(1))
+	u.off()
+	h.set(func() { h.shut = true })
+	u.on()
+	<-h.refused
+	u.off()
+	h.forget()
+	h.set(func() { h.shut = false })
+	u.on()
+	await(h, "event/boot", isBoot(2))
+	await(h, "event/boot", isBoot(3))
+	x := h.image("9.0.0", 9, "evil image")
+	x.Product = "prd_meter"
+	u.list(1, u.signer, x)
+	u.offer("upd_1", x)
+	if e := await(h, "event/update-refused", func(wire.Event) bool { return true }); e.Data["update"] != "upd_1" || e.Data["rule"] != trust.RuleProduct || e.Detail == "" {
+		t.Errorf("it tells %+v", e)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,14 +18,14 @@ import (
 	"github.com/openthings-platform/openthings/wire/mqtt"
 )
 
-// maxBuffered bounds the measurements kept while the platform is out of reach: at 10 s, almost three hours.
+// maxBuffered bounds the measurements and events kept while the platform is out of reach: at 10 s, almost three hours.
 const maxBuffered = 1000
 
 // stream is where measurements go, below tele/.
 const stream = "tele/env"
 
-// buffer keeps measurements as files until they are acknowledged. The files are not fsynced one by one, which would
-// wear out flash: a power cut may cost the last seconds of measurements, but never one that was acknowledged.
+// buffer keeps measurements and events as files until they are acknowledged. The files are not fsynced one by one, which would
+// wear out flash: a power cut may cost the last seconds of them, but never one that was acknowledged.
 type buffer struct {
 	disk  disk
 	mu    sync.Mutex // guards the fields below, and the folder against a wipe
@@ -44,13 +45,13 @@ func openBuffer(d disk) (*buffer, error) {
 	return b, nil
 }
 
-// put adds a measurement and drops the oldest ones beyond the bound.
-func (b *buffer) put(t wire.Telemetry) error {
-	body, err := json.Marshal(t)
+// put adds a message under a name that sorts by age, and drops the oldest ones beyond the bound.
+func (b *buffer) put(name string, message any) error {
+	body, err := json.Marshal(message)
 	if err != nil {
 		return err
 	}
-	name := filepath.Join("buffer", fmt.Sprintf("%010d-%010d.json", t.Boot, t.Seq))
+	name = filepath.Join("buffer", name)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.shut {
@@ -79,7 +80,7 @@ func (b *buffer) close() {
 	b.names, b.shut = nil, true
 }
 
-// oldest returns the first measurement and its name, or "" when there is none. What cannot be read, because a power
+// oldest returns the first message and its name, or "" when there is none. What cannot be read, because a power
 // cut tore it, is dropped.
 func (b *buffer) oldest() (name string, body []byte) {
 	for {
@@ -97,14 +98,14 @@ func (b *buffer) oldest() (name string, body []byte) {
 	}
 }
 
-// drop forgets a measurement that was acknowledged or is unreadable.
+// drop forgets a message that was acknowledged or is unreadable.
 func (b *buffer) drop(name string) {
 	b.mu.Lock()
 	if i := slices.Index(b.names, name); i >= 0 {
 		b.names = slices.Delete(b.names, i, i+1)
 	}
 	b.mu.Unlock()
-	_ = b.disk.remove(name) // if it stays, it is sent again, and its boot and seq make that harmless
+	_ = b.disk.remove(name) // if it stays, it is sent again, and its boot and seq, or its time, make that harmless
 }
 
 // measure fills the buffer at the interval in force.
@@ -128,11 +129,31 @@ func (a *agent) measure(ctx context.Context) {
 			values = a.Sensors()
 		}
 		a.seq++
-		if err := a.buffer.put(wire.Telemetry{TS: a.Clock.Now().UnixMilli(), Boot: a.record().Boot, Seq: a.seq, Values: values}); err != nil {
+		m := wire.Telemetry{TS: a.Clock.Now().UnixMilli(), Boot: a.record().Boot, Seq: a.seq, Values: values}
+		if err := a.buffer.put(fmt.Sprintf("%010d-%010d.json", m.Boot, m.Seq), m); err != nil {
 			a.Log.Error("a measurement could not be kept", "error", err)
 		}
 		nudge(a.kick)
 	}
+}
+
+// tell keeps an event until the platform has it. Its boot makes two that agree in all else different.
+func (a *agent) tell(kind string, at time.Time, detail string, data map[string]any) {
+	boot := a.record().Boot
+	data["boot"] = boot
+	name := fmt.Sprintf("%010d-e%09d.%s.json", boot, a.told.Add(1), kind)
+	if err := a.buffer.put(name, wire.Event{TS: at.UnixMilli(), Detail: detail, Data: data}); err != nil {
+		a.Log.Error("an event could not be kept", "event", kind, "error", err)
+	}
+	nudge(a.kick)
+}
+
+// topicOf is where a file of the buffer goes.
+func topicOf(name string) string {
+	if parts := strings.Split(filepath.Base(name), "."); len(parts) == 3 {
+		return wire.Root + "event/" + parts[1]
+	}
+	return wire.Root + stream
 }
 
 func nudge(c chan struct{}) {
@@ -141,6 +162,9 @@ func nudge(c chan struct{}) {
 	default:
 	}
 }
+
+// never lists the refusals that a repeat does not change: what they hit must not hold up all the rest.
+var never = []mqtt.Reason{mqtt.PacketTooLarge, mqtt.TopicNameInvalid, mqtt.NotAuthorized}
 
 // drain sends the buffer, oldest first, until the session ends.
 func (a *agent) drain(ctx context.Context, c *mqtt.Client) {
@@ -154,13 +178,13 @@ func (a *agent) drain(ctx context.Context, c *mqtt.Client) {
 				return
 			}
 		}
-		err := c.Publish(ctx, wire.Root+stream, body)
+		err := c.Publish(ctx, topicOf(name), body)
 		var refused *mqtt.Error
 		switch {
 		case err == nil:
 			a.buffer.drop(name)
-		case errors.As(err, &refused) && (refused.Reason == mqtt.PacketTooLarge || refused.Reason == mqtt.TopicNameInvalid):
-			a.Log.Error("the platform can never take this measurement", "error", err)
+		case errors.As(err, &refused) && slices.Contains(never, refused.Reason):
+			a.Log.Error("the platform can never take this message", "error", err)
 			a.buffer.drop(name)
 		default: // not durable over there: it stays here
 			if a.sleep(ctx, a.backoff(0)) != nil {

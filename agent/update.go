@@ -109,9 +109,16 @@ func (a *agent) giveUp(state string, why error) {
 			a.Log.Error("clean-up after an update", "error", err)
 		}
 	}
-	if err := a.change(func(r *record) { r.Update.State, r.Update.Rule, r.Update.Reason = state, ruleOf(why), why.Error() }); err != nil {
+	var id string
+	err := a.change(func(r *record) {
+		id, r.Update.State, r.Update.Rule, r.Update.Reason = r.Update.ID, state, ruleOf(why), why.Error()
+	})
+	if err != nil {
 		a.Log.Error("the boot record cannot be written", "error", err)
 		return
+	}
+	if state == wire.UpdateRefused {
+		a.tell("update-refused", a.Clock.Now(), why.Error(), map[string]any{"update": id, "rule": ruleOf(why)})
 	}
 	a.reportUpdate()
 }

@@ -6,7 +6,7 @@
 // ot/1/me/… and the gateway expands that to ot/1/<tenant>/<device>/… from the certificate it presented.
 //
 //	tele/<stream>           up    QoS 0/1  Telemetry
-//	event/<type>            up    QoS 1    Event, security events among them
+//	event/<type>            up    QoS 1    Event, security events among them: the agent tells boot and update-refused
 //	inv                     up    QoS 1    Inventory: what runs, from which slot, under which floor
 //	cmd/<id>/<name>         down  QoS 1    Command arguments (a JSON object)
 //	cmd/<id>/ack            up    QoS 1    CommandAck: accepted or refused
