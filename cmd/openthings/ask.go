@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/openthings-platform/openthings/api"
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/fleet"
 	"github.com/openthings-platform/openthings/problem"
@@ -65,17 +66,18 @@ func instant(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 func vulnCommand() *cobra.Command {
 	c, r := group("vuln", "Vulnerabilities: which devices, which version, since when")
 	var asOf string
+	var pages paging
 	affected := &cobra.Command{
 		Use: "affected CVE", Short: "Which devices are affected, which version, since when: now or as of a past instant", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			path := "/v1/vulnerabilities/" + url.PathEscape(args[0]) + "/affected"
+			query := url.Values{}
 			if asOf != "" {
 				if _, err := time.Parse(time.RFC3339, asOf); err != nil {
 					return problem.Invalid("--as-of is an instant with an offset, such as 2026-11-21T09:00:00Z").At("--as-of")
 				}
-				path += "?as_of=" + url.QueryEscape(asOf)
+				query.Set("as_of", asOf)
 			}
-			return read(c, r, path, func(w io.Writer, p vuln.AffectedPage) error {
+			return read(c, r, pages.path("/v1/vulnerabilities/"+url.PathEscape(args[0])+"/affected", query), func(w io.Writer, p vuln.AffectedPage) error {
 				exploited := ""
 				if p.Exploited {
 					exploited = "  KNOWN TO BE EXPLOITED"
@@ -85,23 +87,36 @@ func vulnCommand() *cobra.Command {
 				for _, x := range p.Releases {
 					rows = append(rows, []string{x.Release, x.Version, x.Name + " " + x.Has, x.FixedIn, fmt.Sprint(x.Devices), yes(x.Exposed), instant(x.KnownSince)})
 				}
-				return table(w, rows)
+				if err := table(w, rows); err != nil || len(p.List.Items) == 0 {
+					return err
+				}
+				rows = [][]string{{"EXPOSED DEVICE", "VERSION", "SINCE"}}
+				for _, d := range p.List.Items {
+					rows = append(rows, []string{d.Device, d.Version, instant(d.ExposedSince)})
+				}
+				fmt.Fprintln(w)
+				if err := table(w, rows); err != nil {
+					return err
+				}
+				return pages.more(w, p.List.Next)
 			})
 		},
 	}
+	pages.flags(affected)
 	affected.Flags().StringVar(&asOf, "as-of", "", "an instant of the past, RFC 3339")
 	list := &cobra.Command{
 		Use: "list", Short: "Vulnerabilities with open findings, the exploited first", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return read(c, r, "/v1/vulnerabilities", func(w io.Writer, p struct{ Items []vuln.Summary }) error {
+			return read(c, r, pages.path("/v1/vulnerabilities", nil), func(w io.Writer, p api.Page[vuln.Summary]) error {
 				rows := [][]string{{"VULNERABILITY", "DEVICES", "EXPLOITED", "SUMMARY"}}
 				for _, v := range p.Items {
 					rows = append(rows, []string{v.Name, fmt.Sprint(v.Devices), yes(v.Exploited), v.Group.Summary})
 				}
-				return table(w, rows)
+				return pages.table(w, rows, p.Next)
 			})
 		},
 	}
+	pages.flags(list)
 	c.AddCommand(affected, list)
 	return c
 }
@@ -248,38 +263,42 @@ func evidenceCommand() *cobra.Command {
 func auditCommand() *cobra.Command {
 	c, r := parent("audit", "The log of what happened"), &remote{} // only list asks a running platform
 	var subject string
+	var pages paging
 	list := &cobra.Command{
 		Use: "list", Short: "Entries, the newest first", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return read(c, r, "/v1/audit/entries?subject="+url.QueryEscape(subject), func(w io.Writer, p struct{ Items []audit.Item }) error {
+			return read(c, r, pages.path("/v1/audit/entries", url.Values{"subject": {subject}}), func(w io.Writer, p api.Page[audit.Item]) error {
 				rows := [][]string{{"AT", "KIND", "SUBJECT", "ACTOR"}}
 				for _, e := range p.Items {
 					rows = append(rows, []string{instant(e.At), e.Kind, e.Subject, e.Actor})
 				}
-				return table(w, rows)
+				return pages.table(w, rows, p.Next)
 			})
 		},
 	}
 	list.Flags().StringVar(&subject, "subject", "", "only what is about this id")
 	r.flags(list)
+	pages.flags(list)
 	c.AddCommand(list, auditVerifyCommand(), acknowledgeCommand())
 	return c
 }
 
 func deviceCommand() *cobra.Command {
 	c, r := group("device", "Devices")
+	var pages paging
 	list := &cobra.Command{
 		Use: "list", Short: "List devices", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return read(c, r, "/v1/devices", func(w io.Writer, p struct{ Items []fleet.DeviceOut }) error {
+			return read(c, r, pages.path("/v1/devices", nil), func(w io.Writer, p api.Page[fleet.DeviceOut]) error {
 				rows := [][]string{{"DEVICE", "SERIAL", "STATE", "ONLINE", "RELEASE"}}
 				for _, d := range p.Items {
 					rows = append(rows, []string{d.ID, d.Serial, string(d.State), yes(d.Presence.Online), d.Release})
 				}
-				return table(w, rows)
+				return pages.table(w, rows, p.Next)
 			})
 		},
 	}
+	pages.flags(list)
 	passport := &cobra.Command{
 		Use: "show DEVICE", Short: "A device's passport", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {

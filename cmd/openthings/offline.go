@@ -28,7 +28,7 @@ func verifyCommand() *cobra.Command {
 			"KEY is the log key that you got over a way that you trust, or a file that holds it; without one nothing is proven.\n" +
 			"Exit codes: 0 proven, 1 not proven, 2 usage.",
 		DisableFlagsInUseLine: true,
-		DisableFlagParsing: true,
+		DisableFlagParsing:    true,
 		RunE: func(c *cobra.Command, args []string) error {
 			if code := verify.Run("openthings verify", args, c.InOrStdin(), c.OutOrStdout(), c.ErrOrStderr()); code != verify.ExitProven {
 				return exitCode(code)

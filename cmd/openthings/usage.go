@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -92,4 +94,45 @@ func table(w io.Writer, rows [][]string) error {
 		fmt.Fprintln(t, strings.Join(r, "\t"))
 	}
 	return t.Flush()
+}
+
+// paging holds the flags of a command that prints a list page by page.
+type paging struct {
+	size  int
+	token string
+}
+
+func (p *paging) flags(c *cobra.Command) {
+	c.Flags().IntVar(&p.size, "page-size", 100, "how many at most, up to 1000")
+	c.Flags().StringVar(&p.token, "page-token", "", "where to read on, as the page before said")
+}
+
+// path adds the page to an address; empty values of query are left out.
+func (p *paging) path(path string, query url.Values) string {
+	q := url.Values{"page_size": {strconv.Itoa(p.size)}}
+	for name, v := range query {
+		if v[0] != "" {
+			q[name] = v
+		}
+	}
+	if p.token != "" {
+		q.Set("page_token", p.token)
+	}
+	return path + "?" + q.Encode()
+}
+
+// table prints one page and how to read on.
+func (p *paging) table(w io.Writer, rows [][]string, next string) error {
+	if err := table(w, rows); err != nil {
+		return err
+	}
+	return p.more(w, next)
+}
+
+func (p *paging) more(w io.Writer, next string) error {
+	if next == "" {
+		return nil
+	}
+	_, err := fmt.Fprintf(w, "there is more: --page-token %s\n", next)
+	return err
 }
