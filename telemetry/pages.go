@@ -71,7 +71,7 @@ func (s *Service) Pages(c *console.Console) {
 			}
 			return devicePart{Latest: latest, Charts: charts(series), Rows: rows(latest)}, err
 		}})
-	c.Fragment("device", console.Fragment{Order: 35, Title: "Events", Verb: string(tenant.TelemetryRead), FS: pagesFS, Template: "pages/events.html",
+	c.Fragment("device", console.Fragment{Order: 55, Title: "Events", Verb: string(tenant.TelemetryRead), FS: pagesFS, Template: "pages/events.html",
 		Load: func(r *http.Request, device string) (any, error) {
 			d, err := s.device(r.Context(), device)
 			if err != nil {
