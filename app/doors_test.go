@@ -17,6 +17,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -287,5 +288,31 @@ func TestRefusedActorsLeaveATrace(t *testing.T) {
 		if l.Subject != auditor.ID || l.Actor != auditor.ID {
 			t.Errorf("a refusal of %s about %s", l.Actor, l.Subject)
 		}
+	}
+}
+
+// TestBodyThatNeverComes: a stranger who announces a body and sends none is cut off.
+func TestBodyThatNeverComes(t *testing.T) {
+	srv := httptest.NewServer(patient(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.ReadAll(r.Body); err != nil {
+			http.Error(w, "too slow", http.StatusBadRequest)
+		}
+	}), 100*time.Millisecond))
+	defer srv.Close()
+	for _, length := range []string{"Content-Length: 100", "Transfer-Encoding: chunked"} {
+		conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: localhost\r\n%s\r\n\r\n", length)
+		conn.SetReadDeadline(time.Now().Add(20 * time.Second)) //nolint:errcheck // the read says so
+		b, err := io.ReadAll(conn)
+		if !strings.HasPrefix(string(b), "HTTP/1.1 400") || err != nil && strings.Contains(err.Error(), "timeout") {
+			t.Errorf("%s: %.100q, %v", length, b, err)
+		}
+	}
+	if resp, err := srv.Client().Post(srv.URL, "", strings.NewReader("quick")); err != nil || resp.StatusCode != 200 {
+		t.Errorf("a body that comes: %v %v", resp, err)
 	}
 }

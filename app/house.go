@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/openthings-platform/openthings/api"
 	"github.com/openthings-platform/openthings/audit"
@@ -246,8 +247,29 @@ func (h *house) web() http.Handler {
 	h.api.Mount(mux)
 	mux.HandleFunc("GET /.well-known/security.txt", h.respond.SecurityTxt)
 	mux.Handle("/", h.console)
-	return mux
+	return patient(mux, 5*time.Minute)
 }
+
+// patient gives a request's body the time that it takes over a slow line, and then closes the connection: who sends a
+// byte a minute holds it for minutes, not for ever. Least is for any body; one that states no length gets it twice.
+func patient(next http.Handler, least time.Duration) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Body != http.NoBody {
+			long := 2 * least
+			if r.ContentLength > 0 {
+				long = least + time.Duration(r.ContentLength/slowestLine)*time.Second
+			}
+			if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(long)); err != nil {
+				http.Error(w, "this connection cannot be given a deadline", http.StatusInternalServerError)
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// slowestLine is how fast a long body has to come, in bytes a second.
+const slowestLine = 32 << 10
 
 type worker struct {
 	name string

@@ -57,3 +57,73 @@ func TestLinkIsUsedOnce(t *testing.T) {
 		}
 	})
 }
+
+// TestNoWayBackIn: an invitation that somebody made ends when they are removed, get other roles, or their token is
+// revoked.
+func TestNoWayBackIn(t *testing.T) {
+	storetest.Each(t, []store.Migrations{audit.Schema, Schema}, func(t *testing.T, db *store.DB) {
+		clk := clock.NewHand(time.Unix(1e9, 0))
+		s, err := New(Config{DB: db, Clock: clk, Log: slog.New(slog.DiscardHandler), Origins: []string{"https://localhost"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ten Tenant
+		owner := func(tx *store.Tx, id string) error {
+			if err := insertPerson(tx, Person{ID: id, Tenant: ten.ID, Name: id, At: clk.Now(), handle: []byte(id)}); err != nil {
+				return err
+			}
+			return insertGrant(tx, id, Grant{Role: Owner, Tenant: ten.ID})
+		}
+		var tok Token
+		err = db.Write(t.Context(), func(tx *store.Tx) (err error) {
+			if ten, err = s.ensureTenant(tx, "Acme", KindHost, true); err != nil {
+				return err
+			}
+			for _, id := range []string{"per_stays", "per_goes", "per_sinks"} {
+				if err := owner(tx, id); err != nil {
+					return err
+				}
+			}
+			tok, _, err = s.CreateToken(tx, "per_stays", "robot", Grant{Role: Owner, Tenant: ten.ID}, clk.Now().Add(time.Hour))
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		links := map[string]string{}
+		err = db.Write(t.Context(), func(tx *store.Tx) (err error) {
+			for _, by := range []string{"per_stays", "per_goes", "per_sinks", tok.ID} {
+				if links[by], err = s.Invite(tx, by, "Eve", Grant{Role: Owner, Tenant: ten.ID}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for by, path := range links {
+			if _, err := s.openLink(t.Context(), strings.TrimPrefix(path, "/enter/")); err != nil {
+				t.Fatalf("the invitation by %s: %v", by, err)
+			}
+		}
+		err = db.Write(t.Context(), func(tx *store.Tx) error {
+			if err := s.RemovePerson(tx, ten.ID, "per_goes", "per_stays"); err != nil {
+				return err
+			}
+			if err := s.SetGrants(tx, ten.ID, "per_sinks", "per_stays", []Grant{{Role: Auditor, Tenant: ten.ID}}); err != nil {
+				return err
+			}
+			return s.RevokeToken(tx, ten.ID, tok.ID, "per_stays")
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for by, path := range links {
+			_, err := s.openLink(t.Context(), strings.TrimPrefix(path, "/enter/"))
+			if (err == nil) != (by == "per_stays") {
+				t.Errorf("the invitation by %s: %v", by, err)
+			}
+		}
+	})
+}

@@ -84,6 +84,12 @@ func (s *Service) insertLink(tx *store.Tx, hash, name string, g Grant, by string
 	return err
 }
 
+// endLinks ends the invitations that somebody made and nobody has used: who loses access does not keep a way back in.
+func endLinks(tx *store.Tx, madeBy string) error {
+	_, err := tx.Exec(`DELETE FROM entry_link WHERE made_by = $1 AND used = 0`, madeBy)
+	return err
+}
+
 // link is an entry link that still works.
 type link struct {
 	hash, name string
@@ -187,7 +193,7 @@ func (s *Service) RemovePerson(tx *store.Tx, tenant, id, by string) error {
 	if err := mustHaveOwner(tx, tenant); err != nil {
 		return err
 	}
-	if err := endSessions(tx, id); err != nil {
+	if err := errors.Join(endSessions(tx, id), endLinks(tx, id)); err != nil {
 		return err
 	}
 	return audit.Append(tx, audit.Entry{Tenant: tenant, Actor: by, Kind: "access.person-removed", Subject: id})
@@ -232,7 +238,7 @@ func (s *Service) SetGrants(tx *store.Tx, tenant, id, by string, grants []Grant)
 			return err
 		}
 	}
-	if err := mustHaveOwner(tx, tenant); err != nil {
+	if err := errors.Join(mustHaveOwner(tx, tenant), endLinks(tx, id)); err != nil {
 		return err
 	}
 	return audit.Append(tx, audit.Entry{Tenant: tenant, Actor: by, Kind: "access.grant-changed", Subject: id, Data: map[string]any{"before": before, "after": grants}})

@@ -79,6 +79,9 @@ func (s *Service) RevokeToken(tx *store.Tx, tenant, id, by string) error {
 	if n == 0 {
 		return problem.NotFound("There is no token %s that could be revoked.", id)
 	}
+	if err := endLinks(tx, id); err != nil {
+		return err
+	}
 	return audit.Append(tx, audit.Entry{Tenant: tenant, Actor: by, Kind: "access.token-revoked", Subject: id})
 }
 
