@@ -308,7 +308,7 @@ func TestExploitedIsSignalledOnce(t *testing.T) {
 		}
 		list, err := h.vuln.List(h.Context(), "ten_a", func(p string) bool { return p == "prd_lamp" })
 		h.must(err)
-		if len(list) != 1 || !list[0].Exploited || len(list[0].Products) != 1 || list[0].Products[0].Status != Undecided || list[0].Products[0].Releases != 2 {
+		if len(list) != 1 || !list[0].Exploited || len(list[0].Products) != 1 || list[0].Products[0].Status != Undecided || list[0].Products[0].Releases != 2 || list[0].Products[0].FixedIn == "" {
 			t.Errorf("matrix %+v", list)
 		}
 	})
