@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
-	"sync"
 	"unicode/utf8"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -42,45 +41,11 @@ var kindName = regexp.MustCompile(`^[a-z][a-z0-9_-]*(\.[a-z][a-z0-9_-]*)+$`)
 // Append adds an entry in the transaction of the business rows it tells of. It is pending until the sequencer gives it
 // a position, within a second; Log.Wait waits for that.
 func Append(tx *store.Tx, e Entry) error {
-	leaf, data, err := e.leaf(ids.next(), store.Millis(tx.DB().Clock().Now()))
+	leaf, data, err := e.leaf(store.NewID("aud"), store.Millis(tx.DB().Clock().Now()))
 	if err != nil {
 		return err
 	}
 	return insert(tx, leaf, data)
-}
-
-// ids makes the ids of entries. It is the one state of the package, so that entries of one process sort in the order in
-// which they were appended, also within a millisecond.
-var ids ordered
-
-type ordered struct {
-	mu   sync.Mutex // guards last
-	last string
-}
-
-func (o *ordered) next() string {
-	id := store.NewID("aud")
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if id <= o.last {
-		id = successor(o.last)
-	}
-	o.last = id
-	return id
-}
-
-// successor is the next id in the alphabet of store.NewID.
-func successor(id string) string {
-	const digits = "0123456789abcdefghjkmnpqrstvwxyz"
-	b := []byte(id)
-	for i := len(b) - 1; i >= 0; i-- {
-		if d := strings.IndexByte(digits, b[i]); d < len(digits)-1 {
-			b[i] = digits[d+1]
-			break
-		}
-		b[i] = digits[0]
-	}
-	return string(b)
 }
 
 func insert(tx *store.Tx, leaf wire.Leaf, data wire.LeafData) error {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math/bits"
 	"net"
 	"net/url"
 	"os"
@@ -272,12 +273,28 @@ func Time(ms int64) time.Time {
 
 const idAlphabet = "0123456789abcdefghjkmnpqrstvwxyz"
 
-// NewID makes an id such as dev_01k…: sortable by time to the millisecond, 80 random bits.
+// lastID makes the ids of one process sort in the order in which they were made, also within a millisecond and when
+// the machine's clock is put back.
+var lastID struct {
+	sync.Mutex
+	hi, lo uint64
+}
+
+// NewID makes an id such as dev_01k…: 48 bits of time in milliseconds, then 80 random ones; within one process a later
+// id is always the greater one.
 func NewID(prefix string) string {
 	var b [16]byte
 	binary.BigEndian.PutUint64(b[:8], uint64(time.Now().UnixMilli())<<16)
 	rand.Read(b[6:])
 	hi, lo := binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
+	lastID.Lock()
+	if hi < lastID.hi || hi == lastID.hi && lo <= lastID.lo {
+		var carry uint64
+		lo, carry = bits.Add64(lastID.lo, 1+lo>>32, 0) // a random step, so that ids do not count anything
+		hi = lastID.hi + carry
+	}
+	lastID.hi, lastID.lo = hi, lo
+	lastID.Unlock()
 	var s [26]byte
 	for i := 25; i >= 0; i-- {
 		s[i] = idAlphabet[lo&31]

@@ -298,14 +298,14 @@ func TestRemoteDatabaseNeedsTLS(t *testing.T) {
 	}
 }
 
-func TestNewIDSortsByTime(t *testing.T) {
-	seen := map[string]bool{}
-	for range 1000 {
+func TestNewIDSorts(t *testing.T) {
+	last := ""
+	for range 100_000 { // thousands fall into each millisecond
 		id := store.NewID("dev")
-		if len(id) != 30 || !strings.HasPrefix(id, "dev_") || seen[id] {
-			t.Fatalf("bad id %q", id)
+		if len(id) != 30 || id <= last {
+			t.Fatalf("%q after %q", id, last)
 		}
-		seen[id] = true
+		last = id
 	}
 }
 
