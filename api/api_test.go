@@ -356,8 +356,10 @@ func TestRates(t *testing.T) {
 	if guesses > 10 {
 		t.Errorf("%d guesses at once", guesses)
 	}
-	if a := d.do(t, "GET", "/v1/things", ""); a.StatusCode != 200 {
-		t.Errorf("who guesses locks out a neighbour: %d %s", a.StatusCode, a.body)
+	for range 20 {
+		if a := d.do(t, "GET", "/v1/things", ""); a.StatusCode != 200 {
+			t.Fatalf("who guesses locks out a neighbour: %d %s", a.StatusCode, a.body)
+		}
 	}
 }
 
