@@ -281,11 +281,6 @@ func (s *Service) open(tx *store.Tx, f *file, a tenant.Actor, d Data) error {
 
 // append checks and writes the next event of f, and sets the alarms that follow from it.
 func (s *Service) append(tx *store.Tx, f *file, a tenant.Actor, k EventKind, d Data) error {
-	if (k == T0Set || k == T0Corrected) && a.Kind != tenant.KindPerson {
-		// A token is what a feed or a script would come with; awareness is a person's (CRA Art. 14: the manufacturer becomes aware).
-		return problem.Forbidden("respond.person-only", "Only a person who is signed in declares awareness, never a program.").
-			Hint("Sign in to the console and decide the assessment there.")
-	}
 	now := s.now()
 	d.At, d.Due = d.At.UTC().Truncate(time.Millisecond), d.Due.UTC().Truncate(time.Millisecond)
 	e := Event{Seq: int64(len(f.Events)) + 1, Kind: k, Recorded: now, Actor: a.ID, Person: a.Kind == tenant.KindPerson, Data: d}
