@@ -69,6 +69,8 @@ func vulnCommand() *cobra.Command {
 	var pages paging
 	affected := &cobra.Command{
 		Use: "affected CVE", Short: "Which devices are affected, which version, since when: now or as of a past instant", Args: cobra.ExactArgs(1),
+		Example: `  openthings vuln affected CVE-2023-44487
+  openthings vuln affected CVE-2023-44487 --as-of 2027-01-31T12:00:00Z --json`,
 		RunE: func(c *cobra.Command, args []string) error {
 			query := url.Values{}
 			if asOf != "" {
@@ -132,6 +134,10 @@ func feedCommand() *cobra.Command {
 	c, r := group("feed", "Feeds of vulnerability records")
 	c.AddCommand(&cobra.Command{
 		Use: "import NAME FILE", Short: "Import OSV records (zip or JSON) or a KEV catalogue", Args: cobra.ExactArgs(2),
+		Long: "Import OSV records (a zip of them, or one) or a KEV catalogue. A feed is taken over whole or not at all; importing\n" +
+			"the same again changes nothing.",
+		Example: `  openthings feed import osv all.zip
+  openthings feed import kev known_exploited_vulnerabilities.json`,
 		RunE: func(c *cobra.Command, args []string) error {
 			f, err := os.Open(args[1])
 			if err != nil {
@@ -160,6 +166,7 @@ func releaseCommand() *cobra.Command {
 	var targets, bill, image string
 	upload := &cobra.Command{
 		Use: "upload", Short: "Upload a signed release with its bill of materials", Args: cobra.NoArgs,
+		Example: `  openthings release upload --targets signing/targets.json --sbom lamp.cdx.json --image lamp.bin`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cl, err := r.client()
 			if err != nil {
@@ -181,7 +188,7 @@ func releaseCommand() *cobra.Command {
 			if err := cl.Do(c.Context(), http.MethodPost, "/v1/releases", io.Reader(pr), &out, "Content-Type", m.FormDataContentType()); err != nil {
 				return err
 			}
-			return show(c, r, out, func(w io.Writer, x update.ReleaseOut) error { return printReleases(w, x) })
+			return show(c, r, out, printRelease)
 		},
 	}
 	f := upload.Flags()
@@ -192,25 +199,38 @@ func releaseCommand() *cobra.Command {
 		cobra.CheckErr(upload.MarkFlagRequired(name))
 	}
 	list := &cobra.Command{
-		Use: "list", Short: "Releases, the newest first, with how many devices run each", Args: cobra.NoArgs,
+		Use: "list", Short: "Releases, the newest first", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return read(c, r, "/v1/releases", func(w io.Writer, p struct{ Items []update.ReleaseOut }) error {
-				return printReleases(w, p.Items...)
+			return read(c, r, "/v1/releases", func(w io.Writer, p api.Page[update.Release]) error {
+				rows := [][]string{{"RELEASE", "VERSION", "SECURITY", "STATE", "CLASS", "UPLOADED"}}
+				for _, x := range p.Items {
+					rows = append(rows, []string{x.ID, x.Version, fmt.Sprint(x.SecurityVersion), string(x.State), x.Class, instant(x.Created)})
+				}
+				return table(w, rows)
 			})
 		},
 	}
-	c.AddCommand(upload, list)
+	one := &cobra.Command{
+		Use: "show RELEASE", Short: "A release, its checks, and how many devices run it", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return read(c, r, "/v1/releases/"+url.PathEscape(args[0]), func(w io.Writer, x update.ReleaseOut) error {
+				if err := printRelease(w, x); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintf(w, "%d devices run it\n", x.Devices)
+				return err
+			})
+		},
+	}
+	c.AddCommand(upload, list, one)
 	return c
 }
 
-func printReleases(w io.Writer, releases ...update.ReleaseOut) error {
-	rows := [][]string{{"RELEASE", "VERSION", "SECURITY", "STATE", "DEVICES", "CHECKS"}}
-	for _, x := range releases {
-		var checks []string
-		for _, k := range x.Checks {
-			checks = append(checks, k.Name+" "+string(k.Verdict))
-		}
-		rows = append(rows, []string{x.ID, x.Version, fmt.Sprint(x.SecurityVersion), string(x.State), fmt.Sprint(x.Devices), strings.Join(checks, ", ")})
+func printRelease(w io.Writer, x update.ReleaseOut) error {
+	fmt.Fprintf(w, "%s  version %s  security version %d  %s\n", x.ID, x.Version, x.SecurityVersion, strings.ToUpper(string(x.State)))
+	rows := [][]string{{"CHECK", "VERDICT", "BECAUSE"}}
+	for _, k := range x.Checks {
+		rows = append(rows, []string{k.Name, string(k.Verdict), k.Evidence})
 	}
 	return table(w, rows)
 }
@@ -234,6 +254,8 @@ func evidenceCommand() *cobra.Command {
 	var out string
 	export := &cobra.Command{
 		Use: "export DEVICE -o FILE", Short: "Write the sealed bundle of a device; check it with openthings verify", Args: cobra.ExactArgs(1),
+		Example: `  openthings evidence export dev_… -o lamp.bundle
+  openthings verify lamp.bundle --log-key log.pub`,
 		RunE: func(c *cobra.Command, args []string) error {
 			cl, err := r.client()
 			if err != nil {

@@ -34,7 +34,10 @@ func upCommand() *cobra.Command {
 		Use:   "up",
 		Short: "Run the platform",
 		Long:  "Run the platform: people and programs on 8443, devices over HTTPS on 8444, MQTT on 8883, all over TLS 1.3.\nThe first start makes the keys and prints a one-time setup link.",
-		Args:  cobra.NoArgs,
+		Example: `  openthings up
+  openthings up --data /var/lib/openthings --name things.example.com --listen :8443 --device-listen :8444 --mqtt-listen :8883
+  openthings up --database postgres://openthings@db.example.com/openthings`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			data, err := filepath.Abs(cfg.Data)
 			if err != nil {
@@ -114,6 +117,9 @@ func tokenCommand() *cobra.Command {
 	var create, asJSON bool
 	make := &cobra.Command{
 		Use: "create", Short: "Make a token; it is printed once", Args: cobra.NoArgs,
+		Long: "Make a token; it is printed once. It goes through a socket in the data folder that only the platform's own user can\n" +
+			"open, so whoever may do this could read the data anyway.",
+		Example: `  export OPENTHINGS_TOKEN=$(openthings token create --tenant 'Lumen GmbH' --role fleet-operator --ttl 8h)`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			abs, err := filepath.Abs(data)
 			if err != nil {

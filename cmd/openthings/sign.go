@@ -34,6 +34,7 @@ func signCommand() *cobra.Command {
 	var o update.SignReleaseOptions
 	release := &cobra.Command{
 		Use: "release", Short: "Sign a release into the folder's list, targets.json", Args: cobra.NoArgs,
+		Example: `  openthings sign release --image lamp.bin --sbom lamp.cdx.json --product prd_… --hw C --version 1.1.0 --security-version 2`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			o.Dir, o.Now = dir, time.Now()
 			o.Expires = o.Now.AddDate(0, 0, days)
