@@ -25,6 +25,7 @@ func FuzzAuthenticate(f *testing.F) {
 	f.Add("Bearer ot_01m806kyg1pm7r9zst3ceeksd8_kqmfg6tmymuqowtkwtf557a3axy5q6vwavhs3kvdqewsaaekr5yq", "")
 	f.Add("bearer ot__", "x")
 	f.Add("Basic YTpi", "AAAA")
+	f.Add("BeArer ot_\x82_", "0") // not UTF-8
 	f.Add("", "' OR 1=1 --")
 	f.Fuzz(func(t *testing.T, header, cookie string) {
 		r := httptest.NewRequest("GET", "/", nil)

@@ -109,7 +109,7 @@ func (s *Service) byToken(ctx context.Context, text string) (Actor, error) {
 		return Actor{}, errToken
 	}
 	t, err := readToken(s.cfg.DB.QueryRow(ctx, tokenColumns+` WHERE id = $1`, "tok_"+parts[1]))
-	if errors.Is(err, store.ErrNoRows) {
+	if errors.Is(err, store.ErrNoRows) || problem.Is(err, problem.KindInvalid) { // the store refuses text that is not UTF-8
 		return Actor{}, errToken
 	}
 	if err != nil {
