@@ -37,6 +37,7 @@ func (w *world) steps(life context.Context) []step {
 		s("update", "the manufacturer's offline key signs two releases", w.sign),
 		s("update", "an unsigned and an unnamed image are refused", w.refuseUploads),
 		s("update", "releases pass the gate and are published", w.publish),
+		s("monitor", "records are imported and every device turns out exposed", w.importRecords),
 		s("update", "a deployment reaches its devices in waves", w.deploy),
 		s("monitor", "which devices, which version, since when: now and before", w.exposure),
 		s("monitor", "a decision (VEX) changes the answer", w.decide),
@@ -127,7 +128,7 @@ func (w *world) describe(ctx context.Context, _ *progress) (string, error) {
 	}
 	w.revision = v.ID
 	w.solutions = map[string]string{}
-	for _, name := range []string{"harbour", offline} {
+	for _, name := range []string{"harbour", behind} {
 		var s struct{ ID string }
 		if err := w.post(ctx, "/v1/solutions", map[string]any{"name": name, "owner": "Port of " + name}, &s); err != nil {
 			return "", err
@@ -247,7 +248,7 @@ func (w *world) claim(ctx context.Context, p *progress) (string, error) {
 	for i, d := range w.devices {
 		d.solution = "harbour"
 		if i >= len(w.devices)*3/4 {
-			d.solution = offline
+			d.solution = behind
 		}
 	}
 	err := w.each(p, w.devices, func(d *device) error {
@@ -256,7 +257,7 @@ func (w *world) claim(ctx context.Context, p *progress) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := w.post(ctx, "/v1/claims", map[string]any{"code": w.devices[0].claim, "solution": w.solutions[offline]}, nil); err == nil {
+	if err := w.post(ctx, "/v1/claims", map[string]any{"code": w.devices[0].claim, "solution": w.solutions[behind]}, nil); err == nil {
 		return "", errors.New("a claim code worked twice")
 	}
 	return "a made-up code and a used one were refused", nil

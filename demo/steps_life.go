@@ -17,7 +17,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/wire/mqtt"
 )
 
@@ -128,7 +127,6 @@ func (w *world) sign(ctx context.Context, _ *progress) (string, error) {
 
 func (w *world) targets() string           { return filepath.Join(w.signing, "targets.json") }
 func (w *world) billOf(v string) string    { return filepath.Join(w.dir, "lamp-"+v+".cdx.json") }
-func rule(err error) string                { return problem.Of(err).Rule }
 func (w *world) temp(name string) string   { return filepath.Join(w.dir, name) }
 func write(path string, b []byte) error    { return os.WriteFile(path, b, 0o600) }
 func contains(err error, want string) bool { return err != nil && strings.Contains(err.Error(), want) }
@@ -255,7 +253,7 @@ func (w *world) deploy(ctx context.Context, p *progress) (string, error) {
 	if ok, err := w.runs(ctx, w.releases[second], len(want)); !ok {
 		return "", err
 	}
-	return fmt.Sprintf("%d of %d run %s, said by the new system after its restart; floor raised", len(want), len(w.devices), second), nil
+	return fmt.Sprintf("%d of %d run %s, said by the new system after its restart", len(want), len(w.devices), second), nil
 }
 
 // pack puts the demo's records into one zip, as a mirror would serve them.
@@ -315,7 +313,7 @@ func (w *world) affects(ctx context.Context, asOf time.Time) (a affected, err er
 	return a, w.get(ctx, path+q, &a)
 }
 
-func (w *world) exposure(ctx context.Context, _ *progress) (string, error) {
+func (w *world) importRecords(ctx context.Context, _ *progress) (string, error) {
 	records, err := pack("kev.json")
 	if err != nil {
 		return "", err
@@ -327,24 +325,42 @@ func (w *world) exposure(ctx context.Context, _ *progress) (string, error) {
 	if err := w.post(ctx, "/v1/feeds/osv", io.Reader(bytes.NewReader(records[:len(records)/2])), nil); err == nil {
 		return "", errors.New("half a feed was accepted")
 	}
-	behind := w.of(offline)
 	now, err := w.affects(ctx, time.Time{})
 	if err != nil {
 		return "", err
 	}
-	if now.Devices != len(behind) || len(now.List.Items) != len(behind) {
-		return "", fmt.Errorf("now %d devices (%d listed), want %d", now.Devices, len(now.List.Items), len(behind))
+	if now.Devices != len(w.devices) {
+		return "", fmt.Errorf("%d devices, want all %d", now.Devices, len(w.devices))
+	}
+	return fmt.Sprintf("%s: %d of %d devices; half a feed was refused", rapidReset, now.Devices, len(w.devices)), nil
+}
+
+func (w *world) exposure(ctx context.Context, _ *progress) (string, error) {
+	late := w.of(behind)
+	now, err := w.affects(ctx, time.Time{})
+	if err != nil {
+		return "", err
+	}
+	if now.Devices != len(late) || len(now.List.Items) != len(late) {
+		return "", fmt.Errorf("now %d devices (%d listed), want %d", now.Devices, len(now.List.Items), len(late))
 	}
 	ids := map[string]bool{}
 	for _, x := range now.List.Items {
-		ids[x.Device] = x.Version == first && !x.Since.IsZero() && x.Since.Before(time.Now())
+		ids[x.Device] = x.Version == first && !x.Since.IsZero() && x.Since.Before(w.before)
 	}
-	for _, d := range behind {
+	for _, d := range late {
 		if !ids[d.id] {
-			return "", fmt.Errorf("%s runs %s and is not listed", d.serial, first)
+			return "", fmt.Errorf("%s runs %s and is not listed, or not since before the deployment", d.serial, first)
 		}
 	}
-	return fmt.Sprintf("%s: %d of %d devices, all %s; half a feed was refused", rapidReset, now.Devices, len(w.devices), first), nil
+	past, err := w.affects(ctx, w.before)
+	if err != nil {
+		return "", err
+	}
+	if past.Devices != len(w.devices) {
+		return "", fmt.Errorf("as of before the deployment %d devices, want %d", past.Devices, len(w.devices))
+	}
+	return fmt.Sprintf("now %d, all %s and since when; as of before the deployment %d", now.Devices, first, past.Devices), nil
 }
 
 func (w *world) decide(ctx context.Context, _ *progress) (string, error) {
@@ -373,7 +389,7 @@ func (w *world) decide(ctx context.Context, _ *progress) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	n := len(w.of(offline))
+	n := len(w.of(behind))
 	if with.Devices != 0 || after.Devices != n || past.Devices != n {
 		return "", fmt.Errorf("decided not affected: %d, taken back: %d, as of before: %d; want 0, %d, %d", with.Devices, after.Devices, past.Devices, n, n)
 	}

@@ -29,7 +29,7 @@ const (
 	personName = "Ada Berg"
 	first      = "1.0.0" // the firmware that the line flashes
 	second     = "1.1.0" // its update
-	offline    = "city"  // the solution that is updated later
+	behind     = "city"  // the solution that is updated later
 )
 
 // world is what the steps hand on to each other.
@@ -50,7 +50,7 @@ type world struct {
 	signing                         string            // folder of the manufacturer's keys
 	releases                        map[string]string // id by version
 	devices                         []*device
-	before                          time.Time // an instant at which all devices ran the first firmware
+	before                          time.Time // an instant at which the records were known and all devices ran the first firmware
 	caseID                          string
 }
 
@@ -200,7 +200,7 @@ func (w *world) bill(ctx context.Context, version string) (string, error) {
 	return out, err
 }
 
-// upload sends a release with curl's own form of multipart, through the command line.
+// upload sends a release through the command line and returns its id.
 func (w *world) upload(ctx context.Context, targets, bill, image string) (id string, err error) {
 	out, err := w.run(ctx, "release", "upload", "--json", "--targets", targets, "--sbom", bill, "--image", image)
 	if err != nil {
