@@ -88,7 +88,7 @@ func TestCircleSaysNo(t *testing.T) {
 				}
 			}
 		}},
-		{"a device does not come back", "update", "a deployment reaches its devices in waves", func(t *testing.T, w *world) { w.platform.kill() }},
+		{"the platform dies in the middle of the life", "update", "a deployment reaches its devices in waves", func(t *testing.T, w *world) { w.platform.kill() }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var out bytes.Buffer

@@ -17,7 +17,7 @@ import (
 	"github.com/openthings-platform/openthings/wire"
 )
 
-// fleet makes a platform with n commissioned devices that are switched off again, and returns it with their
+// newFleet makes a platform with n commissioned devices that are switched off again, and returns it with their
 // operational certificates.
 func newFleet(t *testing.T, database string, n int) (*world, []tls.Certificate) {
 	t.Helper()

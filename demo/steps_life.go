@@ -92,11 +92,10 @@ func (w *world) foreignTopic(ctx context.Context, _ *progress) (string, error) {
 
 func (w *world) sign(ctx context.Context, _ *progress) (string, error) {
 	for i, v := range []string{first, second} {
-		bill, err := w.bill(ctx, v)
-		if err != nil {
+		if err := w.bill(ctx, v); err != nil {
 			return "", err
 		}
-		if _, err := w.run(ctx, "sign", "release", "--dir", w.signing, "--image", w.images[v], "--sbom", bill, "--product", w.product,
+		if _, err := w.run(ctx, "sign", "release", "--dir", w.signing, "--image", w.images[v], "--sbom", w.billOf(v), "--product", w.product,
 			"--hw", w.revisionName, "--version", v, "--security-version", fmt.Sprint(i+1), "--class", "security"); err != nil {
 			return "", err
 		}

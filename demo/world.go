@@ -14,7 +14,6 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -194,10 +193,9 @@ func (w *world) dial(ctx context.Context, addr string, cert tls.Certificate) (*t
 }
 
 // bill makes a bill of materials from the build information of a firmware image.
-func (w *world) bill(ctx context.Context, version string) (string, error) {
-	out := filepath.Join(w.dir, "lamp-"+version+".cdx.json")
-	_, err := w.run(ctx, "sbom", "make", w.images[version], "--name", "lamp", "--version", version, "--out", out)
-	return out, err
+func (w *world) bill(ctx context.Context, version string) error {
+	_, err := w.run(ctx, "sbom", "make", w.images[version], "--name", "lamp", "--version", version, "--out", w.billOf(version))
+	return err
 }
 
 // upload sends a release through the command line and returns its id.
