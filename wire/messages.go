@@ -46,6 +46,7 @@ type Inventory struct {
 	Boot            uint64 `json:"boot"`             // this start's number
 	Update          string `json:"update,omitempty"` // the update that this start commits, if any
 	Agent           string `json:"agent,omitempty"`  // version of the agent
+	Bundle          int64  `json:"bundle,omitempty"` // version of the trust bundle it goes by
 }
 
 // CommandAck says whether the device takes a command; on cmd/<id>/ack.
@@ -104,6 +105,7 @@ type LineResponse struct {
 	Chain       string          `json:"chain"`                // PEM, issuing CA then root
 	Claim       string          `json:"claim"`                // claim code for the box; shown once, never stored in the clear
 	TrustRoot   json.RawMessage `json:"trust_root,omitempty"` // the manufacturer's update root, if one is set
+	Bundle      *SignedBundle   `json:"bundle,omitempty"`     // the newest trust bundle, for the device to pin
 }
 
 // Message is one message on the HTTPS door: topic without the device root.
