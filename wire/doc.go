@@ -25,9 +25,11 @@
 //	POST /.well-known/est/simpleenroll       IDevID    RFC 7030 4.2.1
 //	POST /.well-known/est/simplereenroll     LDevID    RFC 7030 4.2.2
 //	POST /d/1/line/devices                   station   LineRequest -> LineResponse
+//	POST /d/1/baseline                       either    BaselineReport -> BaselineAnswer
 //	POST /d/1/messages                       LDevID    []Message -> Receipt once durable
 //	GET  /d/1/trust                          none      SignedBundle, the newest: what to trust of the platform
 //	GET  /d/1/trust/{version}                none      SignedBundle; 404 beyond the newest
+//	GET  /d/1/time                           none      Time: for devices whose own clock cannot be right
 //	GET  /d/1/trust/root.json                LDevID    the tenant's update trust root; ?version=N walks the chain
 //	GET  /d/1/ota/{release}/targets.json     LDevID    signed release metadata
 //	GET  /d/1/blob/{sha256}                  LDevID    an artifact, with Range

@@ -91,11 +91,21 @@ type UpdateStatus struct {
 	Inventory Inventory `json:"inventory"`
 }
 
-// LineRequest is what a line station sends for one unit (POST /d/1/line/devices).
+// LineRequest is what a line station sends for one unit (POST /d/1/line/devices): as it is, or as the payload of a
+// Signed under the key of the station's certificate. A signed one names Station and Time. There is no member for a
+// private key: a unit makes its own.
 type LineRequest struct {
 	Serial   string `json:"serial"`             // as printed on the unit: [A-Za-z0-9._-]{1,64}
 	CSR      string `json:"csr"`                // PEM; P-256, made on the device
 	Firmware string `json:"firmware,omitempty"` // digest of what the line flashed
+	SBOM     string `json:"sbom,omitempty"`     // id or digest of the bill of materials of that firmware
+	MAC      string `json:"mac,omitempty"`      // of the first network interface
+	SKU      string `json:"sku,omitempty"`      // what is sold
+	Order    string `json:"order,omitempty"`    // production order
+	Line     string `json:"line,omitempty"`     // production line
+	Part     string `json:"part,omitempty"`     // part number
+	Station  string `json:"station,omitempty"`  // id of the station
+	Time     int64  `json:"time,omitempty"`     // ms, the station's clock
 }
 
 // LineResponse is what the station hands to the unit and prints on its box.
@@ -106,6 +116,12 @@ type LineResponse struct {
 	Claim       string          `json:"claim"`                // claim code for the box; shown once, never stored in the clear
 	TrustRoot   json.RawMessage `json:"trust_root,omitempty"` // the manufacturer's update root, if one is set
 	Bundle      *SignedBundle   `json:"bundle,omitempty"`     // the newest trust bundle, for the device to pin
+}
+
+// Time is what the platform's clock says, on GET /d/1/time. Its proof is the TLS connection that it comes over: the
+// server signed a handshake that the device had begun.
+type Time struct {
+	Now int64 `json:"now"` // ms since 1970 UTC
 }
 
 // Message is one message on the HTTPS door: topic without the device root.

@@ -33,12 +33,16 @@ var messages = map[string]any{
 		Bundle: &SignedBundle{Bundle: json.RawMessage(`{"version":1}`), Signatures: []BundleSignature{{KeyID: "00", Sig: []byte{1, 2}}}}},
 	"message":   Message{Topic: "tele/env", Payload: json.RawMessage(`{"temp":1}`)},
 	"receipt":   Receipt{Durable: 3},
+	"time":      Time{Now: 1793450000123},
 	"wipe_args": WipeArgs{Nonce: "n"},
 	"wipe_receipt": WipeReceipt{Device: "dev_1", Serial: "LMP-00001", Command: "cmd_1", Nonce: "n", Method: "crypto-erase",
 		Areas: []string{"ldevid-key", "config"}, Image: "sha256:00", At: 1793450000123},
-	"signed":    Signed{Payload: []byte(`{"a":1}`), Signature: []byte{1, 2, 3}},
-	"leaf":      Leaf{ID: "log_1", At: 1793450000123, Tenant: "ten_1", Actor: "per_<1>", Kind: "device.claimed", Subject: "dev_1", Data: "sha256:00"},
-	"leaf_data": LeafData{Salt: "00112233445566778899aabbccddeeff", Data: json.RawMessage(`{"solution":"sol_1"}`)},
+	"baseline_report": BaselineReport{At: 1793450000123, Boot: 7, Agent: "0.1.0", Root: RootTPM, SecureBoot: BootOn, Ports: &[]string{"tcp/443"},
+		Debug: map[string]string{"jtag": DebugClosed, "uart": DebugOpen}, Credentials: &[]string{"root"}, TLS: "1.3", Privileges: map[string]bool{"agent-unprivileged": true}},
+	"baseline_answer": BaselineAnswer{OK: false, Version: 2, Failed: []string{"The debug interface uart is open."}},
+	"signed":          Signed{Payload: []byte(`{"a":1}`), Signature: []byte{1, 2, 3}},
+	"leaf":            Leaf{ID: "log_1", At: 1793450000123, Tenant: "ten_1", Actor: "per_<1>", Kind: "device.claimed", Subject: "dev_1", Data: "sha256:00"},
+	"leaf_data":       LeafData{Salt: "00112233445566778899aabbccddeeff", Data: json.RawMessage(`{"solution":"sol_1"}`)},
 }
 
 // The bytes on the wire are a contract with devices that are never updated.
