@@ -21,7 +21,6 @@ import (
 	_ "modernc.org/sqlite" // to copy a database as a backup does
 
 	"github.com/openthings-platform/openthings/clock"
-	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/identity/embedded"
 	"github.com/openthings-platform/openthings/seal"
 )
@@ -137,7 +136,7 @@ func (w *world) caKeys() map[string][]byte {
 		w.t.Fatal(err)
 	}
 	out := map[string][]byte{}
-	for _, name := range []string{"root", string(identity.Factory), string(identity.Operational), string(identity.Server)} {
+	for _, name := range []string{"root-1", "anchor-1", "factory-1", "operational-1", "server-1", "bootstrap-1"} {
 		sealed, err := os.ReadFile(filepath.Join(w.cfg.Data, "ca", name+".key"))
 		if err != nil {
 			w.t.Fatal(err)

@@ -83,7 +83,7 @@ func (s *Service) line(w http.ResponseWriter, r *http.Request, p gateway.Peer) e
 }
 
 func (s *Service) caCerts(w http.ResponseWriter, r *http.Request, _ gateway.Peer) error {
-	chain, err := s.cfg.Identity.Authorities(r.Context())
+	chain, err := s.cfg.Identity.CACerts(r.Context())
 	if err != nil {
 		return err
 	}

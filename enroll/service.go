@@ -176,7 +176,7 @@ func (s *Service) Provision(ctx context.Context, tenant, station string, r wire.
 	if err != nil {
 		return wire.LineResponse{}, err
 	}
-	request := identity.IssueRequest{Tenant: tenant, Kind: identity.IDevID, CSR: csr, Actor: station}
+	request := identity.IssueRequest{Tenant: tenant, Kind: identity.IDevID, CSR: csr, Actor: station, Origin: station}
 	var intent identity.Intent
 	var st Station
 	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
@@ -238,7 +238,7 @@ func (s *Service) unit(tx *store.Tx, st Station, r wire.LineRequest) (identity.D
 		return identity.Device{}, err
 	}
 	return s.cfg.Identity.Register(tx, identity.Device{Tenant: st.Tenant, Product: b.Product, Revision: b.Revision, Batch: b.ID,
-		Serial: r.Serial, Firmware: r.Firmware}, st.ID)
+		Serial: r.Serial, Firmware: r.Firmware, Origin: st.ID}, st.ID)
 }
 
 // refused counts a unit beyond the quota; the first one is an alarm.

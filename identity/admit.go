@@ -20,11 +20,14 @@ type admission struct {
 	phase           Phase
 	state           State // of the device; empty for a station
 	notAfter        time.Time
+	barred          string // why everything of its authority, origin or batch is refused; empty if it is not
 }
 
 // check is the whole policy of the doors, pure.
 func (a admission) check(now time.Time) error {
 	switch {
+	case a.barred != "":
+		return problem.Forbidden("identity.barred", "Everything that came with this certificate's origin is barred: %s.", a.barred)
 	case a.phase == PhaseRevoked:
 		return problem.Forbidden("identity.revoked", "This certificate was revoked.")
 	case a.phase != PhasePending && a.phase != PhaseActive:
@@ -74,9 +77,11 @@ func (s *Service) Used(ctx context.Context, p gateway.Peer) error {
 func (s *Service) lookUp(ctx context.Context, fp string) (admission, error) {
 	var a admission
 	var notAfter int64
-	err := s.cfg.DB.QueryRow(ctx, `SELECT c.tenant, c.subject, c.kind, c.phase, c.not_after, coalesce(d.state, '')
+	err := s.cfg.DB.QueryRow(ctx, `SELECT c.tenant, c.subject, c.kind, c.phase, c.not_after, coalesce(d.state, ''), coalesce((
+			SELECT b.reason FROM bar b WHERE b.scope = 'authority' AND b.id = c.authority OR b.scope IN ('station', 'ca') AND b.id = c.origin
+			OR b.scope = 'batch' AND b.id = d.batch LIMIT 1), '')
 		FROM certificate c LEFT JOIN device d ON d.id = c.subject AND d.tenant = c.tenant WHERE c.fp = $1`, fp).
-		Scan(&a.tenant, &a.subject, &a.kind, &a.phase, &notAfter, &a.state)
+		Scan(&a.tenant, &a.subject, &a.kind, &a.phase, &notAfter, &a.state, &a.barred)
 	a.notAfter = store.Time(notAfter)
 	switch {
 	case errors.Is(err, store.ErrNoRows):

@@ -49,6 +49,8 @@ type Certificate struct {
 	Revoked     time.Time `json:"revoked,omitzero"`
 	Reason      string    `json:"reason,omitempty"`
 	DER         []byte    `json:"der"`
+	Authority   string    `json:"authority,omitempty" doc:"Id of the authority that signed it; empty if it is not one of the platform's"`
+	Origin      string    `json:"origin,omitempty" doc:"Line station or trusted CA that brought it in; empty for EST"`
 }
 
 // Parse decodes the certificate.
@@ -62,20 +64,6 @@ func Fingerprint(der []byte) string {
 
 // KeyHash is the hex SHA-256 of a subject public key info.
 func KeyHash(spki []byte) string { return Fingerprint(spki) }
-
-// Role names the issuing authority below the root that signs a profile. They are separate so that the loss of one
-// leaves the others good.
-type Role string
-
-// The issuing authorities.
-const (
-	Factory     Role = "factory"     // IDevIDs and line stations
-	Operational Role = "operational" // LDevIDs
-	Server      Role = "server"      // the platform's own doors
-)
-
-// Roles lists the issuing authorities.
-var Roles = []Role{Factory, Operational, Server}
 
 // Forever is the end of a certificate that has none (RFC 5280 4.1.2.5, IEEE 802.1AR 8.7).
 var Forever = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
@@ -97,8 +85,11 @@ var Profiles = map[Kind]Profile{
 	Station: {Name: "station", Role: Factory, Usage: x509.ExtKeyUsageClientAuth, Life: 24 * time.Hour, Phase: PhaseActive, Slack: 5 * time.Minute},
 }
 
-// serverProfile is for the platform's own doors.
-var serverProfile = Profile{Name: "server", Role: Server, Usage: x509.ExtKeyUsageServerAuth, Life: 30 * 24 * time.Hour, Slack: time.Hour}
+// The profiles of the platform's own doors: what everybody sees, and what a device sees that knows no root of today.
+var (
+	serverProfile    = Profile{Name: "server", Role: Server, Usage: x509.ExtKeyUsageServerAuth, Life: 30 * 24 * time.Hour, Slack: time.Hour}
+	bootstrapProfile = Profile{Name: "bootstrap", Role: Bootstrap, Usage: x509.ExtKeyUsageServerAuth, Life: 30 * 24 * time.Hour, Slack: time.Hour}
+)
 
 // deviceName is the subject of both certificates of a device; IEEE 802.1AR 8.6 demands serialNumber.
 func deviceName(d Device) pkix.Name {
@@ -124,13 +115,12 @@ func newSerial() *big.Int {
 
 // template is the certificate that p allows, ready to sign.
 func (p Profile) template(name pkix.Name, serial *big.Int, from, until time.Time, key crypto.PublicKey) (*x509.Certificate, error) {
-	spki, err := x509.MarshalPKIXPublicKey(key)
+	id, err := KeyID(key)
 	if err != nil {
 		return nil, err
 	}
-	id := sha256.Sum256(spki)
 	return &x509.Certificate{
-		SerialNumber: serial, Subject: name, NotBefore: from, NotAfter: until, SubjectKeyId: id[:20],
+		SerialNumber: serial, Subject: name, NotBefore: from, NotAfter: until, SubjectKeyId: id,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{p.Usage}, BasicConstraintsValid: true,
 	}, nil
 }

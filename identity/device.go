@@ -68,6 +68,16 @@ func (s State) Admits(k Kind) bool {
 	return false
 }
 
+// Grade says how sure we are of where a device's key lies. Empty means that nobody has looked.
+type Grade string
+
+// The grades.
+const (
+	GradeA Grade = "A" // hardware has attested it
+	GradeB Grade = "B" // said to be in hardware, not proven
+	GradeC Grade = "C" // a file
+)
+
 // Device is one unit for its whole life.
 type Device struct {
 	ID       string    `json:"id"`
@@ -81,6 +91,9 @@ type Device struct {
 	Reason   string    `json:"reason,omitempty" doc:"Why it is in this state"`
 	Resume   State     `json:"-"` // the state a suspension returns to
 	Firmware string    `json:"firmware,omitempty" doc:"Digest of what the line flashed"`
+	Grade    Grade     `json:"grade,omitempty" enum:",A,B,C" doc:"How sure we are of its key: A attested by hardware, B hardware claimed, C software"`
+	Origin   string    `json:"origin,omitempty" doc:"Line station or trusted CA that brought it in"`
+	Made     string    `json:"made,omitempty" doc:"What the factory says of its making, JSON: order, line, part number"`
 	Created  time.Time `json:"created"`
 	Updated  time.Time `json:"updated"`
 }

@@ -120,7 +120,7 @@ func (w *world) born(serial string) (identity.Device, identity.Certificate) {
 	w.t.Helper()
 	var d identity.Device
 	w.write(func(tx *store.Tx) (err error) {
-		d, err = w.Register(tx, identity.Device{Tenant: "ten_a", Product: "prd_a", Revision: "rev_a", Serial: serial}, "sta_a")
+		d, err = w.Register(tx, identity.Device{Tenant: "ten_a", Product: "prd_a", Revision: "rev_a", Batch: "bat_a", Serial: serial}, "sta_a")
 		return err
 	})
 	c := w.issue(d.ID, identity.IDevID, newCSR(w.t, nil))
@@ -208,13 +208,13 @@ func TestLife(t *testing.T) {
 			t.Errorf("LDevID lives %s", got)
 		}
 		for k, c := range map[identity.Kind]*x509.Certificate{identity.IDevID: x, identity.LDevID: l} {
-			chain, err := w.issuer.Chain(t.Context(), identity.Profiles[k].Role)
+			chain, err := w.Chain(t.Context(), k)
 			if err != nil {
 				t.Fatal(err)
 			}
 			roots, between := x509.NewCertPool(), x509.NewCertPool()
-			roots.AddCert(chain[1])
-			between.AddCert(chain[0])
+			roots.AppendCertsFromPEM(w.Roots())
+			between.AppendCertsFromPEM(chain)
 			if _, err := c.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: t0, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
 				t.Errorf("%s: %v", k, err)
 			}
@@ -280,7 +280,7 @@ func TestAdmitNeedsTheRegister(t *testing.T) {
 		}
 		forged := *x
 		forged.SerialNumber = forged.SerialNumber.Add(forged.SerialNumber, x.SerialNumber)
-		der, err := w.issuer.Sign(t.Context(), identity.SignRequest{Role: identity.Operational, Template: &forged, Key: x.PublicKey})
+		der, err := w.issuer.Sign(t.Context(), identity.SignRequest{Authority: "operational-1", Template: &forged, Key: x.PublicKey})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -616,7 +616,7 @@ func (f *flaky) Sign(ctx context.Context, r identity.SignRequest) ([]byte, error
 	return der, err
 }
 
-func (f *flaky) Revoke(_ context.Context, _ identity.Role, serial *big.Int, _ time.Time) error {
+func (f *flaky) Revoke(_ context.Context, _ string, serial *big.Int, _ time.Time) error {
 	if f.lose {
 		return errors.New("out of reach")
 	}
@@ -710,5 +710,26 @@ func TestServerCertificate(t *testing.T) {
 	w.clock.Advance(2 * 24 * time.Hour)
 	if check() == first {
 		t.Error("not renewed after two thirds of its life")
+	}
+}
+
+// What an authority, a station or a batch brought is refused as a whole from the commit of the bar on, and all else is not.
+func TestBar(t *testing.T) {
+	for _, scope := range []identity.Scope{identity.ScopeAuthority, identity.ScopeBatch} {
+		each(t, func(t *testing.T, w *world) {
+			d, idevid, ldevid := w.commissioned("S1")
+			w.admits(idevid)
+			w.admits(ldevid)
+			id := map[identity.Scope]string{identity.ScopeAuthority: ldevid.Authority, identity.ScopeBatch: d.Batch}[scope]
+			w.write(func(tx *store.Tx) error {
+				return errors.Join(w.Bar(tx, "ten_a", scope, id, "per_1", "stolen"), w.Bar(tx, "ten_a", identity.ScopeStation, "sta_other", "per_1", "stolen"))
+			})
+			w.refuses(ldevid, "identity.barred")
+			if scope == identity.ScopeBatch {
+				w.refuses(idevid, "identity.barred")
+			} else {
+				w.admits(idevid)
+			}
+		})
 	}
 }

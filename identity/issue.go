@@ -4,8 +4,10 @@ package identity
 
 import (
 	"context"
+	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"fmt"
 	"net/url"
 	"time"
 
@@ -21,6 +23,7 @@ type IssueRequest struct {
 	Kind    Kind
 	CSR     *CSR
 	Actor   string
+	Origin  string        // station or trusted CA that brings it in; empty for EST
 	Life    time.Duration // of a station's certificate; 0 or more than the profile has: the profile's
 	// Finish runs in the transaction that makes the certificate known, only when it is new. May be nil.
 	Finish func(tx *store.Tx) error
@@ -54,9 +57,13 @@ func (s *Service) Intend(tx *store.Tx, r IssueRequest) (Intent, error) {
 	if err != nil {
 		return Intent{}, err
 	}
+	signs, err := activeAuthority(tx.QueryRow, Profiles[r.Kind].Role)
+	if err != nil {
+		return Intent{}, err
+	}
 	now := s.cfg.Clock.Now()
 	from, until := Profiles[r.Kind].validity(now, r.Life)
-	in, err := recordIntent(tx, Intent{keyHash: r.CSR.KeyHash, tenant: r.Tenant, subject: r.Subject, kind: r.Kind,
+	in, err := recordIntent(tx, Intent{keyHash: r.CSR.KeyHash, tenant: r.Tenant, subject: r.Subject, kind: r.Kind, authority: signs.ID,
 		serial: newSerial(), notBefore: from, notAfter: until}, now)
 	if err != nil {
 		return Intent{}, err
@@ -144,12 +151,16 @@ func (s *Service) Complete(ctx context.Context, r IssueRequest, in Intent) (c Ce
 	if in.uri != nil {
 		t.URIs = []*url.URL{in.uri}
 	}
-	der, err := s.cfg.Issuer.Sign(ctx, SignRequest{Profile: p.Name, Role: p.Role, Template: t, Key: r.CSR.PublicKey})
+	der, err := s.cfg.Issuer.Sign(ctx, SignRequest{Authority: in.authority, Profile: p.Name, Template: t, Key: r.CSR.PublicKey, CSR: r.CSR.Raw})
 	if err != nil {
 		return Certificate{}, false, problem.Unavailable("The issuer cannot sign now.").Because(err)
 	}
-	c = Certificate{Fingerprint: Fingerprint(der), Tenant: in.tenant, Subject: in.subject, Kind: in.kind, Phase: p.Phase,
-		Serial: in.serial.Text(16), KeyHash: in.keyHash, NotBefore: in.notBefore, NotAfter: in.notAfter, DER: der}
+	signed, err := x509.ParseCertificate(der)
+	if err != nil {
+		return Certificate{}, false, fmt.Errorf("identity: what %s signed: %w", in.authority, err)
+	}
+	c = Certificate{Fingerprint: Fingerprint(der), Tenant: in.tenant, Subject: in.subject, Kind: in.kind, Phase: p.Phase, Authority: in.authority, Origin: r.Origin,
+		Serial: signed.SerialNumber.Text(16), KeyHash: in.keyHash, NotBefore: signed.NotBefore, NotAfter: signed.NotAfter, DER: der}
 	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
 		fresh, err = insertCertificate(tx, c, s.cfg.Clock.Now())
 		if err != nil || !fresh {

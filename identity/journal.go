@@ -27,6 +27,7 @@ type entry struct {
 	At           int64    `json:"at"` // ms
 	Tenant       string   `json:"tenant"`
 	Subject      string   `json:"subject"`
+	Scope        Scope    `json:"scope,omitempty"`        // of a bar: what Subject names
 	State        State    `json:"state,omitempty"`        // the device's new state
 	Certificates []string `json:"certificates,omitempty"` // fingerprints now revoked
 	Reason       string   `json:"reason,omitempty"`
@@ -187,6 +188,12 @@ func (s *Service) replay(tx *store.Tx, e entry) error {
 	}
 	for _, fp := range e.Certificates {
 		_, err := tx.Exec(`UPDATE certificate SET phase = $1, revoked = $2, reason = $3 WHERE fp = $4 AND phase <> $1`, PhaseRevoked, e.At, e.Reason, fp)
+		if err != nil {
+			return err
+		}
+	}
+	if e.Scope != "" {
+		_, err := tx.Exec(`INSERT INTO bar(scope, id, reason, at) VALUES ($1, $2, $3, $4) ON CONFLICT (scope, id) DO NOTHING`, e.Scope, e.Subject, e.Reason, e.At)
 		if err != nil {
 			return err
 		}

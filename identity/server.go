@@ -19,6 +19,10 @@ import (
 // ServerCertificate makes a key that never leaves memory and a certificate for the platform's own doors, good for 30
 // days under the given host names and addresses.
 func (s *Service) ServerCertificate(hosts []string) (tls.Certificate, error) {
+	return s.doorCertificate(serverProfile, hosts)
+}
+
+func (s *Service) doorCertificate(p Profile, hosts []string) (tls.Certificate, error) {
 	if len(hosts) == 0 {
 		return tls.Certificate{}, fmt.Errorf("identity: a server certificate needs a host name or address")
 	}
@@ -26,8 +30,13 @@ func (s *Service) ServerCertificate(hosts []string) (tls.Certificate, error) {
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	from, until := serverProfile.validity(s.cfg.Clock.Now(), 0)
-	t, err := serverProfile.template(pkix.Name{CommonName: hosts[0]}, newSerial(), from, until, key.Public())
+	ctx := context.Background()
+	signs, err := s.ActiveAuthority(ctx, p.Role)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("identity: server certificate: %w", err)
+	}
+	from, until := p.validity(s.cfg.Clock.Now(), 0)
+	t, err := p.template(pkix.Name{CommonName: hosts[0]}, newSerial(), from, until, key.Public())
 	if err != nil {
 		return tls.Certificate{}, err
 	}
@@ -38,8 +47,11 @@ func (s *Service) ServerCertificate(hosts []string) (tls.Certificate, error) {
 			t.DNSNames = append(t.DNSNames, h)
 		}
 	}
-	ctx := context.Background()
-	der, err := s.cfg.Issuer.Sign(ctx, SignRequest{Profile: serverProfile.Name, Role: Server, Template: t, Key: key.Public()})
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: t.Subject, DNSNames: t.DNSNames, IPAddresses: t.IPAddresses}, key)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	der, err := s.cfg.Issuer.Sign(ctx, SignRequest{Authority: signs.ID, Profile: p.Name, Template: t, Key: key.Public(), CSR: csr})
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("identity: server certificate: %w", err)
 	}
@@ -47,7 +59,7 @@ func (s *Service) ServerCertificate(hosts []string) (tls.Certificate, error) {
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	chain, err := s.cfg.Issuer.Chain(ctx, Server)
+	chain, err := s.chain(ctx, signs.ID)
 	if err != nil {
 		return tls.Certificate{}, err
 	}

@@ -58,6 +58,9 @@ func New(cfg Config) (*Service, error) {
 			return nil, err
 		}
 	}
+	if err := s.syncAuthorities(context.Background()); err != nil {
+		return nil, err
+	}
 	cfg.DB.Handle(jobAtIssuer, s.revokeAtIssuer)
 	return s, nil
 }
@@ -209,7 +212,10 @@ func (s *Service) revoke(tx *store.Tx, tenant, subject, actor, reason string, ba
 	fps := make([]string, len(revoked))
 	for i, c := range revoked {
 		fps[i] = c.Fingerprint
-		told := atIssuer{Role: Profiles[c.Kind].Role, Serial: c.Serial, At: store.Millis(now)}
+		if c.Authority == "" { // a manufacturer's own; its authority is not ours to tell
+			continue
+		}
+		told := atIssuer{Authority: c.Authority, Serial: c.Serial, At: store.Millis(now)}
 		if err := s.cfg.DB.Enqueue(tx, jobAtIssuer, c.Fingerprint, now, told); err != nil {
 			return err
 		}
@@ -261,7 +267,7 @@ func (s *Service) IDevIDKey(ctx context.Context, tenant, device string) (crypto.
 
 // Chain is the PEM of the authorities above certificates of the kind: the issuing one first, the root last.
 func (s *Service) Chain(ctx context.Context, k Kind) ([]byte, error) {
-	chain, err := s.cfg.Issuer.Chain(ctx, Profiles[k].Role)
+	chain, err := s.activeChain(ctx, Profiles[k].Role)
 	if err != nil {
 		return nil, err
 	}
@@ -272,15 +278,24 @@ func (s *Service) Chain(ctx context.Context, k Kind) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// Authorities are the certificates that EST clients install (RFC 7030 4.1.3): the root, and the authority that signs
-// what they enrol for.
-func (s *Service) Authorities(ctx context.Context) ([]*x509.Certificate, error) {
-	return s.cfg.Issuer.Chain(ctx, Operational)
+// CACerts are the certificates that EST clients install (RFC 7030 4.1.3): the root, and the authority that signs what
+// they enrol for.
+func (s *Service) CACerts(ctx context.Context) ([]*x509.Certificate, error) {
+	return s.activeChain(ctx, Operational)
+}
+
+// activeChain is the chain of the authority that signs for the role now.
+func (s *Service) activeChain(ctx context.Context, r Role) ([]*x509.Certificate, error) {
+	a, err := s.ActiveAuthority(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return s.chain(ctx, a.ID)
 }
 
 // Roots is the PEM of the root certificate that everything of this platform chains to: what people and devices pin.
 func (s *Service) Roots() (pemBytes []byte) {
-	chain, err := s.cfg.Issuer.Chain(context.Background(), Server)
+	chain, err := s.activeChain(context.Background(), Server)
 	if err != nil || len(chain) == 0 {
 		s.cfg.Log.Error("the root certificate cannot be read", "err", err)
 		return nil

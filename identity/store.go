@@ -24,14 +24,14 @@ var migrationsFS embed.FS
 // Schema holds the device and certificate tables.
 var Schema = store.Migrations{Stage: "identity", FS: migrationsFS}
 
-const deviceColumns = `id, tenant, product, revision, batch, serial, solution, state, reason, resume, firmware, created, updated`
+const deviceColumns = `id, tenant, product, revision, batch, serial, solution, state, reason, resume, firmware, grade, origin, made, created, updated`
 
 type scanner interface{ Scan(...any) error }
 
 func scanDevice(r scanner) (Device, error) {
 	var d Device
 	var created, updated int64
-	err := r.Scan(&d.ID, &d.Tenant, &d.Product, &d.Revision, &d.Batch, &d.Serial, &d.Solution, &d.State, &d.Reason, &d.Resume, &d.Firmware, &created, &updated)
+	err := r.Scan(&d.ID, &d.Tenant, &d.Product, &d.Revision, &d.Batch, &d.Serial, &d.Solution, &d.State, &d.Reason, &d.Resume, &d.Firmware, &d.Grade, &d.Origin, &d.Made, &created, &updated)
 	d.Created, d.Updated = store.Time(created), store.Time(updated)
 	if errors.Is(err, store.ErrNoRows) {
 		return Device{}, problem.NotFound("There is no such device.")
@@ -107,8 +107,8 @@ func listDevices(ctx context.Context, db *store.DB, tenant string, f Filter) ([]
 }
 
 func insertDevice(tx *store.Tx, d Device) error {
-	_, err := tx.Exec(`INSERT INTO device(`+deviceColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12)`,
-		d.ID, d.Tenant, d.Product, d.Revision, d.Batch, d.Serial, d.Solution, d.State, d.Reason, d.Resume, d.Firmware, store.Millis(d.Created))
+	_, err := tx.Exec(`INSERT INTO device(`+deviceColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15)`,
+		d.ID, d.Tenant, d.Product, d.Revision, d.Batch, d.Serial, d.Solution, d.State, d.Reason, d.Resume, d.Firmware, d.Grade, d.Origin, d.Made, store.Millis(d.Created))
 	if store.IsUnique(err) {
 		return problem.Conflict("The serial number %s is already taken in this product.", d.Serial).At("serial")
 	}
@@ -131,6 +131,7 @@ func setSolution(tx *store.Tx, tenant, id, solution string, at time.Time) error 
 type Intent struct {
 	keyHash, tenant, subject string
 	kind                     Kind
+	authority                string // id of the one that signs
 	serial                   *big.Int
 	notBefore, notAfter      time.Time
 
@@ -141,9 +142,9 @@ type Intent struct {
 
 // recordIntent writes want, or returns the intent that this key already has.
 func recordIntent(tx *store.Tx, want Intent, at time.Time) (Intent, error) {
-	n, err := tx.Exec(`INSERT INTO issue_intent(key_hash, tenant, subject, kind, serial, not_before, not_after, created)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (key_hash) DO NOTHING`,
-		want.keyHash, want.tenant, want.subject, want.kind, want.serial.Text(16), store.Millis(want.notBefore), store.Millis(want.notAfter), store.Millis(at))
+	n, err := tx.Exec(`INSERT INTO issue_intent(key_hash, tenant, subject, kind, authority, serial, not_before, not_after, created)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (key_hash) DO NOTHING`,
+		want.keyHash, want.tenant, want.subject, want.kind, want.authority, want.serial.Text(16), store.Millis(want.notBefore), store.Millis(want.notAfter), store.Millis(at))
 	if err != nil || n == 1 {
 		want.fresh = true
 		return want, err
@@ -151,8 +152,8 @@ func recordIntent(tx *store.Tx, want Intent, at time.Time) (Intent, error) {
 	have := Intent{keyHash: want.keyHash}
 	var serial string
 	var from, until int64
-	err = tx.QueryRow(`SELECT tenant, subject, kind, serial, not_before, not_after FROM issue_intent WHERE key_hash = $1`, want.keyHash).
-		Scan(&have.tenant, &have.subject, &have.kind, &serial, &from, &until)
+	err = tx.QueryRow(`SELECT tenant, subject, kind, authority, serial, not_before, not_after FROM issue_intent WHERE key_hash = $1`, want.keyHash).
+		Scan(&have.tenant, &have.subject, &have.kind, &have.authority, &serial, &from, &until)
 	if err != nil {
 		return Intent{}, err
 	}
@@ -168,21 +169,21 @@ func countIntents(tx *store.Tx, subject string, k Kind, since time.Time) (n int6
 	return n, tx.QueryRow(`SELECT count(*) FROM issue_intent WHERE subject = $1 AND kind = $2 AND created > $3`, subject, k, store.Millis(since)).Scan(&n)
 }
 
-const certificateColumns = `fp, tenant, subject, kind, phase, serial, key_hash, der, not_before, not_after, revoked, reason`
+const certificateColumns = `fp, tenant, subject, kind, phase, serial, key_hash, der, not_before, not_after, revoked, reason, authority, origin`
 
 func scanCertificate(r scanner) (Certificate, error) {
 	var c Certificate
 	var from, until, revoked int64
-	err := r.Scan(&c.Fingerprint, &c.Tenant, &c.Subject, &c.Kind, &c.Phase, &c.Serial, &c.KeyHash, &c.DER, &from, &until, &revoked, &c.Reason)
+	err := r.Scan(&c.Fingerprint, &c.Tenant, &c.Subject, &c.Kind, &c.Phase, &c.Serial, &c.KeyHash, &c.DER, &from, &until, &revoked, &c.Reason, &c.Authority, &c.Origin)
 	c.NotBefore, c.NotAfter, c.Revoked = store.Time(from), store.Time(until), store.Time(revoked)
 	return c, err
 }
 
 // insertCertificate says false when the key already has its certificate.
 func insertCertificate(tx *store.Tx, c Certificate, at time.Time) (bool, error) {
-	n, err := tx.Exec(`INSERT INTO certificate(`+certificateColumns+`, created) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, '', $11)
+	n, err := tx.Exec(`INSERT INTO certificate(`+certificateColumns+`, created) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, '', $11, $12, $13)
 		ON CONFLICT (key_hash) DO NOTHING`,
-		c.Fingerprint, c.Tenant, c.Subject, c.Kind, c.Phase, c.Serial, c.KeyHash, c.DER, store.Millis(c.NotBefore), store.Millis(c.NotAfter), store.Millis(at))
+		c.Fingerprint, c.Tenant, c.Subject, c.Kind, c.Phase, c.Serial, c.KeyHash, c.DER, store.Millis(c.NotBefore), store.Millis(c.NotAfter), c.Authority, c.Origin, store.Millis(at))
 	return n == 1, err
 }
 
@@ -219,14 +220,14 @@ func activate(tx *store.Tx, tenant, device, fp string) error {
 	return err
 }
 
-// revokeCertificates revokes those of subject that are of one of the kinds and returns them (fingerprint, kind, serial).
+// revokeCertificates revokes those of subject that are of one of the kinds and returns them (fingerprint, kind, serial, authority).
 func revokeCertificates(tx *store.Tx, tenant, subject, reason string, at time.Time, kinds ...Kind) (revoked []Certificate, err error) {
 	for _, k := range kinds {
 		rows, err := tx.Query(`UPDATE certificate SET phase = $1, revoked = $2, reason = $3
-			WHERE tenant = $4 AND subject = $5 AND kind = $6 AND phase <> $1 RETURNING fp, serial`, PhaseRevoked, store.Millis(at), reason, tenant, subject, k)
+			WHERE tenant = $4 AND subject = $5 AND kind = $6 AND phase <> $1 RETURNING fp, serial, authority`, PhaseRevoked, store.Millis(at), reason, tenant, subject, k)
 		cs, err := store.Collect(rows, err, func(r *sql.Rows) (Certificate, error) {
 			c := Certificate{Kind: k, Phase: PhaseRevoked}
-			return c, r.Scan(&c.Fingerprint, &c.Serial)
+			return c, r.Scan(&c.Fingerprint, &c.Serial, &c.Authority)
 		})
 		if err != nil {
 			return nil, err

@@ -36,9 +36,9 @@ func (s *Service) Work(ctx context.Context) error {
 const jobAtIssuer = "identity.revoke-at-issuer"
 
 type atIssuer struct {
-	Role   Role   `json:"role"`
-	Serial string `json:"serial"` // hex
-	At     int64  `json:"at"`     // ms
+	Authority string `json:"authority"`
+	Serial    string `json:"serial"` // hex
+	At        int64  `json:"at"`     // ms
 }
 
 func (s *Service) revokeAtIssuer(ctx context.Context, j store.Job) error {
@@ -50,5 +50,5 @@ func (s *Service) revokeAtIssuer(ctx context.Context, j store.Job) error {
 	if !ok {
 		return fmt.Errorf("identity: serial number %q", r.Serial)
 	}
-	return s.cfg.Issuer.Revoke(ctx, r.Role, serial, store.Time(r.At))
+	return s.cfg.Issuer.Revoke(ctx, r.Authority, serial, store.Time(r.At))
 }

@@ -11,6 +11,9 @@ const (
 	ProductWrite    Verb = "product.write"
 	LineRead        Verb = "line.read"
 	LineWrite       Verb = "line.write"
+	IssuerRead      Verb = "issuer.read"
+	EnrolRead       Verb = "enrol.read"
+	EnrolWrite      Verb = "enrol.write"
 	DeviceRead      Verb = "device.read"
 	DeviceClaim     Verb = "device.claim"
 	DeviceSuspend   Verb = "device.suspend"
@@ -45,6 +48,9 @@ var Verbs = []struct {
 	{ProductWrite, "create and change products, set the end of support"},
 	{LineRead, "read production lines and batches"},
 	{LineWrite, "open lines, stations and batches"},
+	{IssuerRead, "read issuing authorities and the trust bundle"},
+	{EnrolRead, "read enrolment policies, trusted CAs, tokens and the lobby"},
+	{EnrolWrite, "set enrolment policies, trust CAs, make tokens, approve and deny devices"},
 	{DeviceRead, "read devices, their state and installed software"},
 	{DeviceClaim, "claim devices into a solution"},
 	{DeviceSuspend, "suspend a device and lift the suspension"},

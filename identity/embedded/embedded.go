@@ -2,18 +2,19 @@
 
 // Package embedded is the certificate authority inside the platform: crypto/x509 over keys that lie sealed on disk.
 //
-// One root signs one issuing authority per role. The root's key is used at the first start only: its sealed file
-// (root.key) can then be moved to a safe place and the platform runs on. Keys are P-256, sealed under the platform key
-// for their own name, and never plaintext on disk; the files alone, copied to another host, are of no use.
+// At the first start it makes a root and an anchor and, below them, one issuing authority per role. Root and anchor are
+// used again only when an authority is made; their sealed files (root-1.key, anchor-1.key) can then be moved to a safe
+// place and the platform runs on. Keys are sealed under the platform key for their own name and never plaintext on
+// disk; the files alone, copied to another host, are of no use.
 package embedded
 
 import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
@@ -22,6 +23,11 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/openthings-platform/openthings/clock"
@@ -29,203 +35,391 @@ import (
 	"github.com/openthings-platform/openthings/seal"
 )
 
-// Config is what the authority needs; all fields but Clock are mandatory.
+// Config is what the authority needs; all fields but Clock and Roles are mandatory.
 type Config struct {
 	Dir   string     // certificates and sealed keys; made at the first start
 	Keys  *seal.Keys // seals them
 	Name  string     // of the organization in the authorities' names
 	Clock clock.Clock
+	Roles []identity.Role // the issuing authorities to make at the first start; nil: all
 }
 
-// How long the authorities live. The factory's lives as long as the root, since IDevIDs have no end.
+// How long authorities live. The factory's lives as long as the root, since IDevIDs have no end.
 const (
-	rootLife  = 30 * 365 * 24 * time.Hour
-	otherLife = 10 * 365 * 24 * time.Hour
+	RootLife  = 30 * 365 * 24 * time.Hour
+	OtherLife = 10 * 365 * 24 * time.Hour
 )
 
-// ErrRootAway is returned when an authority must be made and the root's key is not on this host.
-var ErrRootAway = errors.New("the root key is not here; bring root.key back to make another issuing authority")
+// ErrRootAway is returned when an authority must be signed and the key above it is not on this host.
+var ErrRootAway = errors.New("the key of the authority above is not on this machine; bring it back, or sign the request where it is")
 
-// Issuer implements identity.Issuer.
+// Issuer implements identity.Issuer, Rotator and CRLSigner. Its methods are safe for concurrent use.
 type Issuer struct {
-	root        *x509.Certificate
-	authorities map[identity.Role]authority
+	folder folder
+
+	mu          sync.RWMutex // guards authorities
+	authorities map[string]authority
 }
 
+// authority is a certificate and its key. A root that is away has no key, a requested authority has no certificate.
 type authority struct {
-	cert *x509.Certificate
-	key  crypto.Signer
+	id     string
+	role   identity.Role
+	gen    int64
+	parent string
+	cert   *x509.Certificate
+	key    crypto.Signer
 }
 
-var _ identity.Issuer = (*Issuer)(nil)
+var (
+	_ identity.Issuer    = (*Issuer)(nil)
+	_ identity.Rotator   = (*Issuer)(nil)
+	_ identity.CRLSigner = (*Issuer)(nil)
+)
 
 // Open loads the authorities, and makes them at the first start.
 func Open(cfg Config) (*Issuer, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = clock.System
 	}
+	if cfg.Roles == nil {
+		cfg.Roles = identity.Roles
+	}
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("embedded issuer: %w", err)
 	}
-	f := folder{cfg}
-	root, err := f.load("root")
-	if errors.Is(err, fs.ErrNotExist) && !f.has("root.crt") {
-		root, err = f.make("root", "Root", rootLife, nil)
-	} else if errors.Is(err, fs.ErrNotExist) { // the key is away, as it should be
-		root.cert, err = f.certificate("root")
-	}
-	if err != nil {
+	is := &Issuer{folder: folder{cfg}, authorities: map[string]authority{}}
+	if err := is.load(); err != nil {
 		return nil, fmt.Errorf("embedded issuer: %w", err)
 	}
-	is := &Issuer{root: root.cert, authorities: map[identity.Role]authority{}}
-	for _, role := range identity.Roles {
-		a, err := f.load(string(role))
-		if errors.Is(err, fs.ErrNotExist) && !f.has(string(role)+".crt") {
-			if root.key == nil {
-				return nil, fmt.Errorf("embedded issuer: %s: %w", role, ErrRootAway)
-			}
-			life := otherLife
-			if role == identity.Factory {
-				life = rootLife
-			}
-			a, err = f.make(string(role), titles[role], life, &root)
+	for _, role := range slices.Concat([]identity.Role{identity.Root, identity.Anchor}, cfg.Roles) {
+		if is.has(role) {
+			continue
 		}
-		if err == nil {
-			err = a.cert.CheckSignatureFrom(root.cert)
-		}
-		if err != nil {
+		if err := is.found(role); err != nil {
 			return nil, fmt.Errorf("embedded issuer: %s: %w", role, err)
 		}
-		is.authorities[role] = a
 	}
 	return is, nil
 }
 
-var titles = map[identity.Role]string{identity.Factory: "Factory CA", identity.Operational: "Operational CA", identity.Server: "Server CA"}
+var idPattern = regexp.MustCompile(`^([a-z]+)-([1-9][0-9]{0,8})$`)
 
-// Root is the trust anchor.
-func (is *Issuer) Root() *x509.Certificate { return is.root }
+// load reads what the folder holds and checks that each certificate chains to the one above it.
+func (is *Issuer) load() error {
+	files, err := os.ReadDir(is.folder.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		id, kind, _ := strings.Cut(f.Name(), ".")
+		m := idPattern.FindStringSubmatch(id)
+		if m == nil || kind != "crt" && kind != "key" {
+			continue
+		}
+		if _, done := is.authorities[id]; done {
+			continue
+		}
+		a := authority{id: id, role: identity.Role(m[1])}
+		a.gen, _ = strconv.ParseInt(m[2], 10, 64) // the pattern allows nothing else
+		if err := is.folder.read(&a); err != nil {
+			return err
+		}
+		is.authorities[id] = a
+	}
+	for id, a := range is.authorities {
+		if a.cert == nil {
+			continue
+		}
+		if a.parent = is.above(a.role, a.cert); a.parent == "" {
+			return fmt.Errorf("%s.crt was not signed by any %s in %s", id, a.role.Above(), is.folder.cfg.Dir)
+		}
+		is.authorities[id] = a
+	}
+	return nil
+}
+
+// has says whether there is an authority of the role with its certificate.
+func (is *Issuer) has(r identity.Role) bool {
+	for _, a := range is.authorities {
+		if a.role == r && a.cert != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// above names the authority that signed c; empty if there is none here.
+func (is *Issuer) above(r identity.Role, c *x509.Certificate) string {
+	for id, p := range is.authorities {
+		if p.role == r.Above() && p.cert != nil && c.CheckSignatureFrom(p.cert) == nil {
+			return id
+		}
+	}
+	return ""
+}
+
+// found makes the first authority of a role.
+func (is *Issuer) found(r identity.Role) error {
+	id := identity.AuthorityID(r, 1)
+	csr, err := is.Generate(context.Background(), id, r, identity.AlgP256, pkix.Name{Organization: []string{is.folder.cfg.Name}, CommonName: "OpenThings " + Title(r)})
+	if err != nil {
+		return err
+	}
+	life := OtherLife
+	if r == identity.Factory || r.Above() == r {
+		life = RootLife
+	}
+	der, err := is.Certify(identity.AuthorityID(r.Above(), 1), r, csr, life)
+	if err != nil {
+		return err
+	}
+	return is.Install(context.Background(), id, der)
+}
+
+// Title is a role in the name of its authority.
+func Title(r identity.Role) string {
+	switch r {
+	case identity.Root:
+		return "Root"
+	case identity.Anchor:
+		return "Anchor"
+	}
+	return strings.ToUpper(string(r[:1])) + string(r[1:]) + " CA"
+}
+
+// Certify signs the request of an authority of the role as the one above it, whose key must be here. The validity ends
+// with the signer's at the latest. A root's own request makes its self-signed certificate.
+func (is *Issuer) Certify(above string, r identity.Role, csr []byte, life time.Duration) ([]byte, error) {
+	req, err := x509.ParseCertificateRequest(csr)
+	if err == nil {
+		err = req.CheckSignature()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the request of the authority: %w", err)
+	}
+	now := is.folder.cfg.Clock.Now()
+	t, err := identity.AuthorityTemplate(r, req.Subject, req.PublicKey, now.Add(-time.Hour), now.Add(life))
+	if err != nil {
+		return nil, err
+	}
+	p, err := is.authority(above)
+	switch {
+	case err != nil:
+		return nil, err
+	case p.key == nil:
+		return nil, ErrRootAway
+	case p.cert == nil: // a root that signs itself
+		return x509.CreateCertificate(rand.Reader, t, t, req.PublicKey, p.key)
+	}
+	if t.NotAfter.After(p.cert.NotAfter) {
+		t.NotAfter = p.cert.NotAfter
+	}
+	return x509.CreateCertificate(rand.Reader, t, p.cert, req.PublicKey, p.key)
+}
+
+func (is *Issuer) authority(id string) (authority, error) {
+	is.mu.RLock()
+	defer is.mu.RUnlock()
+	a, ok := is.authorities[id]
+	if !ok {
+		return authority{}, fmt.Errorf("embedded issuer: there is no authority %q", id)
+	}
+	return a, nil
+}
+
+// signer is an authority that can sign now.
+func (is *Issuer) signer(id string) (authority, error) {
+	a, err := is.authority(id)
+	switch {
+	case err != nil:
+		return a, err
+	case a.cert == nil:
+		return a, fmt.Errorf("embedded issuer: %s has no certificate yet", id)
+	case a.key == nil:
+		return a, fmt.Errorf("embedded issuer: %s: %w", id, ErrRootAway)
+	}
+	return a, nil
+}
+
+// Authorities implements identity.Issuer.
+func (is *Issuer) Authorities(context.Context) ([]identity.Held, error) {
+	is.mu.RLock()
+	defer is.mu.RUnlock()
+	out := make([]identity.Held, 0, len(is.authorities))
+	for _, a := range is.authorities {
+		h := identity.Held{ID: a.id, Role: a.role, Generation: a.gen, Backend: "embedded", Protection: "away", Parent: a.parent}
+		if a.key != nil {
+			h.Algorithm, h.Protection = identity.AlgorithmOf(a.key.Public()), "sealed"
+		}
+		if a.cert != nil {
+			h.Algorithm, h.Cert = identity.AlgorithmOf(a.cert.PublicKey), a.cert.Raw
+		}
+		out = append(out, h)
+	}
+	return out, nil
+}
 
 // Sign implements identity.Issuer.
 func (is *Issuer) Sign(_ context.Context, r identity.SignRequest) ([]byte, error) {
-	a, ok := is.authorities[r.Role]
-	if !ok {
-		return nil, fmt.Errorf("embedded issuer: there is no authority for the role %q", r.Role)
+	a, err := is.signer(r.Authority)
+	if err != nil {
+		return nil, err
 	}
 	if r.Template.NotAfter.After(a.cert.NotAfter) && !r.Template.NotAfter.Equal(identity.Forever) {
-		return nil, fmt.Errorf("embedded issuer: the %s authority ends on %s, before the certificate would", r.Role, a.cert.NotAfter.Format(time.DateOnly))
+		return nil, fmt.Errorf("embedded issuer: %s ends on %s, before the certificate would", a.id, a.cert.NotAfter.Format(time.DateOnly))
 	}
 	return x509.CreateCertificate(rand.Reader, r.Template, a.cert, r.Key, a.key)
 }
 
-// Chain implements identity.Issuer.
-func (is *Issuer) Chain(_ context.Context, role identity.Role) ([]*x509.Certificate, error) {
-	a, ok := is.authorities[role]
-	if !ok {
-		return nil, fmt.Errorf("embedded issuer: there is no authority for the role %q", role)
+// SignCRL implements identity.CRLSigner.
+func (is *Issuer) SignCRL(_ context.Context, id string, list *x509.RevocationList) ([]byte, error) {
+	a, err := is.signer(id)
+	if err != nil {
+		return nil, err
 	}
-	return []*x509.Certificate{a.cert, is.root}, nil
+	return x509.CreateRevocationList(rand.Reader, list, a.cert, a.key)
 }
 
 // Revoke implements identity.Issuer. Nothing is kept here: the register is the one authority.
-func (is *Issuer) Revoke(context.Context, identity.Role, *big.Int, time.Time) error { return nil }
+func (is *Issuer) Revoke(context.Context, string, *big.Int, time.Time) error { return nil }
 
-// folder is Config.Dir: <name>.crt in DER and <name>.key sealed.
+// Health implements identity.Issuer: the keys are in memory.
+func (is *Issuer) Health(context.Context) error { return nil }
+
+// Generate implements identity.Rotator.
+func (is *Issuer) Generate(_ context.Context, id string, r identity.Role, alg identity.Algorithm, name pkix.Name) ([]byte, error) {
+	m := idPattern.FindStringSubmatch(id)
+	if m == nil || identity.Role(m[1]) != r {
+		return nil, fmt.Errorf("embedded issuer: %q does not name a %s authority", id, r)
+	}
+	is.mu.Lock()
+	defer is.mu.Unlock()
+	a, ok := is.authorities[id]
+	switch {
+	case ok && a.cert != nil:
+		return nil, fmt.Errorf("embedded issuer: %s exists already", id)
+	case !ok:
+		key, err := makeKey(alg)
+		if err != nil {
+			return nil, err
+		}
+		a = authority{id: id, role: r, key: key}
+		a.gen, _ = strconv.ParseInt(m[2], 10, 64) // the pattern allows nothing else
+		if err := is.folder.seal(id, key); err != nil {
+			return nil, err
+		}
+		is.authorities[id] = a
+	}
+	return x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: name}, a.key)
+}
+
+// Install implements identity.Rotator.
+func (is *Issuer) Install(_ context.Context, id string, der []byte) error {
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return err
+	}
+	is.mu.Lock()
+	defer is.mu.Unlock()
+	a, ok := is.authorities[id]
+	switch {
+	case !ok:
+		return fmt.Errorf("embedded issuer: there is no authority %q", id)
+	case a.cert != nil && a.cert.Equal(cert):
+		return nil
+	case a.cert != nil:
+		return fmt.Errorf("embedded issuer: %s has another certificate already", id)
+	case a.key == nil || !samePublic(a.key.Public(), cert.PublicKey):
+		return fmt.Errorf("embedded issuer: the certificate is not over the key of %s", id)
+	case !cert.IsCA:
+		return fmt.Errorf("embedded issuer: the certificate of %s is not an authority's", id)
+	}
+	if a.parent = is.above(a.role, cert); a.parent == "" && a.role.Above() == a.role && cert.CheckSignatureFrom(cert) == nil {
+		a.parent = id
+	}
+	if a.parent == "" {
+		return fmt.Errorf("embedded issuer: the certificate of %s was not signed by any %s here", id, a.role.Above())
+	}
+	if err := is.folder.write(id+".crt", der); err != nil {
+		return err
+	}
+	a.cert = cert
+	is.authorities[id] = a
+	return nil
+}
+
+func samePublic(a, b crypto.PublicKey) bool {
+	k, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && k.Equal(b)
+}
+
+func makeKey(alg identity.Algorithm) (crypto.Signer, error) {
+	switch alg {
+	case identity.AlgP256:
+		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case identity.AlgP384:
+		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	case identity.AlgEd25519:
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		return key, err
+	}
+	return nil, fmt.Errorf("embedded issuer: no key can be made for the algorithm %q", alg)
+}
+
+// folder is Config.Dir: <id>.crt in DER and <id>.key sealed. The key is on disk before the certificate.
 type folder struct{ cfg Config }
 
 func (f folder) path(name string) string { return filepath.Join(f.cfg.Dir, name) }
 
-func (f folder) has(name string) bool {
-	_, err := os.Stat(f.path(name))
-	return err == nil
-}
-
-func (f folder) certificate(name string) (*x509.Certificate, error) {
-	der, err := os.ReadFile(f.path(name + ".crt"))
-	if err != nil {
-		return nil, err
+// read loads the certificate and the key of an authority; either may be absent.
+func (f folder) read(a *authority) error {
+	der, err := os.ReadFile(f.path(a.id + ".crt"))
+	if err == nil {
+		a.cert, err = x509.ParseCertificate(der)
 	}
-	return x509.ParseCertificate(der)
-}
-
-// load returns fs.ErrNotExist when the key or the certificate is absent.
-func (f folder) load(name string) (authority, error) {
-	sealed, err := os.ReadFile(f.path(name + ".key"))
-	if err != nil {
-		return authority{}, err
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: %w", f.path(a.id+".crt"), err)
 	}
-	cert, err := f.certificate(name)
-	if err != nil {
-		return authority{}, err
+	sealed, err := os.ReadFile(f.path(a.id + ".key"))
+	if errors.Is(err, fs.ErrNotExist) && a.cert != nil && a.role.Above() == a.role {
+		return nil // away, as it should be
 	}
-	plain, err := f.cfg.Keys.Unwrap(KeyPurpose(name), sealed)
 	if err != nil {
-		return authority{}, fmt.Errorf("%s: %w", f.path(name+".key"), err)
+		return err
+	}
+	plain, err := f.cfg.Keys.Unwrap(KeyPurpose(a.id), sealed)
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.path(a.id+".key"), err)
 	}
 	defer clear(plain)
 	key, err := x509.ParsePKCS8PrivateKey(plain)
 	if err != nil {
-		return authority{}, err
+		return err
 	}
-	signer, ok := key.(*ecdsa.PrivateKey)
-	if !ok || !signer.PublicKey.Equal(cert.PublicKey) {
-		return authority{}, fmt.Errorf("%s.key does not belong to %s.crt", name, name)
+	signer, ok := key.(crypto.Signer)
+	if !ok || a.cert != nil && !samePublic(signer.Public(), a.cert.PublicKey) {
+		return fmt.Errorf("%s.key does not belong to %s.crt", a.id, a.id)
 	}
-	return authority{cert: cert, key: signer}, nil
+	a.key = signer
+	return nil
 }
 
-// KeyPurpose is what the key file of that name is sealed for.
-func KeyPurpose(name string) string { return "identity.ca-key/" + name }
+// KeyPurpose is what the key file of that authority is sealed for.
+func KeyPurpose(id string) string { return "identity.ca-key/" + id }
 
-// make creates an authority below parent, or the root. The key is on disk before the certificate: a key without a
-// certificate means that the making was cut off, and is overwritten.
-func (f folder) make(name, title string, life time.Duration, parent *authority) (authority, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return authority{}, err
-	}
-	spki, err := x509.MarshalPKIXPublicKey(key.Public())
-	if err != nil {
-		return authority{}, err
-	}
-	id := sha256.Sum256(spki)
-	serial := make([]byte, 16)
-	rand.Read(serial)
-	now := f.cfg.Clock.Now().UTC().Truncate(time.Second)
-	t := &x509.Certificate{
-		SerialNumber: new(big.Int).SetBytes(serial), Subject: pkix.Name{Organization: []string{f.cfg.Name}, CommonName: "OpenThings " + title},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(life), SubjectKeyId: id[:20], BasicConstraintsValid: true, IsCA: true,
-		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign | x509.KeyUsageDigitalSignature,
-	}
-	signer := authority{cert: t, key: key}
-	if parent != nil {
-		t.MaxPathLenZero = true
-		if t.NotAfter.After(parent.cert.NotAfter) {
-			t.NotAfter = parent.cert.NotAfter
-		}
-		signer = *parent
-	}
-	der, err := x509.CreateCertificate(rand.Reader, t, signer.cert, key.Public(), signer.key)
-	if err != nil {
-		return authority{}, err
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return authority{}, err
-	}
+// seal writes the key of an authority.
+func (f folder) seal(id string, key crypto.Signer) error {
 	plain, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		return authority{}, err
+		return err
 	}
 	defer clear(plain)
-	sealed, err := f.cfg.Keys.Wrap(KeyPurpose(name), plain)
+	sealed, err := f.cfg.Keys.Wrap(KeyPurpose(id), plain)
 	if err != nil {
-		return authority{}, err
+		return err
 	}
-	if err := f.write(name+".key", sealed); err != nil {
-		return authority{}, err
-	}
-	return authority{cert: cert, key: key}, f.write(name+".crt", der)
+	return f.write(id+".key", sealed)
 }
 
 // write is durable when it returns: temporary file, sync, rename, sync of the folder.

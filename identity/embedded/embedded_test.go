@@ -8,6 +8,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"io/fs"
 	"math/big"
@@ -49,7 +50,7 @@ func (p place) open(t *testing.T) *embedded.Issuer {
 }
 
 func request(role identity.Role, until time.Time, key *ecdsa.PrivateKey) identity.SignRequest {
-	return identity.SignRequest{Role: role, Key: key.Public(), Template: &x509.Certificate{SerialNumber: big.NewInt(7), NotBefore: t0, NotAfter: until}}
+	return identity.SignRequest{Authority: identity.AuthorityID(role, 1), Key: key.Public(), Template: &x509.Certificate{SerialNumber: big.NewInt(7), NotBefore: t0, NotAfter: until}}
 }
 
 func newKey(t *testing.T) *ecdsa.PrivateKey {
@@ -58,6 +59,20 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 		t.Fatal(err)
 	}
 	return k
+}
+
+// certificate of the first authority of a role.
+func (p place) certificate(t *testing.T, role identity.Role) *x509.Certificate {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(p.cfg.Dir, identity.AuthorityID(role, 1)+".crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := x509.ParseCertificate(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 // No file under the data folder holds a private key that can be read.
@@ -96,12 +111,13 @@ func TestKeysAreSealed(t *testing.T) {
 // The root key may leave the host; another issuing authority cannot be made without it.
 func TestRootAway(t *testing.T) {
 	p := newPlace(t)
-	first := p.open(t)
-	if err := os.Rename(filepath.Join(p.cfg.Dir, "root.key"), filepath.Join(p.dir, "safe")); err != nil {
+	p.open(t)
+	root := p.certificate(t, identity.Root)
+	if err := os.Rename(filepath.Join(p.cfg.Dir, "root-1.key"), filepath.Join(p.dir, "safe")); err != nil {
 		t.Fatal(err)
 	}
 	again := p.open(t)
-	if !again.Root().Equal(first.Root()) {
+	if !p.certificate(t, identity.Root).Equal(root) {
 		t.Error("another root")
 	}
 	der, err := again.Sign(t.Context(), request(identity.Operational, t0.Add(time.Hour), newKey(t)))
@@ -112,14 +128,11 @@ func TestRootAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	chain, err := again.Chain(t.Context(), identity.Operational)
-	if err != nil || len(chain) != 2 {
-		t.Fatal(chain, err)
-	}
-	if err := errors.Join(x.CheckSignatureFrom(chain[0]), chain[0].CheckSignatureFrom(chain[1])); err != nil {
+	operational := p.certificate(t, identity.Operational)
+	if err := errors.Join(x.CheckSignatureFrom(operational), operational.CheckSignatureFrom(root)); err != nil {
 		t.Error(err)
 	}
-	for _, f := range []string{"server.crt", "server.key"} {
+	for _, f := range []string{"server-1.crt", "server-1.key"} {
 		if err := os.Remove(filepath.Join(p.cfg.Dir, f)); err != nil {
 			t.Fatal(err)
 		}
@@ -138,11 +151,11 @@ func TestFilesAreBound(t *testing.T) {
 	if _, err := embedded.Open(other.cfg); !errors.Is(err, seal.ErrSealed) {
 		t.Errorf("copied to another host: %v", err)
 	}
-	b, err := os.ReadFile(filepath.Join(p.cfg.Dir, "factory.key"))
+	b, err := os.ReadFile(filepath.Join(p.cfg.Dir, "factory-1.key"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(p.cfg.Dir, "operational.key"), b, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(p.cfg.Dir, "operational-1.key"), b, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := embedded.Open(p.cfg); !errors.Is(err, seal.ErrSealed) {
@@ -152,7 +165,8 @@ func TestFilesAreBound(t *testing.T) {
 
 // An authority signs nothing that outlives it, but for IDevIDs, which have no end.
 func TestLife(t *testing.T) {
-	is := newPlace(t).open(t)
+	p := newPlace(t)
+	is := p.open(t)
 	key := newKey(t)
 	if _, err := is.Sign(t.Context(), request(identity.Operational, t0.AddDate(11, 0, 0), key)); err == nil {
 		t.Error("a certificate outlives its authority")
@@ -164,12 +178,53 @@ func TestLife(t *testing.T) {
 		t.Error("an unknown role")
 	}
 	for _, role := range identity.Roles {
-		chain, err := is.Chain(t.Context(), role)
+		if ca := p.certificate(t, role); !ca.IsCA || !ca.MaxPathLenZero || ca.KeyUsage&x509.KeyUsageCertSign == 0 {
+			t.Errorf("%s: %+v", role, ca.Subject)
+		}
+	}
+}
+
+// A second generation works beside the first: its key is made here, the root signs its request, and both can sign.
+func TestGenerations(t *testing.T) {
+	for _, alg := range []identity.Algorithm{identity.AlgP256, identity.AlgP384, identity.AlgEd25519} {
+		p := newPlace(t)
+		is := p.open(t)
+		csr, err := is.Generate(t.Context(), "operational-2", identity.Operational, alg, pkix.Name{CommonName: "Second"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if ca := chain[0]; !ca.IsCA || !ca.MaxPathLenZero || ca.KeyUsage&x509.KeyUsageCertSign == 0 {
-			t.Errorf("%s: %+v", role, ca.Subject)
+		if _, err := is.Sign(t.Context(), identity.SignRequest{Authority: "operational-2", Template: &x509.Certificate{SerialNumber: big.NewInt(7)}}); err == nil {
+			t.Error("an authority without a certificate signs")
+		}
+		is = p.open(t) // the request survives a restart
+		der, err := is.Certify("root-1", identity.Operational, csr, embedded.OtherLife)
+		if err != nil {
+			t.Fatal(err)
+		}
+		foreign := p.certificate(t, identity.Server).Raw
+		if err := is.Install(t.Context(), "operational-2", foreign); err == nil {
+			t.Error("a certificate over another key was installed")
+		}
+		if err := errors.Join(is.Install(t.Context(), "operational-2", der), is.Install(t.Context(), "operational-2", der)); err != nil {
+			t.Fatal(err)
+		}
+		is = p.open(t)
+		key := newKey(t)
+		for _, id := range []string{"operational-1", "operational-2"} {
+			r := request(identity.Operational, t0.Add(time.Hour), key)
+			r.Authority = id
+			if _, err := is.Sign(t.Context(), r); err != nil {
+				t.Errorf("%s with %s: %v", id, alg, err)
+			}
+		}
+		held, err := is.Authorities(t.Context())
+		if err != nil || len(held) != 7 {
+			t.Fatalf("%d authorities, %v", len(held), err)
+		}
+		for _, h := range held {
+			if want := identity.AuthorityID(h.Role.Above(), 1); h.Parent != want || h.Protection != "sealed" || len(h.Cert) == 0 {
+				t.Errorf("%s: parent %s, key %s", h.ID, h.Parent, h.Protection)
+			}
 		}
 	}
 }
