@@ -26,11 +26,11 @@ var floors = []struct {
 	left  bool // rooms may import those before them on the same floor
 }{
 	{"wire, clock, problem", []string{"clock", "problem", "wire/mqtt", "wire"}, true},
-	{"ground", []string{"store", "store/blob", "store/storetest", "realdata", "law", "seal"}, true},
+	{"ground", []string{"store", "store/blob", "store/storetest", "realdata", "testpeers", "law", "seal"}, true},
 	{"doors", []string{"gateway", "api", "console", "console/browsertest"}, true},
 	{"who may, what happened", []string{"audit", "tenant"}, true},
 	{"life", []string{
-		"product", "identity", "identity/embedded", "enroll", "fleet", "telemetry", "command", "sbom", "update/trust", "update",
+		"product", "identity", "identity/embedded", "identity/openbao", "identity/issuertest", "enroll", "fleet", "telemetry", "command", "sbom", "update/trust", "update",
 		"vuln", "respond", "retire", "evidence/verify", "evidence",
 	}, true},
 	{"app, demo", []string{"agent", "app", "demo", "bench", "controls"}, true},
