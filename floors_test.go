@@ -25,32 +25,36 @@ var floors = []struct {
 	rooms []string
 	left  bool // rooms may import those before them on the same floor
 }{
-	{"wire, clock, problem", []string{"clock", "problem", "wire/mqtt", "wire"}, true},
+	{"wire, clock, problem", []string{"clock", "problem", "wire/mqtt", "wire", "hardware/tpm", "hardware/pkcs11", "hardware/hardwaretest"}, true},
 	{"ground", []string{"store", "store/blob", "store/storetest", "realdata", "testpeers", "law", "seal"}, true},
 	{"doors", []string{"gateway", "api", "console", "console/browsertest"}, true},
 	{"who may, what happened", []string{"audit", "tenant"}, true},
 	{"life", []string{
-		"product", "identity", "identity/embedded", "identity/openbao", "identity/issuertest", "enroll", "fleet", "telemetry", "command", "sbom", "update/trust", "update",
+		"product", "identity", "identity/keystore", "identity/embedded", "identity/openbao", "identity/issuertest", "enroll/attest", "enroll", "fleet", "telemetry", "command", "sbom", "update/trust", "update",
 		"vuln", "respond", "retire", "evidence/verify", "evidence",
 	}, true},
-	{"app, demo", []string{"agent", "app", "demo", "bench", "controls"}, true},
+	{"app, demo", []string{"agent/keys", "agent", "app", "demo", "bench", "controls"}, true},
 	{"cmd", []string{"cmd/openthings", "cmd/openthings-agent", "cmd/openthings-verify"}, false},
 }
 
 // only lists what rooms that a manufacturer may link are allowed to import of the house.
 var only = map[string][]string{
-	"agent":                 {"wire", "wire/mqtt", "clock", "update/trust"},
+	"agent":                 {"wire", "wire/mqtt", "clock", "update/trust", "agent/keys"},
+	"agent/keys":            {"wire", "hardware/tpm", "hardware/pkcs11"},
 	"update/trust":          {"wire", "clock"},
 	"evidence/verify":       {"wire", "clock"},
 	"wire":                  {},
 	"wire/mqtt":             {"clock"},
 	"clock":                 {},
-	"cmd/openthings-agent":  {"agent", "wire", "clock", "update/trust"},
+	"hardware/tpm":          {},
+	"hardware/pkcs11":       {},
+	"hardware/hardwaretest": {},
+	"cmd/openthings-agent":  {"agent", "agent/keys", "wire", "clock", "update/trust"},
 	"cmd/openthings-verify": {"evidence/verify"},
 }
 
 // apache lists the rooms under Apache-2.0; all others are AGPL-3.0-only.
-var apache = []string{"agent", "wire", "clock", "update/trust", "evidence/verify", "cmd/openthings-agent", "cmd/openthings-verify"}
+var apache = []string{"agent", "hardware", "wire", "clock", "update/trust", "evidence/verify", "cmd/openthings-agent", "cmd/openthings-verify"}
 
 type pkg struct {
 	ImportPath   string

@@ -39,10 +39,13 @@ var messages = map[string]any{
 		Areas: []string{"ldevid-key", "config"}, Image: "sha256:00", At: 1793450000123},
 	"baseline_report": BaselineReport{At: 1793450000123, Boot: 7, Agent: "0.1.0", Root: RootTPM, SecureBoot: BootOn, Ports: &[]string{"tcp/443"},
 		Debug: map[string]string{"jtag": DebugClosed, "uart": DebugOpen}, Credentials: &[]string{"root"}, TLS: "1.3", Privileges: map[string]bool{"agent-unprivileged": true}},
-	"baseline_answer": BaselineAnswer{OK: false, Version: 2, Failed: []string{"The debug interface uart is open."}},
-	"signed":          Signed{Payload: []byte(`{"a":1}`), Signature: []byte{1, 2, 3}},
-	"leaf":            Leaf{ID: "log_1", At: 1793450000123, Tenant: "ten_1", Actor: "per_<1>", Kind: "device.claimed", Subject: "dev_1", Data: "sha256:00"},
-	"leaf_data":       LeafData{Salt: "00112233445566778899aabbccddeeff", Data: json.RawMessage(`{"solution":"sol_1"}`)},
+	"baseline_answer":  BaselineAnswer{OK: false, Version: 2, Failed: []string{"The debug interface uart is open."}},
+	"attest_request":   AttestRequest{Certificate: []byte{0x30}, Chain: [][]byte{{0x30, 0x01}}, EK: []byte{1}, AK: []byte{2}},
+	"attest_challenge": AttestChallenge{ID: "att_1", Credential: []byte{1}, Secret: []byte{2}, Nonce: []byte{3}},
+	"attest_proof":     AttestProof{ID: "att_1", Opened: []byte{1}, Key: []byte{2}, Info: []byte{3}, Signature: []byte{4}},
+	"signed":           Signed{Payload: []byte(`{"a":1}`), Signature: []byte{1, 2, 3}},
+	"leaf":             Leaf{ID: "log_1", At: 1793450000123, Tenant: "ten_1", Actor: "per_<1>", Kind: "device.claimed", Subject: "dev_1", Data: "sha256:00"},
+	"leaf_data":        LeafData{Salt: "00112233445566778899aabbccddeeff", Data: json.RawMessage(`{"solution":"sol_1"}`)},
 }
 
 // The bytes on the wire are a contract with devices that are never updated.

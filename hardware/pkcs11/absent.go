@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !pkcs11
+
+package pkcs11
+
+import (
+	"crypto"
+	"crypto/elliptic"
+	"errors"
+)
+
+// ErrAbsent says how to get a build that speaks PKCS#11.
+var ErrAbsent = errors.New("this build speaks no PKCS#11; build it with: CGO_ENABLED=1 go build -tags pkcs11 ./cmd/...")
+
+// Token is an open token. In this build there are none.
+type Token struct{}
+
+// Open checks the URI and fails with ErrAbsent.
+func Open(uri string) (*Token, error) {
+	if _, err := parse(uri); err != nil {
+		return nil, err
+	}
+	return nil, ErrAbsent
+}
+
+// Close does nothing.
+func (t *Token) Close() error { return nil }
+
+// New fails with ErrAbsent.
+func (t *Token) New(string, elliptic.Curve) (crypto.Signer, error) { return nil, ErrAbsent }
+
+// Find fails with ErrAbsent.
+func (t *Token) Find(string) (crypto.Signer, error) { return nil, ErrAbsent }
+
+// Destroy fails with ErrAbsent.
+func (t *Token) Destroy(string) error { return ErrAbsent }
