@@ -3,19 +3,19 @@
 package agent
 
 import (
+	"cmp"
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/openthings-platform/openthings/agent/keys"
 	"github.com/openthings-platform/openthings/clock"
 	"github.com/openthings-platform/openthings/wire"
 	"github.com/openthings-platform/openthings/wire/mqtt"
@@ -46,12 +46,15 @@ type Config struct {
 	Product  string
 	Revision string
 
-	Roots    *x509.CertPool            // whom to trust as a server; nil: the chain that came with the IDevID
+	Keys     string                    // the key store, as in agent/keys.Open; empty: the one that Provision used
+	Roots    *x509.CertPool            // whom to trust as a server besides the trust bundle from the line; may be nil
 	Clock    clock.Clock               // nil: clock.System
 	Log      *slog.Logger              // nil: nothing is logged
 	Sensors  func() map[string]float64 // what to measure; nil: uptime in seconds
 	Interval time.Duration             // between measurements, until a command set-interval; 0: 10 s
 	Retry    time.Duration             // first back-off after a failure, doubling up to 64 times; 0: 1 s
+
+	Probe Probe // how the device looks at itself for its baseline report
 
 	// Health looks at a freshly booted image before it is committed; an error rolls back. nil: reaching the platform is enough.
 	Health func(ctx context.Context, image string) error
@@ -63,8 +66,10 @@ type agent struct {
 	Config
 	disk    disk
 	unit    unit
+	keys    keys.Store
 	idevid  *credential
-	anchors *x509.CertPool
+	pins    *pins
+	time    *calendar
 	started time.Time
 	slot    string   // the slot that this start booted
 	image   slotInfo // what runs in it
@@ -74,12 +79,15 @@ type agent struct {
 	interval   time.Duration
 	installing func() // stops the update machine and waits for it; nil while none runs
 
-	online atomic.Pointer[mqtt.Client] // the live session, if any
-	end    chan error                  // ErrReboot or ErrWiped, from whatever asked for it
-	kick   chan struct{}               // a measurement waits in the buffer
-	retime chan struct{}               // the interval has changed
-	seq    uint64                      // of the last measurement; only measure touches it
-	told   atomic.Uint64               // events of this start
+	online     atomic.Pointer[mqtt.Client] // the live session, if any
+	end        chan error                  // ErrReboot or ErrWiped, from whatever asked for it
+	kick       chan struct{}               // a measurement waits in the buffer
+	retime     chan struct{}               // the interval has changed
+	standing   standing
+	chored     time.Time     // by the device's clock: the chores were last done; sessions follow one another
+	introduced time.Time     // the same of what goes before an enrolment; only live touches it
+	seq        uint64        // of the last measurement; only measure touches it
+	told       atomic.Uint64 // events of this start
 
 	current atomic.Pointer[credential] // the LDevID of the session used last
 	later   atomic.Pointer[[]byte]     // an offer that came while another update was unfinished
@@ -96,6 +104,9 @@ func run(ctx context.Context, c Config, d disk) error {
 	a, err := newAgent(c, d)
 	if err != nil {
 		return err
+	}
+	if a.keys != nil {
+		defer a.keys.Close() //nolint:errcheck // what was signed is signed
 	}
 	if a.rec.Wiping != "" {
 		// Power went before the receipt was acknowledged. There is no way back, and no proof either.
@@ -122,7 +133,7 @@ func run(ctx context.Context, c Config, d disk) error {
 		}
 		work.Go(func() { a.watchdog(ctx, cancel) })
 	}
-	a.tell("boot", a.started, "started", map[string]any{"version": a.image.Version, "image": a.image.Image, "slot": a.slot, "trial": trial})
+	a.tell("boot", "started", map[string]any{"version": a.image.Version, "image": a.image.Image, "slot": a.slot, "trial": trial})
 	work.Go(func() { a.measure(ctx) })
 	work.Go(func() {
 		select {
@@ -193,41 +204,41 @@ func newAgent(c Config, d disk) (*agent, error) {
 	if a.rec, err = a.disk.load(); err != nil {
 		return nil, err
 	}
-	if a.rec.Wiping != "" {
-		return a, nil
-	}
 	if err := a.disk.readJSON("unit.json", &a.unit); err != nil {
 		return nil, err
 	}
-	return a, a.load()
+	a.keys, err = openKeys(cmp.Or(c.Keys, a.unit.Keys), a.disk)
+	if a.rec.Wiping != "" {
+		if err != nil { // without its hardware no key can be used, and the files go all the same
+			a.Log.Error("the key store", "error", err)
+		}
+		return a, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := a.load(); err != nil {
+		return nil, errors.Join(err, a.keys.Close())
+	}
+	return a, nil
 }
 
 // load reads the state directory.
-func (a *agent) load() error {
-	keyPEM, err := a.disk.read("idevid.key")
-	if err != nil {
-		return fmt.Errorf("agent: provision the unit first: %w", err)
+func (a *agent) load() (err error) {
+	if !a.disk.exists("idevid.pem") {
+		return errors.New("agent: the unit has not left the line: provision it and install what the station answered")
 	}
-	cert, err := a.disk.read("idevid.pem")
-	if err != nil {
-		return fmt.Errorf("agent: the unit has not left the line: %w", err)
+	if a.idevid, err = readPair(a.disk, a.keys, "idevid.pem"); err != nil {
+		return fmt.Errorf("agent: the certificate of birth: %w", err)
 	}
-	if a.idevid, err = newCredential(keyPEM, cert); err != nil {
+	if a.pins, err = openPins(a.disk, a.Roots); err != nil {
 		return err
 	}
-	if a.anchors = a.Roots; a.anchors == nil {
-		b, err := a.disk.read("chain.pem")
-		if err != nil {
-			return err
-		}
-		chain, err := parseChain(b)
-		if err != nil {
-			return err
-		}
-		a.anchors = x509.NewCertPool()
-		for _, c := range chain {
-			if c.CheckSignatureFrom(c) == nil { // the root alone; an issuing CA is no anchor
-				a.anchors.AddCert(c)
+	a.time = openCalendar(a.Clock, a.disk)
+	for _, c := range []*credential{a.idevid, a.pair("ldevid.pem"), a.pair("next.pem")} {
+		if c != nil {
+			if err := a.time.seen(c.Leaf.NotBefore); err != nil {
+				return err
 			}
 		}
 	}
@@ -285,15 +296,6 @@ func (a *agent) finish(why error) {
 	}
 }
 
-// tls is the configuration of a connection as c (nil: without a certificate).
-func (a *agent) tls(c *credential, proto ...string) *tls.Config {
-	t := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: a.anchors, Time: a.Clock.Now, NextProtos: proto}
-	if c != nil {
-		t.Certificates = []tls.Certificate{c.Certificate}
-	}
-	return t
-}
-
 // clients holds the HTTPS client of the credential used last, so that its connection is used again.
 type clients struct {
 	mu   sync.Mutex // guards the fields below
@@ -310,7 +312,7 @@ func (a *agent) client(c *credential) *http.Client {
 		}
 		a.pool.cred = c
 		a.pool.http = &http.Client{Timeout: time.Hour, Transport: &http.Transport{
-			TLSClientConfig: a.tls(c), ResponseHeaderTimeout: 30 * time.Second, TLSHandshakeTimeout: 30 * time.Second, IdleConnTimeout: 30 * time.Second}}
+			TLSClientConfig: a.tls(c, hostOf(a.HTTPS)), ResponseHeaderTimeout: 30 * time.Second, TLSHandshakeTimeout: 30 * time.Second, IdleConnTimeout: 30 * time.Second}}
 	}
 	return a.pool.http
 }
@@ -327,18 +329,11 @@ func (a *agent) sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// backoff is the pause before attempt n (from 0): doubling to 64 times Retry, of which a random half, so that a fleet
-// that lost its platform does not come back in one wave.
-func (a *agent) backoff(n int) time.Duration {
-	d := a.Retry << min(n, 6)
-	return d/2 + rand.N(d/2+1)
-}
-
 // inventory is what runs here, as seen now.
 func (a *agent) inventory() wire.Inventory {
 	r := a.record()
 	inv := wire.Inventory{Version: a.image.Version, SecurityVersion: a.image.SecurityVersion, Image: a.image.Image, Slot: a.slot,
-		Floor: r.Floor, Boot: r.Boot, Agent: Version}
+		Floor: r.Floor, Boot: r.Boot, Agent: Version, Bundle: a.pins.current().Version}
 	if r.Update != nil && r.Update.State == wire.UpdateCommitted {
 		inv.Update = r.Update.ID
 	}

@@ -129,7 +129,7 @@ func (a *agent) measure(ctx context.Context) {
 			values = a.Sensors()
 		}
 		a.seq++
-		m := wire.Telemetry{TS: a.Clock.Now().UnixMilli(), Boot: a.record().Boot, Seq: a.seq, Values: values}
+		m := wire.Telemetry{TS: a.stamp(), Boot: a.record().Boot, Seq: a.seq, Values: values}
 		if err := a.buffer.put(fmt.Sprintf("%010d-%010d.json", m.Boot, m.Seq), m); err != nil {
 			a.Log.Error("a measurement could not be kept", "error", err)
 		}
@@ -138,11 +138,11 @@ func (a *agent) measure(ctx context.Context) {
 }
 
 // tell keeps an event until the platform has it. Its boot makes two that agree in all else different.
-func (a *agent) tell(kind string, at time.Time, detail string, data map[string]any) {
+func (a *agent) tell(kind string, detail string, data map[string]any) {
 	boot := a.record().Boot
 	data["boot"] = boot
 	name := fmt.Sprintf("%010d-e%09d.%s.json", boot, a.told.Add(1), kind)
-	if err := a.buffer.put(name, wire.Event{TS: at.UnixMilli(), Detail: detail, Data: data}); err != nil {
+	if err := a.buffer.put(name, wire.Event{TS: a.stamp(), Detail: detail, Data: data}); err != nil {
 		a.Log.Error("an event could not be kept", "event", kind, "error", err)
 	}
 	nudge(a.kick)

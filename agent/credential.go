@@ -3,60 +3,116 @@
 package agent
 
 import (
-	"crypto/ecdsa"
+	"bytes"
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
-	"time"
+
+	"github.com/openthings-platform/openthings/agent/keys"
 )
 
-func marshalKey(key *ecdsa.PrivateKey) ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, err
+// An LDevID in service and the one to come have their keys under these names in turn; the certificate's file says which.
+const (
+	keyA = "ldevid-a"
+	keyB = "ldevid-b"
+)
+
+// otherKey is the name for the key that follows the one in service; "" is a device that has none yet.
+func otherKey(inService string) string {
+	if inService == keyA {
+		return keyB
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+	return keyA
 }
 
-func parseKey(b []byte) (*ecdsa.PrivateKey, error) {
-	block, _ := pem.Decode(b)
-	if block == nil {
-		return nil, errors.New("no PEM key")
-	}
-	k, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return nil, err
-	}
-	key, ok := k.(*ecdsa.PrivateKey)
-	if !ok {
-		return nil, errors.New("the key is not ECDSA")
-	}
-	return key, nil
+// openKeys opens the key store of a state directory.
+func openKeys(where string, d disk) (keys.Store, error) {
+	return keys.Open(where, keys.Disk{Read: d.read, Write: d.write, Shred: d.shred})
 }
 
-// credential is a key and the certificate over it.
+// Identity reads "idevid" or "ldevid" from a state directory, for other programs of the device that speak to the
+// platform. Where the key lies in hardware, the hardware stays open as long as the process lives.
+func Identity(dir, kind string) (tls.Certificate, error) {
+	d := disk{dir: dir}
+	var u unit
+	if err := d.readJSON("unit.json", &u); err != nil {
+		return tls.Certificate{}, err
+	}
+	store, err := openKeys(u.Keys, d)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	c, err := readPair(d, store, kind+".pem")
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return c.Certificate, nil
+}
+
+// credential is a key, its name in the key store, and the certificate over it.
 type credential struct {
 	tls.Certificate
-	key *ecdsa.PrivateKey
+	key  crypto.Signer
+	name string
 }
 
-// newCredential joins a key with a certificate (first block of certPEM) and refuses a certificate over another key.
-func newCredential(keyPEM, certPEM []byte) (*credential, error) {
-	key, err := parseKey(keyPEM)
+// pairFile is the file of an LDevID: the name of its key, then the certificate and those of its issuers.
+func pairFile(name string, certs []byte) []byte { return append([]byte(keyMark+name+"\n"), certs...) }
+
+const keyMark = "key "
+
+// readPair reads a certificate of the device and opens its key: of an IDevID, the one named idevid.
+func readPair(d disk, store keys.Store, file string) (*credential, error) {
+	b, err := d.read(file)
 	if err != nil {
 		return nil, err
 	}
-	c, err := tls.X509KeyPair(certPEM, keyPEM) // refuses a key that does not match
+	name := "idevid"
+	if line, rest, ok := bytes.Cut(b, []byte("\n")); ok && bytes.HasPrefix(line, []byte(keyMark)) {
+		name, b = string(line[len(keyMark):]), rest
+	} else if file != "idevid.pem" {
+		return nil, errors.New("it names no key")
+	}
+	key, err := store.Open(name)
 	if err != nil {
 		return nil, err
 	}
-	return &credential{c, key}, nil
+	c, err := newCredential(key, b)
+	if err != nil {
+		return nil, err
+	}
+	c.name = name
+	return c, nil
 }
 
-// renewAt is when two thirds of the certificate's life are over.
-func (c *credential) renewAt() time.Time {
-	return c.Leaf.NotBefore.Add(c.Leaf.NotAfter.Sub(c.Leaf.NotBefore) * 2 / 3)
+// newCredential joins a key with a certificate (the first CERTIFICATE in certPEM, those that follow are its issuers) and
+// refuses a certificate over another key.
+func newCredential(key crypto.Signer, certPEM []byte) (*credential, error) {
+	c := tls.Certificate{PrivateKey: key}
+	for block, rest := pem.Decode(certPEM); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "CERTIFICATE" {
+			c.Certificate = append(c.Certificate, block.Bytes)
+		}
+	}
+	if len(c.Certificate) == 0 {
+		return nil, errors.New("no certificate in PEM")
+	}
+	var err error
+	if c.Leaf, err = x509.ParseCertificate(c.Certificate[0]); err != nil {
+		return nil, err
+	}
+	if !sameKey(key.Public(), c.Leaf.PublicKey) {
+		return nil, errors.New("the certificate is over another key")
+	}
+	return &credential{Certificate: c, key: key}, nil
+}
+
+// sameKey compares public keys of any kind.
+func sameKey(a, b crypto.PublicKey) bool {
+	k, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && k.Equal(b)
 }
 
 // parseChain reads CA certificates in PEM; there must be at least one.

@@ -19,8 +19,8 @@ import (
 // disk is the state directory.
 type disk struct {
 	dir string
-	// cut is asked before each effect that outlives a power cut; an error means that the power is gone. Tests let it
-	// fail at every effect in turn. nil: the power stays.
+	// cut is asked before each effect that outlives a power cut, and before each sync that makes effects certain; an
+	// error means that the power is gone. Tests let it fail at every one in turn. nil: the power stays.
 	cut func(effect string) error
 }
 
@@ -45,6 +45,9 @@ func (d disk) write(name string, b []byte) error {
 	}
 	_, err = f.Write(b)
 	if err == nil {
+		err = d.powered("sync " + name + ".tmp")
+	}
+	if err == nil {
 		err = f.Sync()
 	}
 	if cerr := f.Close(); err == nil {
@@ -57,10 +60,13 @@ func (d disk) write(name string, b []byte) error {
 }
 
 func (d disk) rename(from, to string) error {
-	if err := d.powered("rename " + from); err != nil {
+	if err := d.powered("rename " + from + " " + to); err != nil {
 		return err
 	}
 	if err := os.Rename(d.path(from), d.path(to)); err != nil {
+		return err
+	}
+	if err := d.powered("syncdir " + filepath.Dir(to)); err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(d.path(to)))
@@ -134,6 +140,9 @@ func (d disk) shred(name string) error {
 	info, err := f.Stat()
 	if err == nil {
 		_, err = io.CopyN(f, rand.Reader, info.Size())
+	}
+	if err == nil {
+		err = d.powered("sync " + name)
 	}
 	if err == nil {
 		err = f.Sync()

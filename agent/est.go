@@ -5,27 +5,27 @@ package agent
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
+	"crypto"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 )
-
-// errPending is the platform's "not yet": the unit is known, but nobody has claimed it.
-var errPending = errors.New("the platform has not admitted this unit yet")
 
 // statusError is an HTTP answer that was not the one hoped for.
 type statusError struct {
 	status int
 	after  time.Duration // Retry-After, if the platform sent one
+	rule   string        // of the policy that refused, if it named one (RFC 9457 member "rule")
 	text   string
 }
 
@@ -38,62 +38,66 @@ func (e *statusError) refused() bool {
 	return e.status == http.StatusForbidden || e.status == http.StatusNotFound
 }
 
+// ruleSpent is the platform's word for a key whose one certificate is over.
+const ruleSpent = "identity.key-spent"
+
 // do sends a request with the credential given and returns at most limit bytes of a 200 answer.
 func (a *agent) do(ctx context.Context, c *credential, method, path, contentType string, body []byte, limit int64) ([]byte, error) {
+	b, _, err := a.ask(ctx, a.client(c), method, path, contentType, body, limit)
+	return b, err
+}
+
+func (a *agent) get(ctx context.Context, door *http.Client, path string, limit int64) ([]byte, *tls.ConnectionState, error) {
+	return a.ask(ctx, door, "GET", path, "", nil, limit)
+}
+
+func (a *agent) ask(ctx context.Context, door *http.Client, method, path, contentType string, body []byte, limit int64) ([]byte, *tls.ConnectionState, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "https://"+a.HTTPS+path, bytes.NewReader(body))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}
-	if body != nil && contentType == "application/pkcs10" {
+	if contentType == "application/pkcs10" {
 		req.Header.Set("Content-Transfer-Encoding", "base64")
 	}
-	resp, err := a.client(c).Do(req)
+	resp, err := door.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if int64(len(b)) > limit {
-		return nil, fmt.Errorf("%s: the answer is longer than %d bytes", path, limit)
+		return nil, nil, fmt.Errorf("%s: the answer is longer than %d bytes", path, limit)
 	}
 	if resp.StatusCode != http.StatusOK {
-		e := &statusError{status: resp.StatusCode, text: string(b[:min(len(b), 200)])}
-		if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s > 0 && s < 86400 {
-			e.after = time.Duration(s) * time.Second
-		}
-		return nil, e
+		return nil, nil, refusalOf(resp, b)
 	}
-	return b, nil
+	return b, resp.TLS, nil
 }
 
-// request asks for a certificate over the key in next.key and stores both in next.pem. The key is on disk before the
+// refusalOf reads what an answer other than 200 says.
+func refusalOf(resp *http.Response, body []byte) *statusError {
+	e := &statusError{status: resp.StatusCode, text: string(body[:min(len(body), 200)])}
+	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s > 0 {
+		e.after = min(time.Duration(s), 86400) * time.Second // a day at most: a mistake over there must not strand the device
+	}
+	var p struct{ Rule string }
+	if json.Unmarshal(body, &p) == nil {
+		e.rule = p.Rule
+	}
+	return e
+}
+
+// request asks for a certificate over the key to come and stores it in next.pem. The key is durable before the
 // platform hears of it, so that an answer lost to a power cut is asked for again and not lost. path is simpleenroll, as
 // the IDevID, or simplereenroll, as the LDevID in service (RFC 7030 4.2.1 and 4.2.2).
 func (a *agent) request(ctx context.Context, as *credential, path string) (*credential, error) {
-	anchors, err := a.cacerts(ctx)
-	if err != nil {
-		return nil, err
-	}
-	keyPEM, err := a.disk.read("next.key")
-	if err != nil {
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			return nil, err
-		}
-		if keyPEM, err = marshalKey(key); err != nil {
-			return nil, err
-		}
-		if err := a.disk.write("next.key", keyPEM); err != nil {
-			return nil, err
-		}
-	}
-	key, err := parseKey(keyPEM)
+	key, name, err := a.nextKey()
 	if err != nil {
 		return nil, err
 	}
@@ -105,79 +109,110 @@ func (a *agent) request(ctx context.Context, as *credential, path string) (*cred
 	}
 	body := []byte(base64.StdEncoding.EncodeToString(csr))
 	answer, err := a.do(ctx, as, "POST", path, "application/pkcs10", body, 64<<10)
-	var status *statusError
-	if errors.As(err, &status) && (status.status == http.StatusAccepted || status.status == http.StatusForbidden) {
-		return nil, fmt.Errorf("%w: %w", errPending, err)
-	}
 	if err != nil {
+		var status *statusError
+		if errors.As(err, &status) && status.rule == ruleSpent {
+			err = errors.Join(err, a.dropNext()) // a key gets one certificate, and this one's is over: the next attempt makes another
+		}
 		return nil, err
 	}
 	certs, err := readCertsOnly(answer)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	pem := bytes.Clone(keyPEM)
-	var leaf *x509.Certificate
-	intermediates := x509.NewCertPool()
-	for _, c := range certs {
-		if pub, ok := c.PublicKey.(*ecdsa.PublicKey); ok && pub.Equal(&key.PublicKey) {
-			leaf = c
-		} else {
-			intermediates.AddCert(c)
-		}
-	}
-	if leaf == nil {
-		return nil, errors.New("the platform did not certify the key that was asked for")
-	}
-	if _, err := leaf.Verify(x509.VerifyOptions{Roots: anchors, Intermediates: intermediates, CurrentTime: a.Clock.Now(),
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+	if certs, err = a.withIssuers(ctx, as, certs, key.Public()); err != nil {
 		return nil, err
 	}
-	pem = append(pem, certPEM(leaf)...)
+	leaf := certs[0]
+	now, _ := a.time.now()
+	if now.Before(leaf.NotBefore) { // this device's clock is behind: the platform has just said so
+		now = leaf.NotBefore
+	}
+	if err := a.pins.chains(certs, "", x509.ExtKeyUsageClientAuth, now); err != nil {
+		return nil, err
+	}
+	var chain []byte
 	for _, c := range certs {
-		if c != leaf && c.CheckSignatureFrom(c) != nil { // send issuing CAs along, not the root
-			pem = append(pem, certPEM(c)...)
+		if c == leaf || c.CheckSignatureFrom(c) != nil { // send issuing CAs along, not the root
+			chain = append(chain, certPEM(c)...)
 		}
 	}
-	next, err := newCredential(pem, pem)
+	next, err := newCredential(key, chain)
 	if err != nil {
 		return nil, err
 	}
-	return next, a.disk.write("next.pem", pem)
+	next.name = name
+	if err := a.disk.write("next.pem", pairFile(name, chain)); err != nil {
+		return nil, err
+	}
+	return next, a.time.seen(leaf.NotBefore)
 }
 
-// promote puts the pair of next.pem into service. Until the platform has seen it at work, the old pair stays.
-func (a *agent) promote() error {
+// nextKey is the key of the certificate to come: the one that is there, since the platform may have certified it
+// already, or a new one, also in place of what a power cut half erased.
+func (a *agent) nextKey() (key crypto.Signer, name string, err error) {
+	inService := ""
+	if c := a.pair("ldevid.pem"); c != nil {
+		inService = c.name
+	}
+	name = otherKey(inService)
+	if key, err = a.keys.Open(name); err != nil {
+		key, err = a.keys.New(name)
+	}
+	return key, name, err
+}
+
+// dropNext gives up the pair that was to be next. The certificate goes first: without it the key is only asked about again.
+func (a *agent) dropNext() error {
+	if err := a.disk.remove("next.pem"); err != nil {
+		return err
+	}
+	inService := ""
+	if c := a.pair("ldevid.pem"); c != nil {
+		inService = c.name
+	}
+	return a.keys.Destroy(otherKey(inService))
+}
+
+// promote puts the pair of next.pem into service. Until the platform has seen it at work, the old pair stays. A key that
+// a power cut leaves behind is found spent at the next renewal, and made anew.
+func (a *agent) promote(next *credential) error {
 	if err := a.disk.rename("next.pem", "ldevid.pem"); err != nil {
 		return err
 	}
-	return a.disk.shred("next.key")
+	return a.keys.Destroy(otherKey(next.name))
 }
 
-// cacerts asks for the CA certificates (RFC 7030 4.1) and returns those that the unit has reason to trust.
-func (a *agent) cacerts(ctx context.Context) (*x509.CertPool, error) {
-	b, err := a.do(ctx, nil, "GET", "/.well-known/est/cacerts", "", nil, 64<<10)
+// withIssuers puts the certificate over pub first and the authorities from cacerts (RFC 7030 4.1) after it. They stand
+// between it and a root at best: who is a root, only the trust bundle says.
+func (a *agent) withIssuers(ctx context.Context, as *credential, certs []*x509.Certificate, pub crypto.PublicKey) ([]*x509.Certificate, error) {
+	i := slices.IndexFunc(certs, func(c *x509.Certificate) bool { return sameKey(pub, c.PublicKey) })
+	if i < 0 {
+		return nil, errors.New("the platform did not certify the key that was asked for")
+	}
+	b, err := a.do(ctx, as, "GET", "/.well-known/est/cacerts", "", nil, 256<<10)
 	if err != nil {
 		return nil, err
 	}
-	certs, err := readCertsOnly(b)
+	authorities, err := readCertsOnly(b)
 	if err != nil {
 		return nil, fmt.Errorf("cacerts: %w", err)
 	}
-	pool := x509.NewCertPool()
-	for _, c := range certs {
+	for _, c := range authorities {
 		if !c.IsCA {
 			return nil, errors.New("cacerts: a certificate is not a CA")
 		}
-		pool.AddCert(c)
 	}
-	return pool, nil
+	return slices.Concat(certs[i:i+1], certs[:i], certs[i+1:], authorities), nil
 }
 
 var (
 	oidSignedData = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 2}
 	oidData       = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 1}
 )
+
+// maxCerts bounds what an answer may hold: issuing authorities of a few generations, their roots and bridges.
+const maxCerts = 32
 
 // readCertsOnly reads the "certs-only" CMS that EST answers with (RFC 7030 4.1.3, RFC 8951: base64, white space allowed).
 // The container is unsigned; the certificates inside must be judged by the caller.
@@ -208,7 +243,7 @@ func readCertsOnly(b []byte) ([]*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(certs) == 0 || len(certs) > 8 {
+	if len(certs) == 0 || len(certs) > maxCerts {
 		return nil, fmt.Errorf("%d certificates", len(certs))
 	}
 	return certs, nil

@@ -31,6 +31,9 @@ type cutter struct {
 }
 
 func (c *cutter) cut(effect string) error {
+	if strings.HasPrefix(effect, "sync") {
+		return nil // what a lost sync costs is crash_test's question
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.n++

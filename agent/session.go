@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"net"
 	"strings"
 	"sync"
@@ -21,15 +22,23 @@ var (
 	errNotEnrolled = errors.New("agent: not enrolled yet")
 )
 
-// refusals is how many handshakes in a row the platform may refuse an LDevID before the device asks for another one
-// with its certificate of birth. A device that was shut out on purpose is refused there as well.
+// refusals is how many handshakes in a row the platform may refuse a certificate before the device stops to show it: one
+// that was to be next is given up, and in place of the one in service it asks for another with its certificate of birth. A
+// device that was shut out on purpose is refused there as well.
 const refusals = 3
+
+// standing is how the platform has taken to the device's certificates in this power cycle. Only live and what it calls touch it.
+type standing struct {
+	refused  int       // handshakes in a row that turned away the LDevID in service
+	spurned  int       // handshakes in a row that turned away the one that was to be next
+	renewals int       // renewals in a row that came to nothing
+	notUntil time.Time // by the device's clock: no renewal before
+}
 
 // live keeps the device enrolled and connected until ctx ends.
 func (a *agent) live(ctx context.Context, work *sync.WaitGroup) {
-	refused := 0
 	for n := 0; ctx.Err() == nil; n++ {
-		cred, fresh, err := a.certified(ctx, n, refused >= refusals)
+		cred, fresh, err := a.certified(ctx, n)
 		if err == nil {
 			began := a.Clock.Now()
 			err = a.session(ctx, cred, fresh, work)
@@ -37,23 +46,22 @@ func (a *agent) live(ctx context.Context, work *sync.WaitGroup) {
 				n = -1
 				continue
 			}
-			if shutOut(err) {
-				refused++
-			} else {
-				refused = 0
+			if err := a.judge(err, fresh); err != nil {
+				a.Log.Error("a certificate that is not wanted stays on disk", "error", err)
 			}
-			if a.Clock.Now().Sub(began) > a.backoff(6) {
+			if a.Clock.Now().Sub(began) > a.backoff(busy) {
 				n = 0
 			}
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		pause := a.backoff(n)
-		var status *statusError
-		if errors.As(err, &status) && status.after > 0 {
-			pause = status.after + pause // never earlier than asked, and not all at once
+		if errors.Is(err, errUntrusted) {
+			if berr := a.bootstrap(ctx); berr != nil {
+				err = errors.Join(err, berr)
+			}
 		}
+		pause := a.pause(n, err)
 		a.Log.Info("not connected", "error", err, "again_in", pause)
 		if a.sleep(ctx, pause) != nil {
 			return
@@ -61,45 +69,90 @@ func (a *agent) live(ctx context.Context, work *sync.WaitGroup) {
 	}
 }
 
-// shutOut says that the other side refused our certificate, which TLS 1.3 tells after the handshake.
-func shutOut(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "remote error"
+// judge draws the conclusion from how a session ended.
+func (a *agent) judge(err error, fresh bool) error {
+	switch {
+	case shutOut(err) && fresh:
+		a.standing.spurned++
+	case shutOut(err):
+		a.standing.refused++
+	}
+	if a.standing.spurned < refusals {
+		return nil
+	}
+	a.standing.spurned = 0
+	a.putOff(err)
+	return a.dropNext()
+}
+
+// putOff keeps the next renewal waiting, longer each time.
+func (a *agent) putOff(err error) {
+	left := time.Duration(0)
+	if c := a.current.Load(); c != nil {
+		now, _ := a.time.now()
+		left = c.Leaf.NotAfter.Sub(now)
+	}
+	a.standing.notUntil = a.Clock.Now().Add(a.renewalPause(a.standing.renewals, err, left))
+	a.standing.renewals++
 }
 
 // certified returns the LDevID to connect with, and whether it is a new one that has not been seen at work. A new one
 // takes turns with the one in service, so that a renewal which went wrong strands nobody.
-func (a *agent) certified(ctx context.Context, attempt int, again bool) (cred *credential, fresh bool, err error) {
+func (a *agent) certified(ctx context.Context, attempt int) (cred *credential, fresh bool, err error) {
 	if a.record().Wiping != "" {
 		if current := a.current.Load(); current != nil {
 			return current, false, nil // from memory; a device that wipes itself never enrols again
 		}
 		return nil, false, ErrWiped
 	}
-	now := a.Clock.Now()
 	current, next := a.pair("ldevid.pem"), a.pair("next.pem")
-	if current != nil && (again || now.After(current.Leaf.NotAfter)) {
+	if current != nil && (a.standing.refused >= refusals || a.over(ctx, current)) {
 		current = nil
 	}
+	if next != nil && a.over(ctx, next) {
+		next = nil
+	}
 	switch {
-	case next != nil && (current == nil || attempt%2 == 0) && !again && now.Before(next.Leaf.NotAfter):
+	case next != nil && (current == nil || attempt%2 == 0):
 		return next, true, nil
 	case current != nil:
 		return current, false, nil
 	}
+	if err := a.beforeEnrolment(ctx); err != nil {
+		return nil, false, err
+	}
 	next, err = a.request(ctx, a.idevid, "/.well-known/est/simpleenroll")
-	return next, true, err
+	if err == nil {
+		return next, true, nil
+	}
+	if shutOut(err) {
+		// The whole door may be shut, as while its register cannot be read. The LDevID gets another chance before the next try,
+		// so that a fleet does not enrol anew because of a fault that has passed.
+		a.standing.refused = min(a.standing.refused, refusals-1)
+	}
+	return nil, false, err
 }
 
-// pair reads a key and its certificate; one that cannot be used is as good as none.
-func (a *agent) pair(name string) *credential {
-	b, err := a.disk.read(name)
-	if err != nil {
-		return nil
+// over says that the certificate's life has ended for certain. When only the device's own clock says so, the platform is
+// asked for the time first; if it does not answer, the certificate is still worth a try.
+func (a *agent) over(ctx context.Context, c *credential) bool {
+	now, sure := a.time.now()
+	if !sure && now.After(c.Leaf.NotAfter) {
+		if err := a.bootstrap(ctx); err != nil {
+			a.Log.Warn("the time is not certain", "error", err)
+		}
+		now, sure = a.time.now()
 	}
-	c, err := newCredential(b, b)
+	return now.After(c.Leaf.NotAfter) && (sure || a.pins.current().Bootstrap == "")
+}
+
+// pair reads a certificate and its key; one that cannot be used is as good as none.
+func (a *agent) pair(file string) *credential {
+	c, err := readPair(a.disk, a.keys, file)
 	if err != nil {
-		a.Log.Error("a certificate on disk cannot be used", "file", name, "error", err)
+		if !errors.Is(err, fs.ErrNotExist) {
+			a.Log.Error("a certificate on disk cannot be used", "file", file, "error", err)
+		}
 		return nil
 	}
 	return c
@@ -115,7 +168,7 @@ func (a *agent) operational() (*credential, error) {
 
 // session is one MQTT session from connect to disconnect.
 func (a *agent) session(ctx context.Context, cred *credential, fresh bool, work *sync.WaitGroup) error {
-	dialer := tls.Dialer{NetDialer: &net.Dialer{Timeout: 30 * time.Second}, Config: a.tls(cred)}
+	dialer := tls.Dialer{NetDialer: &net.Dialer{Timeout: 30 * time.Second}, Config: a.tls(cred, hostOf(a.MQTT))}
 	conn, err := dialer.DialContext(ctx, "tcp", a.MQTT)
 	if err != nil {
 		return err
@@ -152,9 +205,10 @@ func (a *agent) session(ctx context.Context, cred *credential, fresh bool, work 
 		gate.Unlock()
 	}()
 	if fresh {
-		if err := a.promote(); err != nil {
+		if err := a.promote(cred); err != nil {
 			return err
 		}
+		a.standing.spurned, a.standing.renewals = 0, 0
 	}
 	a.current.Store(cred)
 	if err := c.Subscribe(ctx, wire.Root+"cmd/#", wire.Root+"ota/#"); err != nil {
@@ -164,6 +218,7 @@ func (a *agent) session(ctx context.Context, cred *credential, fresh bool, work 
 		return err
 	}
 	a.online.Store(c)
+	a.standing.refused = 0
 	if err := a.publish(ctx, wire.TopicInv, a.inventory()); err != nil {
 		return err
 	}
@@ -172,28 +227,49 @@ func (a *agent) session(ctx context.Context, cred *credential, fresh bool, work 
 	close(ready)
 	a.resume(ctx, work)
 	pump.Go(func() { a.drain(sctx, c) })
+	pump.Go(func() { a.chores(sctx, cred) })
 	return a.watch(ctx, c, cred)
 }
 
-// watch waits for the end of the session and renews the certificate when two thirds of its life are over.
+// recheck is how often a wait for the renewal is worked out anew: clocks are set right meanwhile.
+const recheck = 24 * time.Hour
+
+// watch waits for the end of the session and renews the certificate when its time has come.
 func (a *agent) watch(ctx context.Context, c *mqtt.Client, cred *credential) error {
-	renew := a.Clock.NewTimer(cred.renewAt().Sub(a.Clock.Now()))
-	defer func() { renew.Stop() }()
-	for n := 0; ; n++ {
+	for {
+		due := a.Clock.NewTimer(min(a.renewal(cred), recheck))
 		select {
 		case <-ctx.Done():
+			due.Stop()
 			return ctx.Err()
 		case <-c.Done():
+			due.Stop()
 			return c.Err()
-		case <-renew.C:
+		case <-due.C:
 		}
-		if _, err := a.request(ctx, cred, "/.well-known/est/simplereenroll"); err != nil {
-			a.Log.Warn("the certificate is not renewed yet", "error", err)
-			renew = a.Clock.NewTimer(a.backoff(min(n, 6)) * 8)
+		if a.renewal(cred) > 0 {
 			continue
 		}
-		return errRenewed
+		// A renewal is never begun on the word of the device's own clock: one that runs ahead would renew again and again.
+		err := optional(a.askTime(ctx, a.client(cred)))
+		if err == nil && a.renewal(cred) > 0 {
+			continue
+		}
+		if err == nil {
+			_, err = a.request(ctx, cred, "/.well-known/est/simplereenroll")
+		}
+		if err == nil {
+			return errRenewed
+		}
+		a.putOff(err)
+		a.Log.Warn("the certificate is not renewed yet", "error", err, "again_in", a.renewal(cred))
 	}
+}
+
+// renewal is how long to wait before cred is renewed.
+func (a *agent) renewal(cred *credential) time.Duration {
+	now, _ := a.time.now()
+	return max(renewAt(cred.Leaf.NotBefore, cred.Leaf.NotAfter, a.unit.Device).Sub(now), a.standing.notUntil.Sub(a.Clock.Now()))
 }
 
 // received handles one message from the platform. Its PUBACK leaves when this returns, so what must not be forgotten

@@ -3,16 +3,16 @@
 package agent
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
 
+	"github.com/openthings-platform/openthings/agent/keys"
 	"github.com/openthings-platform/openthings/update/trust"
 	"github.com/openthings-platform/openthings/wire"
 )
@@ -21,6 +21,7 @@ import (
 type unit struct {
 	Serial string `json:"serial"`
 	Device string `json:"device"`
+	Keys   string `json:"keys,omitempty"` // the key store, as in agent/keys.Open
 }
 
 var serialShape = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
@@ -44,9 +45,14 @@ func factory(dir string) (disk, record, error) {
 	return d, r, d.save(&r)
 }
 
-// Provision makes a new device in dir: its P-256 key and the certificate request (PEM) for its IDevID. The directory
-// must not hold a device already: a unit is born once.
+// Provision makes a new device in dir with its keys in files: ProvisionIn(dir, serial, keys.KindFile).
 func Provision(dir, serial string) (csrPEM []byte, err error) {
+	return ProvisionIn(dir, serial, keys.KindFile)
+}
+
+// ProvisionIn makes a new device in dir: its key, in the key store that where names (agent/keys.Open), and the
+// certificate request (PEM) for its IDevID. The directory must not hold a device already: a unit is born once.
+func ProvisionIn(dir, serial, where string) (csrPEM []byte, err error) {
 	if !serialShape.MatchString(serial) {
 		return nil, fmt.Errorf("serial %q: use 1 to 64 letters, digits, dots, dashes and underscores", serial)
 	}
@@ -57,23 +63,21 @@ func Provision(dir, serial string) (csrPEM []byte, err error) {
 	if d.exists("idevid.key") {
 		return nil, fmt.Errorf("%s holds a device already", dir)
 	}
-	if err := d.writeJSON("unit.json", unit{Serial: serial}); err != nil {
+	store, err := openKeys(where, d)
+	if err != nil {
 		return nil, err
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	defer store.Close() //nolint:errcheck // the key is in it
+	if err := d.writeJSON("unit.json", unit{Serial: serial, Keys: where}); err != nil {
+		return nil, err
+	}
+	key, err := store.New("idevid") // last on disk: its file says that the unit is complete
 	if err != nil {
 		return nil, err
 	}
 	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: serial, SerialNumber: serial}}, key)
 	if err != nil {
-		return nil, err
-	}
-	b, err := marshalKey(key)
-	if err != nil {
-		return nil, err
-	}
-	if err := d.write("idevid.key", b); err != nil { // last: its presence says that the unit is complete
-		return nil, err
+		return nil, errors.Join(err, store.Destroy("idevid"))
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr}), nil
 }
@@ -96,7 +100,7 @@ func Flash(dir string, image []byte, version string, securityVersion int64) (dig
 	return digest, d.save(&r)
 }
 
-// Install stores what the line station answered: IDevID, chain and the manufacturer's update root. The certificate must
+// Install stores what the line station answered: IDevID, chain, trust bundle and the manufacturer's update root. The certificate must
 // carry the unit's own key, and the root must sign itself.
 func Install(dir string, r wire.LineResponse) error {
 	d := disk{dir: dir}
@@ -104,11 +108,16 @@ func Install(dir string, r wire.LineResponse) error {
 	if err := d.readJSON("unit.json", &u); err != nil {
 		return err
 	}
-	keyPEM, err := d.read("idevid.key")
+	store, err := openKeys(u.Keys, d)
 	if err != nil {
 		return err
 	}
-	if _, err := newCredential(keyPEM, []byte(r.Certificate)); err != nil {
+	defer store.Close() //nolint:errcheck // it was only read
+	key, err := store.Open("idevid")
+	if err != nil {
+		return err
+	}
+	if _, err := newCredential(key, []byte(r.Certificate)); err != nil {
 		return fmt.Errorf("the certificate of birth: %w", err)
 	}
 	if _, err := parseChain([]byte(r.Chain)); err != nil {
@@ -119,6 +128,14 @@ func Install(dir string, r wire.LineResponse) error {
 			return fmt.Errorf("the update root: %w", err)
 		}
 		if err := d.write("root.json", r.TrustRoot); err != nil {
+			return err
+		}
+	}
+	if r.Bundle != nil { // the one moment at which somebody's word is enough: the station stands in the factory
+		if _, err := r.Bundle.Pin(); err != nil {
+			return err
+		}
+		if err := d.writeJSON("pin.json", r.Bundle); err != nil {
 			return err
 		}
 	}

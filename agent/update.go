@@ -51,7 +51,7 @@ func (a *agent) offered(payload []byte) bool {
 		return false
 	}
 	p := progress{ID: o.Update, Release: o.Release, Path: o.Target, State: wire.UpdateDownloading}
-	if o.NotAfter != 0 && a.Clock.Now().UnixMilli() > o.NotAfter {
+	if o.NotAfter != 0 && a.now().UnixMilli() > o.NotAfter {
 		p.State, p.Rule, p.Reason = wire.UpdateRefused, trust.RuleExpired, "the offer has expired"
 	}
 	if err := a.change(func(r *record) { r.Update = &p }); err != nil {
@@ -118,7 +118,7 @@ func (a *agent) giveUp(state string, why error) {
 		return
 	}
 	if state == wire.UpdateRefused {
-		a.tell("update-refused", a.Clock.Now(), why.Error(), map[string]any{"update": id, "rule": ruleOf(why)})
+		a.tell("update-refused", why.Error(), map[string]any{"update": id, "rule": ruleOf(why)})
 	}
 	a.reportUpdate()
 }
@@ -180,7 +180,7 @@ func (a *agent) decide(ctx context.Context, cred *credential, p progress) (trust
 	}
 	r := a.record()
 	return trust.Decide(root, list, p.Path, trust.Device{Product: a.Product, Revision: a.Revision, Floor: r.Floor,
-		Running: a.image.SecurityVersion, DataFloor: r.DataFloor, Metadata: r.Metadata}, a.Clock.Now())
+		Running: a.image.SecurityVersion, DataFloor: r.DataFloor, Metadata: r.Metadata}, a.now())
 }
 
 // maxRotations bounds one walk along the chain of roots.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/openthings-platform/openthings/agent/keys"
 	"github.com/openthings-platform/openthings/wire"
 )
 
@@ -27,8 +28,8 @@ type area struct {
 // when the receipt has been acknowledged.
 var areas = []area{
 	{"telemetry-buffer", []string{"buffer/*"}},
-	{"config", []string{"config.json*", "commands.json*", "root.json*"}},
-	{"ldevid-key", []string{"ldevid.pem*", "next.key*", "next.pem*"}},
+	{"config", []string{"config.json*", "commands.json*", "root.json*", "bundle.json*", "time.json*"}},
+	{"ldevid-key", []string{"ldevid.pem*", "ldevid-*", "next.pem*"}},
 	{"slot-a", []string{"slot-a*"}},
 	{"slot-b", []string{"slot-b*"}},
 }
@@ -65,7 +66,7 @@ func (a *agent) wipe(ctx context.Context, id, nonce string) {
 		return
 	}
 	receipt := wire.WipeReceipt{Device: a.unit.Device, Serial: a.unit.Serial, Command: id, Nonce: nonce, Method: wipeMethod,
-		Areas: erased, Image: a.image.Image, At: a.Clock.Now().UnixMilli()}
+		Areas: erased, Image: a.image.Image, At: a.now().UnixMilli()}
 	signed, err := wire.Sign(rand.Reader, a.idevid.key, receipt)
 	if err == nil {
 		var data []byte
@@ -96,6 +97,11 @@ func (a *agent) result(ctx context.Context, id string, r wire.CommandResult) {
 // erase shreds what areas lists and returns the names of what is gone.
 func (a *agent) erase() ([]string, error) {
 	var names []string
+	for _, key := range []string{keyA, keyB} { // where keys lie elsewhere than in files, the store is the one to ask
+		if err := a.destroy(key); err != nil {
+			return nil, err
+		}
+	}
 	for _, x := range areas {
 		for _, pattern := range x.files {
 			if err := a.disk.shredAll(pattern); err != nil {
@@ -107,18 +113,36 @@ func (a *agent) erase() ([]string, error) {
 	return names, syncDir(a.disk.dir)
 }
 
+// destroy removes a key from its store. One whose file is unreadable, because a power cut left the erasing half done,
+// is gone already.
+func (a *agent) destroy(name string) error {
+	if a.keys == nil {
+		return nil // the mark is on disk: every key went before it
+	}
+	err := a.keys.Destroy(name)
+	if errors.Is(err, keys.ErrElsewhere) {
+		return nil
+	}
+	return err
+}
+
 // eraseAll leaves an empty directory with a mark, so that nobody provisions or runs on it by mistake.
 func (a *agent) eraseAll() error {
 	if _, err := a.erase(); err != nil {
 		return err
 	}
-	if err := a.disk.shredAll("idevid.key*"); err != nil {
+	if err := a.destroy("idevid"); err != nil {
 		return err
+	}
+	for _, pattern := range []string{"idevid.key*", "attestation.key*"} {
+		if err := a.disk.shredAll(pattern); err != nil {
+			return err
+		}
 	}
 	if err := a.disk.write("wiped", nil); err != nil { // before the boot record goes, which says the same
 		return err
 	}
-	for _, pattern := range []string{"idevid.pem*", "chain.pem*", "unit.json*", "boot.*", "*.tmp"} {
+	for _, pattern := range []string{"idevid.pem*", "chain.pem*", "pin.json*", "unit.json*", "boot.*", "*.tmp"} {
 		if err := a.disk.shredAll(pattern); err != nil {
 			return err
 		}

@@ -169,11 +169,7 @@ func (d *device) switchOff() {
 // credential reads one of the device's identities from its own folder: "idevid" or "ldevid". The certificates of the
 // authorities that came with the unit follow the leaf.
 func (d *device) credential(name string) (tls.Certificate, error) {
-	key := name + ".pem" // the LDevID's key stands before its certificate
-	if name == "idevid" {
-		key = "idevid.key"
-	}
-	c, err := tls.LoadX509KeyPair(filepath.Join(d.dir, name+".pem"), filepath.Join(d.dir, key))
+	c, err := agent.Identity(d.dir, name)
 	if err != nil {
 		return c, err
 	}

@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"io"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -21,8 +20,7 @@ import (
 // get asks the HTTPS device door as a device.
 func (w *world) get(device, path, byteRange string) (status int, body string) {
 	w.t.Helper()
-	pair := filepath.Join(w.dirs[device], "ldevid.pem")
-	cert := must[tls.Certificate](w.t)(tls.LoadX509KeyPair(pair, pair))
+	cert := must[tls.Certificate](w.t)(agent.Identity(w.dirs[device], "ldevid"))
 	c := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
 		TLSClientConfig: &tls.Config{RootCAs: w.roots, Certificates: []tls.Certificate{cert}}}}
 	req := must[*http.Request](w.t)(http.NewRequestWithContext(w.t.Context(), "GET", "https://"+w.https+path, nil))
