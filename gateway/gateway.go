@@ -29,6 +29,7 @@ const (
 	Station Kind = "station" // a line station of a factory
 	IDevID  Kind = "idevid"  // a device with its certificate of birth
 	LDevID  Kind = "ldevid"  // a commissioned device
+	Lapsed  Kind = "lapsed"  // a commissioned device whose LDevID has ended; only routes that name it take it
 )
 
 // Peer is who is at the other end of a connection.

@@ -25,14 +25,22 @@ import (
 type Route struct {
 	Pattern string
 	Need    Kind
+	Also    []Kind // further kinds that it takes
+}
+
+// Admits says whether the route takes a peer of kind k.
+func (r Route) Admits(k Kind) bool {
+	return r.Need == None || r.Need == k || slices.Contains(r.Also, k)
 }
 
 // Route mounts h on the HTTPS door. The pattern is that of http.ServeMux; need is the kind of certificate that the
-// route asks for, None admits anybody. A peer of another kind is refused with 403 before h runs, and so is one that the
-// register no longer admits. The body that h reads is bounded by Limits.Body. Call it before ServeHTTPS.
-func (g *Gateway) Route(pattern string, need Kind, h func(http.ResponseWriter, *http.Request, Peer)) {
+// route asks for, None admits anybody, and also names further kinds. A peer of another kind is refused with 403 before
+// h runs, and so is one that the register no longer admits. The body that h reads is bounded by Limits.Body. Call it
+// before ServeHTTPS.
+func (g *Gateway) Route(pattern string, need Kind, h func(http.ResponseWriter, *http.Request, Peer), also ...Kind) {
+	route := Route{pattern, need, also}
 	g.mu.Lock()
-	g.routes = append(g.routes, Route{pattern, need})
+	g.routes = append(g.routes, route)
 	g.mu.Unlock()
 	g.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		l := r.Context().Value(linkKey{}).(*link)
@@ -44,7 +52,7 @@ func (g *Gateway) Route(pattern string, need Kind, h func(http.ResponseWriter, *
 			WriteProblem(w, problem.Forbidden("door.register", "This certificate is no longer admitted.").Because(err))
 			return
 		}
-		if need != None && l.peer.Kind != need {
+		if !route.Admits(l.peer.Kind) {
 			g.refused(l.peer, "door.kind", pattern)
 			WriteProblem(w, problem.Forbidden("door.kind", "%s needs a certificate of kind %q, this connection has %q.", pattern, need, l.peer.Kind))
 			return

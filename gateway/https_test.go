@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,15 +56,19 @@ func (h *house) do(c *http.Client, method, path, body string) (int, map[string]a
 }
 
 func echo(g *gateway.Gateway) {
-	for _, need := range []gateway.Kind{gateway.None, gateway.Station, gateway.IDevID, gateway.LDevID} {
-		g.Route(fmt.Sprintf("POST /test/%s/{id}", need), need, func(w http.ResponseWriter, r *http.Request, p gateway.Peer) {
+	for i, need := range []gateway.Kind{gateway.None, gateway.Station, gateway.IDevID, gateway.LDevID, gateway.LDevID} {
+		var also []gateway.Kind
+		if i == 4 {
+			also = []gateway.Kind{gateway.IDevID, gateway.Lapsed}
+		}
+		g.Route(fmt.Sprintf("POST /test/%d%s/{id}", i, need), need, func(w http.ResponseWriter, r *http.Request, p gateway.Peer) {
 			b, err := io.ReadAll(r.Body)
 			if err != nil {
 				gateway.WriteProblem(w, problem.TooLarge("too long").Because(err))
 				return
 			}
 			fmt.Fprintf(w, `{"kind":%q,"device":%q,"n":%d}`, p.Kind, p.Device, len(b))
-		})
+		}, also...)
 	}
 }
 
@@ -71,13 +76,13 @@ func echo(g *gateway.Gateway) {
 func TestRoutesAskForTheirKind(t *testing.T) {
 	h := newHouse(t, gateway.Limits{}, echo)
 	peers := map[gateway.Kind]*http.Client{gateway.None: h.web(nil)}
-	for _, k := range []gateway.Kind{gateway.Station, gateway.IDevID, gateway.LDevID} {
+	for _, k := range []gateway.Kind{gateway.Station, gateway.IDevID, gateway.LDevID, gateway.Lapsed} {
 		c := h.cert(gateway.Peer{Kind: k, Tenant: "acme", Device: "dev_" + string(k)})
 		peers[k] = h.web(&c)
 	}
 	routes := h.g.Routes()
-	if len(routes) != 5 {
-		t.Fatalf("%d routes, want 4 and the gateway's own", len(routes))
+	if len(routes) != 6 {
+		t.Fatalf("%d routes, want 5 and the gateway's own", len(routes))
 	}
 	for _, r := range routes {
 		method, path, _ := strings.Cut(strings.ReplaceAll(r.Pattern, "{id}", "x"), " ")
@@ -86,7 +91,7 @@ func TestRoutesAskForTheirKind(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			allowed := r.Need == gateway.None || r.Need == kind
+			allowed := r.Need == gateway.None || r.Need == kind || slices.Contains(r.Also, kind)
 			if allowed != (status == 200) || !allowed && (status != 403 || body["rule"] != "door.kind") {
 				t.Errorf("%s as %s: %d %v", r.Pattern, kind, status, body)
 			}
@@ -245,7 +250,7 @@ func TestCurl(t *testing.T) {
 	if out := run("--json", "[]", url+"/d/1/messages"); !strings.Contains(out, "door.kind") {
 		t.Errorf("without a certificate: %q", out)
 	}
-	if out := run("--json", "{}", url+"/test/none/x"); !strings.Contains(out, `"kind":"none"`) {
+	if out := run("--json", "{}", url+"/test/0none/x"); !strings.Contains(out, `"kind":"none"`) {
 		t.Errorf("an open route: %q", out)
 	}
 }
