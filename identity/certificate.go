@@ -74,21 +74,24 @@ type Profile struct {
 	Role  Role
 	Usage x509.ExtKeyUsage
 	Life  time.Duration // 0: Forever
+	Most  time.Duration // the longest life that may be asked for; 0: Life
 	Phase Phase         // a new certificate's first
 	Slack time.Duration // how far notBefore lies back, for devices whose clock is behind
+	// Truncate cuts the life short where the authority ends before it; without it, such a certificate is refused.
+	Truncate bool
 }
 
 // Profiles are the certificate profiles by kind.
 var Profiles = map[Kind]Profile{
 	IDevID:  {Name: "idevid", Role: Factory, Usage: x509.ExtKeyUsageClientAuth, Phase: PhaseActive, Slack: time.Hour},
-	LDevID:  {Name: "ldevid", Role: Operational, Usage: x509.ExtKeyUsageClientAuth, Life: 60 * 24 * time.Hour, Phase: PhasePending, Slack: time.Hour},
-	Station: {Name: "station", Role: Factory, Usage: x509.ExtKeyUsageClientAuth, Life: 24 * time.Hour, Phase: PhaseActive, Slack: 5 * time.Minute},
+	LDevID:  {Name: "ldevid", Role: Operational, Usage: x509.ExtKeyUsageClientAuth, Life: 60 * 24 * time.Hour, Most: 90 * 24 * time.Hour, Phase: PhasePending, Slack: time.Hour},
+	Station: {Name: "station", Role: Factory, Usage: x509.ExtKeyUsageClientAuth, Life: 24 * time.Hour, Phase: PhaseActive, Slack: 5 * time.Minute, Truncate: true},
 }
 
 // The profiles of the platform's own doors: what everybody sees, and what a device sees that knows no root of today.
 var (
-	serverProfile    = Profile{Name: "server", Role: Server, Usage: x509.ExtKeyUsageServerAuth, Life: 30 * 24 * time.Hour, Slack: time.Hour}
-	bootstrapProfile = Profile{Name: "bootstrap", Role: Bootstrap, Usage: x509.ExtKeyUsageServerAuth, Life: 30 * 24 * time.Hour, Slack: time.Hour}
+	serverProfile    = Profile{Name: "server", Role: Server, Usage: x509.ExtKeyUsageServerAuth, Life: 30 * 24 * time.Hour, Slack: time.Hour, Truncate: true}
+	bootstrapProfile = Profile{Name: "bootstrap", Role: Bootstrap, Usage: x509.ExtKeyUsageServerAuth, Life: 30 * 24 * time.Hour, Slack: time.Hour, Truncate: true}
 )
 
 // deviceName is the subject of both certificates of a device; IEEE 802.1AR 8.6 demands serialNumber.
@@ -131,8 +134,9 @@ func (p Profile) validity(now time.Time, life time.Duration) (from, until time.T
 	if p.Life == 0 {
 		return from, Forever
 	}
-	if life <= 0 || life > p.Life {
+	if life <= 0 {
 		life = p.Life
 	}
+	life = min(life, max(p.Life, p.Most))
 	return from, now.Add(life).UTC().Truncate(time.Second)
 }

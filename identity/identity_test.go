@@ -7,6 +7,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"database/sql"
@@ -685,7 +686,7 @@ func TestServerCertificate(t *testing.T) {
 		t.Fatal("no root")
 	}
 	check := func() string {
-		c, err := get(nil)
+		c, err := get(&tls.ClientHelloInfo{ServerName: "things.example"})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -24,7 +24,7 @@ type IssueRequest struct {
 	CSR     *CSR
 	Actor   string
 	Origin  string        // station or trusted CA that brings it in; empty for EST
-	Life    time.Duration // of a station's certificate; 0 or more than the profile has: the profile's
+	Life    time.Duration // 0: the profile's; more than the profile allows is cut
 	// Finish runs in the transaction that makes the certificate known, only when it is new. May be nil.
 	Finish func(tx *store.Tx) error
 }
@@ -63,6 +63,7 @@ func (s *Service) Intend(tx *store.Tx, r IssueRequest) (Intent, error) {
 	}
 	now := s.cfg.Clock.Now()
 	from, until := Profiles[r.Kind].validity(now, r.Life)
+	until, ending := Profiles[r.Kind].within(signs, from, until)
 	in, err := recordIntent(tx, Intent{keyHash: r.CSR.KeyHash, tenant: r.Tenant, subject: r.Subject, kind: r.Kind, authority: signs.ID,
 		serial: newSerial(), notBefore: from, notAfter: until}, now)
 	if err != nil {
@@ -71,6 +72,9 @@ func (s *Service) Intend(tx *store.Tx, r IssueRequest) (Intent, error) {
 	if in.tenant != r.Tenant || in.subject != r.Subject || in.kind != r.Kind {
 		return Intent{}, problem.Conflict("This public key already has a certificate of another subject or kind.").At("csr").
 			Hint("Each unit and each purpose needs a key of its own; a unit that shows another one's key is a clone.")
+	}
+	if in.fresh && ending != nil { // a repeat gets what it was given before the end came near
+		return Intent{}, ending
 	}
 	if in.fresh && r.Kind == LDevID {
 		if err := mayAskAgain(tx, r.Subject, now); err != nil {

@@ -12,6 +12,7 @@ import (
 	"crypto/x509/pkix"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"time"
 )
@@ -36,6 +37,9 @@ func (s *Service) doorCertificate(p Profile, hosts []string) (tls.Certificate, e
 		return tls.Certificate{}, fmt.Errorf("identity: server certificate: %w", err)
 	}
 	from, until := p.validity(s.cfg.Clock.Now(), 0)
+	if until, err = p.within(signs, from, until); err != nil {
+		return tls.Certificate{}, err
+	}
 	t, err := p.template(pkix.Name{CommonName: hosts[0]}, newSerial(), from, until, key.Public())
 	if err != nil {
 		return tls.Certificate{}, err
@@ -59,42 +63,61 @@ func (s *Service) doorCertificate(p Profile, hosts []string) (tls.Certificate, e
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	chain, err := s.chain(ctx, signs.ID)
+	chain, err := s.doorChain(ctx, signs.ID)
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	c := tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
-	for _, above := range chain[:len(chain)-1] { // the root is what the client already has
-		c.Certificate = append(c.Certificate, above.Raw)
-	}
-	return c, nil
+	return tls.Certificate{Certificate: append([][]byte{der}, chain...), PrivateKey: key, Leaf: leaf}, nil
 }
 
-// ServerTLS is ServerCertificate renewed at two thirds of its life, for tls.Config.GetCertificate. The first
-// certificate is made at once, so that a fault shows at start.
+// ServerTLS is for tls.Config.GetCertificate: a certificate below the anchor for who asks for the bootstrap name, one
+// below the current root for everybody else. Each is renewed at two thirds of its life, and at once when another
+// authority becomes active or a bridge is installed. The first ones are made at once, so that a fault shows at start.
 func (s *Service) ServerTLS(hosts []string) (func(*tls.ClientHelloInfo) (*tls.Certificate, error), error) {
-	first, err := s.ServerCertificate(hosts)
-	if err != nil {
+	door := &served{s: s, profile: serverProfile, hosts: hosts}
+	bootstrap := &served{s: s, profile: bootstrapProfile, hosts: []string{BootstrapName}}
+	if _, err := door.certificate(); err != nil {
 		return nil, err
 	}
-	var mu sync.Mutex // guards current
-	current := &first
-	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		if now := s.cfg.Clock.Now(); now.After(renewAt(current.Leaf)) {
-			next, err := s.ServerCertificate(hosts)
-			switch {
-			case err == nil:
-				current = &next
-			case now.After(current.Leaf.NotAfter):
-				return nil, err
-			default: // the old one still serves; the next handshake tries again
-				s.cfg.Log.Error("the server certificate could not be renewed", "err", err)
-			}
+	if _, err := bootstrap.certificate(); err != nil {
+		s.cfg.Log.Warn("the bootstrap door cannot be served", "err", err)
+	}
+	return func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if strings.EqualFold(hello.ServerName, BootstrapName) {
+			return bootstrap.certificate()
 		}
-		return current, nil
+		return door.certificate()
 	}, nil
+}
+
+// served is a server certificate in use.
+type served struct {
+	s       *Service
+	profile Profile
+	hosts   []string
+
+	mu      sync.Mutex // guards the two below
+	current *tls.Certificate
+	life    int64 // of the authorities, when current was made
+}
+
+func (d *served) certificate() (*tls.Certificate, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now, life := d.s.cfg.Clock.Now(), d.s.authorityLife.Load()
+	if d.current != nil && d.life == life && !now.After(renewAt(d.current.Leaf)) {
+		return d.current, nil
+	}
+	next, err := d.s.doorCertificate(d.profile, d.hosts)
+	switch {
+	case err == nil:
+		d.current, d.life = &next, life
+	case d.current == nil || now.After(d.current.Leaf.NotAfter):
+		return nil, err
+	default: // the old one still serves; the next handshake tries again
+		d.s.cfg.Log.Error("the server certificate could not be renewed", "err", err)
+	}
+	return d.current, nil
 }
 
 // renewAt is two thirds into a certificate's life.

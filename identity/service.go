@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync/atomic"
+	"time"
 
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/clock"
@@ -28,6 +29,9 @@ type Config struct {
 	// Journal is the folder of the revocation journal, outside the database and its backups; it is made if absent.
 	// Empty: no journal, for tests only.
 	Journal string
+	// Lapsed is asked about a device whose LDevID has ended and is faulty in nothing else: nil admits it as
+	// gateway.Lapsed, for the one route that takes such a peer. Nil: an ended certificate opens nothing.
+	Lapsed func(ctx context.Context, tenant, device string, ended time.Time) error
 	// Cut closes the live sessions of a device or station and says how many there were. It is called once a loss of
 	// trust is durable, before the caller's Write returns. May be nil.
 	Cut func(id, reason string) int
@@ -38,6 +42,8 @@ type Service struct {
 	cfg     Config
 	journal *journal             // nil without Config.Journal
 	shut    atomic.Pointer[lost] // what the database lost; nil: the doors may admit
+	// authorityLife counts what changed which authority signs, or how a chain is presented.
+	authorityLife atomic.Int64
 }
 
 // New opens the register. If the database is behind the revocation journal, Admit refuses everybody until Work has
@@ -61,7 +67,14 @@ func New(cfg Config) (*Service, error) {
 	if err := s.syncAuthorities(context.Background()); err != nil {
 		return nil, err
 	}
+	if err := s.firstBundle(context.Background()); err != nil {
+		return nil, err
+	}
 	cfg.DB.Handle(jobAtIssuer, s.revokeAtIssuer)
+	cfg.DB.Handle(jobEnding, s.watchEndings)
+	if err := s.planEndings(context.Background(), cfg.Clock.Now()); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -91,12 +104,14 @@ func (s *Service) BySerialTx(tx *store.Tx, tenant, product, serial string) (Devi
 }
 
 // Register adds a device as manufactured. Tenant, Product, Revision and Serial are the caller's to fill; Register
-// fills ID, State and the times, and returns the device.
+// fills State, the times and an empty ID, and returns the device.
 func (s *Service) Register(tx *store.Tx, d Device, actor string) (Device, error) {
 	if err := CheckSerial(d.Serial); err != nil {
 		return Device{}, err
 	}
-	d.ID, d.State = store.NewID("dev"), Manufactured
+	if d.State = Manufactured; d.ID == "" {
+		d.ID = store.NewID("dev")
+	}
 	d.Created = store.Time(store.Millis(s.cfg.Clock.Now()))
 	d.Updated = d.Created
 	if err := insertDevice(tx, d); err != nil {
@@ -276,12 +291,6 @@ func (s *Service) Chain(ctx context.Context, k Kind) ([]byte, error) {
 		pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
 	}
 	return b.Bytes(), nil
-}
-
-// CACerts are the certificates that EST clients install (RFC 7030 4.1.3): the root, and the authority that signs what
-// they enrol for.
-func (s *Service) CACerts(ctx context.Context) ([]*x509.Certificate, error) {
-	return s.activeChain(ctx, Operational)
 }
 
 // activeChain is the chain of the authority that signs for the role now.

@@ -439,6 +439,11 @@ func (f folder) write(name string, b []byte) error {
 	if err := os.Rename(t.Name(), f.path(name)); err != nil {
 		return err
 	}
+	return f.sync()
+}
+
+// sync makes what was renamed or removed in the folder durable.
+func (f folder) sync() error {
 	d, err := os.Open(f.cfg.Dir)
 	if err != nil {
 		return err
