@@ -2,7 +2,7 @@
 
 // Openthings-agent is the device side as a program: a unit is provisioned, taken off the line, and run.
 //
-//	openthings-agent provision -dir DIR -serial SERIAL [-image FILE -version V -security-version N] > line-request.json
+//	openthings-agent provision -dir DIR -serial SERIAL [-keys tpm:/dev/tpmrm0] [-image FILE -version V -security-version N] > line-request.json
 //	openthings-agent install -dir DIR < line-response.json
 //	openthings-agent run -dir DIR -https HOST:8444 -mqtt HOST:8883 -product ID -revision NAME
 package main
@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/openthings-platform/openthings/agent"
@@ -51,11 +52,12 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 		serial := f.String("serial", "", "serial number, as printed on the unit")
 		image := f.String("image", "", "factory image for slot a")
 		version := f.String("version", "factory", "version of the factory image")
+		where := f.String("keys", "file", "where the unit's keys are made and stay: file, tpm:/dev/tpmrm0 or the pkcs11: URI of a token")
 		security := f.Int64("security-version", 0, "security version of the factory image; it becomes the first floor")
 		if err := f.Parse(args[1:]); err != nil {
 			return err
 		}
-		return provision(*dir, *serial, *image, *version, *security, out)
+		return provision(*dir, *serial, *where, *image, *version, *security, out)
 	case "install":
 		if err := f.Parse(args[1:]); err != nil {
 			return err
@@ -73,6 +75,23 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 		f.StringVar(&c.Revision, "revision", "", "hardware revision that this firmware is built for")
 		f.DurationVar(&c.Interval, "interval", 0, "between measurements (default 10s)")
 		f.DurationVar(&c.HealthFor, "health-for", 0, "how long a new image may take to become healthy (default 5m)")
+		f.StringVar(&c.Keys, "keys", "", "where the unit's keys are (default: where provision made them)")
+		f.Func("debug", "debug interface and the file that says whether it is open, `NAME=FILE`, for the baseline report; may be repeated", func(v string) error {
+			name, file, ok := strings.Cut(v, "=")
+			if !ok {
+				return errors.New("use NAME=FILE")
+			}
+			if c.Probe.Debug == nil {
+				c.Probe.Debug = map[string]string{}
+			}
+			c.Probe.Debug[name] = file
+			return wire.CheckItem(name)
+		})
+		f.StringVar(&c.Probe.Credentials, "default-credentials", "", "program that prints each account which still has a factory password, for the baseline report")
+		f.Func("default-hash", "password field of /etc/shadow that was ever shipped, for the baseline report; may be repeated", func(v string) error {
+			c.Probe.DefaultHashes = append(c.Probe.DefaultHashes, v)
+			return nil
+		})
 		health := f.String("health", "", "program that judges a new image: started with its path, exit 0 is healthy")
 		if err := f.Parse(args[1:]); err != nil {
 			return err
@@ -87,8 +106,8 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 	return errUsage
 }
 
-func provision(dir, serial, image, version string, security int64, out io.Writer) error {
-	csr, err := agent.Provision(dir, serial)
+func provision(dir, serial, where, image, version string, security int64, out io.Writer) error {
+	csr, err := agent.ProvisionIn(dir, serial, where)
 	if err != nil {
 		return err
 	}
