@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 	"github.com/google/go-tpm/tpm2/transport/linuxtpm"
 )
@@ -49,8 +50,18 @@ func (s socket) connect() (c net.Conn, err error) {
 	}
 }
 
-// Send implements transport.TPM.
-func (s socket) Send(command []byte) ([]byte, error) {
+// Send implements transport.TPM. A TPM that says "again" is asked again, as the kernel's users do for a device file: the
+// first use of a key under dictionary attack protection is answered so.
+func (s socket) Send(command []byte) (answer []byte, err error) {
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		answer, err = s.once(command)
+		if err != nil || binary.BigEndian.Uint32(answer[6:]) != uint32(tpm2.TPMRCRetry) || time.Now().After(end) {
+			return answer, err
+		}
+	}
+}
+
+func (s socket) once(command []byte) ([]byte, error) {
 	c, err := s.connect()
 	if err != nil {
 		return nil, err
