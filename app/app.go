@@ -216,7 +216,7 @@ func (h *house) serve(ctx context.Context, d *doors, host net.Listener) error {
 	for _, w := range h.work() {
 		start(&work, w.name, func() error { return w.run(workCtx) })
 	}
-	start(&doorsGroup, "host socket", func() error { return serveHost(doorCtx, host, h.tenant.HostHandler(), h.cfg.Log) })
+	start(&doorsGroup, "host socket", func() error { return serveHost(doorCtx, host, h.host(), h.cfg.Log) })
 	start(&doorsGroup, "console", func() error { return h.serveHTTP(doorCtx, tls.NewListener(d.console, consoleTLS), h.web()) })
 	start(&doorsGroup, "device HTTPS", func() error { return h.gateway.ServeHTTPS(doorCtx, d.devices) })
 	start(&doorsGroup, "MQTT", func() error { return h.gateway.ServeMQTT(doorCtx, d.mqtt) })

@@ -110,11 +110,15 @@ func Host(ctx context.Context, data, path string, in, out any) error {
 		return err
 	}
 	if resp.StatusCode >= 300 {
-		var p struct{ Detail, Hint string }
+		var p struct{ Detail, Hint, Rule string }
 		if json.Unmarshal(b, &p) != nil || p.Detail == "" {
 			p.Detail = string(b)
 		}
-		return problem.Invalid("%s", p.Detail).Hint("%s", p.Hint)
+		refusal := problem.Invalid("%s", p.Detail)
+		if p.Rule != "" {
+			refusal = problem.Forbidden(p.Rule, "%s", p.Detail)
+		}
+		return refusal.Hint("%s", p.Hint)
 	}
 	return json.Unmarshal(b, out)
 }

@@ -207,12 +207,13 @@ func (h *house) build(origins []string) (err error) {
 func (h *house) mount() error {
 	h.telemetry.Route("cmd/", h.command.Receive)
 	h.telemetry.Route("ota/", h.update.Status)
-	h.telemetry.Route("inv", h.update.Inventory)
+	h.telemetry.Route("inv", h.inventory)
 	for _, topic := range gateway.Uplinks() { // a message that nobody takes must not get a receipt
 		if !h.telemetry.Takes(topic) {
 			return fmt.Errorf("no stage takes what devices say on %s", topic)
 		}
 	}
+	h.identity.TrustDoors(h.gateway)
 	h.enroll.Doors(h.gateway)
 	h.update.DeviceRoutes(h.gateway)
 
@@ -226,7 +227,7 @@ func (h *house) mount() error {
 	})
 	h.console = console.New(console.Config{
 		Clock: h.cfg.Clock, Log: h.cfg.Log, SignIn: tenant.SignInPath, Authenticate: h.tenant.Authenticate, Holds: tenant.Holds, Visitor: tenant.Visitor, Name: h.name, Refused: h.refusedActor,
-		Menu: []string{"Today", "Products", "Enrol", "Fleet", "Releases", "Vulnerabilities", "Cases", "Evidence", "Law", "Access"},
+		Menu: []string{"Today", "Products", "Enrol", "Issuers", "Fleet", "Releases", "Vulnerabilities", "Cases", "Evidence", "Law", "Access"},
 	})
 	for _, room := range []interface{ Routes(*api.API) }{
 		h.tenant, h.audit, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.sbom, h.update, h.vuln, h.respond, h.retire, h.evidence,
