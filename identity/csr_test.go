@@ -3,6 +3,7 @@
 package identity_test
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -41,6 +42,14 @@ func extension(t testing.TB, id asn1.ObjectIdentifier, v any) func(*x509.Certifi
 	return func(r *x509.CertificateRequest) { r.ExtraExtensions = []pkix.Extension{{Id: id, Value: b}} }
 }
 
+func spki(t testing.TB, key crypto.Signer) []byte {
+	b, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 func p256(t testing.TB) crypto.Signer { return ec(t, elliptic.P256()) }
 
 func ec(t testing.TB, c elliptic.Curve) crypto.Signer {
@@ -59,8 +68,8 @@ func TestParseCSR(t *testing.T) {
 	}
 	broken := csrDER(t, p256(t), nil)
 	broken[len(broken)-5] ^= 1
-	swapped := csrDER(t, p256(t), nil)
-	copy(swapped[40:], csrDER(t, p256(t), nil)[40:90])
+	mine, theirs := p256(t), p256(t)
+	swapped := bytes.Replace(csrDER(t, mine, nil), spki(t, mine), spki(t, theirs), 1)
 	basic, usage := asn1.ObjectIdentifier{2, 5, 29, 19}, asn1.ObjectIdentifier{2, 5, 29, 37}
 	type ca struct{ IsCA bool }
 	for _, c := range []struct {
@@ -77,12 +86,12 @@ func TestParseCSR(t *testing.T) {
 		{"server", csrDER(t, p256(t), extension(t, usage, []asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 1}})), problem.KindForbidden, "identity.csr-usage"},
 		{"RSA-1024", csrDER(t, weak, nil), problem.KindForbidden, "identity.key"},
 		{"P-384", csrDER(t, ec(t, elliptic.P384()), nil), problem.KindForbidden, "identity.key"},
-		{"signature broken", broken, problem.KindInvalid, ""},
-		{"another's key", swapped, problem.KindInvalid, ""},
-		{"empty", nil, problem.KindInvalid, ""},
-		{"noise", []byte("hello"), problem.KindInvalid, ""},
-		{"trailing bytes", append(csrDER(t, p256(t), nil), 0), problem.KindInvalid, ""},
-		{"1 MB", make([]byte, 1<<20), problem.KindTooLarge, ""},
+		{"signature broken", broken, problem.KindInvalid, identity.RuleCSRSignature},
+		{"another's key", swapped, problem.KindInvalid, identity.RuleCSRSignature},
+		{"empty", nil, problem.KindInvalid, identity.RuleCSREncoding},
+		{"noise", []byte("hello"), problem.KindInvalid, identity.RuleCSREncoding},
+		{"trailing bytes", append(csrDER(t, p256(t), nil), 0), problem.KindInvalid, identity.RuleCSREncoding},
+		{"1 MB", make([]byte, 1<<20), problem.KindTooLarge, identity.RuleCSRSize},
 	} {
 		_, err := identity.ParseCSR(c.der)
 		if c.kind == "" && err != nil || c.kind != "" && (!problem.Is(err, c.kind) || problem.Of(err).Rule != c.rule) {
@@ -128,14 +137,23 @@ func FuzzParseCSR(f *testing.F) {
 	f.Add(csrDER(f, p256(f), nil))
 	f.Add(csrDER(f, p256(f), func(r *x509.CertificateRequest) { r.DNSNames = []string{"a"} }))
 	f.Add(csrDER(f, ec(f, elliptic.P384()), nil))
+	f.Add(csrDER(f, p256(f), func(r *x509.CertificateRequest) { r.URIs = []*url.URL{identity.DeviceURI("t", "d")} }))
+	f.Add(csrDER(f, p256(f), extension(f, asn1.ObjectIdentifier{2, 5, 29, 15}, asn1.BitString{Bytes: []byte{0x80}, BitLength: 1})))
 	f.Add([]byte{0x30, 0x84, 0xff, 0xff, 0xff, 0xff})
+	f.Add([]byte{0x30, 0x80, 0, 0})
+	f.Add(bytes.Repeat([]byte{0x30, 0x7e}, 60))
 	f.Fuzz(func(t *testing.T, der []byte) {
 		c, err := identity.ParseCSR(der)
 		if err == nil && (len(der) > identity.MaxCSR || len(c.KeyHash) != 64 || c.CheckSignature() != nil) {
 			t.Errorf("accepted %x", der)
 		}
-		if err != nil && problem.Is(err, problem.KindInternal) {
+		if err != nil && (problem.Is(err, problem.KindInternal) || problem.Of(err).Rule == "") {
 			t.Errorf("%x: %v", der, err)
+		}
+		if err == nil { // what reads names must take whatever was accepted
+			_ = c.OnlyFor("urn:x")
+			_ = c.Names(identity.Device{ID: "dev_1", Tenant: "ten_1", Serial: "1"})
+			_ = c.Keeps(&x509.Certificate{RawSubject: c.RawSubject})
 		}
 	})
 }
