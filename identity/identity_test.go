@@ -281,7 +281,7 @@ func TestAdmitNeedsTheRegister(t *testing.T) {
 		}
 		forged := *x
 		forged.SerialNumber = forged.SerialNumber.Add(forged.SerialNumber, x.SerialNumber)
-		der, err := w.issuer.Sign(t.Context(), identity.SignRequest{Authority: "operational-1", Template: &forged, Key: x.PublicKey})
+		der, err := w.issuer.Sign(t.Context(), identity.SignRequest{Authority: "operational-1", Profile: "ldevid", Template: &forged, Key: x.PublicKey})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -262,6 +262,9 @@ func (is *Issuer) Authorities(context.Context) ([]identity.Held, error) {
 
 // Sign implements identity.Issuer.
 func (is *Issuer) Sign(_ context.Context, r identity.SignRequest) ([]byte, error) {
+	if err := r.Check(); err != nil {
+		return nil, err
+	}
 	a, err := is.signer(r.Authority)
 	if err != nil {
 		return nil, err

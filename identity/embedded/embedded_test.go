@@ -50,7 +50,12 @@ func (p place) open(t *testing.T) *embedded.Issuer {
 }
 
 func request(role identity.Role, until time.Time, key *ecdsa.PrivateKey) identity.SignRequest {
-	return identity.SignRequest{Authority: identity.AuthorityID(role, 1), Key: key.Public(), Template: &x509.Certificate{SerialNumber: big.NewInt(7), NotBefore: t0, NotAfter: until}}
+	profile, usage := map[identity.Role]string{identity.Factory: "idevid", identity.Operational: "ldevid", identity.Server: "server", identity.Bootstrap: "bootstrap"}[role], x509.ExtKeyUsageClientAuth
+	if role == identity.Server || role == identity.Bootstrap {
+		usage = x509.ExtKeyUsageServerAuth
+	}
+	return identity.SignRequest{Authority: identity.AuthorityID(role, 1), Profile: profile, Key: key.Public(), Template: &x509.Certificate{SerialNumber: big.NewInt(7),
+		NotBefore: t0, NotAfter: until, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{usage}, BasicConstraintsValid: true}}
 }
 
 func newKey(t *testing.T) *ecdsa.PrivateKey {
@@ -193,7 +198,7 @@ func TestGenerations(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := is.Sign(t.Context(), identity.SignRequest{Authority: "operational-2", Template: &x509.Certificate{SerialNumber: big.NewInt(7)}}); err == nil {
+		if _, err := is.Sign(t.Context(), identity.SignRequest{Authority: "operational-2", Profile: "ldevid", Template: request(identity.Operational, t0.Add(time.Hour), newKey(t)).Template}); err == nil {
 			t.Error("an authority without a certificate signs")
 		}
 		is = p.open(t) // the request survives a restart
