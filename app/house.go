@@ -137,7 +137,7 @@ func (h *house) build(origins []string) (err error) {
 	if h.tenant, err = tenant.New(tenant.Config{DB: h.db, Clock: cfg.Clock, Log: cfg.Log, Origins: origins}); err != nil {
 		return err
 	}
-	h.product = product.New(product.Config{DB: h.db, Clock: cfg.Clock})
+	h.product = product.New(product.Config{DB: h.db, Clock: cfg.Clock, Sign: h.audit.Sign, Verify: h.signedText})
 	issuer, err := embedded.Open(embedded.Config{Dir: filepath.Join(cfg.Data, "ca"), Keys: h.keys, Name: "OpenThings", Clock: cfg.Clock})
 	if err != nil {
 		return err

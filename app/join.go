@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"time"
 
+	"golang.org/x/mod/sumdb/note"
+
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/evidence"
 	"github.com/openthings-platform/openthings/evidence/verify"
@@ -71,6 +73,19 @@ func (h *house) admit(ctx context.Context, cert *x509.Certificate) (gateway.Peer
 			Hint("An operator looks into it and runs openthings audit acknowledge.")
 	}
 	return h.identity.Admit(ctx, cert)
+}
+
+// signedText checks a text that the platform signed with the key of its log.
+func (h *house) signedText(signed []byte) (string, error) {
+	key, err := note.NewVerifier(h.audit.VerifierKey())
+	if err != nil {
+		return "", err
+	}
+	n, err := note.Open(signed, note.VerifierList(key))
+	if err != nil {
+		return "", err
+	}
+	return n.Text, nil
 }
 
 // health serves liveness and readiness, without TLS and without saying more than that.

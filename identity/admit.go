@@ -41,6 +41,12 @@ func (a admission) check(now time.Time) error {
 	return nil
 }
 
+// onlyLapsed says that the certificate is an LDevID that would be admitted if its end had not passed.
+func (a admission) onlyLapsed(now time.Time) bool {
+	then := a.notAfter.Add(-1)
+	return a.kind == LDevID && !now.Before(a.notAfter) && a.check(then) == nil
+}
+
 // Admit says whose certificate cert is, or refuses. It changes nothing: it is asked before the peer has proven that it
 // holds the key. There is no cache: one indexed read is small beside a handshake, and a revocation counts from its
 // commit on. After the proof a peer that is Pending goes to Used.
@@ -53,10 +59,15 @@ func (s *Service) Admit(ctx context.Context, cert *x509.Certificate) (gateway.Pe
 	if err != nil {
 		return gateway.Peer{}, err
 	}
-	if err := a.check(s.cfg.Clock.Now()); err != nil {
-		return gateway.Peer{}, err
-	}
 	p := gateway.Peer{Kind: gateway.Kind(a.kind), Tenant: a.tenant, Device: a.subject, Fingerprint: fp, Pending: a.phase == PhasePending, Cert: cert}
+	now := s.cfg.Clock.Now()
+	if err := a.check(now); err != nil {
+		if !a.onlyLapsed(now) || s.cfg.Lapsed == nil || s.cfg.Lapsed(ctx, a.tenant, a.subject, a.notAfter) != nil {
+			return gateway.Peer{}, err
+		}
+		p.Kind, p.Pending = gateway.Lapsed, false // its use never takes anything over
+		return p, nil
+	}
 	if a.kind == Station {
 		p.Device, p.Station = "", a.subject
 	}

@@ -60,6 +60,7 @@ func (s *Service) Routes(a *api.API) {
 		v, err := s.addRevision(ctx, Revision{Product: in.ID, Name: in.Body.Name, Placed: in.Body.Placed, SupportEnd: in.Body.SupportEnd, Reason: in.Body.Reason})
 		return api.One(v), err
 	})
+	s.baselineRoutes(a)
 }
 
 // create is Create for whoever asks.

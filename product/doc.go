@@ -3,10 +3,16 @@
 // Package product is what is sold: products, their hardware revisions, and how long each is supported.
 //
 // Invariants:
+//
 //   - A product belongs to one tenant for ever and fixes the tenant of every device made of it.
+//
 //   - A hardware revision states when its support ends. The date is five years after it is placed on the market or
 //     later; an earlier one needs a written reason, which the revision keeps (CRA article 13(8)).
+//
 //   - The model, a short name for machines, is unique within the tenant and never changes.
 //
-// Audit: product.created, revision.created. Events: none yet.
+//   - A product's commissioning baseline has versions that only grow; each is under the platform's signature, and one
+//     that is not what was signed stops commissioning instead of being believed.
+//
+// Audit: product.created, revision.created, product.baseline. Events: none yet.
 package product

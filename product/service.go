@@ -14,6 +14,10 @@ import (
 type Config struct {
 	DB    *store.DB   // the platform handle
 	Clock clock.Clock // nil: clock.System
+	// Sign puts the platform's signature under a baseline, Verify checks one and returns its text. Without them no
+	// product can have a baseline.
+	Sign   func(text string) ([]byte, error)
+	Verify func(signed []byte) (text string, err error)
 }
 
 // Service keeps products and hardware revisions.

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package identity
+
+import (
+	"crypto/x509/pkix"
+
+	"github.com/openthings-platform/openthings/audit"
+	"github.com/openthings-platform/openthings/store"
+)
+
+// Subject is the name in the certificates that the platform gives the device.
+func (d Device) Subject() pkix.Name { return deviceName(d) }
+
+// AtLeast says whether g is as sure as want. Empty, nobody has looked, is as sure as C: a file.
+func (g Grade) AtLeast(want Grade) bool {
+	rank := func(g Grade) int {
+		switch g {
+		case GradeA:
+			return 2
+		case GradeB:
+			return 1
+		}
+		return 0
+	}
+	return rank(g) >= rank(want)
+}
+
+// SetGrade records how sure we are of the key that the device works with from now on. Why goes into the audit log,
+// which is told only of a change.
+func (s *Service) SetGrade(tx *store.Tx, tenant, id string, g Grade, actor, why string) error {
+	d, err := deviceByID(tx.QueryRow, tenant, id)
+	if err != nil || d.Grade == g {
+		return err
+	}
+	if _, err := tx.Exec(`UPDATE device SET grade = $1, updated = $2 WHERE tenant = $3 AND id = $4`, g, store.Millis(s.cfg.Clock.Now()), tenant, id); err != nil {
+		return err
+	}
+	return audit.Append(tx, audit.Entry{Tenant: tenant, Actor: actor, Kind: "device.graded", Subject: id, Data: map[string]any{"from": d.Grade, "to": g, "why": why}})
+}
