@@ -21,7 +21,7 @@ import (
 	_ "modernc.org/sqlite" // to copy a database as a backup does
 
 	"github.com/openthings-platform/openthings/clock"
-	"github.com/openthings-platform/openthings/identity/embedded"
+	"github.com/openthings-platform/openthings/identity/keystore"
 	"github.com/openthings-platform/openthings/seal"
 )
 
@@ -141,7 +141,7 @@ func (w *world) caKeys() map[string][]byte {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		plain, err := keys.Unwrap(embedded.KeyPurpose(name), sealed)
+		plain, err := keys.Unwrap(keystore.Purpose(name), sealed)
 		if err != nil {
 			w.t.Fatal(err)
 		}

@@ -3,7 +3,6 @@
 package keys
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -151,7 +150,7 @@ func shred(d Disk, name string) error {
 	return nil
 }
 
-// token keeps keys in a PKCS#11 token, each under a label of its own that the key's file remembers.
+// token keeps keys in a PKCS#11 token; the key's file holds the reference to it.
 type token struct {
 	disk Disk
 	t    *pkcs11.Token
@@ -161,54 +160,47 @@ func (token) Kind() string { return KindToken }
 
 func (s token) Close() error { return s.t.Close() }
 
-const labelMark = "pkcs11:object="
-
 func (s token) New(name string) (crypto.Signer, error) {
 	at, err := path(name)
 	if err != nil {
 		return nil, err
 	}
-	label := "openthings-" + name + "-" + rand.Text()
-	key, err := s.t.New(label, elliptic.P256())
+	reference, key, err := s.t.New(name, elliptic.P256())
 	if err != nil {
 		return nil, err
 	}
-	return key, s.disk.Write(at, []byte(labelMark+label+"\n"))
+	return key, s.disk.Write(at, reference)
 }
 
-func (s token) label(name string) (string, error) {
+func (s token) reference(name string) ([]byte, error) {
 	at, err := path(name)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	b, err := s.disk.Read(at)
-	if err != nil {
-		return "", err
+	if err == nil && !pkcs11.IsReference(b) {
+		err = fmt.Errorf("%s: %w", at, ErrElsewhere)
 	}
-	label, ok := strings.CutPrefix(string(bytes.TrimSpace(b)), labelMark)
-	if !ok {
-		return "", fmt.Errorf("%s: %w", at, ErrElsewhere)
-	}
-	return label, nil
+	return b, err
 }
 
 func (s token) Open(name string) (crypto.Signer, error) {
-	label, err := s.label(name)
+	b, err := s.reference(name)
 	if err != nil {
 		return nil, err
 	}
-	return s.t.Find(label)
+	return s.t.Open(b)
 }
 
 func (s token) Destroy(name string) error {
-	label, err := s.label(name)
+	b, err := s.reference(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
 		return err
 	}
-	if err := s.t.Destroy(label); err != nil {
+	if err := s.t.Destroy(b); err != nil {
 		return err
 	}
 	return shred(s.disk, name)

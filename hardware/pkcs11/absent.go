@@ -28,10 +28,15 @@ func Open(uri string) (*Token, error) {
 func (t *Token) Close() error { return nil }
 
 // New fails with ErrAbsent.
-func (t *Token) New(string, elliptic.Curve) (crypto.Signer, error) { return nil, ErrAbsent }
+func (t *Token) New(string, elliptic.Curve) ([]byte, crypto.Signer, error) {
+	return nil, nil, ErrAbsent
+}
 
-// Find fails with ErrAbsent.
-func (t *Token) Find(string) (crypto.Signer, error) { return nil, ErrAbsent }
+// Open fails with ErrAbsent.
+func (t *Token) Open([]byte) (crypto.Signer, error) { return nil, ErrAbsent }
 
 // Destroy fails with ErrAbsent.
-func (t *Token) Destroy(string) error { return ErrAbsent }
+func (t *Token) Destroy([]byte) error { return ErrAbsent }
+
+// Health fails with ErrAbsent.
+func (t *Token) Health() error { return ErrAbsent }

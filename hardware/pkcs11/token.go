@@ -39,24 +39,29 @@ func Open(uri string) (*Token, error) {
 // Close logs out. The keys cannot sign any more.
 func (t *Token) Close() error { return t.ctx.Close() }
 
-// New makes a P-256 or P-384 key that cannot be taken out of the token. Nothing may have that label yet.
-func (t *Token) New(label string, curve elliptic.Curve) (crypto.Signer, error) {
+// New makes a P-256 or P-384 key that cannot be taken out of the token. Name becomes part of its label. The reference is
+// what finds it again: text to keep in a file, of no use without the token.
+func (t *Token) New(name string, curve elliptic.Curve) (reference []byte, key crypto.Signer, err error) {
 	if curve != elliptic.P256() && curve != elliptic.P384() {
-		return nil, errors.New("pkcs11: keys are made on P-256 or P-384 only")
-	}
-	if found, err := t.ctx.FindKeyPair(nil, []byte(label)); err != nil || found != nil {
-		return nil, errors.Join(fmt.Errorf("pkcs11: %s: %w", label, fs.ErrExist), err)
+		return nil, nil, errors.New("pkcs11: keys are made on P-256 or P-384 only")
 	}
 	id := make([]byte, 16)
 	rand.Read(id)
+	label := "openthings-" + name + "-" + rand.Text()[:12]
 	if _, err := t.ctx.GenerateECDSAKeyPairWithLabel(id, []byte(label), curve); err != nil {
-		return nil, fmt.Errorf("pkcs11: making a key: %w", err)
+		return nil, nil, fmt.Errorf("pkcs11: making a key: %w", err)
 	}
-	return t.Find(label)
+	reference = []byte(mark + label + "\n")
+	key, err = t.Open(reference)
+	return reference, key, err
 }
 
-// Find returns the key with that label, or fs.ErrNotExist. A key that the token would give away is refused.
-func (t *Token) Find(label string) (crypto.Signer, error) {
+// Open finds the key of a reference, or fails with fs.ErrNotExist. A key that the token would give away is refused.
+func (t *Token) Open(reference []byte) (crypto.Signer, error) {
+	label, err := parseReference(reference)
+	if err != nil {
+		return nil, err
+	}
 	key, err := t.find(label)
 	if err != nil {
 		return nil, err
@@ -92,8 +97,12 @@ func (t *Token) find(label string) (crypto11.Signer, error) {
 	return keys[0], nil
 }
 
-// Destroy removes the key with that label; one that is absent is no error.
-func (t *Token) Destroy(label string) error {
+// Destroy removes the key of a reference; one that is absent is no error.
+func (t *Token) Destroy(reference []byte) error {
+	label, err := parseReference(reference)
+	if err != nil {
+		return err
+	}
 	key, err := t.find(label)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -102,4 +111,16 @@ func (t *Token) Destroy(label string) error {
 		return err
 	}
 	return key.Delete()
+}
+
+// Health returns nil when the token answers.
+func (t *Token) Health() error {
+	r, err := t.ctx.NewRandomReader()
+	if err == nil {
+		_, err = r.Read(make([]byte, 1))
+	}
+	if err != nil {
+		return fmt.Errorf("pkcs11: the token does not answer: %w", err)
+	}
+	return nil
 }

@@ -3,6 +3,7 @@
 package pkcs11
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/url"
@@ -16,6 +17,20 @@ const Scheme = "pkcs11:"
 
 // PINVariable is the environment variable that the PIN is taken from when the URI names no file.
 const PINVariable = "OPENTHINGS_PKCS11_PIN"
+
+// mark begins a reference to a key.
+const mark = "pkcs11:object="
+
+// IsReference says whether b is a reference to a key in a token.
+func IsReference(b []byte) bool { return bytes.HasPrefix(b, []byte(mark)) }
+
+func parseReference(b []byte) (label string, err error) {
+	label, ok := strings.CutPrefix(string(bytes.TrimSpace(b)), mark)
+	if !ok || label == "" || len(label) > 255 {
+		return "", errors.New("pkcs11: this is no reference to a key in a token")
+	}
+	return label, nil
+}
 
 // address is what a URI says.
 type address struct {

@@ -55,6 +55,16 @@ func Open(where string) (*Device, error) {
 // Where is what Open was given.
 func (d *Device) Where() string { return d.where }
 
+// Health returns nil when the TPM answers.
+func (d *Device) Health() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, err := (tpm2.GetRandom{BytesRequested: 1}).Execute(d.link); err != nil {
+		return fmt.Errorf("tpm: %s does not answer: %w", d.where, err)
+	}
+	return nil
+}
+
 // Close frees what is loaded in the TPM. The keys cannot sign any more.
 func (d *Device) Close() error {
 	d.mu.Lock()

@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-// Package embedded is the certificate authority inside the platform: crypto/x509 over keys that lie sealed on disk.
+// Package embedded is the certificate authority inside the platform: crypto/x509 over keys that lie sealed on disk or in
+// hardware (identity/keystore).
 //
 // At the first start it makes a root and an anchor and, below them, one issuing authority per role. Root and anchor are
 // used again only when an authority is made; their sealed files (root-1.key, anchor-1.key) can then be moved to a safe
-// place and the platform runs on. Keys are sealed under the platform key for their own name and never plaintext on
-// disk; the files alone, copied to another host, are of no use.
+// place and the platform runs on. Their keys are always sealed files, made to leave; those of the issuing authorities are
+// made in the hardware if there is any. No key is plaintext on disk, and the files alone, copied to another host, are of
+// no use.
 package embedded
 
 import (
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -32,16 +31,19 @@ import (
 
 	"github.com/openthings-platform/openthings/clock"
 	"github.com/openthings-platform/openthings/identity"
+	"github.com/openthings-platform/openthings/identity/keystore"
 	"github.com/openthings-platform/openthings/seal"
 )
 
-// Config is what the authority needs; all fields but Clock and Roles are mandatory.
+// Config is what the authority needs; Dir, Keys and Name are mandatory.
 type Config struct {
 	Dir   string     // certificates and sealed keys; made at the first start
 	Keys  *seal.Keys // seals them
 	Name  string     // of the organization in the authorities' names
 	Clock clock.Clock
 	Roles []identity.Role // the issuing authorities to make at the first start; nil: all
+	// Hardware is where the keys of new issuing authorities are made; nil: in sealed files.
+	Hardware keystore.Store
 }
 
 // How long authorities live. The factory's lives as long as the root, since IDevIDs have no end.
@@ -69,6 +71,7 @@ type authority struct {
 	parent string
 	cert   *x509.Certificate
 	key    crypto.Signer
+	kind   string // of the store that the key is in
 }
 
 var (
@@ -250,7 +253,7 @@ func (is *Issuer) Authorities(context.Context) ([]identity.Held, error) {
 	for _, a := range is.authorities {
 		h := identity.Held{ID: a.id, Role: a.role, Generation: a.gen, Backend: "embedded", Protection: "away", Parent: a.parent}
 		if a.key != nil {
-			h.Algorithm, h.Protection = identity.AlgorithmOf(a.key.Public()), "sealed"
+			h.Algorithm, h.Protection = identity.AlgorithmOf(a.key.Public()), a.kind
 		}
 		if a.cert != nil {
 			h.Algorithm, h.Cert = identity.AlgorithmOf(a.cert.PublicKey), a.cert.Raw
@@ -287,8 +290,13 @@ func (is *Issuer) SignCRL(_ context.Context, id string, list *x509.RevocationLis
 // Revoke implements identity.Issuer. Nothing is kept here: the register is the one authority.
 func (is *Issuer) Revoke(context.Context, string, *big.Int, time.Time) error { return nil }
 
-// Health implements identity.Issuer: the keys are in memory.
-func (is *Issuer) Health(context.Context) error { return nil }
+// Health implements identity.Issuer: sealed keys are in memory, hardware is asked.
+func (is *Issuer) Health(context.Context) error {
+	if hw := is.folder.cfg.Hardware; hw != nil {
+		return hw.Health()
+	}
+	return nil
+}
 
 // Generate implements identity.Rotator.
 func (is *Issuer) Generate(_ context.Context, id string, r identity.Role, alg identity.Algorithm, name pkix.Name) ([]byte, error) {
@@ -303,13 +311,13 @@ func (is *Issuer) Generate(_ context.Context, id string, r identity.Role, alg id
 	case ok && a.cert != nil:
 		return nil, fmt.Errorf("embedded issuer: %s exists already", id)
 	case !ok:
-		key, err := makeKey(alg)
+		entry, key, err := is.folder.maker(r).Make(id, alg)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("embedded issuer: the key of %s: %w", id, err)
 		}
-		a = authority{id: id, role: r, key: key}
+		a = authority{id: id, role: r, key: key, kind: keystore.KindOf(entry)}
 		a.gen, _ = strconv.ParseInt(m[2], 10, 64) // the pattern allows nothing else
-		if err := is.folder.seal(id, key); err != nil {
+		if err := is.folder.write(id+".key", entry); err != nil {
 			return nil, err
 		}
 		is.authorities[id] = a
@@ -357,20 +365,7 @@ func samePublic(a, b crypto.PublicKey) bool {
 	return ok && k.Equal(b)
 }
 
-func makeKey(alg identity.Algorithm) (crypto.Signer, error) {
-	switch alg {
-	case identity.AlgP256:
-		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	case identity.AlgP384:
-		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-	case identity.AlgEd25519:
-		_, key, err := ed25519.GenerateKey(rand.Reader)
-		return key, err
-	}
-	return nil, fmt.Errorf("embedded issuer: no key can be made for the algorithm %q", alg)
-}
-
-// folder is Config.Dir: <id>.crt in DER and <id>.key sealed. The key is on disk before the certificate.
+// folder is Config.Dir: <id>.crt in DER and <id>.key, the entry of the key in its store. The key is on disk before the certificate.
 type folder struct{ cfg Config }
 
 func (f folder) path(name string) string { return filepath.Join(f.cfg.Dir, name) }
@@ -384,45 +379,44 @@ func (f folder) read(a *authority) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: %w", f.path(a.id+".crt"), err)
 	}
-	sealed, err := os.ReadFile(f.path(a.id + ".key"))
+	entry, err := os.ReadFile(f.path(a.id + ".key"))
 	if errors.Is(err, fs.ErrNotExist) && a.cert != nil && a.role.Above() == a.role {
 		return nil // away, as it should be
 	}
 	if err != nil {
 		return err
 	}
-	plain, err := f.cfg.Keys.Unwrap(KeyPurpose(a.id), sealed)
+	a.kind = keystore.KindOf(entry)
+	store, err := f.store(a.kind)
+	if err == nil {
+		a.key, err = store.Open(a.id, entry)
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.path(a.id+".key"), err)
 	}
-	defer clear(plain)
-	key, err := x509.ParsePKCS8PrivateKey(plain)
-	if err != nil {
-		return err
-	}
-	signer, ok := key.(crypto.Signer)
-	if !ok || a.cert != nil && !samePublic(signer.Public(), a.cert.PublicKey) {
+	if a.cert != nil && !samePublic(a.key.Public(), a.cert.PublicKey) {
 		return fmt.Errorf("%s.key does not belong to %s.crt", a.id, a.id)
 	}
-	a.key = signer
 	return nil
 }
 
-// KeyPurpose is what the key file of that authority is sealed for.
-func KeyPurpose(id string) string { return "identity.ca-key/" + id }
+// maker is the store for new keys of a role. Roots and anchors are made to leave this machine, which hardware forbids.
+func (f folder) maker(r identity.Role) keystore.Store {
+	if f.cfg.Hardware == nil || r.Above() == r {
+		return keystore.Files{Keys: f.cfg.Keys}
+	}
+	return f.cfg.Hardware
+}
 
-// seal writes the key of an authority.
-func (f folder) seal(id string, key crypto.Signer) error {
-	plain, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
+// store is where keys of that kind are.
+func (f folder) store(kind string) (keystore.Store, error) {
+	switch {
+	case kind == keystore.Sealed:
+		return keystore.Files{Keys: f.cfg.Keys}, nil
+	case f.cfg.Hardware == nil || f.cfg.Hardware.Kind() != kind:
+		return nil, fmt.Errorf("the key is in hardware (%s) that was not opened: start with --ca-keys %[1]s:…", kind)
 	}
-	defer clear(plain)
-	sealed, err := f.cfg.Keys.Wrap(KeyPurpose(id), plain)
-	if err != nil {
-		return err
-	}
-	return f.write(id+".key", sealed)
+	return f.cfg.Hardware, nil
 }
 
 // write is durable when it returns: temporary file, sync, rename, sync of the folder.
