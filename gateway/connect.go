@@ -46,6 +46,9 @@ func (s *session) connect(ctx context.Context) error {
 	s.began = true
 	if old != nil {
 		old.close(mqtt.SessionTakenOver, "another connection of the device took over")
+		if f := s.g.cfg.TakenOver; f != nil {
+			f(old.peer, s.peer)
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -29,6 +30,7 @@ const (
 	Station Kind = "station" // a line station of a factory
 	IDevID  Kind = "idevid"  // a device with its certificate of birth
 	LDevID  Kind = "ldevid"  // a commissioned device
+	Claim   Kind = "claim"   // a certificate that units of a lot share until each has its own
 	Lapsed  Kind = "lapsed"  // a commissioned device whose LDevID has ended; only routes that name it take it
 )
 
@@ -37,19 +39,16 @@ type Peer struct {
 	Kind        Kind
 	Tenant      string
 	Device      string // empty for a station
-	Station     string // empty for a device
+	Station     string // empty for a device; the token of a claim certificate
 	Fingerprint string // hex SHA-256 of the certificate
 	Pending     bool   // the certificate has not been used yet: Config.Used has to be told
+	Stranger    bool   // Config.Vouch answers for it, but it has no name yet: Config.Introduce gives it one
+	From        string // the address and port that it comes from; the gateway sets it
 	Cert        *x509.Certificate
 }
 
-// id is what Cut is called with; the ids of devices and stations never collide.
-func (p Peer) id() string {
-	if p.Device != "" {
-		return p.Device
-	}
-	return p.Station
-}
+// id is what Cut is called with; the ids of devices and stations and the fingerprints of strangers never collide.
+func (p Peer) id() string { return cmp.Or(p.Device, p.Station, p.Fingerprint) }
 
 // Record is one message of a device.
 type Record struct {
@@ -67,6 +66,16 @@ type Config struct {
 	Admit func(ctx context.Context, cert *x509.Certificate) (Peer, error)
 	// Used follows Admit for a peer that is Pending, once it has proven to hold the key; an error refuses. May be nil.
 	Used func(ctx context.Context, p Peer) error
+	// Vouch is asked on the HTTPS door about a certificate that Admit refused with ErrUnknown, with what the peer sent
+	// along; it must not change anything either. A peer that it calls a Stranger goes to Introduce once it has proven to
+	// hold the key, which puts it into the register and says who it is. Both may be nil.
+	Vouch     func(ctx context.Context, chain []*x509.Certificate) (Peer, error)
+	Introduce func(ctx context.Context, chain []*x509.Certificate) (Peer, error)
+	// Spent hears of a peer that has proven to hold the key of a certificate which Admit refused with ErrSpent; it is
+	// refused all the same. TakenOver hears that a device's live session was ended by a new one. Both may be nil; they
+	// must not block.
+	Spent     func(p Peer)
+	TakenOver func(before, now Peer)
 	// Append makes records durable; nil is the permission to acknowledge all of them. It must not keep the slice.
 	// An error of kind problem.KindLimited becomes reason 0x97 (quota exceeded), any other 0x80.
 	Append func(ctx context.Context, records []Record) error

@@ -49,7 +49,10 @@ func (g *Gateway) Route(pattern string, need Kind, h func(http.ResponseWriter, *
 		}
 		if err := g.again(r.Context(), l); err != nil {
 			w.Header().Set("Connection", "close")
-			WriteProblem(w, problem.Forbidden("door.register", "This certificate is no longer admitted.").Because(err))
+			if !l.peer.Stranger { // a stranger is told why its first visit failed
+				err = problem.Forbidden("door.register", "This certificate is no longer admitted.").Because(err)
+			}
+			WriteProblem(w, err)
 			return
 		}
 		if !route.Admits(l.peer.Kind) {

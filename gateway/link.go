@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -26,7 +27,10 @@ type link struct {
 	door string
 	peer Peer // set during the handshake, proven when that has ended; Kind is None without a certificate
 
-	closed, known sync.Once
+	chain []*x509.Certificate // what the peer sent, its own first
+	spent error               // why it is refused once it has proven its key
+
+	closed, known, told sync.Once
 
 	// guarded by registry.mu
 	listed  bool
@@ -102,16 +106,19 @@ func (g *Gateway) verify(l *link, s tls.ConnectionState) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.Limits.Opening)
 	defer cancel()
-	p, err := g.cfg.Admit(ctx, s.PeerCertificates[0])
+	p, err := g.admit(ctx, l.door, s.PeerCertificates)
+	if errors.Is(err, ErrSpent) && g.cfg.Spent != nil {
+		l.spent, err = err, nil
+	}
 	if err == nil && l.door == doorMQTT && p.Kind != LDevID {
 		err = fmt.Errorf("the MQTT door is for kind %q, this certificate is %q", LDevID, p.Kind)
 	}
-	if err == nil && (p.id() == "" || p.Kind == None) {
+	if err == nil && (p.Device+p.Station == "" && !p.Stranger || p.Kind == None) {
 		err = errors.New("the register named nobody")
 	}
 	if err == nil {
-		p.Cert = s.PeerCertificates[0]
-		l.peer = p
+		p.From = l.RemoteAddr().String()
+		l.peer, l.chain = p, s.PeerCertificates
 		err = g.registry.full(p.id(), g.cfg.Limits.PerPeer)
 	}
 	if err != nil {
@@ -131,10 +138,13 @@ func (g *Gateway) again(ctx context.Context, l *link) error {
 	if l.peer.Kind == None {
 		return nil
 	}
+	if err := g.proven(ctx, l); err != nil {
+		return err
+	}
 	if err := g.registry.add(l, g.cfg.Limits.PerPeer); err != nil {
 		return err
 	}
-	p, err := g.cfg.Admit(ctx, l.peer.Cert)
+	p, err := g.admit(ctx, l.door, l.chain)
 	if err == nil && (p.Kind != l.peer.Kind || p.id() != l.peer.id() || p.Tenant != l.peer.Tenant) {
 		err = errors.New("the certificate names somebody else now")
 	}

@@ -31,7 +31,7 @@ func (a admission) check(now time.Time) error {
 	case a.phase == PhaseRevoked:
 		return problem.Forbidden("identity.revoked", "This certificate was revoked.")
 	case a.phase != PhasePending && a.phase != PhaseActive:
-		return problem.Forbidden("identity.superseded", "This certificate was replaced by a newer one.")
+		return problem.Forbidden("identity.superseded", "This certificate was replaced by a newer one.").Because(gateway.ErrSpent)
 	case !now.Before(a.notAfter):
 		return problem.Forbidden("identity.expired", "This certificate expired on %s.", a.notAfter.Format(time.DateOnly)).
 			Hint("Enrol again with the IDevID.")
@@ -62,6 +62,9 @@ func (s *Service) Admit(ctx context.Context, cert *x509.Certificate) (gateway.Pe
 	p := gateway.Peer{Kind: gateway.Kind(a.kind), Tenant: a.tenant, Device: a.subject, Fingerprint: fp, Pending: a.phase == PhasePending, Cert: cert}
 	now := s.cfg.Clock.Now()
 	if err := a.check(now); err != nil {
+		if errors.Is(err, gateway.ErrSpent) {
+			return p, err // whoever proves to hold its key is heard (gateway.Config.Spent) and refused
+		}
 		if !a.onlyLapsed(now) || s.cfg.Lapsed == nil || s.cfg.Lapsed(ctx, a.tenant, a.subject, a.notAfter) != nil {
 			return gateway.Peer{}, err
 		}
@@ -96,7 +99,7 @@ func (s *Service) lookUp(ctx context.Context, fp string) (admission, error) {
 	a.notAfter = store.Time(notAfter)
 	switch {
 	case errors.Is(err, store.ErrNoRows):
-		return admission{}, problem.Forbidden("identity.unknown", "This certificate is not in the register.")
+		return admission{}, problem.Forbidden("identity.unknown", "This certificate is not in the register.").Because(gateway.ErrUnknown)
 	case err != nil: // unknown status is refused, never admitted
 		return admission{}, problem.Unavailable("The register of certificates cannot be read.").Because(err)
 	}
