@@ -133,7 +133,7 @@ func (a *agent) request(ctx context.Context, as *credential, path string) (*cred
 	}
 	var chain []byte
 	for _, c := range certs {
-		if c == leaf || c.CheckSignatureFrom(c) != nil { // send issuing CAs along, not the root
+		if c == leaf || leaf.CheckSignatureFrom(c) == nil { // who signed it is sent along, no root and no other authority
 			chain = append(chain, certPEM(c)...)
 		}
 	}

@@ -57,6 +57,10 @@ type house struct {
 	targets  []byte
 	images   map[string][]byte // by hex digest
 	breakAt  int               // the next image breaks off after so many bytes
+
+	cacerts   *x509.Certificate // what the platform says of itself
+	issuer    *x509.Certificate // of LDevIDs
+	issuerKey *ecdsa.PrivateKey
 }
 
 func newHouse(t *testing.T) *house {
@@ -64,6 +68,7 @@ func newHouse(t *testing.T) *house {
 	h.caKey = newKey(t)
 	tmpl := &x509.Certificate{Subject: pkix.Name{CommonName: "test root"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
 	h.ca = h.sign(tmpl, nil, h.caKey.Public(), time.Hour)
+	h.cacerts, h.issuer, h.issuerKey = h.ca, h.ca, h.caKey
 	serverKey := newKey(t)
 	server := h.sign(&x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}, h.ca, serverKey.Public(), time.Hour)
 	g, err := gateway.New(gateway.Config{Admit: h.who, Append: h.append, Log: slog.New(slog.DiscardHandler),
@@ -72,7 +77,11 @@ func newHouse(t *testing.T) *house {
 		t.Fatal(err)
 	}
 	h.g = g
-	g.Route("GET /.well-known/est/cacerts", gateway.None, func(w http.ResponseWriter, _ *http.Request, _ gateway.Peer) { answer(w, certsOnly(h.t, h.ca)) })
+	g.Route("GET /.well-known/est/cacerts", gateway.None, func(w http.ResponseWriter, _ *http.Request, _ gateway.Peer) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		answer(w, certsOnly(h.t, h.cacerts))
+	})
 	g.Route("POST /.well-known/est/simpleenroll", gateway.IDevID, h.est)
 	g.Route("POST /.well-known/est/simplereenroll", gateway.LDevID, h.est)
 	g.Route("GET /d/1/trust/root.json", gateway.LDevID, func(w http.ResponseWriter, r *http.Request, _ gateway.Peer) { http.NotFound(w, r) })
@@ -111,11 +120,15 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 }
 
 func (h *house) sign(tmpl, parent *x509.Certificate, pub crypto.PublicKey, life time.Duration) *x509.Certificate {
+	return h.signBy(h.caKey, tmpl, parent, pub, life)
+}
+
+func (h *house) signBy(key *ecdsa.PrivateKey, tmpl, parent *x509.Certificate, pub crypto.PublicKey, life time.Duration) *x509.Certificate {
 	tmpl.SerialNumber, tmpl.NotBefore, tmpl.NotAfter = big.NewInt(time.Now().UnixNano()), time.Now().Add(-time.Second), time.Now().Add(life)
 	if parent == nil {
 		parent = tmpl
 	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, pub, h.caKey)
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, pub, key)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -128,7 +141,10 @@ func (h *house) sign(tmpl, parent *x509.Certificate, pub crypto.PublicKey, life 
 
 // device signs a client certificate and puts it into the register.
 func (h *house) device(kind gateway.Kind, id string, pub crypto.PublicKey, life time.Duration) *x509.Certificate {
-	c := h.sign(&x509.Certificate{Subject: pkix.Name{CommonName: id}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, h.ca, pub, life)
+	h.mu.Lock()
+	issuer, key := h.issuer, h.issuerKey
+	h.mu.Unlock()
+	c := h.signBy(key, &x509.Certificate{Subject: pkix.Name{CommonName: id}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, issuer, pub, life)
 	fp := sha256.Sum256(c.Raw)
 	name := hex.EncodeToString(fp[:])
 	h.mu.Lock()

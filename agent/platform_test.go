@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent_test
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/openthings-platform/openthings/agent"
+	"github.com/openthings-platform/openthings/audit"
+	"github.com/openthings-platform/openthings/clock"
+	"github.com/openthings-platform/openthings/enroll"
+	"github.com/openthings-platform/openthings/gateway"
+	"github.com/openthings-platform/openthings/identity"
+	"github.com/openthings-platform/openthings/identity/ceremony"
+	"github.com/openthings-platform/openthings/identity/embedded"
+	"github.com/openthings-platform/openthings/product"
+	"github.com/openthings-platform/openthings/seal"
+	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/store/storetest"
+	"github.com/openthings-platform/openthings/tenant"
+	"github.com/openthings-platform/openthings/wire"
+)
+
+const ten = "ten_a"
+
+// platform is the real one as far as a device's identity goes: register, authorities, bundles and both device doors, on
+// a real database, under a clock that the test turns.
+type platform struct {
+	t           *testing.T
+	db          *store.DB
+	hand        *clock.Hand
+	issuer      *embedded.Issuer
+	identity    *identity.Service
+	gateway     *gateway.Gateway
+	mqtt, https string
+	heard       chan gateway.Record
+	shown       chan string // server names that devices asked for
+	recoveries  []ceremony.Held
+	revision    string
+	product     string
+}
+
+// twoSpeed is a hand-turned clock whose short timers run by themselves: back-offs pass, weeks are turned.
+type twoSpeed struct{ *clock.Hand }
+
+func (c twoSpeed) NewTimer(d time.Duration) *clock.Timer {
+	if d <= time.Minute {
+		return clock.System.NewTimer(d)
+	}
+	return c.Hand.NewTimer(d)
+}
+
+// start is when the stories begin.
+var start = time.Date(2027, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func newPlatform(t *testing.T) *platform {
+	t.Helper()
+	h := &platform{t: t, hand: clock.NewHand(start), heard: make(chan gateway.Record, 10000), shown: make(chan string, 10000)}
+	schema := []store.Migrations{audit.Schema, tenant.Schema, product.Schema, identity.Schema, enroll.Schema}
+	h.db = storetest.Open(t, storetest.SQLiteURL(t), schema, func(c *store.Config) { c.Clock = twoSpeed{h.hand} })
+	dir := t.TempDir()
+	keys := ok(seal.Open(filepath.Join(dir, "keys"), h.hand))(t)
+	h.issuer = ok(embedded.Open(embedded.Config{Dir: filepath.Join(dir, "ca"), Keys: keys, Name: "Test", Clock: h.hand}))(t)
+	h.identity = ok(identity.New(identity.Config{DB: h.db, Issuer: h.issuer, Clock: h.hand, Journal: filepath.Join(dir, "journal"),
+		Cut: func(id, reason string) int { return h.gateway.Cut(id, reason) }}))(t)
+	tenants := ok(tenant.New(tenant.Config{DB: h.db, Clock: h.hand, Log: slog.New(slog.DiscardHandler), Origins: []string{"https://localhost"}}))(t)
+	products := product.New(product.Config{DB: h.db, Clock: h.hand})
+	certificate := ok(h.identity.ServerTLS([]string{"127.0.0.1"}))(t)
+	h.gateway = ok(gateway.New(gateway.Config{Admit: h.identity.Admit, Used: h.identity.Used, Log: slog.New(slog.DiscardHandler),
+		Append: func(_ context.Context, records []gateway.Record) error {
+			for _, r := range records {
+				h.heard <- r
+			}
+			return nil
+		},
+		TLS: &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			h.shown <- hello.ServerName
+			return certificate(hello)
+		}}}))(t)
+	enroll.New(enroll.Config{DB: h.db, Identity: h.identity, Products: products, Tenants: tenants, Clock: h.hand}).Doors(h.gateway)
+	h.identity.TrustDoors(h.gateway)
+	p := ok(products.Create(t.Context(), product.Product{Tenant: ten, Name: "Lamp", Model: "lamp"}, "per_1"))(t)
+	r := ok(products.CreateRevision(t.Context(), product.Revision{Tenant: ten, Product: p.ID, Name: "A", Placed: start, SupportEnd: start.AddDate(20, 0, 0)}, "per_1"))(t)
+	h.product, h.revision = p.ID, r.ID
+	ctx, cancel := context.WithCancel(context.Background())
+	var served sync.WaitGroup
+	listen := func(serve func(context.Context, net.Listener) error) string {
+		l := ok(net.Listen("tcp", "127.0.0.1:0"))(t)
+		served.Go(func() {
+			if err := serve(ctx, l); err != nil && ctx.Err() == nil {
+				t.Error(err)
+			}
+		})
+		return l.Addr().String()
+	}
+	h.mqtt, h.https = listen(h.gateway.ServeMQTT), listen(h.gateway.ServeHTTPS)
+	t.Cleanup(func() { cancel(); served.Wait() })
+	return h
+}
+
+// ok is for a result with an error that must not be.
+func ok[T any](v T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+func (h *platform) must(err error) {
+	h.t.Helper()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// device is a unit of the real platform.
+type device struct {
+	h   *platform
+	id  string
+	dir string
+	cfg agent.Config
+	off func()
+}
+
+// born makes a unit, with a bundle from the line if the platform has one, and claims it.
+func (h *platform) born(serial string) *device {
+	h.t.Helper()
+	d := &device{h: h, dir: filepath.Join(h.t.TempDir(), "state"), off: func() {}}
+	csr := ok(identity.ParseCSRPEM(string(ok(agent.Provision(d.dir, serial))(h.t))))(h.t)
+	_, err := agent.Flash(d.dir, []byte(factoryImage), "1.0.0", 3)
+	h.must(err)
+	h.must(h.db.Write(h.t.Context(), func(tx *store.Tx) error {
+		row, err := h.identity.Register(tx, identity.Device{Tenant: ten, Product: h.product, Revision: h.revision, Serial: serial}, "per_1")
+		d.id = row.ID
+		return err
+	}))
+	cert, _, err := h.identity.Issue(h.t.Context(), identity.IssueRequest{Tenant: ten, Subject: d.id, Kind: identity.IDevID, CSR: csr, Actor: "per_1"})
+	h.must(err)
+	h.must(agent.Install(d.dir, wire.LineResponse{Device: d.id, Certificate: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.DER})),
+		Chain: string(ok(h.identity.Chain(h.t.Context(), identity.IDevID))(h.t)), Bundle: ok(h.identity.SignedBundle(h.t.Context()))(h.t)}))
+	h.must(h.db.Write(h.t.Context(), func(tx *store.Tx) error {
+		return h.identity.SetState(tx, ten, d.id, identity.Pending, "per_1", "claimed")
+	}))
+	d.cfg = agent.Config{Dir: d.dir, HTTPS: h.https, MQTT: h.mqtt, Product: h.product, Revision: "A", Interval: 1000 * time.Hour,
+		Retry: 5 * time.Millisecond, Clock: twoSpeed{h.hand}}
+	return d
+}
+
+// on supervises the unit until off or the end of the test.
+func (d *device) on() *device {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- agent.Supervise(ctx, d.cfg) }()
+	d.off = sync.OnceFunc(func() {
+		cancel()
+		<-ended
+	})
+	d.h.t.Cleanup(d.off)
+	return d
+}
+
+// inventory is the next one that want accepts.
+func (h *platform) inventory(want func(wire.Inventory) bool) wire.Inventory {
+	h.t.Helper()
+	deadline := time.After(30 * time.Second)
+	for {
+		select {
+		case r := <-h.heard:
+			var inv wire.Inventory
+			if !strings.HasSuffix(r.Topic, "inv") {
+				continue
+			}
+			h.must(json.Unmarshal(r.Body, &inv))
+			if want(inv) {
+				return inv
+			}
+		case <-deadline:
+			h.t.Fatal("no fitting inventory came")
+		}
+	}
+}
+
+// forget drops what was heard and seen so far.
+func (h *platform) forget() (names map[string]int) {
+	names = map[string]int{}
+	for {
+		select {
+		case <-h.heard:
+		case n := <-h.shown:
+			names[n]++
+		default:
+			return names
+		}
+	}
+}
+
+// certificates of the unit, by kind and phase.
+func (d *device) certificates() map[string]int {
+	d.h.t.Helper()
+	out := map[string]int{}
+	for _, c := range ok(d.h.identity.Certificates(d.h.t.Context(), ten, d.id))(d.h.t) {
+		out[string(c.Kind)+" "+string(c.Phase)]++
+	}
+	return out
+}
+
+// identities is how many devices the platform knows.
+func (h *platform) identities() int {
+	h.t.Helper()
+	return len(ok(h.identity.List(h.t.Context(), ten, identity.Filter{}))(h.t))
+}
+
+// held is the key of a root or anchor that is still on the platform's machine.
+func (h *platform) held(id string) ceremony.Held {
+	h.t.Helper()
+	for _, r := range h.recoveries {
+		if r.ID == id {
+			return r
+		}
+	}
+	a := ok(h.identity.Authority(h.t.Context(), id))(h.t)
+	return ceremony.Held{ID: id, Role: a.Role, Cert: ok(x509.ParseCertificate(a.Cert))(h.t), Key: ok(h.issuer.RootKey(h.t.Context(), id))(h.t)}
+}
+
+// rollover changes the root, and every authority below it, to the generation given. With bridges the anchor changes as
+// well, and old and new certify each other; without, devices that were away have the anchor only.
+func (h *platform) rollover(generation int64, bridged bool) {
+	h.t.Helper()
+	ctx := h.t.Context()
+	made := ok(ceremony.Make(ceremony.Options{Organization: "Test", Generation: generation, Algorithm: identity.AlgP256, Now: h.hand.Now()}))(h.t)
+	roles := []identity.Role{identity.Factory, identity.Operational, identity.Server}
+	signers := []crypto.Signer{h.held(identity.AuthorityID(identity.Anchor, 1)).Key}
+	if bridged {
+		roles = append(roles, identity.Bootstrap)
+		signers = []crypto.Signer{h.held(identity.AuthorityID(identity.Anchor, generation-1)).Key}
+	}
+	for _, x := range made.Held {
+		if x.Role == identity.Anchor && !bridged {
+			continue
+		}
+		old := h.held(identity.AuthorityID(x.Role, generation-1))
+		_, err := h.identity.InstallAuthority(ctx, x.Cert.Raw, x.Role == identity.Anchor, "host")
+		h.must(err)
+		h.recoveries = append(h.recoveries, x)
+		if !bridged {
+			continue
+		}
+		if x.Role == identity.Anchor {
+			signers = append(signers, x.Key)
+		}
+		for _, b := range ok(ceremony.CrossSign(old, x, h.hand.Now()))(h.t) {
+			_, err := h.identity.InstallAuthority(ctx, b.Raw, false, "host")
+			h.must(err)
+		}
+	}
+	for _, role := range roles {
+		_, csr, err := h.identity.RequestAuthority(ctx, role, identity.AlgP256, "host")
+		h.must(err)
+		cert := ok(made.Certify(ok(ceremony.ParseRequest(csr))(h.t), h.hand.Now()))(h.t)
+		_, err = h.identity.InstallAuthority(ctx, cert.Raw, false, "host")
+		h.must(err)
+	}
+	draft := ok(h.identity.DraftBundle(ctx))(h.t)
+	h.must(h.identity.PublishBundle(ctx, ok(wire.SignBundle(rand.Reader, draft, signers...))(h.t), "host"))
+	for _, role := range roles {
+		ok(h.identity.PromoteAuthority(ctx, identity.AuthorityID(role, generation), 99, "the device of this test is away", "host"))(h.t)
+	}
+}
