@@ -30,6 +30,7 @@ func (s *Service) Doors(g *gateway.Gateway) {
 		})
 	}
 	mount("POST /d/1/line/devices", gateway.Station, s.line)
+	mount("GET /d/1/time", gateway.None, s.time)
 	mount("GET /.well-known/est/cacerts", gateway.None, s.caCerts)
 	mount("GET /.well-known/est/csrattrs", gateway.IDevID, s.csrAttrs)
 	mount("POST /.well-known/est/simpleenroll", gateway.IDevID, s.simpleEnroll)
