@@ -12,6 +12,7 @@ FUZZTIME ?= 20s
 export CGO_ENABLED ?= 0
 export GOFLAGS := -buildvcs=false
 BUILD    := $(GO) build -trimpath -ldflags "-s -w -buildid="
+PKCS11   := ./hardware/pkcs11 ./agent/keys ./identity/keystore ./identity/embedded
 VENDOR   := console/assets/vendor/stamp
 FIRMWARE := demo/assets/stamp
 
@@ -37,6 +38,8 @@ test: assets
 	scripts/deps.sh test
 	CGO_ENABLED=1 $(GO) vet ./...
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+	CGO_ENABLED=1 $(GO) vet -tags pkcs11 $(PKCS11)
+	CGO_ENABLED=1 $(GO) test -race -tags pkcs11 $(PKCS11)
 
 bench: build
 	scripts/deps.sh test

@@ -25,6 +25,10 @@ if [ "${1:-build}" = test ]; then
 	need curl curl
 	need jq jq
 	need openssl openssl
+	need swtpm swtpm
+	need swtpm-tools swtpm_setup
+	need gnutls-bin certtool
+	need softhsm2 softhsm2-util
 	need ca-certificates /usr/sbin/update-ca-certificates
 fi
 [ -n "$missing" ] || exit 0

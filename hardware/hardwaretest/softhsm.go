@@ -28,7 +28,7 @@ var softHSM struct {
 }
 
 // NewToken makes a token. SoftHSM2 reads its configuration once for each process, so the tokens of one test binary share
-// a folder, which goes with the last of them.
+// a folder, which goes with the last of them. It looks for tokens when it is opened: make those that a test needs first.
 func NewToken(t testing.TB) Token {
 	t.Helper()
 	util := need(t, "softhsm2-util", "softhsm2")

@@ -7,11 +7,7 @@ package pkcs11
 import (
 	"crypto"
 	"crypto/elliptic"
-	"errors"
 )
-
-// ErrAbsent says how to get a build that speaks PKCS#11.
-var ErrAbsent = errors.New("this build speaks no PKCS#11; build it with: CGO_ENABLED=1 go build -tags pkcs11 ./cmd/...")
 
 // Token is an open token. In this build there are none.
 type Token struct{}

@@ -12,12 +12,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 
 	"github.com/ThalesGroup/crypto11"
 )
 
 // Token is an open token.
-type Token struct{ ctx *crypto11.Context }
+type Token struct {
+	ctx   *crypto11.Context
+	close func() error // once: the library panics when it is closed twice
+}
 
 // Open opens the token of a URI and logs in.
 func Open(uri string) (*Token, error) {
@@ -33,11 +37,11 @@ func Open(uri string) (*Token, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pkcs11: %s: %w", a.Module, err)
 	}
-	return &Token{ctx}, nil
+	return &Token{ctx, sync.OnceValue(ctx.Close)}, nil
 }
 
 // Close logs out. The keys cannot sign any more.
-func (t *Token) Close() error { return t.ctx.Close() }
+func (t *Token) Close() error { return t.close() }
 
 // New makes a P-256 or P-384 key that cannot be taken out of the token. Name becomes part of its label. The reference is
 // what finds it again: text to keep in a file, of no use without the token.

@@ -18,6 +18,9 @@ const Scheme = "pkcs11:"
 // PINVariable is the environment variable that the PIN is taken from when the URI names no file.
 const PINVariable = "OPENTHINGS_PKCS11_PIN"
 
+// ErrAbsent is returned by a build without PKCS#11; it says how to get one that has it.
+var ErrAbsent = errors.New("this build speaks no PKCS#11; build it with: CGO_ENABLED=1 go build -tags pkcs11 ./cmd/...")
+
 // mark begins a reference to a key.
 const mark = "pkcs11:object="
 

@@ -78,13 +78,3 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
-
-// A build without the tag says how to get one that has it.
-func TestAbsent(t *testing.T) {
-	const uri = "pkcs11:token=no-such-token?module-path=/no/such/module.so"
-	t.Setenv(PINVariable, "1234")
-	_, err := Open(uri)
-	if err == nil || strings.Contains(err.Error(), "1234") {
-		t.Errorf("%v", err)
-	}
-}
