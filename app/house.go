@@ -145,6 +145,7 @@ func (h *house) build(origins []string) (err error) {
 	if h.identity, err = identity.New(identity.Config{
 		DB: h.db, Issuer: issuer, Clock: cfg.Clock, Log: cfg.Log, Journal: journal,
 		Cut: func(id, reason string) int { return h.gateway.Cut(id, reason) },
+		CutGroup: h.cutGroup, Peers: h.peers, Stale: staleAfter, Sever: severAfter,
 	}); err != nil {
 		return err
 	}
@@ -159,10 +160,7 @@ func (h *house) build(origins []string) (err error) {
 		},
 	})
 	h.telemetry = telemetry.New(telemetry.Config{DB: h.records, Platform: h.db, Keys: h.keys, Identity: h.identity, Clock: cfg.Clock, Log: cfg.Log})
-	send := func(ctx context.Context, device, topic string, payload []byte) error {
-		return h.gateway.Send(ctx, device, topic, payload)
-	}
-	h.command = command.New(command.Config{DB: h.db, Identity: h.identity, Clock: cfg.Clock, Log: cfg.Log, Deliver: send,
+	h.command = command.New(command.Config{DB: h.db, Identity: h.identity, Clock: cfg.Clock, Log: cfg.Log, Deliver: h.send,
 		Live: func(device string) bool { return h.gateway.Live(device) }})
 	if h.certificate, err = h.identity.ServerTLS(cfg.Names); err != nil {
 		return err
@@ -180,7 +178,7 @@ func (h *house) build(origins []string) (err error) {
 	}})
 	h.update = update.New(update.Config{
 		DB: h.db, Blobs: h.blobs, Identity: h.identity, Product: h.product, SBOM: h.sbom, Fleet: h.fleet, Tenants: h.tenant, Clock: cfg.Clock, Log: cfg.Log,
-		Send: h.gateway.Send, Live: h.gateway.Live,
+		Send: h.send, Live: h.gateway.Live,
 	})
 	h.enroll = enroll.New(enroll.Config{
 		DB: h.db, Identity: h.identity, Products: h.product, Tenants: h.tenant, Clock: cfg.Clock, Log: cfg.Log, TrustRoot: h.update.TrustRoot,

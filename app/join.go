@@ -95,12 +95,12 @@ func (h *house) health() http.Handler {
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
 		defer cancel()
-		checks := map[string]string{"platform database": "ok", "telemetry database": "ok"}
+		checks := map[string]string{"platform database": "ok", "telemetry database": "ok", "revocations": "ok"}
 		status := http.StatusOK
 		if h.audit.Behind() {
 			checks["audit log"], status = "the database is older than the journal; the device doors are shut", http.StatusServiceUnavailable
 		}
-		for name, err := range map[string]error{"platform database": h.db.Ping(ctx), "telemetry database": h.records.Ping(ctx)} {
+		for name, err := range map[string]error{"platform database": h.db.Ping(ctx), "telemetry database": h.records.Ping(ctx), "revocations": h.identity.Ready()} {
 			if err != nil {
 				checks[name], status = err.Error(), http.StatusServiceUnavailable
 			}

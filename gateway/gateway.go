@@ -44,7 +44,9 @@ type Peer struct {
 	Pending     bool   // the certificate has not been used yet: Config.Used has to be told
 	Stranger    bool   // Config.Vouch answers for it, but it has no name yet: Config.Introduce gives it one
 	From        string // the address and port that it comes from; the gateway sets it
-	Cert        *x509.Certificate
+	// Groups are the names under which CutGroup finds the peer: who signed its certificate, who made it.
+	Groups []string
+	Cert   *x509.Certificate
 }
 
 // id is what Cut is called with; the ids of devices and stations and the fingerprints of strangers never collide.
@@ -164,6 +166,18 @@ func (g *Gateway) Cut(device, reason string) int {
 	}
 	return n
 }
+
+// CutGroup is Cut for all live connections of peers of the group.
+func (g *Gateway) CutGroup(group, reason string) int {
+	n := g.registry.cutGroup(group, mqtt.AdministrativeAction, reason)
+	if n > 0 {
+		g.cfg.Log.Info("connections cut", "group", group, "connections", n, "reason", reason)
+	}
+	return n
+}
+
+// Peers lists who has a connection and has proven who they are; a peer with several connections is there as often.
+func (g *Gateway) Peers() []Peer { return g.registry.peers() }
 
 // ServeMQTT serves the MQTT door on l (plain TCP; TLS is added here) until ctx ends or Drain is called.
 func (g *Gateway) ServeMQTT(ctx context.Context, l net.Listener) error {

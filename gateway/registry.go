@@ -133,10 +133,43 @@ func (r *registry) cut(id string, why mqtt.Reason, reason string) int {
 		l.barred = true
 	}
 	r.mu.Unlock()
+	return endAll(ls, why, reason)
+}
+
+// endAll closes connections that were barred, and says how many there were.
+func endAll(ls []*link, why mqtt.Reason, reason string) int {
 	for _, l := range ls {
 		l.end(why, reason)
 	}
 	return len(ls)
+}
+
+// cutGroup is cut for everybody of a group.
+func (r *registry) cutGroup(group string, why mqtt.Reason, reason string) int {
+	r.mu.Lock()
+	var found []*link
+	for _, ls := range r.links {
+		for _, l := range ls {
+			if slices.Contains(l.peer.Groups, group) {
+				l.barred = true
+				found = append(found, l)
+			}
+		}
+	}
+	r.mu.Unlock()
+	return endAll(found, why, reason)
+}
+
+// peers lists who is at the other end of each connection.
+func (r *registry) peers() (out []Peer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, ls := range r.links {
+		for _, l := range ls {
+			out = append(out, l.peer)
+		}
+	}
+	return out
 }
 
 // all lists who has a connection.

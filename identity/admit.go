@@ -5,7 +5,10 @@ package identity
 import (
 	"context"
 	"crypto/x509"
+	"database/sql"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/openthings-platform/openthings/gateway"
@@ -21,13 +24,15 @@ type admission struct {
 	state           State // of the device; empty for a station
 	notAfter        time.Time
 	barred          string // why everything of its authority, origin or batch is refused; empty if it is not
+
+	authority, origin, maker, batch string // who signed and who brought the certificate; who brought the device, and its batch
 }
 
 // check is the whole policy of the doors, pure.
 func (a admission) check(now time.Time) error {
 	switch {
 	case a.barred != "":
-		return problem.Forbidden("identity.barred", "Everything that came with this certificate's origin is barred: %s.", a.barred)
+		return problem.Forbidden(RuleBarred, "Everything that came with this certificate's origin is barred: %s.", a.barred)
 	case a.phase == PhaseRevoked:
 		return problem.Forbidden("identity.revoked", "This certificate was revoked.")
 	case a.phase != PhasePending && a.phase != PhaseActive:
@@ -51,7 +56,7 @@ func (a admission) onlyLapsed(now time.Time) bool {
 // holds the key. There is no cache: one indexed read is small beside a handshake, and a revocation counts from its
 // commit on. After the proof a peer that is Pending goes to Used.
 func (s *Service) Admit(ctx context.Context, cert *x509.Certificate) (gateway.Peer, error) {
-	if err := s.open(); err != nil {
+	if err := s.Ready(); err != nil {
 		return gateway.Peer{}, err
 	}
 	fp := Fingerprint(cert.Raw)
@@ -74,7 +79,24 @@ func (s *Service) Admit(ctx context.Context, cert *x509.Certificate) (gateway.Pe
 	if a.kind == Station {
 		p.Device, p.Station = "", a.subject
 	}
+	p.Groups = a.groups()
 	return p, nil
+}
+
+// groups are the names under which a bar finds the live sessions of this certificate.
+func (a admission) groups() (out []string) {
+	if a.authority != "" {
+		out = append(out, groupOf(ScopeAuthority, "", a.authority))
+	}
+	for i, id := range []string{a.origin, a.maker} {
+		if id != "" && (i == 0 || id != a.origin) {
+			out = append(out, groupOf(ScopeStation, a.tenant, id), groupOf(ScopeCA, a.tenant, id))
+		}
+	}
+	if a.batch != "" {
+		out = append(out, groupOf(ScopeBatch, a.tenant, a.batch))
+	}
+	return out
 }
 
 // Used tells that the peer has proven to hold the key of its pending LDevID: that first use makes it the active one and
@@ -87,16 +109,21 @@ func (s *Service) Used(ctx context.Context, p gateway.Peer) error {
 	return nil
 }
 
+// admissionQuery reads what is decided on; the certificates follow.
+const admissionQuery = `SELECT c.fp, c.tenant, c.subject, c.kind, c.phase, c.not_after, coalesce(d.state, ''), c.authority, c.origin, coalesce(d.origin, ''),
+	coalesce(d.batch, ''), coalesce((SELECT b.reason FROM bar b WHERE ` + barred + ` LIMIT 1), '')
+	FROM certificate c LEFT JOIN device d ON d.id = c.subject AND d.tenant = c.tenant WHERE c.fp `
+
+func scanAdmission(r scanner) (fp string, a admission, err error) {
+	var notAfter int64
+	err = r.Scan(&fp, &a.tenant, &a.subject, &a.kind, &a.phase, &notAfter, &a.state, &a.authority, &a.origin, &a.maker, &a.batch, &a.barred)
+	a.notAfter = store.Time(notAfter)
+	return fp, a, err
+}
+
 // lookUp reads what Admit decides on. The fingerprint is the only key: who a peer is, its tenant included, is the answer.
 func (s *Service) lookUp(ctx context.Context, fp string) (admission, error) {
-	var a admission
-	var notAfter int64
-	err := s.cfg.DB.QueryRow(ctx, `SELECT c.tenant, c.subject, c.kind, c.phase, c.not_after, coalesce(d.state, ''), coalesce((
-			SELECT b.reason FROM bar b WHERE b.scope = 'authority' AND b.id = c.authority OR b.scope IN ('station', 'ca') AND b.id = c.origin
-			OR b.scope = 'batch' AND b.id = d.batch LIMIT 1), '')
-		FROM certificate c LEFT JOIN device d ON d.id = c.subject AND d.tenant = c.tenant WHERE c.fp = $1`, fp).
-		Scan(&a.tenant, &a.subject, &a.kind, &a.phase, &notAfter, &a.state, &a.barred)
-	a.notAfter = store.Time(notAfter)
+	_, a, err := scanAdmission(s.cfg.DB.QueryRow(ctx, admissionQuery+`= $1`, fp))
 	switch {
 	case errors.Is(err, store.ErrNoRows):
 		return admission{}, problem.Forbidden("identity.unknown", "This certificate is not in the register.").Because(gateway.ErrUnknown)
@@ -104,4 +131,20 @@ func (s *Service) lookUp(ctx context.Context, fp string) (admission, error) {
 		return admission{}, problem.Unavailable("The register of certificates cannot be read.").Because(err)
 	}
 	return a, nil
+}
+
+// lookUpAll is lookUp for live sessions, by fingerprint.
+func (s *Service) lookUpAll(ctx context.Context, peers []gateway.Peer) (map[string]admission, error) {
+	marks, args := make([]string, len(peers)), make([]any, len(peers))
+	for i, p := range peers {
+		marks[i], args[i] = fmt.Sprintf("$%d", i+1), p.Fingerprint
+	}
+	out := map[string]admission{}
+	rows, err := s.cfg.DB.Query(ctx, admissionQuery+`IN (`+strings.Join(marks, ", ")+`)`, args...)
+	_, err = store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+		fp, a, err := scanAdmission(r)
+		out[fp] = a
+		return struct{}{}, err
+	})
+	return out, err
 }

@@ -3,6 +3,13 @@
 package identity
 
 import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
@@ -19,19 +26,227 @@ const (
 	ScopeCA        Scope = "ca"        // all that a trusted manufacturer CA brought
 )
 
-// Bar refuses everything of the scope's id from its commit on. Call it in a WriteFirst. The reason must not be empty.
+// Bar is one act that ended the trust in everything of its scope. It holds for ever.
+type Bar struct {
+	Tenant       string    `json:"tenant,omitempty" doc:"Empty for an authority, which is the platform's"`
+	Scope        Scope     `json:"scope" enum:"authority,station,batch,ca"`
+	ID           string    `json:"id" doc:"Of the authority, station, batch or trusted CA"`
+	Reason       string    `json:"reason"`
+	Actor        string    `json:"actor"`
+	At           time.Time `json:"at"`
+	Certificates int64     `json:"certificates" doc:"Revoked one by one so far; all are refused since the act itself"`
+	Finished     time.Time `json:"finished,omitzero" doc:"When the last one was revoked"`
+}
+
+// Reach is how much a bar would hit.
+type Reach struct {
+	Devices      int64 `json:"devices"`
+	Certificates int64 `json:"certificates" doc:"That are not revoked yet"`
+}
+
+// barred is the condition under which the bar b refuses the certificate c of the device d (which a station's lacks).
+const barred = `(b.scope = 'authority' AND b.id = c.authority OR b.tenant = c.tenant AND (
+	b.scope IN ('station', 'ca') AND (b.id = c.origin OR b.id = d.origin OR b.id = c.subject) OR b.scope = 'batch' AND b.id = d.batch))`
+
+// covered finds what a bar covers by the indexes of its scope; $1 is the tenant, $2 the id.
+var covered = map[Scope]string{
+	ScopeAuthority: `c.authority = $2 AND $1 = ''`,
+	ScopeBatch:     `c.tenant = $1 AND c.subject IN (SELECT id FROM device WHERE tenant = $1 AND batch = $2)`,
+	ScopeStation:   `c.tenant = $1 AND (c.origin = $2 OR c.subject = $2 OR c.subject IN (SELECT id FROM device WHERE tenant = $1 AND origin = $2))`,
+	ScopeCA:        `c.tenant = $1 AND (c.origin = $2 OR c.subject IN (SELECT id FROM device WHERE tenant = $1 AND origin = $2))`,
+}
+
+// Bar refuses everything of the scope's id from its commit on, on every node, and ends live sessions. The certificates are
+// revoked one by one in the background. Call it in a WriteFirst. The reason must not be empty; a repeat is harmless. A bar
+// reaches no other tenant's devices, whatever id it names; one on an authority reaches everybody's.
 func (s *Service) Bar(tx *store.Tx, tenant string, scope Scope, id, actor, reason string) error {
-	if id == "" || reason == "" {
+	if covered[scope] == "" || id == "" || reason == "" {
 		return problem.Invalid("A bar names what it bars, and why.")
 	}
-	now := s.cfg.Clock.Now()
-	_, err := tx.Exec(`INSERT INTO bar(scope, id, reason, at) VALUES ($1, $2, $3, $4) ON CONFLICT (scope, id) DO NOTHING`, scope, id, reason, store.Millis(now))
-	if err != nil {
+	b := Bar{Tenant: tenant, Scope: scope, ID: id, Reason: reason, Actor: actor, At: s.cfg.Clock.Now()}
+	if scope == ScopeAuthority {
+		b.Tenant = ""
+	}
+	if err := s.putBar(tx, b); err != nil {
 		return err
 	}
-	if err := s.distrust(tx, entry{Tenant: tenant, Subject: id, Scope: scope, Reason: reason}); err != nil {
+	if err := s.distrust(tx, entry{Tenant: b.Tenant, Subject: id, Scope: scope, Reason: reason}); err != nil {
 		return err
 	}
 	data := map[string]any{"scope": scope, "reason": reason}
-	return audit.Append(tx, audit.Entry{Tenant: tenant, Actor: actor, Kind: "trust.barred", Subject: id, Data: data})
+	return audit.Append(tx, audit.Entry{Tenant: b.Tenant, Actor: actor, Kind: "trust.barred", Subject: id, Data: data})
+}
+
+// putBar writes the bar and the job behind it. An authority that is barred signs nothing more.
+func (s *Service) putBar(tx *store.Tx, b Bar) error {
+	n, err := tx.Exec(`INSERT INTO bar(tenant, scope, id, reason, actor, at, certificates, after, finished) VALUES ($1, $2, $3, $4, $5, $6, 0, '', 0)
+		ON CONFLICT (tenant, scope, id) DO NOTHING`, b.Tenant, b.Scope, b.ID, b.Reason, b.Actor, store.Millis(b.At))
+	if err != nil || n == 0 {
+		return err
+	}
+	if b.Scope == ScopeAuthority {
+		if _, err := tx.Exec(`UPDATE authority SET status = $1 WHERE id = $2`, Compromised, b.ID); err != nil {
+			return err
+		}
+	}
+	return s.cfg.DB.Enqueue(tx, jobBar, b.Tenant+" "+string(b.Scope)+" "+b.ID, b.At, barJob{b.Tenant, b.Scope, b.ID})
+}
+
+// refuseBarred refuses to issue to a device whose station, trusted CA or batch is barred, and through a barred authority.
+func (s *Service) refuseBarred(tx *store.Tx, r IssueRequest, authority string) error {
+	var reason string
+	err := tx.QueryRow(`SELECT b.reason FROM bar b WHERE b.tenant = '' AND b.scope = 'authority' AND b.id = $1 OR b.tenant = $2 AND
+		(b.scope IN ('station', 'ca') AND b.id IN ($3, $4) OR b.scope IN ('station', 'ca', 'batch') AND b.id IN (
+			SELECT origin FROM device WHERE tenant = $2 AND id = $4 UNION ALL SELECT batch FROM device WHERE tenant = $2 AND id = $4)) LIMIT 1`,
+		authority, r.Tenant, r.Origin, r.Subject).Scan(&reason)
+	if errors.Is(err, store.ErrNoRows) {
+		return nil
+	}
+	if err == nil {
+		err = problem.Forbidden(RuleBarred, "Everything of the same origin is barred: %s.", reason)
+	}
+	return err
+}
+
+// RuleBarred refuses what came with a barred authority, station, batch or trusted CA.
+const RuleBarred = "identity.barred"
+
+// ReachOf counts what a bar would hit.
+func (s *Service) ReachOf(ctx context.Context, tenant string, scope Scope, id string) (r Reach, err error) {
+	where, ok := covered[scope]
+	if !ok {
+		return r, problem.Invalid("There is no scope %q.", scope).At("scope")
+	}
+	if scope == ScopeAuthority {
+		tenant = ""
+	}
+	err = s.cfg.DB.QueryRow(ctx, `SELECT count(DISTINCT CASE WHEN c.kind <> 'station' THEN c.subject END), count(CASE WHEN c.phase <> 'revoked' THEN 1 END)
+		FROM certificate c WHERE `+where, tenant, id).Scan(&r.Devices, &r.Certificates)
+	return r, err
+}
+
+const barColumns = `tenant, scope, id, reason, actor, at, certificates, finished`
+
+func scanBar(r scanner) (b Bar, err error) {
+	var at, finished int64
+	err = r.Scan(&b.Tenant, &b.Scope, &b.ID, &b.Reason, &b.Actor, &at, &b.Certificates, &finished)
+	b.At, b.Finished = store.Time(at), store.Time(finished)
+	if errors.Is(err, store.ErrNoRows) {
+		return Bar{}, problem.NotFound("Nothing of this name was barred.")
+	}
+	return b, err
+}
+
+// Bars lists the tenant's bars and those on authorities, in the order of their ids after the one given.
+func (s *Service) Bars(ctx context.Context, tenant, after string, limit int) ([]Bar, error) {
+	rows, err := s.cfg.DB.Query(ctx, `SELECT `+barColumns+` FROM bar WHERE (tenant = $1 OR tenant = '') AND id > $2 ORDER BY id LIMIT $3`, tenant, after, limit)
+	return store.Collect(rows, err, func(r *sql.Rows) (Bar, error) { return scanBar(r) })
+}
+
+// BarOf returns one bar.
+func (s *Service) BarOf(ctx context.Context, tenant string, scope Scope, id string) (Bar, error) {
+	if scope == ScopeAuthority {
+		tenant = ""
+	}
+	return scanBar(s.cfg.DB.QueryRow(ctx, `SELECT `+barColumns+` FROM bar WHERE tenant = $1 AND scope = $2 AND id = $3`, tenant, scope, id))
+}
+
+// jobBar revokes the certificates of a bar one by one. They are refused already; this makes it visible in the register, in
+// revocation lists and at the issuer.
+const jobBar = "identity.bar"
+
+type barJob struct {
+	Tenant string `json:"tenant"`
+	Scope  Scope  `json:"scope"`
+	ID     string `json:"id"`
+}
+
+// revokeBarred runs a bar's job from where it was interrupted, in steps of readBatch certificates, each with a row for the
+// issuer where it keeps lists of its own.
+func (s *Service) revokeBarred(ctx context.Context, j store.Job) error {
+	var r barJob
+	if err := j.Decode(&r); err != nil {
+		return err
+	}
+	b, err := s.BarOf(ctx, r.Tenant, r.Scope, r.ID)
+	if err != nil {
+		return err
+	}
+	as, err := s.Authorities(ctx)
+	if err != nil {
+		return err
+	}
+	elsewhere := map[string]bool{} // authorities whose backend has to be told
+	for _, a := range as {
+		elsewhere[a.ID] = a.Backend != "embedded"
+	}
+	for ctx.Err() == nil {
+		done, err := s.revokeSome(ctx, b, elsewhere)
+		if err != nil || done {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+func (s *Service) revokeSome(ctx context.Context, b Bar, elsewhere map[string]bool) (done bool, err error) {
+	var after string
+	if err := s.cfg.DB.QueryRow(ctx, `SELECT after FROM bar WHERE tenant = $1 AND scope = $2 AND id = $3`, b.Tenant, b.Scope, b.ID).Scan(&after); err != nil {
+		return false, err
+	}
+	rows, err := s.cfg.DB.Query(ctx, `SELECT c.fp FROM certificate c WHERE `+covered[b.Scope]+` AND c.phase <> 'revoked' AND c.fp > $3 ORDER BY c.fp LIMIT $4`,
+		b.Tenant, b.ID, after, readBatch)
+	fps, err := store.Collect(rows, err, func(r *sql.Rows) (fp string, err error) { return fp, r.Scan(&fp) })
+	if err != nil {
+		return false, err
+	}
+	return len(fps) < readBatch, s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
+		revoked, err := revokeByFingerprint(tx, fps, b.Reason, b.At)
+		if err != nil {
+			return err
+		}
+		for _, c := range revoked {
+			if !elsewhere[c.Authority] {
+				continue
+			}
+			if err := s.cfg.DB.Enqueue(tx, jobAtIssuer, c.Fingerprint, b.At, atIssuer{Authority: c.Authority, Serial: c.Serial, At: store.Millis(b.At)}); err != nil {
+				return err
+			}
+		}
+		if err := touchCertificates(tx, fps); err != nil {
+			return err
+		}
+		last, finished := after, int64(0)
+		if len(fps) > 0 {
+			last = fps[len(fps)-1]
+		}
+		if len(fps) < readBatch {
+			finished = store.Millis(s.cfg.Clock.Now())
+		}
+		var total int64
+		err = tx.QueryRow(`UPDATE bar SET certificates = certificates + $4, after = $5, finished = $6 WHERE tenant = $1 AND scope = $2 AND id = $3 RETURNING certificates`,
+			b.Tenant, b.Scope, b.ID, len(revoked), last, finished).Scan(&total)
+		if err != nil || finished == 0 {
+			return err
+		}
+		return audit.Append(tx, audit.Entry{Tenant: b.Tenant, Actor: b.Actor, Kind: "trust.revoked", Subject: b.ID,
+			Data: map[string]any{"scope": b.Scope, "reason": b.Reason, "certificates": total}})
+	})
+}
+
+// revokeByFingerprint revokes those that are not revoked yet and returns them (fingerprint, serial, authority).
+func revokeByFingerprint(tx *store.Tx, fps []string, reason string, at time.Time) ([]Certificate, error) {
+	if len(fps) == 0 {
+		return nil, nil
+	}
+	marks, args := []string{}, []any{PhaseRevoked, store.Millis(at), reason}
+	for _, fp := range fps {
+		args = append(args, fp)
+		marks = append(marks, fmt.Sprintf("$%d", len(args)))
+	}
+	rows, err := tx.Query(`UPDATE certificate SET phase = $1, revoked = $2, reason = $3 WHERE fp IN (`+strings.Join(marks, ", ")+`) AND phase <> $1
+		RETURNING fp, serial, authority`, args...)
+	return store.Collect(rows, err, func(r *sql.Rows) (c Certificate, err error) {
+		return c, r.Scan(&c.Fingerprint, &c.Serial, &c.Authority)
+	})
 }

@@ -81,18 +81,3 @@ func TestCheckSerial(t *testing.T) {
 		}
 	}
 }
-
-func FuzzReadJournal(f *testing.F) {
-	f.Add("")
-	f.Add(`{"id":"dis_1","at":1,"tenant":"t","subject":"dev_1","state":"suspended"}` + "\n" + `{"id":"dis_2","sub`)
-	f.Add("\n")
-	f.Fuzz(func(t *testing.T, text string) {
-		entries, whole, err := readJournal(strings.NewReader(text))
-		if err != nil {
-			return
-		}
-		if whole > int64(len(text)) || strings.Count(text[:whole], "\n") != len(entries) {
-			t.Errorf("%d entries in %d bytes of %q", len(entries), whole, text)
-		}
-	})
-}

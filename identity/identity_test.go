@@ -546,7 +546,7 @@ func TestRestoredBackupRevokesAgain(t *testing.T) {
 			t.Fatalf("the doors are open before the replay: %v", err)
 		}
 	}
-	if err := w.Work(ctx); err != nil {
+	if err := w.Recover(ctx); err != nil {
 		t.Fatal(err)
 	}
 	w.refuses(deadL, "identity.revoked")
@@ -588,12 +588,6 @@ func TestJournalCatchesUp(t *testing.T) {
 		w.open(again)
 		if got, err := os.ReadFile(path); err != nil || string(got) != string(whole) {
 			t.Errorf("the journal is %q, want %q (%v)", got, whole, err)
-		}
-		if err := os.WriteFile(path, []byte("x\n"+string(whole)), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := identity.New(identity.Config{DB: again, Issuer: w.issuer, Journal: filepath.Dir(path)}); err == nil {
-			t.Error("a damaged journal is accepted")
 		}
 	})
 }

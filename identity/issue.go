@@ -50,7 +50,7 @@ func (s *Service) Issue(ctx context.Context, r IssueRequest) (c Certificate, fre
 // Intend is the first half of Issue, for callers that write rows of their own in the same transaction: it decides
 // about the certificate and makes the decision durable. Complete follows once the transaction is committed.
 func (s *Service) Intend(tx *store.Tx, r IssueRequest) (Intent, error) {
-	if err := s.open(); err != nil {
+	if err := s.Ready(); err != nil {
 		return Intent{}, err
 	}
 	name, uri, err := s.names(tx, r)
@@ -59,6 +59,9 @@ func (s *Service) Intend(tx *store.Tx, r IssueRequest) (Intent, error) {
 	}
 	signs, err := activeAuthority(tx.QueryRow, Profiles[r.Kind].Role)
 	if err != nil {
+		return Intent{}, err
+	}
+	if err := s.refuseBarred(tx, r, signs.ID); err != nil {
 		return Intent{}, err
 	}
 	now := s.cfg.Clock.Now()
@@ -186,6 +189,9 @@ func (s *Service) enter(tx *store.Tx, r IssueRequest, c Certificate) error {
 			return err
 		}
 		if err := d.mayReceive(c.Kind); err != nil { // it may have changed while the issuer signed
+			return err
+		}
+		if err := s.refuseBarred(tx, r, c.Authority); err != nil {
 			return err
 		}
 		switch {

@@ -5,13 +5,11 @@ package identity
 import (
 	"bufio"
 	"bytes"
-	"context"
-	"database/sql"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -21,7 +19,7 @@ import (
 	"github.com/openthings-platform/openthings/store"
 )
 
-// entry is one line of the journal: a loss of trust, or the end of a suspension.
+// entry is one loss of trust, or the end of a suspension: a row of the feed and a line of the journal.
 type entry struct {
 	ID           string   `json:"id"`
 	At           int64    `json:"at"` // ms
@@ -30,161 +28,268 @@ type entry struct {
 	Scope        Scope    `json:"scope,omitempty"`        // of a bar: what Subject names
 	State        State    `json:"state,omitempty"`        // the device's new state
 	Certificates []string `json:"certificates,omitempty"` // fingerprints now revoked
+	Until        int64    `json:"until,omitempty"`        // ms; when the last of them ends anyway
 	Reason       string   `json:"reason,omitempty"`
 }
 
-// journal is the append-only file DIR/distrust.jsonl. Each line is on disk before the caller of Write hears of success.
+// cuts says whether live sessions end with it.
+func (e entry) cuts() bool { return e.State == "" || e.State == Suspended || e.State.Barred() }
+
+// link is an entry with its place in the chain of the feed.
+type link struct {
+	N    int64  `json:"n"`
+	Hash string `json:"hash"`
+	entry
+}
+
+// next is the hash of the entry's JSON after the one with the hash before.
+func next(before string, entryJSON []byte) string {
+	h := sha256.New()
+	h.Write([]byte(before))
+	h.Write(entryJSON)
+	return fmt.Sprintf("%x", h.Sum(nil))
+}
+
+// journal is the append-only file DIR/distrust.jsonl, outside the database and its backups. It holds the feed, also what
+// other nodes wrote. Once replayed, the entries that a restored database had lost stay where they are; the feed goes on
+// after them, so that the last line always names a place in the feed.
 type journal struct {
 	path string
 
-	mu    sync.Mutex // guards the fields below
-	file  *os.File
-	owing [][]byte // lines that could not be written yet
+	mu   sync.Mutex // guards the fields below
+	file *os.File
+	size int64
+	trim int64 // size from which compact has something to gain
 }
 
-// lost is what the journal has and the database has not.
-type lost struct{ entries []entry }
-
-// open refuses while the database is behind the journal.
-func (s *Service) open() error {
-	if l := s.shut.Load(); l != nil {
-		return problem.Unavailable("The doors are shut: the database has lost %d revocations that the journal holds.", len(l.entries)).
-			Hint("They are being applied again; if this lasts, the log of the platform says why.")
+// openJournal opens the file and cuts off a line that a crash tore: its row is in the database.
+func openJournal(dir string) (*journal, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("identity: journal: %w", err)
 	}
-	return nil
-}
-
-// openJournal compares file and database: what only the file has means that the database was restored, and shuts the
-// doors; what only the database has was cut off between commit and append, and is appended.
-func (s *Service) openJournal() error {
-	if err := os.MkdirAll(s.cfg.Journal, 0o700); err != nil {
-		return fmt.Errorf("identity: journal: %w", err)
-	}
-	path := filepath.Join(s.cfg.Journal, "distrust.jsonl")
+	path := filepath.Join(dir, "distrust.jsonl")
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
-		return fmt.Errorf("identity: journal: %w", err)
+		return nil, fmt.Errorf("identity: journal: %w", err)
 	}
-	entries, whole, err := readJournal(f)
-	if err == nil {
-		err = f.Truncate(whole) // a line that was torn by a crash; its row is in the database
+	j := &journal{path: path, file: f, trim: compactAbove}
+	if j.size, err = wholeLines(f); err == nil {
+		err = f.Truncate(j.size)
 	}
 	if err != nil {
 		f.Close()
-		return fmt.Errorf("identity: journal %s: %w", path, err)
+		return nil, fmt.Errorf("identity: journal %s: %w", path, err)
 	}
-	s.journal = &journal{path: path, file: f}
-	rows, err := s.cfg.DB.Query(context.Background(), `SELECT id, entry FROM distrust ORDER BY id`)
-	type row struct{ id, entry string }
-	have, err := store.Collect(rows, err, func(r *sql.Rows) (x row, err error) { return x, r.Scan(&x.id, &x.entry) })
+	return j, nil
+}
+
+// wholeLines is the length of the file up to and with its last line feed.
+func wholeLines(f *os.File) (int64, error) {
+	end, err := f.Seek(0, io.SeekEnd)
+	buf := make([]byte, 64<<10)
+	for err == nil && end > 0 {
+		n := min(end, int64(len(buf)))
+		if _, err = f.ReadAt(buf[:n], end-n); err != nil {
+			break
+		}
+		if i := bytes.LastIndexByte(buf[:n], '\n'); i >= 0 {
+			return end - n + int64(i) + 1, nil
+		}
+		end -= n
+	}
+	return 0, err
+}
+
+// last returns the last line; false if there is none, or none that can be read.
+func (j *journal) last() (l link, ok bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for n := int64(4 << 10); ; n *= 8 {
+		n = min(n, j.size)
+		buf := make([]byte, n)
+		if _, err := j.file.ReadAt(buf, j.size-n); err != nil || n == 0 {
+			return link{}, false
+		}
+		if i := bytes.LastIndexByte(buf[:n-1], '\n'); i >= 0 || n == j.size {
+			return parseLine(buf[i+1 : n-1])
+		}
+	}
+}
+
+func parseLine(b []byte) (l link, ok bool) {
+	err := json.Unmarshal(b, &l)
+	return l, err == nil && l.ID != "" && l.Subject != ""
+}
+
+// each calls fn with the lines from the beginning to end, some hundred at a time; memory does not grow with the file. A
+// line that cannot be read is a link without an id.
+func (j *journal) each(end int64, fn func(raw [][]byte, links []link) error) error {
+	f, err := os.Open(j.path)
 	if err != nil {
 		return err
 	}
-	inDB, inFile := map[string]bool{}, map[string]bool{}
-	for _, r := range have {
-		inDB[r.id] = true
-	}
-	l := &lost{}
-	for _, e := range entries {
-		inFile[e.ID] = true
-		if !inDB[e.ID] {
-			l.entries = append(l.entries, e)
-		}
-	}
-	for _, r := range have {
-		if !inFile[r.id] {
-			s.journal.owing = append(s.journal.owing, []byte(r.entry+"\n"))
-		}
-	}
-	if err := s.journal.append(nil); err != nil {
-		return fmt.Errorf("identity: journal %s: %w", path, err)
-	}
-	if len(l.entries) > 0 {
-		s.shut.Store(l)
-		s.cfg.Log.Error("the database is behind the revocation journal; the device doors stay shut until it is replayed",
-			slog.String("journal", path), slog.Int("entries", len(l.entries)))
-	}
-	return nil
-}
-
-// readJournal returns the entries and the length of the whole lines. A last line without its end is not an entry; a
-// broken line before it means that the file was damaged, which is an error.
-func readJournal(r io.Reader) (entries []entry, whole int64, err error) {
-	b := bufio.NewReader(r)
+	defer f.Close()
+	var raw [][]byte
+	var links []link
+	b := bufio.NewReaderSize(io.LimitReader(f, end), 256<<10)
 	for {
 		line, err := b.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
-			return entries, whole, nil
+			if len(links) == 0 {
+				return nil
+			}
+			return fn(raw, links)
 		}
 		if err != nil {
-			return nil, 0, err
+			return err
 		}
-		var e entry
-		if err := json.Unmarshal(line, &e); err != nil || e.ID == "" || e.Subject == "" {
-			return nil, 0, fmt.Errorf("line %d is damaged: %.80q", len(entries)+1, bytes.TrimSpace(line))
+		l, ok := parseLine(bytes.TrimSuffix(line, []byte("\n")))
+		if !ok {
+			l = link{}
 		}
-		entries = append(entries, e)
-		whole += int64(len(line))
+		raw, links = append(raw, line), append(links, l)
+		if len(links) == readBatch {
+			if err := fn(raw, links); err != nil {
+				return err
+			}
+			raw, links = nil, nil
+		}
 	}
 }
 
-// append writes what is owed and line, and syncs. What fails stays owed.
-func (j *journal) append(line []byte) error {
+// append writes links and syncs: all of them, or none.
+func (j *journal) append(links []link) error {
+	var b []byte
+	for _, l := range links {
+		line, err := json.Marshal(l)
+		if err != nil {
+			return err
+		}
+		b = append(append(b, line...), '\n')
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if line != nil {
-		j.owing = append(j.owing, line)
-	}
-	if len(j.owing) == 0 {
-		return nil
-	}
-	end, err := j.file.Seek(0, io.SeekEnd)
-	if err != nil {
-		return err
-	}
-	if _, err = j.file.Write(bytes.Join(j.owing, nil)); err == nil {
+	_, err := j.file.Write(b)
+	if err == nil {
 		err = j.file.Sync()
 	}
 	if err != nil {
-		return errors.Join(err, j.file.Truncate(end))
+		return errors.Join(err, j.file.Truncate(j.size))
 	}
-	j.owing = nil
+	j.size += int64(len(b))
 	return nil
 }
 
-// distrust records e in the database now and in the journal once that is durable.
-func (s *Service) distrust(tx *store.Tx, e entry) error {
-	if s.journal == nil {
-		return nil
+// length is the size of the file now.
+func (j *journal) length() int64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.size
+}
+
+// worth is the size above which compact has something to gain.
+func (j *journal) worth() int64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.trim
+}
+
+// compactAbove is the size below which a journal is left alone.
+const compactAbove = 64 << 20
+
+// compact leaves out what no replay needs any more: the state of a device before its last one, and revocations of
+// certificates that have ended by themselves. Bars, and whatever it does not understand, stay. The new file takes the
+// place of the old one by rename, complete and synced; lines that arrive meanwhile are in it.
+func (j *journal) compact(now int64) error {
+	before := j.length()
+	type subject [16]byte // a hash of it: a million of them take 40 MB
+	key := func(l link) (s subject) {
+		h := sha256.Sum256([]byte(l.Tenant + "\x00" + l.Subject))
+		copy(s[:], h[:])
+		return s
 	}
-	e.ID, e.At = store.NewID("dis"), store.Millis(s.cfg.Clock.Now())
-	line, err := insertEntry(tx, e)
+	states := map[subject]int64{} // device -> ordinal of the last line with a state
+	ordinal := int64(0)
+	err := j.each(before, func(_ [][]byte, links []link) error {
+		for _, l := range links {
+			if ordinal++; l.ID != "" && l.State != "" {
+				states[key(l)] = ordinal
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	tx.After(func() {
-		if err := s.journal.append(line); err != nil {
-			s.cfg.Log.Error("a revocation is in the database but not in its journal; it will be written with the next one or at the next start",
-				slog.String("journal", s.journal.path), slog.String("subject", e.Subject), slog.Any("error", err))
+	t, err := os.CreateTemp(filepath.Dir(j.path), ".distrust-*") // 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(t.Name())
+	w := bufio.NewWriterSize(t, 256<<10)
+	total := ordinal
+	ordinal = 0
+	err = j.each(before, func(raw [][]byte, links []link) error {
+		for i, l := range links {
+			ordinal++
+			over := l.ID != "" && l.Scope == "" && (l.State != "" && states[key(l)] != ordinal || l.State == "" && l.Until > 0 && l.Until < now)
+			if over && ordinal < total { // the last line names the place in the feed
+				continue
+			}
+			if _, err := w.Write(raw[i]); err != nil {
+				return err
+			}
 		}
+		return nil
 	})
-	return nil
+	if err == nil {
+		err = w.Flush()
+	}
+	if err == nil {
+		err = t.Sync() // the bulk of it before anybody has to wait
+	}
+	if err != nil {
+		return errors.Join(err, t.Close())
+	}
+	return j.replace(t, before)
 }
 
-func insertEntry(tx *store.Tx, e entry) (line []byte, err error) {
-	b, err := json.Marshal(e)
-	if err != nil {
-		return nil, err
+// replace makes t, which holds what is left of the first size bytes, the journal.
+func (j *journal) replace(t *os.File, size int64) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	_, err := io.Copy(t, io.NewSectionReader(j.file, size, j.size-size))
+	if err == nil {
+		err = t.Sync()
 	}
-	_, err = tx.Exec(`INSERT INTO distrust(id, entry) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING`, e.ID, string(b))
-	return append(b, '\n'), err
+	var end int64
+	if err == nil {
+		end, err = t.Seek(0, io.SeekEnd)
+	}
+	if err = errors.Join(err, t.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(t.Name(), j.path); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(j.path, os.O_RDWR|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	j.file.Close()
+	j.file, j.size, j.trim = f, end, max(compactAbove, 2*end)
+	d, err := os.Open(filepath.Dir(j.path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // replay applies one entry to a database that lost it. A device or certificate that the database lost as well needs
 // nothing: what is not in the register is refused anyway.
 func (s *Service) replay(tx *store.Tx, e entry) error {
-	if _, err := insertEntry(tx, e); err != nil {
-		return err
+	if n, err := s.chainEntry(tx, e); err != nil || n == 0 {
+		return err // another node was faster
 	}
 	for _, fp := range e.Certificates {
 		_, err := tx.Exec(`UPDATE certificate SET phase = $1, revoked = $2, reason = $3 WHERE fp = $4 AND phase <> $1`, PhaseRevoked, e.At, e.Reason, fp)
@@ -192,11 +297,15 @@ func (s *Service) replay(tx *store.Tx, e entry) error {
 			return err
 		}
 	}
+	if err := touchCertificates(tx, e.Certificates); err != nil {
+		return err
+	}
+	leaf := audit.Entry{Tenant: e.Tenant, Actor: "system", Kind: "distrust.replayed", Subject: e.Subject, Data: e}
 	if e.Scope != "" {
-		_, err := tx.Exec(`INSERT INTO bar(scope, id, reason, at) VALUES ($1, $2, $3, $4) ON CONFLICT (scope, id) DO NOTHING`, e.Scope, e.Subject, e.Reason, e.At)
-		if err != nil {
+		if err := s.putBar(tx, Bar{Tenant: e.Tenant, Scope: e.Scope, ID: e.Subject, Reason: e.Reason, Actor: "system", At: store.Time(e.At)}); err != nil {
 			return err
 		}
+		return audit.Append(tx, leaf)
 	}
 	d, err := deviceByID(tx.QueryRow, e.Tenant, e.Subject)
 	switch {
@@ -211,6 +320,9 @@ func (s *Service) replay(tx *store.Tx, e entry) error {
 		if _, err := moveDevice(tx, d, e.State, resume, e.Reason, store.Time(e.At)); err != nil {
 			return err
 		}
+		if err := touchSubject(tx, d.Tenant, d.ID); err != nil {
+			return err
+		}
 		change := map[string]any{"from": d.State, "to": e.State, "reason": e.Reason, "product": d.Product, "solution": d.Solution}
 		if err := s.cfg.DB.Emit(tx, "device.state", d.Tenant, d.ID, change); err != nil {
 			return err
@@ -222,5 +334,5 @@ func (s *Service) replay(tx *store.Tx, e entry) error {
 			return err
 		}
 	}
-	return audit.Append(tx, audit.Entry{Tenant: e.Tenant, Actor: "system", Kind: "distrust.replayed", Subject: e.Subject, Data: e})
+	return audit.Append(tx, leaf)
 }

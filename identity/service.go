@@ -16,6 +16,7 @@ import (
 
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/clock"
+	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
 )
@@ -35,12 +36,20 @@ type Config struct {
 	// Cut closes the live sessions of a device or station and says how many there were. It is called once a loss of
 	// trust is durable, before the caller's Write returns. May be nil.
 	Cut func(id, reason string) int
+	// CutGroup does the same for everybody of a group of gateway.Peer; Peers lists who has a connection to this node. They
+	// end the sessions of a bar, and whatever the regular sweep finds. May be nil.
+	CutGroup func(group, reason string) int
+	Peers    func() []gateway.Peer
+	// Stale is how long this node may hear nothing of the feed of revocations before it admits nobody new, Sever before it
+	// ends every live session. Zero: no such rule, for tests only.
+	Stale, Sever time.Duration
 }
 
 // Service is the register of devices and certificates. Its methods are safe for concurrent use.
 type Service struct {
 	cfg     Config
-	journal *journal             // nil without Config.Journal
+	journal *journal // nil without Config.Journal
+	feed    feed
 	shut    atomic.Pointer[lost] // what the database lost; nil: the doors may admit
 	// authorityLife counts what changed which authority signs, or how a chain is presented.
 	authorityLife atomic.Int64
@@ -59,10 +68,8 @@ func New(cfg Config) (*Service, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Service{cfg: cfg}
-	if cfg.Journal != "" {
-		if err := s.openJournal(); err != nil {
-			return nil, err
-		}
+	if err := s.openFeed(context.Background()); err != nil {
+		return nil, err
 	}
 	if err := s.syncAuthorities(context.Background()); err != nil {
 		return nil, err
@@ -75,6 +82,7 @@ func New(cfg Config) (*Service, error) {
 	if err := s.planEndings(context.Background(), cfg.Clock.Now()); err != nil {
 		return nil, err
 	}
+	cfg.DB.Handle(jobBar, s.revokeBarred)
 	return s, nil
 }
 
@@ -168,8 +176,10 @@ func (s *Service) move(tx *store.Tx, d Device, to State, actor, reason string) e
 			return err
 		}
 	}
-	if to == Suspended || to.Barred() {
-		s.cutAfter(tx, d.ID, reason)
+	if to == Suspended || d.State == Suspended { // others learn of it as a certificate on hold
+		if err := touchSubject(tx, d.Tenant, d.ID); err != nil {
+			return err
+		}
 	}
 	if d.released(to) { // the next owner's device must not be reached with what it held for the last one
 		if err := s.revoke(tx, d.Tenant, d.ID, actor, "released", false, LDevID); err != nil {
@@ -225,8 +235,12 @@ func (s *Service) revoke(tx *store.Tx, tenant, subject, actor, reason string, ba
 		return err
 	}
 	fps := make([]string, len(revoked))
+	var until time.Time
 	for i, c := range revoked {
 		fps[i] = c.Fingerprint
+		if c.NotAfter.After(until) {
+			until = c.NotAfter
+		}
 		if c.Authority == "" { // a manufacturer's own; its authority is not ours to tell
 			continue
 		}
@@ -235,8 +249,10 @@ func (s *Service) revoke(tx *store.Tx, tenant, subject, actor, reason string, ba
 			return err
 		}
 	}
-	s.cutAfter(tx, subject, reason)
-	if err := s.distrust(tx, entry{Tenant: tenant, Subject: subject, Certificates: fps, Reason: reason}); err != nil {
+	if err := touchCertificates(tx, fps); err != nil {
+		return err
+	}
+	if err := s.distrust(tx, entry{Tenant: tenant, Subject: subject, Certificates: fps, Until: store.Millis(until), Reason: reason}); err != nil {
 		return err
 	}
 	data := map[string]any{"reason": reason, "barred": barred, "certificates": fps}
@@ -248,12 +264,6 @@ func (s *Service) revoke(tx *store.Tx, tenant, subject, actor, reason string, ba
 		return err
 	}
 	return s.cfg.DB.Emit(tx, topic, tenant, subject, data)
-}
-
-func (s *Service) cutAfter(tx *store.Tx, id, reason string) {
-	if s.cfg.Cut != nil {
-		tx.After(func() { s.cfg.Cut(id, reason) })
-	}
 }
 
 // Certificates returns what was ever issued to a device or station, the newest first.

@@ -220,14 +220,18 @@ func activate(tx *store.Tx, tenant, device, fp string) error {
 	return err
 }
 
-// revokeCertificates revokes those of subject that are of one of the kinds and returns them (fingerprint, kind, serial, authority).
+// revokeCertificates revokes those of subject that are of one of the kinds and returns them (fingerprint, kind, serial,
+// authority, end).
 func revokeCertificates(tx *store.Tx, tenant, subject, reason string, at time.Time, kinds ...Kind) (revoked []Certificate, err error) {
 	for _, k := range kinds {
 		rows, err := tx.Query(`UPDATE certificate SET phase = $1, revoked = $2, reason = $3
-			WHERE tenant = $4 AND subject = $5 AND kind = $6 AND phase <> $1 RETURNING fp, serial, authority`, PhaseRevoked, store.Millis(at), reason, tenant, subject, k)
+			WHERE tenant = $4 AND subject = $5 AND kind = $6 AND phase <> $1 RETURNING fp, serial, authority, not_after`, PhaseRevoked, store.Millis(at), reason, tenant, subject, k)
 		cs, err := store.Collect(rows, err, func(r *sql.Rows) (Certificate, error) {
 			c := Certificate{Kind: k, Phase: PhaseRevoked}
-			return c, r.Scan(&c.Fingerprint, &c.Serial, &c.Authority)
+			var until int64
+			err := r.Scan(&c.Fingerprint, &c.Serial, &c.Authority, &until)
+			c.NotAfter = store.Time(until)
+			return c, err
 		})
 		if err != nil {
 			return nil, err

@@ -7,28 +7,65 @@ import (
 	"fmt"
 	"log/slog"
 	"math/big"
+	"time"
 
 	"github.com/openthings-platform/openthings/store"
 )
 
-// Work applies what a restored database lost, opens the doors, and ends.
+// Work follows the feed of revocations until ctx ends. After the restore of a backup it first applies what the database
+// lost and opens the doors. What fails is tried again; meanwhile the doors stay shut, or go stale.
 func (s *Service) Work(ctx context.Context) error {
-	l := s.shut.Load()
-	if l == nil {
+	swept, severed := s.cfg.Clock.Now(), false
+	var failing string
+	for {
+		err := s.look(ctx, &swept)
+		if ctx.Err() != nil {
+			return nil
+		}
+		wait := feedPoll
+		if err != nil {
+			wait = feedPause
+		}
+		if text := fmt.Sprint(err); err != nil && text != failing { // once, not every two seconds
+			failing = text
+			s.cfg.Log.Error("the feed of revocations cannot be followed; it is tried again", slog.Any("error", err))
+		} else if err == nil {
+			failing = ""
+		}
+		age, deaf := s.age(s.cfg.Sever)
+		if deaf && !severed {
+			s.sever(age)
+		}
+		severed = deaf
+		t := s.cfg.Clock.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return nil
+		case <-t.C:
+		}
+	}
+}
+
+// look is one turn of Work.
+func (s *Service) look(ctx context.Context, swept *time.Time) error {
+	if s.shut.Load() != nil {
+		return s.Recover(ctx)
+	}
+	if err := s.follow(ctx); err != nil {
+		return err
+	}
+	now := s.cfg.Clock.Now()
+	if now.Sub(*swept) < sweepEvery {
 		return nil
 	}
-	for _, e := range l.entries {
-		err := s.cfg.DB.WriteFirst(ctx, func(tx *store.Tx) error { return s.replay(tx, e) })
-		if err != nil && ctx.Err() != nil {
-			return nil // the next start goes on; until then the doors stay shut
-		}
-		if err != nil {
-			return fmt.Errorf("identity: replay of %s: %w", e.ID, err)
+	*swept = now
+	if s.journal != nil && s.journal.length() > s.journal.worth() {
+		if err := s.journal.compact(store.Millis(now)); err != nil {
+			s.cfg.Log.Error("the revocation journal could not be made smaller", slog.String("journal", s.journal.path), slog.Any("error", err))
 		}
 	}
-	s.shut.Store(nil)
-	s.cfg.Log.Warn("the revocations that the database had lost are in force again", slog.Int("entries", len(l.entries)))
-	return nil
+	return s.Sweep(ctx)
 }
 
 // jobAtIssuer tells the issuer about a revoked certificate, for its own lists; repeated until it answers. Nothing waits
