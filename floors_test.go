@@ -33,7 +33,7 @@ var floors = []struct {
 		"product", "identity/status", "identity", "identity/keystore", "identity/embedded", "identity/ceremony", "identity/openbao", "identity/issuertest", "enroll/attest", "enroll", "fleet", "telemetry", "command", "sbom", "update/trust", "update",
 		"vuln", "respond", "retire", "evidence/verify", "evidence",
 	}, true},
-	{"app, demo", []string{"agent/keys", "agent", "app", "demo", "bench", "controls"}, true},
+	{"app, demo", []string{"agent/keys", "agent", "app", "demo", "sim", "bench", "controls"}, true},
 	{"cmd", []string{"cmd/openthings", "cmd/openthings-agent", "cmd/openthings-verify"}, false},
 }
 

@@ -27,16 +27,17 @@ func main() {
 	out := flag.String("out", "", "write the results to this file as JSON")
 	only := flag.String("only", "", "run the benchmarks whose name contains this")
 	binary := flag.String("openthings", "bin/openthings", "the platform's binary")
+	devices := flag.Int("devices", 100_000, "size of the fleet that lives through rollovers in virtual time")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *out, *only, *binary); err != nil {
+	if err := run(ctx, *out, *only, *binary, *devices); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, out, only, binary string) error {
+func run(ctx context.Context, out, only, binary string, devices int) error {
 	var results []Result
 	for _, b := range []struct {
 		name string
@@ -44,6 +45,7 @@ func run(ctx context.Context, out, only, binary string) error {
 	}{
 		{"mqtt_qos1_cpu", func(ctx context.Context) (Result, error) { return mqttAgainstPlatform(ctx, binary) }},
 		{"issue_cpu", issueCPU},
+		{"fleet_lost", fleetLost(devices)},
 		{"exposure_summary_ms_sqlite_100k", exposureOn("sqlite")},
 		{"exposure_summary_ms_postgres_100k", exposureOn("postgres")},
 	} {

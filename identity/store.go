@@ -214,9 +214,13 @@ func activate(tx *store.Tx, tenant, device, fp string) error {
 	if err != nil || n == 0 {
 		return err
 	}
-	_, err = tx.Exec(`UPDATE certificate SET phase = $1 WHERE tenant = $2 AND subject = $3 AND kind = $4 AND fp <> $5 AND
-		(phase = $6 OR phase = $7 AND created <= (SELECT created FROM certificate WHERE fp = $5))`,
-		PhaseSuperseded, tenant, device, LDevID, fp, PhaseActive, PhasePending)
+	if _, err = tx.Exec(`UPDATE certificate SET phase = $1 WHERE tenant = $2 AND subject = $3 AND kind = $4 AND phase = $5 AND fp <> $6`,
+		PhaseSuperseded, tenant, device, LDevID, PhaseActive, fp); err != nil {
+		return err
+	}
+	_, err = tx.Exec(`UPDATE certificate SET phase = $1 WHERE tenant = $2 AND subject = $3 AND kind = $4 AND phase = $5
+		AND created <= (SELECT created FROM certificate WHERE fp = $6)`,
+		PhaseSuperseded, tenant, device, LDevID, PhasePending, fp)
 	return err
 }
 
