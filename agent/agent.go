@@ -5,6 +5,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"crypto"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -67,6 +68,7 @@ type agent struct {
 	disk    disk
 	unit    unit
 	keys    keys.Store
+	proven  crypto.PublicKey // that the platform has seen a proof for
 	idevid  *credential
 	pins    *pins
 	time    *calendar

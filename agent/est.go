@@ -101,6 +101,7 @@ func (a *agent) request(ctx context.Context, as *credential, path string) (*cred
 	if err != nil {
 		return nil, err
 	}
+	a.prove(ctx, as, name, key.Public())
 	// A renewal repeats subject and alternative names of the certificate in service; the platform takes neither as identity.
 	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
 		RawSubject: as.Leaf.RawSubject, URIs: as.Leaf.URIs, DNSNames: as.Leaf.DNSNames}, key)
