@@ -26,8 +26,8 @@
 //	POST /.well-known/est/simplereenroll     LDevID    RFC 7030 4.2.2
 //	POST /d/1/line/devices                   station   LineRequest -> LineResponse
 //	POST /d/1/baseline                       either    BaselineReport -> BaselineAnswer
-//	POST /d/1/attest/challenge               IDevID    AttestRequest -> AttestChallenge; also as an LDevID
-//	POST /d/1/attest/answer                  IDevID    AttestProof -> what it amounts to; also as an LDevID
+//	POST /d/1/attest/challenge               either    AttestRequest -> AttestChallenge
+//	POST /d/1/attest/answer                  either    AttestProof -> what it amounts to
 //	POST /d/1/messages                       LDevID    []Message -> Receipt once durable
 //	GET  /d/1/trust                          none      SignedBundle, the newest: what to trust of the platform
 //	GET  /d/1/trust/{version}                none      SignedBundle; 404 beyond the newest
