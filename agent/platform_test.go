@@ -48,6 +48,7 @@ type platform struct {
 	mqtt, https string
 	heard       chan gateway.Record
 	shown       chan string // server names that devices asked for
+	admitted    sync.Map    // kinds of certificates that were admitted
 	recoveries  []ceremony.Held
 	revision    string
 	product     string
@@ -79,7 +80,15 @@ func newPlatform(t *testing.T) *platform {
 	tenants := ok(tenant.New(tenant.Config{DB: h.db, Clock: h.hand, Log: slog.New(slog.DiscardHandler), Origins: []string{"https://localhost"}}))(t)
 	products := product.New(product.Config{DB: h.db, Clock: h.hand})
 	certificate := ok(h.identity.ServerTLS([]string{"127.0.0.1"}))(t)
-	h.gateway = ok(gateway.New(gateway.Config{Admit: h.identity.Admit, Used: h.identity.Used, Log: slog.New(slog.DiscardHandler),
+	h.gateway = ok(gateway.New(gateway.Config{
+		Admit: func(ctx context.Context, cert *x509.Certificate) (gateway.Peer, error) {
+			p, err := h.identity.Admit(ctx, cert)
+			if err == nil {
+				h.admitted.Store(string(p.Kind), true)
+			}
+			return p, err
+		},
+		Used: h.identity.Used, Log: slog.New(slog.DiscardHandler),
 		Append: func(_ context.Context, records []gateway.Record) error {
 			for _, r := range records {
 				h.heard <- r
@@ -255,7 +264,7 @@ func (h *platform) rollover(generation int64, bridged bool) {
 			continue
 		}
 		old := h.held(identity.AuthorityID(x.Role, generation-1))
-		_, err := h.identity.InstallAuthority(ctx, x.Cert.Raw, x.Role == identity.Anchor, "host")
+		_, err := h.identity.InstallAuthority(ctx, x.Cert.Raw, "host")
 		h.must(err)
 		h.recoveries = append(h.recoveries, x)
 		if !bridged {
@@ -265,7 +274,7 @@ func (h *platform) rollover(generation int64, bridged bool) {
 			signers = append(signers, x.Key)
 		}
 		for _, b := range ok(ceremony.CrossSign(old, x, h.hand.Now()))(h.t) {
-			_, err := h.identity.InstallAuthority(ctx, b.Raw, false, "host")
+			_, err := h.identity.InstallAuthority(ctx, b.Raw, "host")
 			h.must(err)
 		}
 	}
@@ -273,7 +282,7 @@ func (h *platform) rollover(generation int64, bridged bool) {
 		_, csr, err := h.identity.RequestAuthority(ctx, role, identity.AlgP256, "host")
 		h.must(err)
 		cert := ok(made.Certify(ok(ceremony.ParseRequest(csr))(h.t), h.hand.Now()))(h.t)
-		_, err = h.identity.InstallAuthority(ctx, cert.Raw, false, "host")
+		_, err = h.identity.InstallAuthority(ctx, cert.Raw, "host")
 		h.must(err)
 	}
 	draft := ok(h.identity.DraftBundle(ctx))(h.t)

@@ -26,7 +26,6 @@ type CARequest struct {
 	Role         identity.Role      `json:"role,omitempty"`
 	Algorithm    identity.Algorithm `json:"algorithm,omitempty"`
 	Certificates string             `json:"certificates,omitempty"` // PEM
-	Anchor       bool               `json:"anchor,omitempty"`       // the self-signed ones are anchors
 	Percent      float64            `json:"percent,omitempty"`
 	Force        string             `json:"force,omitempty"`
 	Reason       string             `json:"reason,omitempty"`
@@ -52,7 +51,7 @@ func (h *house) host() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", h.tenant.HostHandler())
 	for path, act := range map[string]func(context.Context, CARequest) (any, error){
-		"status": func(ctx context.Context, _ CARequest) (any, error) { return h.identity.Overview(ctx, "") },
+		"status":  func(ctx context.Context, _ CARequest) (any, error) { return h.identity.Overview(ctx, "") },
 		"request": h.caRequest, "rotate": h.caRotate, "install": h.caInstall,
 		"promote": func(ctx context.Context, in CARequest) (any, error) {
 			return h.identity.PromoteAuthority(ctx, in.ID, in.Percent, in.Force, hostActor)
@@ -110,7 +109,7 @@ func (h *house) caInstall(ctx context.Context, in CARequest) (any, error) {
 		if b.Type != "CERTIFICATE" {
 			return nil, problem.Invalid("There is a %s among the certificates.", b.Type)
 		}
-		x, err := h.identity.InstallAuthority(ctx, b.Bytes, in.Anchor, hostActor)
+		x, err := h.identity.InstallAuthority(ctx, b.Bytes, hostActor)
 		if err != nil {
 			return nil, err
 		}
@@ -144,7 +143,7 @@ func (h *house) caRotate(ctx context.Context, in CARequest) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return h.identity.InstallAuthority(ctx, cert.Raw, false, hostActor)
+	return h.identity.InstallAuthority(ctx, cert.Raw, hostActor)
 }
 
 // heldHere are the roots and anchors whose keys lie on this machine, the newest first.

@@ -35,6 +35,7 @@ func (s *Service) Pages(c *console.Console) {
 			may := tenant.Can(who, tenant.DeviceSuspend, tenant.Thing{Tenant: d.Tenant, Product: d.Product, Solution: d.Solution})
 			return devicePart{Device: d, Certificates: cs, MaySuspend: may && d.State.May(Suspended), MayResume: may && d.State == Suspended}, err
 		}})
+	s.issuerPages(c)
 	c.Tile(console.Tile{Order: 50, Verb: string(tenant.DeviceRead), Load: s.endingTile})
 	c.Form("/devices/{id}/suspend", string(tenant.DeviceSuspend), func(r *http.Request) (string, error) {
 		d, err := s.change(r.Context(), r.PathValue("id"), r.FormValue("reason"), s.Suspend)

@@ -172,4 +172,3 @@ func (s *Service) RemoveRootKeys(ctx context.Context, p Proof, actor string) ([]
 	}
 	return gone, nil
 }
-

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/openthings-platform/openthings/audit"
@@ -84,6 +85,13 @@ func (s *Service) RequestAuthority(ctx context.Context, r Role, alg Algorithm, a
 	if err != nil {
 		return Authority{}, nil, problem.Unavailable("The issuer cannot make the key.").Because(err)
 	}
+	held, err := s.cfg.Issuer.Authorities(ctx)
+	if err != nil {
+		return Authority{}, nil, problem.Unavailable("The issuer does not answer.").Because(err)
+	}
+	if i := slices.IndexFunc(held, func(h Held) bool { return h.ID == a.ID }); i >= 0 {
+		a.Backend = held[i].Backend // not always the one of the generation before
+	}
 	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
 		if _, err := authorityByID(tx.QueryRow, a.ID); err == nil {
 			return nil
@@ -109,9 +117,9 @@ type Installed struct {
 	Authority Authority `json:"authority"`
 }
 
-// InstallAuthority takes a certificate from a ceremony: of an authority that was requested here, of a new root (or
-// anchor, if the caller says so), or a bridge between two that are known. It becomes standby; a repeat changes nothing.
-func (s *Service) InstallAuthority(ctx context.Context, der []byte, anchor bool, actor string) (Installed, error) {
+// InstallAuthority takes a certificate from a ceremony: of an authority that was requested here, of a new root or
+// anchor, or a bridge between two that are known. It becomes standby; a repeat changes nothing.
+func (s *Service) InstallAuthority(ctx context.Context, der []byte, actor string) (Installed, error) {
 	c, err := x509.ParseCertificate(der)
 	if err != nil {
 		return Installed{}, problem.Invalid("This is not a certificate.").Because(err)
@@ -140,19 +148,22 @@ func (s *Service) InstallAuthority(ctx context.Context, der []byte, anchor bool,
 	case known.ID != "":
 		return Installed{}, problem.Conflict("%s has another certificate already.", known.ID)
 	case c.CheckSignatureFrom(c) == nil:
-		return s.installRoot(ctx, c, anchor, all, actor)
+		return s.installRoot(ctx, c, all, actor)
 	}
 	return s.installRequested(ctx, c, all, actor)
 }
 
-// installRoot adopts a root or anchor that a ceremony made.
-func (s *Service) installRoot(ctx context.Context, c *x509.Certificate, anchor bool, all []Authority, actor string) (Installed, error) {
+// installRoot adopts a root or anchor that a ceremony made; its name says which.
+func (s *Service) installRoot(ctx context.Context, c *x509.Certificate, all []Authority, actor string) (Installed, error) {
 	keeper, err := s.RootKeeper()
 	if err != nil {
 		return Installed{}, err
 	}
-	role := Root
-	if anchor {
+	role, name := Root, ""
+	if len(c.Subject.OrganizationalUnit) == 1 {
+		name = c.Subject.OrganizationalUnit[0]
+	}
+	if strings.HasPrefix(name, string(Anchor)) {
 		role = Anchor
 	}
 	a := Authority{Role: role, Generation: 1, Backend: "offline", Algorithm: AlgorithmOf(c.PublicKey), Status: Standby, Cert: c.Raw,
@@ -164,9 +175,9 @@ func (s *Service) installRoot(ctx context.Context, c *x509.Certificate, anchor b
 		}
 	}
 	a.ID = AuthorityID(role, a.Generation)
-	if ou := c.Subject.OrganizationalUnit; len(ou) == 1 && ou[0] != a.ID {
-		return Installed{}, problem.Conflict("The certificate calls itself %s, but %s is next here.", ou[0], a.ID).
-			Hint("openthings ca ceremony --generation %d makes the next root and anchor; --anchor installs an anchor.", a.Generation)
+	if name != a.ID {
+		return Installed{}, problem.Conflict("The certificate calls itself %q, but %s is next here.", name, a.ID).
+			Hint("openthings ca ceremony --generation %d makes the next root and anchor.", a.Generation)
 	}
 	a.Parent = a.ID
 	if err := keeper.Adopt(ctx, a.ID, c.Raw); err != nil {

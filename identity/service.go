@@ -312,12 +312,25 @@ func (s *Service) activeChain(ctx context.Context, r Role) ([]*x509.Certificate,
 	return s.chain(ctx, a.ID)
 }
 
-// Roots is the PEM of the root certificate that everything of this platform chains to: what people and devices pin.
+// Roots is the PEM of the root certificates that everything of this platform chains to: what people and devices pin. The
+// one above the platform's own doors comes first; over a rollover the others that are good follow.
 func (s *Service) Roots() (pemBytes []byte) {
-	chain, err := s.activeChain(context.Background(), Server)
+	ctx := context.Background()
+	chain, err := s.activeChain(ctx, Server)
 	if err != nil || len(chain) == 0 {
 		s.cfg.Log.Error("the root certificate cannot be read", "err", err)
 		return nil
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: chain[len(chain)-1].Raw})
+	first := chain[len(chain)-1].Raw
+	out := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: first})
+	all, err := s.Authorities(ctx)
+	if err != nil {
+		s.cfg.Log.Error("the root certificates cannot be read", "err", err)
+	}
+	for _, a := range all {
+		if good := a.Status == Active || a.Status == Standby || a.Status == Retiring; a.Role == Root && good && !bytes.Equal(a.Cert, first) {
+			out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.Cert})...)
+		}
+	}
+	return out
 }

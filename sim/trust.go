@@ -154,7 +154,7 @@ func (f *fleet) ceremony(ctx context.Context, generation int64, bridges bool) er
 		return err
 	}
 	install := func(c *x509.Certificate) error {
-		_, err := f.svc.InstallAuthority(ctx, c.Raw, false, "per_sim")
+		_, err := f.svc.InstallAuthority(ctx, c.Raw, "per_sim")
 		return err
 	}
 	if err := install(next.Cert); err != nil {

@@ -90,7 +90,8 @@ func (r Recovery) Seal(recipients []age.Recipient) ([]byte, error) {
 	if err := w.Close(); err != nil {
 		return nil, err
 	}
-	return out.Bytes(), lines.Close()
+	err = lines.Close()
+	return out.Bytes(), err
 }
 
 // Check reads the outside of a recovery file: that it is whole, and how many recipients can open it. It needs no

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package identity
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/openthings-platform/openthings/console"
+	"github.com/openthings-platform/openthings/tenant"
+)
+
+// signs says in words what the authorities of a role are for.
+var signs = map[Role]string{
+	Root: "the authorities below it", Anchor: "trust bundles and the bootstrap authority", Factory: "devices at birth, line stations",
+	Operational: "devices in operation", Server: "the platform's doors", Bootstrap: "the door for devices that slept",
+}
+
+// keyWords says in words where a key is.
+var keyWords = map[string]string{
+	"sealed": "sealed on this machine", "pkcs11": "in a hardware module", "tpm": "in the TPM of this machine", "backend": "with the backend", "away": "not on this machine",
+}
+
+// issuerRow is an authority on the page.
+type issuerRow struct{ AuthorityOut }
+
+// Signs is what it is for.
+func (r issuerRow) Signs() string { return signs[r.Role] }
+
+// KeyWords is where its key is.
+func (r issuerRow) KeyWords() string { return keyWords[r.Protection] }
+
+type issuersPage struct {
+	Warnings    []string
+	Authorities []issuerRow
+	Bundles     []BundleProgress
+	Progress    Progress // of the newest
+	Bar         console.Bar
+	Gate        string
+	Lagging     []Ack
+	Pager       console.Pager
+}
+
+// issuerPages mounts the page Issuers and its tile on Today.
+func (s *Service) issuerPages(c *console.Console) {
+	c.Page(console.Page{Path: "/issuers", Title: "Issuers", Menu: "Issuers", Verb: string(tenant.IssuerRead), FS: pagesFS, Template: "pages/issuers.html", Load: s.loadIssuers})
+	c.Tile(console.Tile{Order: 55, Verb: string(tenant.IssuerRead), Load: s.issuersTile})
+}
+
+func (s *Service) loadIssuers(r *http.Request) (any, error) {
+	ctx := r.Context()
+	t := tenant.MustTenant(ctx)
+	if err := tenant.Require(ctx, tenant.IssuerRead, tenant.Thing{Tenant: t}); err != nil {
+		return nil, err
+	}
+	o, err := s.Overview(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	p := issuersPage{Warnings: o.Warnings, Progress: o.Progress}
+	for _, a := range o.Authorities {
+		p.Authorities = append(p.Authorities, issuerRow{a})
+	}
+	bundles, err := s.Bundles(ctx, 0, maxProgress)
+	if err != nil {
+		return nil, err
+	}
+	for i, b := range bundles {
+		x := BundleProgress{BundleOut: b, Progress: o.Progress}
+		if i > 0 {
+			if x.Progress, err = s.Progress(ctx, t, b.Version); err != nil {
+				return nil, err
+			}
+		}
+		p.Bundles = append(p.Bundles, x)
+	}
+	if o.Bundle == nil {
+		return p, nil
+	}
+	p.Bar = console.Bar{Label: fmt.Sprintf("commissioned devices on version %d", o.Bundle.Version), Total: o.Progress.Devices, Parts: []console.BarPart{
+		{Word: "acknowledged", N: o.Progress.Acknowledged, Tone: "good"}, {Word: "behind", N: o.Progress.Behind, Tone: "busy"}, {Word: "unknown", N: o.Progress.Unknown, Tone: "past"}}}
+	if p.Gate, err = s.gateWords(ctx, o.Authorities); err != nil {
+		return nil, err
+	}
+	const rows = 50
+	if p.Lagging, err = s.Lagging(ctx, t, o.Bundle.Version, r.FormValue("after"), rows+1); err != nil {
+		return nil, err
+	}
+	if len(p.Lagging) > rows {
+		p.Lagging = p.Lagging[:rows]
+		p.Pager.Next = "/issuers?after=" + url.QueryEscape(p.Lagging[rows-1].Device)
+	}
+	if r.FormValue("after") != "" {
+		p.Pager.First = "/issuers"
+	}
+	return p, nil
+}
+
+// gateWords says for each authority on standby below another root whether the gate is open.
+func (s *Service) gateWords(ctx context.Context, all []AuthorityOut) (string, error) {
+	var out []string
+	for _, a := range all {
+		if a.Status != Standby || a.Parent == a.ID {
+			continue
+		}
+		g, err := s.Gate(ctx, a.Authority, Gated)
+		switch {
+		case err != nil:
+			return "", err
+		case g.Open:
+			out = append(out, fmt.Sprintf("%s may be promoted.", a.ID))
+		case g.Version == 0:
+			out = append(out, fmt.Sprintf("%s waits: no trust bundle names %s yet.", a.ID, g.Root))
+		default:
+			out = append(out, fmt.Sprintf("%s waits: %.1f of %g per cent of the devices on this platform know %s.", a.ID, g.Percent, g.Needed, g.Root))
+		}
+	}
+	return strings.Join(out, " "), nil
+}
+
+// issuersTile shows on Today what the authorities need; nothing while all is well.
+func (s *Service) issuersTile(ctx context.Context) (console.Figure, error) {
+	if err := tenant.Require(ctx, tenant.IssuerRead, tenant.Thing{Tenant: tenant.MustTenant(ctx)}); err != nil {
+		return console.Figure{}, nil
+	}
+	all, err := s.AuthoritiesOut(ctx)
+	if err != nil {
+		return console.Figure{}, err
+	}
+	f := console.Figure{Label: "Authorities ending", Href: "/issuers", Tone: "warn", Note: "a successor is due"}
+	n := int64(0)
+	for _, a := range all {
+		if a.Alarm == "" || a.Status == Retiring {
+			continue
+		}
+		if n++; a.Alarm != alarmSoon {
+			f.Tone, f.Note = "bad", "what they sign would outlive them"
+		}
+	}
+	if n == 0 {
+		return console.Figure{}, nil
+	}
+	f.Value = console.Count(n)
+	return f, nil
+}
