@@ -4,7 +4,6 @@ package enroll
 
 import (
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -30,6 +29,9 @@ func (s *Service) Doors(g *gateway.Gateway) {
 		})
 	}
 	mount("POST /d/1/line/devices", gateway.Station, s.line)
+	mount("POST /d/1/line/renew", gateway.Station, s.renew)
+	mount("GET /d/1/line/journal", gateway.Station, s.journalState)
+	mount("POST /d/1/line/journal", gateway.Station, s.journal)
 	mount("GET /d/1/time", gateway.None, s.time)
 	mount("GET /.well-known/est/cacerts", gateway.None, s.caCerts)
 	mount("GET /.well-known/est/csrattrs", gateway.IDevID, s.csrAttrs)
@@ -63,24 +65,6 @@ func (s *Service) fail(w http.ResponseWriter, r *http.Request, p gateway.Peer, e
 		s.cfg.Log.ErrorContext(r.Context(), "request of a device failed", slog.String("path", r.URL.Path), slog.String("device", p.Device+p.Station), slog.Any("error", err))
 	}
 	gateway.WriteProblem(w, err)
-}
-
-func (s *Service) line(w http.ResponseWriter, r *http.Request, p gateway.Peer) error {
-	b, err := body(w, r, MaxLineRequest)
-	if err != nil {
-		return err
-	}
-	req, csr, err := readLineRequest(b)
-	if err != nil {
-		return err
-	}
-	out, err := s.Provision(r.Context(), p.Tenant, p.Station, req, csr)
-	if err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	return json.NewEncoder(w).Encode(out)
 }
 
 func (s *Service) caCerts(w http.ResponseWriter, r *http.Request, _ gateway.Peer) error {

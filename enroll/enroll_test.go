@@ -27,6 +27,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/openthings-platform/openthings/enroll"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"
@@ -354,7 +355,7 @@ func TestLossOfTrustCuts(t *testing.T) {
 			{"revoked", secondL, func() error {
 				return h.db.WriteFirst(ctx, func(tx *store.Tx) error { return h.identity.Revoke(tx, ten, second, "per_a", "lost") })
 			}},
-			{"killed", st, func() error { _, err := h.enroll.KillStation(ctx, ten, stationID, "stolen", "per_a"); return err }},
+			{"killed", st, func() error { return h.enroll.KillStation(ctx, ten, stationID, "stolen", enroll.KeepUnits, "per_a") }},
 		} {
 			conf := &tls.Config{RootCAs: h.roots, Certificates: []tls.Certificate{*c.as.cert}}
 			conn, err := tls.Dial("tcp", strings.TrimPrefix(h.door, "https://"), conf)

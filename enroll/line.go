@@ -3,15 +3,11 @@
 package enroll
 
 import (
-	"encoding/json"
-	"regexp"
 	"strings"
 	"time"
 	"unicode/utf8"
 
-	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/problem"
-	"github.com/openthings-platform/openthings/wire"
 )
 
 // Rules that refuse at the line.
@@ -23,8 +19,14 @@ const (
 // MaxBatch is the largest size of a batch and quota of a station.
 const MaxBatch = 10_000_000
 
-// MaxStation is the longest life of a station's certificate, and the default.
-const MaxStation = 24 * time.Hour
+// A station has a window in which it may make units. Its certificate lives a day at most and is renewed by the station
+// while the window is open; that of an offline station lives until it has to have brought what it made.
+const (
+	DefaultWindow = 24 * time.Hour
+	MaxWindow     = 30 * 24 * time.Hour
+	MaxStation    = 24 * time.Hour     // longest life of a station's certificate
+	SyncGrace     = 7 * 24 * time.Hour // how long after its window an offline station may bring what it made
+)
 
 // Batch is one lot of a hardware revision: Issued counts the units that got an identity, Produced what the factory
 // says it made.
@@ -37,6 +39,12 @@ type Batch struct {
 	Size     int64     `json:"size" doc:"How many units it may have"`
 	Issued   int64     `json:"issued" doc:"How many units got an identity"`
 	Produced int64     `json:"produced" doc:"How many units the factory says it made; set when the batch is closed"`
+	Reserved int64     `json:"reserved" doc:"How many units offline stations may still bring"`
+	Signed   bool      `json:"signed" doc:"Its stations must sign each request"`
+	Listed   bool      `json:"listed" doc:"Only preauthorised serial numbers are made"`
+	Units    int64     `json:"units" doc:"Entries of its manifest"`
+	Head     string    `json:"head,omitempty" doc:"Hash of the newest entry of its manifest"`
+	List     string    `json:"-"` // the list of serial numbers that the factory says it made
 	Created  time.Time `json:"created"`
 	Closed   time.Time `json:"closed,omitzero"`
 }
@@ -58,10 +66,18 @@ type Station struct {
 	Quota   int64     `json:"quota"`
 	Used    int64     `json:"used"`
 	Refused int64     `json:"refused" doc:"How often it asked beyond its quota"`
+	Skewed  int64     `json:"skewed" doc:"How often its clock was off"`
+	Offline bool      `json:"offline" doc:"It makes units without a network and brings them later"`
+	Seq     int64     `json:"seq" doc:"Entries of its journal that were brought"`
+	Forked  bool      `json:"forked" doc:"It has shown two different journals: a copy of it is at work"`
 	Created time.Time `json:"created"`
 	Expires time.Time `json:"expires"`
 	Killed  time.Time `json:"killed,omitzero"`
 	Reason  string    `json:"reason,omitempty" doc:"Why it was killed"`
+
+	permit   string // note of an offline station
+	reserved int64  // units that an offline station may still bring
+	head     string // digest of the newest entry that it brought
 }
 
 // State is open, expired or killed at the time given.
@@ -98,34 +114,4 @@ func checkCount(n int64, what string) error {
 		return problem.Invalid("A %s is 1 to %d units.", what, MaxBatch).At(what)
 	}
 	return nil
-}
-
-// MaxLineRequest bounds the body of POST /d/1/line/devices, in bytes.
-const MaxLineRequest = 64 << 10
-
-var digestPattern = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
-
-// readLineRequest decodes and checks what a station sends.
-func readLineRequest(b []byte) (wire.LineRequest, *identity.CSR, error) {
-	var r wire.LineRequest
-	if len(b) > MaxLineRequest {
-		return r, nil, problem.TooLarge("A line request has at most %d bytes.", MaxLineRequest)
-	}
-	if err := json.Unmarshal(b, &r); err != nil {
-		return r, nil, problem.Invalid("The line request is not the JSON that it should be.").Because(err)
-	}
-	if err := identity.CheckSerial(r.Serial); err != nil {
-		return r, nil, err
-	}
-	if r.Firmware != "" && !digestPattern.MatchString(r.Firmware) {
-		return r, nil, problem.Invalid("The firmware is named by its digest, sha256: and 64 hex digits.").At("firmware")
-	}
-	csr, err := identity.ParseCSRPEM(r.CSR)
-	if err != nil {
-		return r, nil, err
-	}
-	if n := len(csr.DNSNames) + len(csr.EmailAddresses) + len(csr.IPAddresses) + len(csr.URIs); n > 0 {
-		return r, nil, problem.Forbidden("identity.csr-name", "An IDevID has no subject alternative name.").At("csr")
-	}
-	return r, csr, nil
 }

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/openthings-platform/openthings/console"
@@ -16,20 +17,66 @@ import (
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/product"
 	"github.com/openthings-platform/openthings/tenant"
+	"github.com/openthings-platform/openthings/wire"
 )
 
 //go:embed pages/*.html
 var pagesFS embed.FS
 
+// tab is one of the pages under Enrol.
+type tab struct {
+	Href, Word string
+	Here       bool
+}
+
+// tabs are those that the visitor may open; here is the path of this one.
+func tabs(ctx context.Context, here string) (out []tab) {
+	for _, t := range []struct {
+		href, word string
+		verb       tenant.Verb
+	}{
+		{"/enrol", "Batches and lines", tenant.LineRead}, {"/enrol/serials", "Serial numbers", tenant.LineRead}, {"/enrol/lobby", "Lobby", tenant.EnrolRead},
+		{"/enrol/quarantine", "Quarantine", tenant.DeviceRead}, {"/enrol/hooks", "Hooks", tenant.EnrolRead}, {"/enrol/labels", "Labels", tenant.LineWrite},
+	} {
+		if tenant.Holds(ctx, string(t.verb)) {
+			out = append(out, tab{t.href, t.word, t.href == here})
+		}
+	}
+	return out
+}
+
+// pageSize is how many lines a list of these pages has.
+const pageSize = 50
+
 type enrolPage struct {
-	Batches   []BatchOut
+	Tabs      []tab
+	Batches   []batchLine
 	Stations  []StationOut
 	Revisions []console.Option
 	Open      []console.Option // batches that take a station
-	Solutions []console.Option
-	Names     map[string]string // of revisions and batches by id
+	Names     map[string]string
 	MayWrite  bool
 	MayClaim  bool
+	Typed     url.Values
+	Pager     console.Pager
+	Stationed console.Pager // of the stations
+}
+
+// batchLine is a batch with its bar.
+type batchLine struct {
+	BatchOut
+	Bar console.Bar
+}
+
+func lineOf(b BatchOut) batchLine {
+	waiting := max(0, b.Issued-b.Claimed-b.Failed)
+	return batchLine{b, console.Bar{Label: "units", Total: b.Size, Parts: []console.BarPart{
+		{Word: "claimed", N: b.Claimed, Tone: "good"}, {Word: "issued", N: waiting, Tone: "busy"}, {Word: "failed", N: b.Failed, Tone: "bad"}}}}
+}
+
+type claimPage struct {
+	Solutions []console.Option
+	Code      string
 	Typed     url.Values
 }
 
@@ -42,9 +89,13 @@ func (p openedPage) Heading() string { return "Line station " + p.Name }
 func (s *Service) Pages(c *console.Console) {
 	c.Page(console.Page{Path: "/enrol", Title: "Enrol", Menu: "Enrol", Verb: string(tenant.LineRead), FS: pagesFS, Template: "pages/enrol.html", Load: s.loadEnrol})
 	c.Page(console.Page{Path: "/claim", Title: "Claim a unit", Menu: "Enrol", Verb: string(tenant.DeviceClaim), FS: pagesFS, Template: "pages/claim.html",
-		Load: func(r *http.Request) (any, error) {
+		Load: func(r *http.Request) (any, error) { // the QR code on a box leads here, with the code
 			sols, err := s.solutions(r.Context())
-			return enrolPage{Solutions: sols, MayClaim: true, Typed: console.Typed(r)}, err
+			p := claimPage{Solutions: sols, Typed: console.Typed(r), Code: r.FormValue("code")}
+			if p.Typed.Has("code") {
+				p.Code = p.Typed.Get("code")
+			}
+			return p, err
 		}})
 	// The certificate is shown at once, as the answer of the form.
 	c.Page(console.Page{Path: "/enrol/stations", Method: http.MethodPost, Title: "Line station", Menu: "Enrol", Verb: string(tenant.LineWrite),
@@ -57,15 +108,37 @@ func (s *Service) Pages(c *console.Console) {
 			if err != nil {
 				return nil, err
 			}
-			o, err := s.openStation(r.Context(), Station{Batch: r.FormValue("batch"), Name: r.FormValue("station"), Quota: quota}, time.Duration(hours)*time.Hour, r.FormValue("csr"))
+			o, err := s.openStation(r.Context(), Station{Batch: r.FormValue("batch"), Name: r.FormValue("station"), Quota: quota}, time.Duration(hours)*time.Hour, r.FormValue("csr"), nil)
 			return openedPage{o}, err
 		}})
+	s.batchForms(c)
+	s.serialPages(c)
+	s.lobbyPages(c)
+	s.hookPages(c)
+	s.labelPages(c)
+	c.Form("/claims", string(tenant.DeviceClaim), func(r *http.Request) (string, error) {
+		d, err := s.Claim(r.Context(), r.FormValue("code"), r.FormValue("solution"))
+		if err == nil {
+			console.Say(r, d.Serial+" is claimed. It enrols by itself when it is switched on.")
+		}
+		return "/devices/" + d.ID, err
+	})
+	c.Step(console.Step{Order: 20, Title: "Make the first unit", Text: "A batch, a line station with its quota, a unit with its certificate of birth.", Href: "/enrol", Button: "Open a batch",
+		Done: s.anyDevice("")})
+	c.Step(console.Step{Order: 30, Title: "Claim a unit", Text: "The code on the box binds it to a solution; then it enrols by itself.", Href: "/claim", Button: "Enter a claim code",
+		Done: s.anyDevice(identity.Commissioned)})
+	c.Tile(console.Tile{Order: 60, Verb: string(tenant.LineRead), Load: s.batchTile})
+	c.Tile(console.Tile{Order: 61, Verb: string(tenant.LineRead), Load: s.stationTile})
+	c.Tile(console.Tile{Order: 62, Verb: string(tenant.EnrolRead), Load: s.lobbyTile})
+}
+
+func (s *Service) batchForms(c *console.Console) {
 	c.Form("/enrol/batches", string(tenant.LineWrite), func(r *http.Request) (string, error) {
 		size, err := number(r, "size")
 		if err != nil {
 			return "", err
 		}
-		b, err := s.openBatch(r.Context(), Batch{Revision: r.FormValue("revision"), Name: r.FormValue("name"), Size: size})
+		b, err := s.openBatch(r.Context(), Batch{Revision: r.FormValue("revision"), Name: r.FormValue("name"), Size: size, Signed: r.FormValue("signed") != "", Listed: r.FormValue("listed") != ""})
 		if err == nil {
 			console.Say(r, "Batch "+b.Name+" is open.")
 		}
@@ -87,68 +160,176 @@ func (s *Service) Pages(c *console.Console) {
 		return "/enrol", err
 	})
 	c.Form("/enrol/stations/{id}/kill", string(tenant.LineWrite), func(r *http.Request) (string, error) {
-		ids, err := s.kill(r.Context(), r.PathValue("id"), r.FormValue("reason"))
+		k, err := s.kill(r.Context(), r.PathValue("id"), r.FormValue("reason"), Units(r.FormValue("units")))
 		if err == nil {
-			console.Say(r, "The line station is dead. It made "+console.Plural(len(ids), "unit", "units")+".")
+			console.Say(r, "The line station is dead. It made "+console.Plural(k.Made, "unit", "units")+".")
 		}
-		return "/enrol", err
+		return "/enrol/stations/" + r.PathValue("id"), err
 	})
-	c.Form("/claims", string(tenant.DeviceClaim), func(r *http.Request) (string, error) {
-		d, err := s.Claim(r.Context(), r.FormValue("code"), r.FormValue("solution"))
-		if err == nil {
-			console.Say(r, d.Serial+" is claimed. It enrols by itself when it is switched on.")
+	c.Page(console.Page{Path: "/enrol/stations/{id}", Title: "Line station", Menu: "Enrol", Verb: string(tenant.LineRead), FS: pagesFS, Template: "pages/units.html", Load: s.loadStation})
+	c.Page(console.Page{Path: "/enrol/batches/{id}", Title: "Batch", Menu: "Enrol", Verb: string(tenant.LineRead), FS: pagesFS, Template: "pages/batch.html", Load: s.loadBatch})
+	c.Handle("GET /enrol/batches/{id}/manifest", string(tenant.LineRead), func(w http.ResponseWriter, r *http.Request) error {
+		b, err := s.batch(r.Context(), tenant.LineRead, r.PathValue("id"))
+		if err != nil {
+			return err
 		}
-		return "/devices/" + d.ID, err
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Disposition", `attachment; filename="`+b.ID+`.manifest.json"`)
+		return s.WriteManifest(r.Context(), w, b)
 	})
-	c.Step(console.Step{Order: 20, Title: "Make the first unit", Text: "A batch, a line station with its quota, a unit with its certificate of birth.", Href: "/enrol", Button: "Open a batch",
-		Done: s.anyDevice("")})
-	c.Step(console.Step{Order: 30, Title: "Claim a unit", Text: "The code on the box binds it to a solution; then it enrols by itself.", Href: "/claim", Button: "Enter a claim code",
-		Done: s.anyDevice(identity.Commissioned)})
-	c.Tile(console.Tile{Order: 60, Verb: string(tenant.LineRead), Load: s.batchTile})
+}
+
+type unitsPage struct {
+	Tabs     []tab
+	Station  StationOut
+	Units    []Affected
+	Refusals []wire.RefusedUnit
+	MayWrite bool
+	Typed    url.Values
+	Pager    console.Pager
+}
+
+// Heading is the page's title.
+func (p unitsPage) Heading() string { return "Line station " + p.Station.Name }
+
+func (s *Service) loadStation(r *http.Request) (any, error) {
+	ctx := r.Context()
+	st, err := s.station(ctx, tenant.LineRead, r.PathValue("id"))
+	if err != nil {
+		return nil, err
+	}
+	p := unitsPage{Tabs: tabs(ctx, "/enrol"), Station: StationOut{st, st.State(s.now())}, MayWrite: tenant.Holds(ctx, string(tenant.LineWrite)), Typed: console.Typed(r)}
+	after := r.FormValue("after")
+	if p.Units, err = affected(ctx, s.cfg.DB, st, after, pageSize+1); err != nil {
+		return nil, err
+	}
+	p.Units, p.Pager = turn(p.Units, r.URL.Path, "after", after, func(a Affected) string { return a.Device })
+	p.Refusals, err = s.RefusedUnits(ctx, st.Tenant, st.ID, 0, pageSize)
+	return p, err
+}
+
+type batchPage struct {
+	Tabs []tab
+	batchLine
+	Hardware    string
+	Differences []Difference
+	Pager       console.Pager
+}
+
+// Heading is the page's title.
+func (p batchPage) Heading() string { return "Batch " + p.Name }
+
+func (s *Service) loadBatch(r *http.Request) (any, error) {
+	ctx := r.Context()
+	b, err := s.batch(ctx, tenant.LineRead, r.PathValue("id"))
+	if err != nil {
+		return nil, err
+	}
+	out, err := s.outBatches(ctx, b.Tenant, []Batch{b})
+	if err != nil {
+		return nil, err
+	}
+	p := batchPage{Tabs: tabs(ctx, "/enrol"), batchLine: lineOf(out[0])}
+	if b.List != "" {
+		after := r.FormValue("after")
+		if p.Differences, err = s.Differences(ctx, b, after, pageSize+1); err != nil {
+			return nil, err
+		}
+		p.Differences, p.Pager = turn(p.Differences, r.URL.Path, "after", after, func(d Difference) string { return d.Serial })
+	}
+	return p, nil
+}
+
+// turn cuts a list to one page and makes the links to the others; name is the parameter that says where a page begins.
+func turn[T any](items []T, path, name, at string, key func(T) string) ([]T, console.Pager) {
+	var p console.Pager
+	link := func(key string) string { return path + "?" + url.Values{name: {key}}.Encode() }
+	if strings.Contains(path, "?") {
+		link = func(key string) string { return path + "&" + url.Values{name: {key}}.Encode() }
+	}
+	if at != "" {
+		p.First = path
+	}
+	if len(items) > pageSize {
+		items = items[:pageSize]
+		p.Next = link(key(items[pageSize-1]))
+	}
+	return items, p
 }
 
 // batchTile counts the batches that made more identities than units.
 func (s *Service) batchTile(ctx context.Context) (console.Figure, error) {
-	bs, err := s.batches(ctx)
-	if err != nil || len(bs) == 0 {
+	scope, ok := visible(ctx, tenant.LineRead, "", 0)
+	if !ok {
+		return console.Figure{}, nil
+	}
+	n, err := countBatches(ctx, s.cfg.DB, tenant.MustTenant(ctx), scope.products)
+	if err != nil || n.all == 0 {
 		return console.Figure{}, err
 	}
-	var open, over, surplus int64
-	for _, b := range bs {
-		if b.Closed.IsZero() {
-			open++
-		}
-		if n := b.Surplus(); n > 0 {
-			over, surplus = over+1, surplus+n
-		}
-	}
-	f := console.Figure{Label: "Batches open", Value: console.Count(open), Note: "no surplus", Href: "/enrol"}
-	if over > 0 {
-		f = console.Figure{Label: "Batches with surplus", Value: console.Count(over), Note: console.Plural(surplus, "identity", "identities") + " without a unit", Href: "/enrol", Tone: "bad"}
+	f := console.Figure{Label: "Batches open", Value: console.Count(n.open), Note: "no surplus", Href: "/enrol"}
+	if n.over > 0 {
+		f = console.Figure{Label: "Batches with surplus", Value: console.Count(n.over), Note: console.Plural(n.surplus, "identity", "identities") + " without a unit", Href: "/enrol", Tone: "bad"}
 	}
 	return f, nil
 }
 
+// stationTile is there when a station shows that it is not what it should be.
+func (s *Service) stationTile(ctx context.Context) (console.Figure, error) {
+	scope, ok := visible(ctx, tenant.LineRead, "", 0)
+	if !ok {
+		return console.Figure{}, nil
+	}
+	n, err := countSuspicious(ctx, s.cfg.DB, tenant.MustTenant(ctx), scope.products)
+	if err != nil || n == 0 {
+		return console.Figure{}, err
+	}
+	return console.Figure{Label: "Line stations to look at", Value: console.Count(n), Note: "beyond the quota, a wrong clock or a copy", Href: "/enrol", Tone: "bad"}, nil
+}
+
+// lobbyTile counts who waits.
+func (s *Service) lobbyTile(ctx context.Context) (console.Figure, error) {
+	scope, ok := visible(ctx, tenant.EnrolRead, "", 0)
+	if !ok {
+		return console.Figure{}, nil
+	}
+	n, err := countGuests(ctx, s.cfg.DB, tenant.MustTenant(ctx), scope.products)
+	if err != nil || n == 0 {
+		return console.Figure{}, err
+	}
+	return console.Figure{Label: "Devices in the lobby", Value: console.Count(n), Note: "wait for a person", Href: "/enrol/lobby", Tone: "warn"}, nil
+}
+
 func (s *Service) loadEnrol(r *http.Request) (any, error) {
 	ctx := r.Context()
-	p := enrolPage{Names: map[string]string{}, Typed: console.Typed(r), MayWrite: tenant.Holds(ctx, string(tenant.LineWrite)),
+	p := enrolPage{Tabs: tabs(ctx, "/enrol"), Names: map[string]string{}, Typed: console.Typed(r), MayWrite: tenant.Holds(ctx, string(tenant.LineWrite)),
 		MayClaim: tenant.Holds(ctx, string(tenant.DeviceClaim))}
-	bs, err := s.batches(ctx)
+	at := r.URL.Query()
+	bs, err := s.batches(ctx, at.Get("before"), pageSize+1)
 	if err != nil {
 		return nil, err
 	}
+	bs, p.Pager = turn(bs, "/enrol", "before", at.Get("before"), func(b BatchOut) string { return b.ID })
 	for _, b := range bs {
-		p.Batches = append(p.Batches, outBatch(b))
+		p.Batches = append(p.Batches, lineOf(b))
 		p.Names[b.ID] = b.Name
 		if b.Closed.IsZero() {
 			p.Open = append(p.Open, console.Option{Value: b.ID, Word: b.Name})
 		}
 	}
-	if p.Stations, err = s.stations(ctx); err != nil {
+	sts, err := s.stations(ctx, at.Get("stations"), pageSize+1)
+	if err != nil {
 		return nil, err
 	}
-	if p.Solutions, err = s.solutions(ctx); err != nil {
-		return nil, err
+	p.Stations, p.Stationed = turn(sts, "/enrol", "stations", at.Get("stations"), func(st StationOut) string { return st.ID })
+	for _, st := range p.Stations { // its batch may be on another page
+		if p.Names[st.Batch] == "" {
+			b, err := batchByID(s.reads(ctx), st.Tenant, st.Batch)
+			if err != nil {
+				return nil, err
+			}
+			p.Names[st.Batch] = b.Name
+		}
 	}
 	products, err := s.cfg.Products.List(ctx, tenant.MustTenant(ctx))
 	if err != nil {

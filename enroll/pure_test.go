@@ -13,7 +13,7 @@ import (
 func TestClaimCode(t *testing.T) {
 	seen := map[string]bool{}
 	for range 1000 {
-		code, hash := newCode()
+		code, hash := NewCode()
 		if len(code) != 30 || strings.ContainsAny(code, "ILOU") || seen[code] || strings.Contains(hash, strings.ReplaceAll(code, "-", "")) {
 			t.Fatalf("code %q", code)
 		}
@@ -27,7 +27,7 @@ func TestClaimCode(t *testing.T) {
 }
 
 func FuzzParseCode(f *testing.F) {
-	code, _ := newCode()
+	code, _ := NewCode()
 	f.Add(code)
 	f.Add("")
 	f.Add(strings.Repeat("U", 26))
@@ -91,8 +91,8 @@ func FuzzLineRequest(f *testing.F) {
 	f.Add([]byte(`{}`))
 	f.Add([]byte(`[`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r, csr, err := readLineRequest(b)
-		if err == nil && (csr == nil || r.Serial == "" || len(csr.URIs) > 0) {
+		o, err := readOrder(b, "sta_1", nil)
+		if err == nil && (o.csr == nil || o.Serial == "" || len(o.csr.URIs) > 0 || bytes.Contains(b, []byte("PRIVATE KEY"))) {
 			t.Errorf("accepted %q", b)
 		}
 	})

@@ -21,7 +21,7 @@ type Kind string
 const (
 	IDevID  Kind = "idevid"  // of birth (IEEE 802.1AR); only for enrolment
 	LDevID  Kind = "ldevid"  // of operation; short, renewed by the device
-	Station Kind = "station" // of a line station; a day or so
+	Station Kind = "station" // of a line station; a day, or longer for one that works without a network
 )
 
 // Phase is where a certificate stands.
@@ -85,7 +85,7 @@ type Profile struct {
 var Profiles = map[Kind]Profile{
 	IDevID:  {Name: "idevid", Role: Factory, Usage: x509.ExtKeyUsageClientAuth, Phase: PhaseActive, Slack: time.Hour},
 	LDevID:  {Name: "ldevid", Role: Operational, Usage: x509.ExtKeyUsageClientAuth, Life: 60 * 24 * time.Hour, Most: 90 * 24 * time.Hour, Phase: PhasePending, Slack: time.Hour},
-	Station: {Name: "station", Role: Factory, Usage: x509.ExtKeyUsageClientAuth, Life: 24 * time.Hour, Phase: PhaseActive, Slack: 5 * time.Minute, Truncate: true},
+	Station: {Name: "station", Role: Factory, Usage: x509.ExtKeyUsageClientAuth, Life: 24 * time.Hour, Most: 40 * 24 * time.Hour, Phase: PhaseActive, Slack: 5 * time.Minute, Truncate: true},
 }
 
 // The profiles of the platform's own doors: what everybody sees, and what a device sees that knows no root of today.

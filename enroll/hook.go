@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package enroll
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/openthings-platform/openthings/audit"
+	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/store"
+)
+
+// Rules of hooks.
+const (
+	RuleHookDenied = "enroll.hook"             // the hook said no
+	RuleHookDown   = "enroll.hook-unavailable" // the hook gave no answer, and without one nobody gets in
+)
+
+// Bounds of a hook.
+const (
+	DefaultPatience = 3 * time.Second
+	MaxPatience     = 10 * time.Second
+	maxHookAnswer   = 16 << 10
+)
+
+// Hook is asked before a unit is made or a device gets its certificate: one for a product, or with Product empty for
+// every product of the tenant that has none of its own.
+type Hook struct {
+	Tenant   string    `json:"-"`
+	Product  string    `json:"product,omitempty"`
+	URL      string    `json:"url"`
+	Patience int64     `json:"patience_ms" doc:"How long it may take to answer"`
+	Open     bool      `json:"open" doc:"Let devices in when the hook gives no answer; otherwise nobody gets in then"`
+	Actor    string    `json:"actor,omitempty"`
+	Created  time.Time `json:"created"`
+	Asked    int64     `json:"asked"`
+	Denied   int64     `json:"denied"`
+	Failed   int64     `json:"failed" doc:"How often it gave no answer"`
+	Fault    string    `json:"fault,omitempty" doc:"Why it last gave none"`
+
+	secret []byte // sealed
+}
+
+// What a hook is asked about.
+const (
+	AskProvision = "provision" // a line station wants an identity for a unit
+	AskEnrol     = "enrol"     // a device wants its certificate of operation
+	AskRegister  = "register"  // a device of a trusted CA, or with a token, wants to be registered
+)
+
+// Question is what a hook is asked, as JSON. Its headers are those of Standard Webhooks (webhook-id,
+// webhook-timestamp, webhook-signature): an id is used once, so that a hook can tell a replay.
+type Question struct {
+	ID      string `json:"id"`
+	Time    int64  `json:"time"` // ms
+	Kind    string `json:"kind"`
+	Tenant  string `json:"tenant"`
+	Product string `json:"product"`
+	Batch   string `json:"batch,omitempty"`
+	Station string `json:"station,omitempty"`
+	Device  string `json:"device,omitempty"`
+	Serial  string `json:"serial"`
+	Key     string `json:"key"` // hex SHA-256 of the public key
+}
+
+// Answer is what a hook says with status 200. ID repeats that of the question, so that no recorded answer passes.
+type Answer struct {
+	ID     string `json:"id"`
+	Allow  bool   `json:"allow"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// hookClient makes the client of hooks: no proxy, no redirect, and no address of the inside unless the administrator of
+// the host allows it. The address is checked when it is dialled, so that a name cannot change its mind in between.
+func hookClient(private bool) *http.Client {
+	d := &net.Dialer{Timeout: DefaultPatience, Control: func(_, address string, _ syscall.RawConn) error {
+		ap, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return err
+		}
+		if !private && !outside(ap.Addr()) {
+			return fmt.Errorf("%s is an address of the inside", ap.Addr())
+		}
+		return nil
+	}}
+	return &http.Client{
+		Transport:     &http.Transport{Proxy: nil, DialContext: d.DialContext, TLSHandshakeTimeout: DefaultPatience, MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 16 << 10},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// shared are the networks that netip does not call private and that lead inside all the same (RFC 6890).
+var shared = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"),
+	netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("240.0.0.0/4"), netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("2002::/16")}
+
+// outside says whether an address is one of the public Internet.
+func outside(a netip.Addr) bool {
+	a = a.Unmap()
+	for _, p := range shared {
+		if p.Contains(a) {
+			return false
+		}
+	}
+	return a.IsGlobalUnicast() && !a.IsPrivate() && !a.IsLoopback() && !a.IsLinkLocalUnicast()
+}
+
+// SetHook sets the hook of a product, or of the tenant, and returns its secret, which is shown this once. Setting it
+// again makes another secret.
+func (s *Service) SetHook(ctx context.Context, h Hook, actor string) (secret string, err error) {
+	if s.cfg.Keys == nil {
+		return "", problem.Unavailable("This platform has no keys to seal a secret with.")
+	}
+	if err := s.checkHook(&h); err != nil {
+		return "", err
+	}
+	raw := make([]byte, 32)
+	rand.Read(raw) // never fails since Go 1.24
+	if h.secret, err = s.cfg.Keys.Wrap(hookPurpose(h), raw); err != nil {
+		return "", err
+	}
+	h.Actor, h.Created = actor, s.now()
+	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		if err := putHook(tx, h); err != nil {
+			return err
+		}
+		return audit.Append(tx, audit.Entry{Tenant: h.Tenant, Actor: actor, Kind: "hook.set", Subject: hookSubject(h), Data: map[string]any{"url": h.URL, "product": h.Product, "open": h.Open}})
+	})
+	return "whsec_" + base64.StdEncoding.EncodeToString(raw), err
+}
+
+func hookPurpose(h Hook) string { return "enroll.hook/" + h.Tenant + "/" + h.Product }
+
+func hookSubject(h Hook) string {
+	if h.Product != "" {
+		return h.Product
+	}
+	return h.Tenant
+}
+
+func (s *Service) checkHook(h *Hook) error {
+	u, err := url.Parse(h.URL)
+	if err != nil || u.Host == "" || u.User != nil || len(h.URL) > 500 {
+		return problem.Invalid("The hook needs an address such as https://erp.example/allow.").At("url")
+	}
+	ip, notIP := netip.ParseAddr(u.Hostname())
+	loopback := u.Hostname() == "localhost" || notIP == nil && ip.IsLoopback()
+	if u.Scheme != "https" && !(u.Scheme == "http" && loopback) {
+		return problem.Invalid("A hook is asked over https; http is for this machine only.").At("url")
+	}
+	if !s.cfg.PrivateHooks && (loopback || notIP == nil && !outside(ip)) {
+		return problem.Forbidden("enroll.hook-address", "The hook's address is one of the inside.").At("url").
+			Hint("The administrator of the host may allow it: openthings up --private-hooks.")
+	}
+	if h.Patience == 0 {
+		h.Patience = DefaultPatience.Milliseconds()
+	}
+	if h.Patience < 100 || h.Patience > MaxPatience.Milliseconds() {
+		return problem.Invalid("A hook has 100 to %d milliseconds to answer.", MaxPatience.Milliseconds()).At("patience_ms")
+	}
+	return nil
+}
+
+// DropHook removes the hook of a product, or of the tenant.
+func (s *Service) DropHook(ctx context.Context, tenant, product, actor string) error {
+	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		n, err := tx.Exec(`DELETE FROM hook WHERE tenant = $1 AND product = $2`, tenant, product)
+		if err == nil && n == 0 {
+			err = problem.NotFound("There is no such hook.")
+		}
+		if err != nil {
+			return err
+		}
+		return audit.Append(tx, audit.Entry{Tenant: tenant, Actor: actor, Kind: "hook.dropped", Subject: hookSubject(Hook{Tenant: tenant, Product: product}), Data: map[string]any{"product": product}})
+	})
+}
+
+// ask asks the hook of the product, or of the tenant, whether the request may go on. Without a hook it may. There is no
+// second try: whoever asks us tries again.
+func (s *Service) ask(ctx context.Context, q Question) error {
+	h, err := hookFor(s.reads(ctx), q.Tenant, q.Product)
+	if errors.Is(err, store.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	q.ID, q.Time = store.NewID("msg"), store.Millis(s.now())
+	a, fault := s.consult(ctx, h, q)
+	switch {
+	case fault == nil && a.Allow:
+		return s.tally(ctx, h, 0, 0, "")
+	case fault == nil:
+		return errors.Join(s.tally(ctx, h, 1, 0, ""), problem.Forbidden(RuleHookDenied, "The manufacturer's own system refuses %s.", q.Serial).Hint("It says: %.200s", a.Reason))
+	}
+	s.cfg.Log.WarnContext(ctx, "a hook gave no answer", slog.String("tenant", h.Tenant), slog.String("url", h.URL), slog.Any("error", fault))
+	if err := s.tally(ctx, h, 0, 1, fault.Error()); err != nil || h.Open {
+		return err
+	}
+	return problem.Forbidden(RuleHookDown, "The manufacturer's own system gives no answer, and nobody gets in without one.").Hint("Try again later.").Because(fault)
+}
+
+// consult asks once.
+func (s *Service) consult(ctx context.Context, h Hook, q Question) (a Answer, err error) {
+	secret, err := s.cfg.Keys.Unwrap(hookPurpose(h), h.secret)
+	if err != nil {
+		return a, err
+	}
+	b, err := json.Marshal(q)
+	if err != nil {
+		return a, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(h.Patience)*time.Millisecond)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.URL, bytes.NewReader(b))
+	if err != nil {
+		return a, err
+	}
+	at := strconv.FormatInt(q.Time/1000, 10)
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("User-Agent", "OpenThings")
+	req.Header.Set("webhook-id", q.ID)
+	req.Header.Set("webhook-timestamp", at)
+	req.Header.Set("webhook-signature", signHook(secret, q.ID, at, b))
+	resp, err := s.hooks.Do(req)
+	if err != nil {
+		return a, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxHookAnswer+1))
+	switch {
+	case err != nil:
+		return a, err
+	case resp.StatusCode != http.StatusOK:
+		return a, fmt.Errorf("status %d", resp.StatusCode)
+	case len(text) > maxHookAnswer:
+		return a, fmt.Errorf("an answer of more than %d bytes", maxHookAnswer)
+	}
+	if err := json.Unmarshal(text, &a); err != nil {
+		return a, fmt.Errorf("the answer is not the JSON that it should be: %w", err)
+	}
+	if a.ID != q.ID {
+		return Answer{}, fmt.Errorf("the answer is to %.40q, not to %s", a.ID, q.ID)
+	}
+	return a, nil
+}
+
+// signHook signs as Standard Webhooks have it: HMAC-SHA256 over id, timestamp and body.
+func signHook(secret []byte, id, at string, body []byte) string {
+	m := hmac.New(sha256.New, secret)
+	fmt.Fprintf(m, "%s.%s.", id, at)
+	m.Write(body)
+	return "v1," + base64.StdEncoding.EncodeToString(m.Sum(nil))
+}
+
+// tally counts what the hook said.
+func (s *Service) tally(ctx context.Context, h Hook, denied, failed int, fault string) error {
+	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		_, err := tx.Exec(`UPDATE hook SET asked = asked + 1, denied = denied + $1, failed = failed + $2, fault = CASE WHEN $3 = '' THEN fault ELSE $3 END
+			WHERE tenant = $4 AND product = $5`, denied, failed, fault, h.Tenant, h.Product)
+		return err
+	})
+}

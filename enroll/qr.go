@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package enroll
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+
+	"rsc.io/qr"
+
+	"github.com/openthings-platform/openthings/problem"
+)
+
+// quiet is the blank border of a QR code in modules (ISO/IEC 18004).
+const quiet = 4
+
+// Label is what stands on a unit's box: the claim code, and a QR code of it or of the link that leads to the page where
+// it is typed.
+type Label struct {
+	Serial string
+	Code   string // with its hyphens
+	Link   string // address of the platform, such as https://things.example; empty: the code alone
+}
+
+// Text is what the QR code says.
+func (l Label) Text() string {
+	if l.Link == "" {
+		return l.Code
+	}
+	return strings.TrimSuffix(l.Link, "/") + "/claim?" + url.Values{"code": {l.Code}}.Encode()
+}
+
+// codeOf is the claim code in what a label says: the code itself, or the link to it.
+func codeOf(text string) string {
+	if u, err := url.Parse(strings.TrimSpace(text)); err == nil && u.Host != "" && strings.HasSuffix(u.Path, "/claim") {
+		return u.Query().Get("code")
+	}
+	return text
+}
+
+// NewLabel checks what goes on a label and writes the code as labels have it.
+func NewLabel(serial, code, link string) (Label, error) {
+	if _, err := parseCode(code); err != nil {
+		return Label{}, err
+	}
+	letters := confusable.Replace(strings.ToUpper(codeOf(code)))
+	var groups []string
+	for ; len(letters) > codeGroup+1; letters = letters[codeGroup:] {
+		groups = append(groups, letters[:codeGroup])
+	}
+	u, err := url.Parse(link)
+	if link != "" && (err != nil || u.Host == "" || u.Scheme != "https" || u.RawQuery != "" || len(link) > 200) {
+		return Label{}, problem.Invalid("The link of a label is the https address of the platform.").At("link")
+	}
+	if len(serial) > 64 {
+		return Label{}, problem.Invalid("A serial number has at most 64 characters.").At("serial")
+	}
+	return Label{Serial: serial, Code: strings.Join(append(groups, letters), "-"), Link: link}, nil
+}
+
+// encode makes the QR code; level M stands a label with 15 % of it gone.
+func (l Label) encode() (*qr.Code, error) {
+	c, err := qr.Encode(l.Text(), qr.M)
+	if err != nil {
+		return nil, problem.Invalid("The label is too long for a QR code.").Because(err)
+	}
+	return c, nil
+}
+
+// PNG is the QR code as an image with 8 pixels a module.
+func (l Label) PNG() ([]byte, error) {
+	c, err := l.encode()
+	if err != nil {
+		return nil, err
+	}
+	return c.PNG(), nil
+}
+
+// SVG is the QR code as one path, for printing at any size; a screen reader says the code.
+func (l Label) SVG() (string, error) {
+	c, err := l.encode()
+	if err != nil {
+		return "", err
+	}
+	size := c.Size + 2*quiet
+	var b strings.Builder
+	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" class="qr" role="img" aria-label="QR code of the claim code %s" shape-rendering="crispEdges"><path fill="#fff" d="M0 0h%dv%dH0z"/><path fill="#000" d="`,
+		size, size, 5*size, 5*size, l.Code, size, size)
+	for y := range c.Size {
+		for x := 0; x < c.Size; x++ {
+			from := x
+			for x < c.Size && c.Black(x, y) {
+				x++
+			}
+			if x > from {
+				fmt.Fprintf(&b, "M%d %dh%dv1h-%dz", from+quiet, y+quiet, x-from, x-from)
+			}
+		}
+	}
+	b.WriteString(`"/></svg>`)
+	return b.String(), nil
+}
+
+// Blocks is the QR code for a terminal with light text on dark ground: two rows of modules in each line.
+func (l Label) Blocks() (string, error) {
+	c, err := l.encode()
+	if err != nil {
+		return "", err
+	}
+	light := func(x, y int) bool { return !c.Black(x, y) } // outside is light
+	var b strings.Builder
+	for y := -quiet; y < c.Size+quiet; y += 2 {
+		for x := -quiet; x < c.Size+quiet; x++ {
+			switch upper, lower := light(x, y), light(x, y+1); {
+			case upper && lower:
+				b.WriteRune('█')
+			case upper:
+				b.WriteRune('▀')
+			case lower:
+				b.WriteRune('▄')
+			default:
+				b.WriteByte(' ')
+			}
+		}
+		b.WriteByte('\n')
+	}
+	return b.String(), nil
+}
