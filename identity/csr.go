@@ -27,6 +27,7 @@ const (
 	RuleWeakKey      = "identity.key-weak"      // a key that others can compute
 	RuleBlockedKey   = "identity.key-blocked"   // a key on a list of keys not to be trusted
 	RuleUsedKey      = "identity.key-used"      // the key of somebody else
+	RuleUsedSerial   = "identity.serial-used"   // the serial number of a unit that has another key
 )
 
 // CSR is a certificate request (PKCS #10, RFC 2986) that proved possession of a key we accept. What it asks for beyond

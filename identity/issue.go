@@ -57,6 +57,9 @@ func (s *Service) Intend(tx *store.Tx, r IssueRequest) (Intent, error) {
 	if err != nil {
 		return Intent{}, err
 	}
+	if err := s.UsableKey(tx, r.Tenant, r.CSR.KeyHash); err != nil {
+		return Intent{}, err
+	}
 	signs, err := activeAuthority(tx.QueryRow, Profiles[r.Kind].Role)
 	if err != nil {
 		return Intent{}, err
@@ -73,8 +76,7 @@ func (s *Service) Intend(tx *store.Tx, r IssueRequest) (Intent, error) {
 		return Intent{}, err
 	}
 	if in.tenant != r.Tenant || in.subject != r.Subject || in.kind != r.Kind {
-		return Intent{}, problem.Conflict("This public key already has a certificate of another subject or kind.").At("csr").
-			Hint("Each unit and each purpose needs a key of its own; a unit that shows another one's key is a clone.")
+		return Intent{}, errUsedKey()
 	}
 	if in.fresh && ending != nil { // a repeat gets what it was given before the end came near
 		return Intent{}, ending
@@ -128,7 +130,7 @@ func (s *Service) names(tx *store.Tx, r IssueRequest) (pkix.Name, *url.URL, erro
 }
 
 func errOtherKey(d Device) error {
-	return problem.Conflict("The unit with the serial number %s already has its IDevID, for another key.", d.Serial).At("serial").
+	return ruled(problem.Conflict("The unit with the serial number %s already has its IDevID, for another key.", d.Serial), RuleUsedSerial).At("serial").
 		Hint("A second unit that shows this serial number is a clone, or a label was printed twice.")
 }
 

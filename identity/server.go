@@ -32,6 +32,13 @@ func (s *Service) doorCertificate(p Profile, hosts []string) (tls.Certificate, e
 		return tls.Certificate{}, err
 	}
 	ctx := context.Background()
+	spki, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	if err := s.ownKey(ctx, KeyHash(spki)); err != nil {
+		return tls.Certificate{}, fmt.Errorf("identity: server certificate: %w", err)
+	}
 	signs, err := s.ActiveAuthority(ctx, p.Role)
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("identity: server certificate: %w", err)
