@@ -200,15 +200,19 @@ func (s *Service) chain(ctx context.Context, id string) (out []*x509.Certificate
 // syncAuthorities writes down what the issuer holds and the register does not know yet. The first one of a role becomes
 // active; a later one waits.
 func (s *Service) syncAuthorities(ctx context.Context) error {
-	held, err := s.cfg.Issuer.Authorities(ctx)
-	if err != nil {
-		return fmt.Errorf("identity: the issuer's authorities: %w", err)
-	}
-	slices.SortFunc(held, func(a, b Held) int { return int(a.Generation - b.Generation) })
 	have, err := s.Authorities(ctx)
 	if err != nil {
 		return err
 	}
+	held, err := s.cfg.Issuer.Authorities(ctx)
+	if problem.Is(err, problem.KindUnavailable) && len(have) > 0 {
+		s.cfg.Log.WarnContext(ctx, "the issuer is away; what the register knows of its authorities is taken as it is", "err", err)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("identity: the issuer's authorities: %w", err)
+	}
+	slices.SortFunc(held, func(a, b Held) int { return int(a.Generation - b.Generation) })
 	known, active := map[string]Authority{}, map[Role]bool{}
 	for _, a := range have {
 		known[a.ID] = a

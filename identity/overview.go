@@ -33,13 +33,16 @@ func (s *Service) AuthoritiesOut(ctx context.Context) ([]AuthorityOut, error) {
 		return nil, err
 	}
 	held, err := s.cfg.Issuer.Authorities(ctx)
-	if err != nil {
-		return nil, problem.Unavailable("The issuer does not answer.").Because(err)
+	if err != nil && !problem.Is(err, problem.KindUnavailable) { // one that is away holds what it held
+		return nil, err
 	}
 	now := s.cfg.Clock.Now()
 	out := make([]AuthorityOut, len(all))
 	for i, a := range all {
 		out[i] = AuthorityOut{Authority: a, Protection: "away", Alarm: a.alarm(now)}
+		if a.Backend == "openbao" {
+			out[i].Protection = "backend"
+		}
 		if j := slices.IndexFunc(held, func(h Held) bool { return h.ID == a.ID }); j >= 0 {
 			out[i].Protection = held[j].Protection
 		}
@@ -66,6 +69,9 @@ func (s *Service) Overview(ctx context.Context, tenant string) (Overview, error)
 	} else {
 		o.Warnings = append(o.Warnings, "There is no trust bundle: devices cannot follow a change of the root.")
 	}
+	if st := s.IssuerState(); !st.OK {
+		o.Warnings = append(o.Warnings, fmt.Sprintf("Since %s nothing can be signed: %s Certificates go on until their end; devices that ask are told to come again.", st.Since.UTC().Format(time.RFC3339), st.Problem))
+	}
 	o.Warnings = append(o.Warnings, warnings(o.Authorities)...)
 	return o, nil
 }
@@ -76,7 +82,9 @@ func warnings(all []AuthorityOut) (out []string) {
 		if a.Role.Above() == a.Role && a.Protection != "away" && a.Status != Retired && a.Status != Compromised {
 			out = append(out, fmt.Sprintf("The key of %s lies on this machine. Take it off: openthings ca root export.", a.ID))
 		}
-		successor := slices.ContainsFunc(all, func(b AuthorityOut) bool { return b.Role == a.Role && b.Status == Standby && b.NotAfter.After(a.NotAfter) })
+		successor := slices.ContainsFunc(all, func(b AuthorityOut) bool {
+			return b.Role == a.Role && b.Status == Standby && b.NotAfter.After(a.NotAfter)
+		})
 		end := a.NotAfter.Format(time.DateOnly)
 		switch {
 		case a.Status == Retiring: // its successor signs already

@@ -53,6 +53,7 @@ type Service struct {
 	shut    atomic.Pointer[lost] // what the database lost; nil: the doors may admit
 	// authorityLife counts what changed which authority signs, or how a chain is presented.
 	authorityLife atomic.Int64
+	issuer        atomic.Pointer[IssuerState] // what the last look said; nil: nobody has looked yet
 }
 
 // New opens the register. If the database is behind the revocation journal, Admit refuses everybody until Work has

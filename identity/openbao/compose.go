@@ -7,13 +7,13 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
-	"fmt"
 	"math/big"
 	"slices"
 	"time"
 
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/identity/embedded"
+	"github.com/openthings-platform/openthings/problem"
 )
 
 // Roles are those whose authorities the engine holds. Root, anchor and what stands for the doors stay with the platform:
@@ -53,7 +53,7 @@ func (c *Composed) holder(ctx context.Context, id string) (interface {
 	return c.Issuer, nil
 }
 
-// Authorities implements identity.Issuer.
+// Authorities implements identity.Issuer. While the engine is away it returns what is here, and the error.
 func (c *Composed) Authorities(ctx context.Context) ([]identity.Held, error) {
 	own, err := c.Issuer.Authorities(ctx)
 	if err != nil {
@@ -61,7 +61,7 @@ func (c *Composed) Authorities(ctx context.Context) ([]identity.Held, error) {
 	}
 	theirs, err := c.engine.Authorities(ctx)
 	if err != nil {
-		return nil, err
+		return own, err
 	}
 	for i, h := range theirs {
 		if len(h.Cert) == 0 {
@@ -88,7 +88,8 @@ func above(h identity.Held, own []identity.Held) (string, error) {
 			return r.ID, nil
 		}
 	}
-	return "", fmt.Errorf("openbao: %s was signed by no %s of this platform", h.ID, h.Role.Above())
+	return "", problem.Conflict("%s in the PKI engine was signed by no %s of this platform.", h.ID, h.Role.Above()).
+		Hint("Another platform uses this mount, or this one lost its data folder. Each platform needs a mount of its own.")
 }
 
 // Found prepares the engine, and makes the first authority of each of its roles that has none anywhere. A repeat goes on

@@ -60,9 +60,9 @@ func (is *Issuer) role(ctx context.Context, r identity.SignRequest) (string, err
 		name += "-" + org[0]
 	}
 	is.mu.Lock()
-	done := is.roles[name]
+	known := is.roles[name]
 	is.mu.Unlock()
-	if done {
+	if known {
 		return name, nil
 	}
 	d := definition(r.Profile, is.cfg.Store)
@@ -70,10 +70,14 @@ func (is *Issuer) role(ctx context.Context, r identity.SignRequest) (string, err
 	if _, err := is.write(ctx, "roles/"+name, d); err != nil && !answered(err, http.StatusForbidden, "") {
 		return "", err
 	}
-	is.mu.Lock()
-	is.roles[name] = true
-	is.mu.Unlock()
 	return name, nil
+}
+
+// know remembers a role that has signed, and forgets one that has not: it is written again then.
+func (is *Issuer) know(role string, signed bool) {
+	is.mu.Lock()
+	defer is.mu.Unlock()
+	is.roles[role] = signed
 }
 
 // Policy is the access policy (HCL) of the token that the platform runs with: it may sign through roles of the known
