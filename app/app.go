@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/openthings-platform/openthings/clock"
+	"github.com/openthings-platform/openthings/identity/openbao"
 	"github.com/openthings-platform/openthings/problem"
 )
 
@@ -40,8 +41,11 @@ type Config struct {
 	// Names are further host names that the platform's own certificates are valid for. The first is the one that
 	// passkeys bind to; default localhost.
 	Names []string
-	Log   *slog.Logger
-	Clock clock.Clock
+	// Issuer says who signs for devices: IssuerEmbedded (also when empty) or IssuerOpenBao.
+	Issuer  string
+	OpenBao openbao.Config // for IssuerOpenBao; its Clock and Log are the platform's
+	Log     *slog.Logger
+	Clock   clock.Clock
 	// Ready is called once everything is served.
 	Ready func(Info)
 }

@@ -63,6 +63,9 @@ type house struct {
 	console *console.Console
 	gateway *gateway.Gateway
 
+	issuer     identity.Issuer
+	issuerWork func(context.Context) error // keeps the token of a remote issuer alive; nil if there is none
+
 	// certificate is the platform's own, for every door; renewed as it ages.
 	certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 }
@@ -102,6 +105,9 @@ func open(ctx context.Context, cfg Config, origins []string) (h *house, err erro
 	if h.records, err = store.Open(ctx, store.Config{URL: at("telemetry.db"), Schema: telemetrySchema, Clock: cfg.Clock, Log: cfg.Log}); err != nil {
 		return h, err
 	}
+	if h.issuer, err = h.openIssuer(ctx, embedded.Config{Dir: filepath.Join(cfg.Data, "ca"), Keys: h.keys, Name: organization, Clock: cfg.Clock}); err != nil {
+		return h, err
+	}
 	if err = h.build(origins); err != nil {
 		return h, err
 	}
@@ -138,12 +144,8 @@ func (h *house) build(origins []string) (err error) {
 		return err
 	}
 	h.product = product.New(product.Config{DB: h.db, Clock: cfg.Clock, Sign: h.audit.Sign, Verify: h.signedText})
-	issuer, err := embedded.Open(embedded.Config{Dir: filepath.Join(cfg.Data, "ca"), Keys: h.keys, Name: "OpenThings", Clock: cfg.Clock})
-	if err != nil {
-		return err
-	}
 	if h.identity, err = identity.New(identity.Config{
-		DB: h.db, Issuer: issuer, Clock: cfg.Clock, Log: cfg.Log, Journal: journal,
+		DB: h.db, Issuer: h.issuer, Clock: cfg.Clock, Log: cfg.Log, Journal: journal,
 		Cut: func(id, reason string) int { return h.gateway.Cut(id, reason) },
 		CutGroup: h.cutGroup, Peers: h.peers, Stale: staleAfter, Sever: severAfter,
 	}); err != nil {
@@ -277,9 +279,14 @@ type worker struct {
 
 // work is what goes on in the background.
 func (h *house) work() []worker {
-	return []worker{
+	work := []worker{
+		{"issuer", h.identity.WatchIssuer},
 		{"jobs", h.db.RunJobs}, {"telemetry jobs", h.records.RunJobs}, {"identity", h.identity.Work}, {"fleet", h.fleet.Work},
 		{"refusals", h.refusals.Run}, {"telemetry", h.telemetry.Work}, {"command", h.command.Work}, {"update", h.update.Work}, {"evidence", h.evidence.Work},
 		{"keys", func(ctx context.Context) error { return h.keys.Work(ctx, h.cfg.Log, h.db, h.records) }},
 	}
+	if h.issuerWork != nil {
+		work = append(work, worker{"issuer's token", h.issuerWork})
+	}
+	return work
 }

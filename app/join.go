@@ -105,6 +105,10 @@ func (h *house) health() http.Handler {
 				checks[name], status = err.Error(), http.StatusServiceUnavailable
 			}
 		}
+		checks["issuer"] = "ok"
+		if st := h.identity.IssuerState(); !st.OK { // what is enrolled goes on, so the doors stay open
+			checks["issuer"] = "cannot sign since " + st.Since.UTC().Format(time.RFC3339) + ": " + st.Problem
+		}
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(status)
 		json.NewEncoder(w).Encode(checks) //nolint:errcheck // nobody to tell

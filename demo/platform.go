@@ -30,7 +30,7 @@ type platform struct {
 }
 
 // startPlatform starts the binary on free loopback ports and waits until it serves.
-func startPlatform(ctx context.Context, binary, dir, database string) (*platform, error) {
+func startPlatform(ctx context.Context, binary, dir, database string, flags ...string) (*platform, error) {
 	p := &platform{dir: dir, done: make(chan struct{}), log: filepath.Join(dir, "platform.log")}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -44,6 +44,7 @@ func startPlatform(ctx context.Context, binary, dir, database string) (*platform
 	if database != "" {
 		args = append(args, "--database", database)
 	}
+	args = append(args, flags...)
 	p.cmd = exec.Command(binary, args...)
 	p.cmd.Stderr = logFile
 	out, err := p.cmd.StdoutPipe()

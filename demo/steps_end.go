@@ -372,9 +372,9 @@ func (w *world) evidence(ctx context.Context, p *progress) (string, error) {
 	return fmt.Sprintf("%d kB; %d flipped bytes and a foreign key refused", len(b)/1024, probes), nil
 }
 
-// otherLog starts a second platform, only to have a log key that is not ours.
+// otherLog starts a second platform, only to have a log key that is not ours. Two platforms never share an issuer.
 func (w *world) otherLog(ctx context.Context) (string, error) {
-	p, err := startPlatform(ctx, w.cfg.Binary, w.temp("other"), "")
+	p, err := startPlatform(ctx, w.cfg.Binary, w.temp("other"), "", "--issuer", "embedded")
 	if err != nil {
 		return "", err
 	}
