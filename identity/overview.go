@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/openthings-platform/openthings/problem"
@@ -78,6 +79,15 @@ func (s *Service) Overview(ctx context.Context, tenant string) (Overview, error)
 
 // warnings says in words what an administrator should see to.
 func warnings(all []AuthorityOut) (out []string) {
+	var files []string
+	for _, a := range all {
+		if a.Protection == "sealed" && a.Role.Above() != a.Role && a.Status != Retired && a.Status != Compromised {
+			files = append(files, a.ID)
+		}
+	}
+	if len(files) > 0 { // said for as long as it is so, since nothing else shows it
+		out = append(out, fmt.Sprintf("The keys of %s lie in sealed files and not in hardware: whoever copies the whole data folder has them. A TPM or a token keeps them: openthings up --ca-keys.", strings.Join(files, ", ")))
+	}
 	for _, a := range all {
 		if a.Role.Above() == a.Role && a.Protection != "away" && a.Status != Retired && a.Status != Compromised {
 			out = append(out, fmt.Sprintf("The key of %s lies on this machine. Take it off: openthings ca root export.", a.ID))

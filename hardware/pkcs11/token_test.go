@@ -109,3 +109,20 @@ func TestWrongPIN(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func BenchmarkSign(b *testing.B) {
+	token, err := pkcs11.Open(hardwaretest.NewToken(b).URI)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer token.Close() //nolint:errcheck // the benchmark is over
+	_, key, err := token.New("bench", elliptic.P256())
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if err := sign(key, "x"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -6,7 +6,8 @@
 // disk is a TSS2 PRIVATE KEY file, the format that tpm2-openssl and ssh-tpm-agent share, and it is of no use to another
 // TPM. Parent of all keys is the persistent SRK at 0x81000001 (TCG TPM v2.0 Provisioning Guidance 7.8). Where there is
 // none it is made and persisted once; where the owner's password forbids that, one is made and kept loaded while the
-// device is open. Making it anew for each signature costs about ninety times the signature itself.
+// device is open. Making it anew for each signature costs six
+// times the signature with the software TPM of the tests, and more in a chip (docs/decisions/0014-hardware-keys.md).
 //
 // Invariants:
 //   - Keys are fixedTPM, fixedParent and sensitiveDataOrigin: made here, and not to be taken elsewhere.
