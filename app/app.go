@@ -41,6 +41,9 @@ type Config struct {
 	// Names are further host names that the platform's own certificates are valid for. The first is the one that
 	// passkeys bind to; default localhost.
 	Names []string
+	// CAKeys is where the keys of new issuing authorities are made: "sealed" (also when empty), tpm:… or pkcs11:…
+	// (identity/keystore).
+	CAKeys string
 	// Issuer says who signs for devices: IssuerEmbedded (also when empty) or IssuerOpenBao.
 	Issuer  string
 	OpenBao openbao.Config // for IssuerOpenBao; its Clock and Log are the platform's

@@ -22,6 +22,7 @@ import (
 	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/identity/embedded"
+	"github.com/openthings-platform/openthings/identity/keystore"
 	"github.com/openthings-platform/openthings/product"
 	"github.com/openthings-platform/openthings/respond"
 	"github.com/openthings-platform/openthings/retire"
@@ -63,6 +64,7 @@ type house struct {
 	console *console.Console
 	gateway *gateway.Gateway
 
+	hardware   keystore.Store // of the keys of issuing authorities; nil: they lie in sealed files
 	issuer     identity.Issuer
 	issuerWork func(context.Context) error // keeps the token of a remote issuer alive; nil if there is none
 
@@ -105,18 +107,25 @@ func open(ctx context.Context, cfg Config, origins []string) (h *house, err erro
 	if h.records, err = store.Open(ctx, store.Config{URL: at("telemetry.db"), Schema: telemetrySchema, Clock: cfg.Clock, Log: cfg.Log}); err != nil {
 		return h, err
 	}
-	if h.issuer, err = h.openIssuer(ctx, embedded.Config{Dir: filepath.Join(cfg.Data, "ca"), Keys: h.keys, Name: organization, Clock: cfg.Clock}); err != nil {
+	if h.hardware, err = keystore.Open(cfg.CAKeys); err != nil {
 		return h, err
 	}
+	if h.issuer, err = h.openIssuer(ctx, embedded.Config{Dir: filepath.Join(cfg.Data, "ca"), Keys: h.keys, Name: organization, Clock: cfg.Clock, Hardware: h.hardware}); err != nil {
+		return h, err
+	}
+	sayUnprotected(ctx, h.issuer, cfg.Log)
 	if err = h.build(origins); err != nil {
 		return h, err
 	}
 	return h, h.mount()
 }
 
-// close closes the databases; what was accepted before is written.
+// close closes the databases, whose accepted writes are done first, and the hardware of the keys.
 func (h *house) close() error {
 	var errs []error
+	if h.hardware != nil {
+		errs = append(errs, h.hardware.Close())
+	}
 	for _, db := range []*store.DB{h.db, h.records} {
 		if db != nil {
 			errs = append(errs, db.Close())
