@@ -195,6 +195,7 @@ func (a *agent) askTime(ctx context.Context, door *http.Client) error {
 	}
 	t, life := time.UnixMilli(said.Now), shown.PeerCertificates[0]
 	if t.Before(life.NotBefore) || t.After(life.NotAfter) {
+		door.CloseIdleConnections() // or the connection is older than the certificate that the platform has by now
 		return fmt.Errorf("the platform says that it is %s, outside of its own certificate's life", t.UTC().Format(time.DateTime))
 	}
 	return a.time.told(t)

@@ -66,7 +66,7 @@ func (d disk) rename(from, to string) error {
 	if err := os.Rename(d.path(from), d.path(to)); err != nil {
 		return err
 	}
-	if err := d.powered("syncdir " + filepath.Dir(to)); err != nil {
+	if err := d.powered("syncdir " + filepath.Dir(to) + " " + to); err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(d.path(to)))

@@ -28,7 +28,7 @@ func TestI08_OfflinePastExpiryAndTwoRolloversComesBackWithoutAHuman(t *testing.T
 		t.Run(name, func(t *testing.T) {
 			h := newPlatform(t)
 			d := h.born("SN-1").on()
-			if inv := h.inventory(anyInventory); inv.Bundle != 1 {
+			if inv := d.inventory(anyInventory); inv.Bundle != 1 {
 				t.Fatalf("it goes by bundle %d", inv.Bundle)
 			}
 			d.off()
@@ -39,7 +39,7 @@ func TestI08_OfflinePastExpiryAndTwoRolloversComesBackWithoutAHuman(t *testing.T
 			h.retired(bridged)
 			h.forget()
 			d.on()
-			if inv := h.inventory(func(inv wire.Inventory) bool { return inv.Bundle == 3 }); inv.Boot != 2 {
+			if inv := d.inventory(func(inv wire.Inventory) bool { return inv.Bundle == 3 }); inv.Boot != 2 {
 				t.Errorf("it came back as %+v", inv)
 			}
 			if asked := h.forget(); !bridged && asked[identity.BootstrapName] == 0 {
@@ -58,7 +58,7 @@ func TestI08_OfflinePastExpiryAndTwoRolloversComesBackWithoutAHuman(t *testing.T
 			}
 			d.off()
 			d.on() // and it needs the bootstrap door no more
-			h.inventory(func(inv wire.Inventory) bool { return inv.Boot == 3 && inv.Bundle == 3 })
+			d.inventory(func(inv wire.Inventory) bool { return inv.Boot == 3 && inv.Bundle == 3 })
 			d.off()
 			if asked := h.forget(); asked[identity.BootstrapName] != 0 {
 				t.Errorf("it asked at the bootstrap door again: %v", asked)
@@ -86,7 +86,7 @@ func (h *platform) retired(bridged bool) {
 func TestTrustIsNotMovedOffTheAnchor(t *testing.T) {
 	h := newPlatform(t)
 	d := h.born("SN-1").on()
-	h.inventory(anyInventory)
+	d.inventory(anyInventory)
 	d.off()
 	h.hand.Advance(24 * time.Hour)
 	pinned := ok(os.ReadFile(filepath.Join(d.dir, "pin.json")))(t)
@@ -126,7 +126,7 @@ func TestTrustIsNotMovedOffTheAnchor(t *testing.T) {
 	}
 	h.serveBundle(2, signed)
 	d.on()
-	h.inventory(func(inv wire.Inventory) bool { return inv.Bundle == 2 })
+	d.inventory(func(inv wire.Inventory) bool { return inv.Bundle == 2 })
 	d.off()
 	if got := d.certificates(); got["ldevid active"] != 1 || len(got) != 2 {
 		t.Errorf("its certificates: %v", got)
@@ -135,7 +135,7 @@ func TestTrustIsNotMovedOffTheAnchor(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.on() // a damaged bundle is walked to again from the one of the line
-	h.inventory(func(inv wire.Inventory) bool { return inv.Bundle == 2 })
+	d.inventory(func(inv wire.Inventory) bool { return inv.Bundle == 2 })
 }
 
 // serveBundle lets the platform offer raw as that version from now on.

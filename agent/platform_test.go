@@ -13,7 +13,6 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -54,8 +53,13 @@ type platform struct {
 	product     string
 }
 
-// twoSpeed is a hand-turned clock whose short timers run by themselves: back-offs pass, weeks are turned.
-type twoSpeed struct{ *clock.Hand }
+// twoSpeed is a hand-turned clock that also goes by itself: back-offs pass, weeks are turned.
+type twoSpeed struct {
+	*clock.Hand
+	began time.Time
+}
+
+func (c twoSpeed) Now() time.Time { return c.Hand.Now().Add(time.Since(c.began)) }
 
 func (c twoSpeed) NewTimer(d time.Duration) *clock.Timer {
 	if d <= time.Minute {
@@ -71,7 +75,7 @@ func newPlatform(t *testing.T) *platform {
 	t.Helper()
 	h := &platform{t: t, hand: clock.NewHand(start), heard: make(chan gateway.Record, 10000), shown: make(chan string, 10000)}
 	schema := []store.Migrations{audit.Schema, tenant.Schema, product.Schema, identity.Schema, enroll.Schema}
-	h.db = storetest.Open(t, storetest.SQLiteURL(t), schema, func(c *store.Config) { c.Clock = twoSpeed{h.hand} })
+	h.db = storetest.Open(t, storetest.SQLiteURL(t), schema, func(c *store.Config) { c.Clock = h.hand })
 	dir := t.TempDir()
 	keys := ok(seal.Open(filepath.Join(dir, "keys"), h.hand))(t)
 	h.issuer = ok(embedded.Open(embedded.Config{Dir: filepath.Join(dir, "ca"), Keys: keys, Name: "Test", Clock: h.hand}))(t)
@@ -167,7 +171,7 @@ func (h *platform) born(serial string) *device {
 		return h.identity.SetState(tx, ten, d.id, identity.Pending, "per_1", "claimed")
 	}))
 	d.cfg = agent.Config{Dir: d.dir, HTTPS: h.https, MQTT: h.mqtt, Product: h.product, Revision: "A", Interval: 1000 * time.Hour,
-		Retry: 5 * time.Millisecond, Clock: twoSpeed{h.hand}}
+		Retry: 5 * time.Millisecond, Clock: twoSpeed{h.hand, time.Now()}}
 	return d
 }
 
@@ -184,15 +188,16 @@ func (d *device) on() *device {
 	return d
 }
 
-// inventory is the next one that want accepts.
-func (h *platform) inventory(want func(wire.Inventory) bool) wire.Inventory {
+// inventory is the unit's next one that want accepts.
+func (d *device) inventory(want func(wire.Inventory) bool) wire.Inventory {
+	h := d.h
 	h.t.Helper()
 	deadline := time.After(30 * time.Second)
 	for {
 		select {
 		case r := <-h.heard:
 			var inv wire.Inventory
-			if !strings.HasSuffix(r.Topic, "inv") {
+			if r.Device != d.id || r.Topic != wire.TopicInv {
 				continue
 			}
 			h.must(json.Unmarshal(r.Body, &inv))

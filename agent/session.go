@@ -262,6 +262,9 @@ func (a *agent) watch(ctx context.Context, c *mqtt.Client, cred *credential) err
 			return errRenewed
 		}
 		a.putOff(err)
+		if shutOut(err) {
+			return err // the session lives on a certificate that no door takes any more; live knows other ways in
+		}
 		a.Log.Warn("the certificate is not renewed yet", "error", err, "again_in", a.renewal(cred))
 	}
 }
