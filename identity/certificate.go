@@ -48,6 +48,7 @@ type Certificate struct {
 	NotAfter    time.Time `json:"not_after"`
 	Revoked     time.Time `json:"revoked,omitzero"`
 	Reason      string    `json:"reason,omitempty"`
+	Shard       int64     `json:"shard,omitempty" doc:"Of its authority's revocation lists; absent without one"`
 	DER         []byte    `json:"der"`
 	Authority   string    `json:"authority,omitempty" doc:"Id of the authority that signed it; empty if it is not one of the platform's"`
 	Origin      string    `json:"origin,omitempty" doc:"Line station or trusted CA that brought it in; empty for EST"`

@@ -3,6 +3,7 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -431,6 +432,9 @@ func (s *Service) Sweep(ctx context.Context) error {
 			return err
 		}
 		for _, p := range batch {
+			if p.Stranger { // it has no name yet, and its connection no session
+				continue
+			}
 			a, ok := known[p.Fingerprint]
 			err := error(problem.Forbidden("identity.unknown", "This certificate is not in the register."))
 			if ok {
@@ -460,9 +464,5 @@ func (s *Service) sever(age time.Duration) {
 	}
 }
 
-func peerID(p gateway.Peer) string {
-	if p.Device != "" {
-		return p.Device
-	}
-	return p.Station
-}
+// peerID is what Config.Cut is called with.
+func peerID(p gateway.Peer) string { return cmp.Or(p.Device, p.Station, p.Fingerprint) }

@@ -70,10 +70,17 @@ func (s *Service) Intend(tx *store.Tx, r IssueRequest) (Intent, error) {
 	now := s.cfg.Clock.Now()
 	from, until := Profiles[r.Kind].validity(now, r.Life)
 	until, ending := Profiles[r.Kind].within(signs, from, until)
-	in, err := recordIntent(tx, Intent{keyHash: r.CSR.KeyHash, tenant: r.Tenant, subject: r.Subject, kind: r.Kind, authority: signs.ID,
+	shard, err := s.takeShard(tx, signs.ID)
+	if err != nil {
+		return Intent{}, err
+	}
+	in, err := recordIntent(tx, Intent{keyHash: r.CSR.KeyHash, tenant: r.Tenant, subject: r.Subject, kind: r.Kind, authority: signs.ID, shard: shard,
 		serial: newSerial(), notBefore: from, notAfter: until}, now)
 	if err != nil {
 		return Intent{}, err
+	}
+	if !in.fresh {
+		s.returnShard(signs.ID, shard)
 	}
 	if in.tenant != r.Tenant || in.subject != r.Subject || in.kind != r.Kind {
 		return Intent{}, errUsedKey()
@@ -160,6 +167,7 @@ func (s *Service) Complete(ctx context.Context, r IssueRequest, in Intent) (c Ce
 	if in.uri != nil {
 		t.URIs = []*url.URL{in.uri}
 	}
+	s.stampStatus(t, in)
 	der, err := s.cfg.Issuer.Sign(ctx, SignRequest{Authority: in.authority, Profile: p.Name, Template: t, Key: r.CSR.PublicKey, CSR: r.CSR.Raw})
 	if err != nil {
 		return Certificate{}, false, problem.Unavailable("The issuer cannot sign now.").Because(err)
@@ -168,7 +176,7 @@ func (s *Service) Complete(ctx context.Context, r IssueRequest, in Intent) (c Ce
 	if err != nil {
 		return Certificate{}, false, fmt.Errorf("identity: what %s signed: %w", in.authority, err)
 	}
-	c = Certificate{Fingerprint: Fingerprint(der), Tenant: in.tenant, Subject: in.subject, Kind: in.kind, Phase: p.Phase, Authority: in.authority, Origin: r.Origin,
+	c = Certificate{Fingerprint: Fingerprint(der), Tenant: in.tenant, Subject: in.subject, Kind: in.kind, Phase: p.Phase, Authority: in.authority, Origin: r.Origin, Shard: in.shard,
 		Serial: signed.SerialNumber.Text(16), KeyHash: in.keyHash, NotBefore: signed.NotBefore, NotAfter: signed.NotAfter, DER: der}
 	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
 		fresh, err = insertCertificate(tx, c, s.cfg.Clock.Now())

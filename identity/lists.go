@@ -3,10 +3,30 @@
 package identity
 
 import (
+	"context"
+	"crypto/x509"
+	"database/sql"
+	"errors"
 	"fmt"
+	"log/slog"
+	"math/big"
+	"net/http"
+	"strconv"
 	"strings"
+	"time"
 
+	"github.com/openthings-platform/openthings/identity/status"
+	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
+)
+
+const (
+	listLife    = 48 * time.Hour // thisUpdate to nextUpdate
+	listRefresh = 24 * time.Hour // a list is signed anew after this also without a change
+	listAlarm   = 12 * time.Hour // before nextUpdate: two attempts an hour have failed for half a day by then
+	listEvery   = time.Second    // how long changes gather
+	listBatch   = 100            // shards between two looks at the feed
+	listLease   = 30 * time.Second
 )
 
 // touchCertificates notes that the revocation lists of the certificates have to be signed anew.
@@ -28,4 +48,228 @@ func touchSubject(tx *store.Tx, tenant, subject string) error {
 	_, err := tx.Exec(`UPDATE crl SET touched = touched + 1 WHERE (authority, shard) IN (
 		SELECT authority, shard FROM certificate WHERE tenant = $1 AND subject = $2 AND shard > 0)`, tenant, subject)
 	return err
+}
+
+type shardID struct {
+	authority string
+	shard     int64
+}
+
+// SignLists signs the revocation lists that something changed in, and those whose time has come: one node at a time, so
+// that no list is signed twice for nothing. It says how many.
+func (s *Service) SignLists(ctx context.Context) (int, error) {
+	if _, ok := s.cfg.Issuer.(CRLSigner); !ok {
+		return 0, nil
+	}
+	rows, err := s.cfg.DB.Query(ctx, `SELECT authority, shard FROM crl WHERE touched <> signed UNION SELECT authority, shard FROM crl WHERE refresh <= $1 LIMIT $2`,
+		store.Millis(s.cfg.Clock.Now()), listBatch)
+	due, err := store.Collect(rows, err, func(r *sql.Rows) (id shardID, err error) { return id, r.Scan(&id.authority, &id.shard) })
+	if err != nil || len(due) == 0 {
+		return 0, err
+	}
+	if _, ok, err := s.cfg.DB.TakeLease(ctx, "identity.crl", s.node, listLease); err != nil || !ok {
+		return 0, err
+	}
+	var errs []error
+	signed := 0
+	for _, id := range due {
+		if err := s.signList(ctx, id); err != nil {
+			errs = append(errs, fmt.Errorf("list %s/%d: %w", id.authority, id.shard, err))
+			continue
+		}
+		signed++
+	}
+	return signed, errors.Join(errs...)
+}
+
+// list is a shard's row with what has to be in its list.
+type list struct {
+	status.List
+	touched, number int64
+	refresh, ends   time.Time
+	base            []byte
+}
+
+func (s *Service) readList(ctx context.Context, id shardID) (l list, err error) {
+	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error {
+		var updated, refresh int64
+		var url string
+		err := tx.QueryRow(`SELECT url, touched, number, updated, refresh FROM crl WHERE authority = $1 AND shard = $2`, id.authority, id.shard).
+			Scan(&url, &l.touched, &l.number, &updated, &refresh)
+		if err != nil {
+			return err
+		}
+		l.URL, l.DeltaURL, l.Updated, l.refresh = url+completeEnding, url+deltaEnding, store.Time(updated), store.Time(refresh)
+		err = tx.QueryRow(`SELECT base FROM crl_list WHERE authority = $1 AND shard = $2`, id.authority, id.shard).Scan(&l.base)
+		if err != nil && !errors.Is(err, store.ErrNoRows) {
+			return err
+		}
+		ts, err := shardTrust(tx, id.authority, id.shard)
+		if err != nil {
+			return err
+		}
+		for _, t := range ts {
+			if t.notAfter.After(l.ends) {
+				l.ends = t.notAfter
+			}
+			st := t.standing()
+			if st.State != status.Revoked {
+				continue
+			}
+			serial, ok := new(big.Int).SetString(t.serial, 16)
+			if !ok {
+				return fmt.Errorf("serial number %q", t.serial)
+			}
+			l.Revoked = append(l.Revoked, status.Entry{Serial: serial, At: st.At, Reason: st.Reason})
+		}
+		return nil
+	})
+	return l, err
+}
+
+// signList signs one shard: the complete list and the delta, both of the next number. thisUpdate never goes back, whatever
+// the clock does. The complete list of the day's first signing is the base of the day's deltas.
+func (s *Service) signList(ctx context.Context, id shardID) error {
+	l, err := s.readList(ctx, id)
+	if err != nil {
+		return err
+	}
+	now := s.cfg.Clock.Now().UTC().Truncate(time.Second)
+	if now.After(l.Updated) {
+		l.Updated = now
+	}
+	old := l.number
+	l.Number, l.Until = old+1, l.Updated.Add(listLife)
+	complete, err := s.signCRL(ctx, id.authority, func() (*x509.RevocationList, error) { return l.Complete() })
+	if err != nil {
+		return err
+	}
+	if len(l.base) == 0 || !now.Before(l.refresh) {
+		l.base, l.refresh = complete, l.Updated.Add(listRefresh)
+		if !l.ends.IsZero() && l.ends.Before(now.Add(-listLife)) { // every certificate has ended: the last list stays
+			l.refresh = Forever
+		}
+	}
+	base, err := x509.ParseRevocationList(l.base)
+	if err != nil {
+		return err
+	}
+	delta, err := s.signCRL(ctx, id.authority, func() (*x509.RevocationList, error) { return l.Delta(base) })
+	if err != nil {
+		return err
+	}
+	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		n, err := tx.Exec(`UPDATE crl SET signed = $3, number = $4, updated = $5, until = $6, refresh = $7, ends = $8 WHERE authority = $1 AND shard = $2 AND number = $9`,
+			id.authority, id.shard, l.touched, l.Number, store.Millis(l.Updated), store.Millis(l.Until), store.Millis(l.refresh), store.Millis(l.ends), old)
+		if err != nil || n == 0 { // another node was faster
+			return err
+		}
+		_, err = tx.Exec(`INSERT INTO crl_list(authority, shard, base, complete, delta) VALUES ($1, $2, $3, $4, $5)
+			ON CONFLICT (authority, shard) DO UPDATE SET base = excluded.base, complete = excluded.complete, delta = excluded.delta`,
+			id.authority, id.shard, l.base, complete, delta)
+		return err
+	})
+}
+
+func (s *Service) signCRL(ctx context.Context, authority string, template func() (*x509.RevocationList, error)) ([]byte, error) {
+	t, err := template()
+	if err != nil {
+		return nil, err
+	}
+	return s.cfg.Issuer.(CRLSigner).SignCRL(ctx, authority, t)
+}
+
+// ListState is how the published revocation lists stand.
+type ListState struct {
+	Lists   int64     `json:"lists" doc:"Published, one per shard of an authority"`
+	Revoked int64     `json:"revoked" doc:"Certificates in the register that are revoked"`
+	Next    time.Time `json:"next_update,omitzero" doc:"When the first of them ends unless it is signed again"`
+	Alarm   string    `json:"alarm,omitempty" doc:"What an operator has to look at before next_update"`
+}
+
+// ListState reads how the lists stand, and raises the alarm half a day before the first one ends, or its OCSP responder does.
+func (s *Service) ListState(ctx context.Context) (st ListState, err error) {
+	var until int64
+	now := s.cfg.Clock.Now()
+	err = s.cfg.DB.QueryRow(ctx, `SELECT count(*), coalesce(min(CASE WHEN refresh < $1 AND number > 0 THEN until END), 0) FROM crl`, store.Millis(Forever)).Scan(&st.Lists, &until)
+	if err != nil {
+		return st, err
+	}
+	st.Next = store.Time(until)
+	if !st.Next.IsZero() && !now.Before(st.Next.Add(-listAlarm)) {
+		st.Alarm = fmt.Sprintf("A revocation list ends at %s and was not signed again; whoever relies on it will refuse every certificate of its shard.", st.Next.UTC().Format(time.RFC3339))
+	} else if id, end := s.responders.ending(now); id != "" {
+		st.Alarm = fmt.Sprintf("The OCSP responder of %s ends at %s and could not be renewed.", id, end.UTC().Format(time.RFC3339))
+	}
+	return st, s.cfg.DB.QueryRow(ctx, `SELECT count(*) FROM certificate WHERE phase = $1`, PhaseRevoked).Scan(&st.Revoked)
+}
+
+// workLists signs what is due and says once when that fails, or when the alarm is raised.
+func (s *Service) workLists(ctx context.Context, said *string) {
+	_, err := s.SignLists(ctx)
+	text := ""
+	if err != nil {
+		text = err.Error()
+	} else if st, err := s.ListState(ctx); err == nil {
+		text = st.Alarm
+	}
+	if text != "" && text != *said && ctx.Err() == nil {
+		s.cfg.Log.Error("revocation lists", slog.String("problem", text))
+	}
+	*said = text
+}
+
+// Public serves what everybody may read, since it is signed: revocation lists under /crl/ and the OCSP responder under
+// /ocsp. Everything else goes to next. It stands before any mux, which would clean the path of a GET of OCSP.
+func (s *Service) Public(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.HasPrefix(r.URL.Path, "/crl/"):
+			s.serveList(w, r)
+		case r.URL.Path == "/ocsp" || strings.HasPrefix(r.URL.Path, "/ocsp/"):
+			s.serveOCSP(w, r)
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+// serveList answers /crl/{authority}/{shard}.crl and .delta.crl.
+func (s *Service) serveList(w http.ResponseWriter, r *http.Request) {
+	authority, file, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/crl/"), "/")
+	column, name := "complete", strings.TrimSuffix(file, completeEnding)
+	if n, ok := strings.CutSuffix(file, deltaEnding); ok {
+		column, name = "delta", n
+	}
+	shard, err := strconv.ParseInt(name, 10, 64)
+	if err != nil || !strings.HasSuffix(file, completeEnding) || r.Method != http.MethodGet && r.Method != http.MethodHead {
+		http.Error(w, "There is no such list.", http.StatusNotFound)
+		return
+	}
+	var der []byte
+	var number, updated int64
+	err = s.cfg.DB.QueryRow(r.Context(), `SELECT l.`+column+`, c.number, c.updated FROM crl_list l JOIN crl c ON c.authority = l.authority AND c.shard = l.shard
+		WHERE l.authority = $1 AND l.shard = $2`, authority, shard).Scan(&der, &number, &updated)
+	switch {
+	case errors.Is(err, store.ErrNoRows):
+		http.Error(w, "There is no such list.", http.StatusNotFound)
+		return
+	case err != nil:
+		s.cfg.Log.Error("list", "err", err)
+		http.Error(w, problem.Kinds[problem.KindUnavailable].Title, http.StatusServiceUnavailable)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/pkix-crl")
+	h.Set("Cache-Control", "public, max-age=60, must-revalidate")
+	h.Set("ETag", fmt.Sprintf(`"%d"`, number))
+	h.Set("Last-Modified", store.Time(updated).UTC().Format(http.TimeFormat))
+	if r.Header.Get("If-None-Match") == h.Get("ETag") {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	h.Set("Content-Length", strconv.Itoa(len(der)))
+	if r.Method == http.MethodGet {
+		w.Write(der) //nolint:errcheck // the client left
+	}
 }

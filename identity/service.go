@@ -43,6 +43,9 @@ type Config struct {
 	// Stale is how long this node may hear nothing of the feed of revocations before it admits nobody new, Sever before it
 	// ends every live session. Zero: no such rule, for tests only.
 	Stale, Sever time.Duration
+	// PublicURL is where others reach the people's door, such as https://things.example.com:8443: certificates name the
+	// revocation lists and the OCSP responder there. Empty: certificates name none, and no lists are made.
+	PublicURL string
 }
 
 // Service is the register of devices and certificates. Its methods are safe for concurrent use.
@@ -50,7 +53,11 @@ type Service struct {
 	cfg     Config
 	journal *journal // nil without Config.Journal
 	feed    feed
-	shut    atomic.Pointer[lost] // what the database lost; nil: the doors may admit
+	node    string // names this process
+
+	shards     shards
+	responders responders
+	shut       atomic.Pointer[lost] // what the database lost; nil: the doors may admit
 	// authorityLife counts what changed which authority signs, or how a chain is presented.
 	authorityLife atomic.Int64
 	issuer        atomic.Pointer[IssuerState] // what the last look said; nil: nobody has looked yet
@@ -68,7 +75,7 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{cfg: cfg}
+	s := &Service{cfg: cfg, node: store.NewID("nod"), responders: responders{busy: make(chan struct{}, ocspBusy), signers: map[string]*responder{}}}
 	if err := s.openFeed(context.Background()); err != nil {
 		return nil, err
 	}
@@ -84,6 +91,9 @@ func New(cfg Config) (*Service, error) {
 		return nil, err
 	}
 	cfg.DB.Handle(jobBar, s.revokeBarred)
+	if err := s.openShards(context.Background()); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 

@@ -132,6 +132,7 @@ type Intent struct {
 	keyHash, tenant, subject string
 	kind                     Kind
 	authority                string // id of the one that signs
+	shard                    int64  // of its revocation lists; 0: none
 	serial                   *big.Int
 	notBefore, notAfter      time.Time
 
@@ -142,9 +143,9 @@ type Intent struct {
 
 // recordIntent writes want, or returns the intent that this key already has.
 func recordIntent(tx *store.Tx, want Intent, at time.Time) (Intent, error) {
-	n, err := tx.Exec(`INSERT INTO issue_intent(key_hash, tenant, subject, kind, authority, serial, not_before, not_after, created)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (key_hash) DO NOTHING`,
-		want.keyHash, want.tenant, want.subject, want.kind, want.authority, want.serial.Text(16), store.Millis(want.notBefore), store.Millis(want.notAfter), store.Millis(at))
+	n, err := tx.Exec(`INSERT INTO issue_intent(key_hash, tenant, subject, kind, authority, serial, not_before, not_after, created, shard)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (key_hash) DO NOTHING`,
+		want.keyHash, want.tenant, want.subject, want.kind, want.authority, want.serial.Text(16), store.Millis(want.notBefore), store.Millis(want.notAfter), store.Millis(at), want.shard)
 	if err != nil || n == 1 {
 		want.fresh = true
 		return want, err
@@ -152,8 +153,8 @@ func recordIntent(tx *store.Tx, want Intent, at time.Time) (Intent, error) {
 	have := Intent{keyHash: want.keyHash}
 	var serial string
 	var from, until int64
-	err = tx.QueryRow(`SELECT tenant, subject, kind, authority, serial, not_before, not_after FROM issue_intent WHERE key_hash = $1`, want.keyHash).
-		Scan(&have.tenant, &have.subject, &have.kind, &have.authority, &serial, &from, &until)
+	err = tx.QueryRow(`SELECT tenant, subject, kind, authority, shard, serial, not_before, not_after FROM issue_intent WHERE key_hash = $1`, want.keyHash).
+		Scan(&have.tenant, &have.subject, &have.kind, &have.authority, &have.shard, &serial, &from, &until)
 	if err != nil {
 		return Intent{}, err
 	}
@@ -169,21 +170,21 @@ func countIntents(tx *store.Tx, subject string, k Kind, since time.Time) (n int6
 	return n, tx.QueryRow(`SELECT count(*) FROM issue_intent WHERE subject = $1 AND kind = $2 AND created > $3`, subject, k, store.Millis(since)).Scan(&n)
 }
 
-const certificateColumns = `fp, tenant, subject, kind, phase, serial, key_hash, der, not_before, not_after, revoked, reason, authority, origin`
+const certificateColumns = `fp, tenant, subject, kind, phase, serial, key_hash, der, not_before, not_after, revoked, reason, authority, origin, shard`
 
 func scanCertificate(r scanner) (Certificate, error) {
 	var c Certificate
 	var from, until, revoked int64
-	err := r.Scan(&c.Fingerprint, &c.Tenant, &c.Subject, &c.Kind, &c.Phase, &c.Serial, &c.KeyHash, &c.DER, &from, &until, &revoked, &c.Reason, &c.Authority, &c.Origin)
+	err := r.Scan(&c.Fingerprint, &c.Tenant, &c.Subject, &c.Kind, &c.Phase, &c.Serial, &c.KeyHash, &c.DER, &from, &until, &revoked, &c.Reason, &c.Authority, &c.Origin, &c.Shard)
 	c.NotBefore, c.NotAfter, c.Revoked = store.Time(from), store.Time(until), store.Time(revoked)
 	return c, err
 }
 
 // insertCertificate says false when the key already has its certificate.
 func insertCertificate(tx *store.Tx, c Certificate, at time.Time) (bool, error) {
-	n, err := tx.Exec(`INSERT INTO certificate(`+certificateColumns+`, created) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, '', $11, $12, $13)
+	n, err := tx.Exec(`INSERT INTO certificate(`+certificateColumns+`, created) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, '', $11, $12, $13, $14)
 		ON CONFLICT (key_hash) DO NOTHING`,
-		c.Fingerprint, c.Tenant, c.Subject, c.Kind, c.Phase, c.Serial, c.KeyHash, c.DER, store.Millis(c.NotBefore), store.Millis(c.NotAfter), c.Authority, c.Origin, store.Millis(at))
+		c.Fingerprint, c.Tenant, c.Subject, c.Kind, c.Phase, c.Serial, c.KeyHash, c.DER, store.Millis(c.NotBefore), store.Millis(c.NotAfter), c.Authority, c.Origin, c.Shard, store.Millis(at))
 	return n == 1, err
 }
 

@@ -16,6 +16,8 @@ import (
 // lost and opens the doors. What fails is tried again; meanwhile the doors stay shut, or go stale.
 func (s *Service) Work(ctx context.Context) error {
 	swept, severed := s.cfg.Clock.Now(), false
+	var listed time.Time
+	var alarm string
 	var failing string
 	for {
 		err := s.look(ctx, &swept)
@@ -31,6 +33,10 @@ func (s *Service) Work(ctx context.Context) error {
 			s.cfg.Log.Error("the feed of revocations cannot be followed; it is tried again", slog.Any("error", err))
 		} else if err == nil {
 			failing = ""
+		}
+		if now := s.cfg.Clock.Now(); err == nil && now.Sub(listed).Abs() >= listEvery {
+			listed = now
+			s.workLists(ctx, &alarm)
 		}
 		age, deaf := s.age(s.cfg.Sever)
 		if deaf && !severed {

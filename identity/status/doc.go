@@ -31,6 +31,7 @@ const (
 	CessationOfOperation Reason = 5
 	CertificateHold      Reason = 6 // a suspended device: it may come back
 	RemoveFromCRL        Reason = 8 // in a delta only: it came back
+	PrivilegeWithdrawn   Reason = 9 // its origin was barred
 )
 
 // Standing is the state of one certificate, with when and why it was revoked.
