@@ -38,6 +38,9 @@ type Config struct {
 	TLSCert, TLSKey string
 	// Database is postgres://…; empty: SQLite in Data.
 	Database string
+	// PublicURL is where others reach Listen. Device certificates name their revocation lists and the OCSP responder
+	// there, for ever. Default: the first of Names with the port of Listen; without a name certificates name nothing.
+	PublicURL string
 	// Names are further host names that the platform's own certificates are valid for. The first is the one that
 	// passkeys bind to; default localhost.
 	Names []string
@@ -74,6 +77,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer doors.close()
+	cfg.PublicURL = publicURL(cfg, doors)
 	cfg.Names = hostNames(cfg)
 	h, err := open(ctx, cfg, doors.origins(cfg.Names))
 	if err != nil {

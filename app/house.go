@@ -157,6 +157,7 @@ func (h *house) build(origins []string) (err error) {
 		DB: h.db, Issuer: h.issuer, Clock: cfg.Clock, Log: cfg.Log, Journal: journal,
 		Cut: func(id, reason string) int { return h.gateway.Cut(id, reason) },
 		CutGroup: h.cutGroup, Peers: h.peers, Stale: staleAfter, Sever: severAfter,
+		PublicURL: cfg.PublicURL,
 	}); err != nil {
 		return err
 	}
@@ -257,7 +258,7 @@ func (h *house) web() http.Handler {
 	h.api.Mount(mux)
 	mux.HandleFunc("GET /.well-known/security.txt", h.respond.SecurityTxt)
 	mux.Handle("/", h.console)
-	return patient(mux, 5*time.Minute)
+	return patient(h.identity.Public(mux), 5*time.Minute)
 }
 
 // patient gives a request's body the time that it takes over a slow line, and then closes the connection: who sends a

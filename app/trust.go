@@ -24,6 +24,14 @@ func (h *house) send(ctx context.Context, device, topic string, payload []byte) 
 	return h.gateway.Send(ctx, device, topic, payload)
 }
 
+// publicURL is where others reach the people's door, if somebody has said so.
+func publicURL(cfg Config, d *doors) string {
+	if cfg.PublicURL != "" || len(cfg.Names) == 0 {
+		return cfg.PublicURL
+	}
+	return origin(cfg.Names[0], port(d.console))
+}
+
 // cutGroup and peers reach the doors, which are built after the register.
 func (h *house) cutGroup(group, reason string) int { return h.gateway.CutGroup(group, reason) }
 func (h *house) peers() []gateway.Peer             { return h.gateway.Peers() }

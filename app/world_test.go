@@ -105,6 +105,7 @@ func (w *world) run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer d.close()
+	cfg.PublicURL = publicURL(cfg, d)
 	cfg.Names = hostNames(cfg)
 	if w.h, err = open(ctx, cfg, d.origins(cfg.Names)); err != nil {
 		return err
