@@ -313,9 +313,11 @@ func auditOf(t *testing.T, db *store.DB, kind string) []string {
 }
 
 // alone is a world on SQLite only, for what no database has a part in.
-func alone(t *testing.T) *world {
+func alone(t *testing.T) *world { return aloneAt(t, t0) }
+
+func aloneAt(t *testing.T, at time.Time) *world {
 	t.Helper()
-	hand := clock.NewHand(t0)
+	hand := clock.NewHand(at)
 	return newWorld(t, storetest.Open(t, storetest.SQLiteURL(t), schema, func(c *store.Config) { c.Clock = hand }), hand)
 }
 
