@@ -50,8 +50,10 @@ type Config struct {
 	// Issuer says who signs for devices: IssuerEmbedded (also when empty) or IssuerOpenBao.
 	Issuer  string
 	OpenBao openbao.Config // for IssuerOpenBao; its Clock and Log are the platform's
-	Log     *slog.Logger
-	Clock   clock.Clock
+	// PrivateHooks lets hooks of tenants reach loopback and private addresses.
+	PrivateHooks bool
+	Log          *slog.Logger
+	Clock        clock.Clock
 	// Ready is called once everything is served.
 	Ready func(Info)
 }

@@ -194,6 +194,7 @@ func (h *house) build(origins []string) (err error) {
 	})
 	h.enroll = enroll.New(enroll.Config{
 		DB: h.db, Identity: h.identity, Products: h.product, Tenants: h.tenant, Clock: cfg.Clock, Log: cfg.Log, TrustRoot: h.update.TrustRoot,
+		Sign: h.audit.Sign, LogKey: h.audit.VerifierKey, Keys: h.keys, PrivateHooks: cfg.PrivateHooks,
 	})
 	h.vuln = vuln.New(vuln.Config{
 		DB: h.db, Clock: cfg.Clock, Log: cfg.Log, SBOM: h.sbom, Fleet: h.fleet, RecordCheck: h.update.RecordCheck,

@@ -42,6 +42,7 @@ func (h *house) sections() []evidence.Section {
 	return []evidence.Section{
 		evidence.JSON("installations", h.fleet.History),
 		evidence.JSON("firmware", h.update.Firmware),
+		{Name: "manufacture", Collect: h.madeOf},
 		{Name: "releases", Collect: h.releasesOf},
 		{Name: verify.SectionWipe, Collect: h.wipeOf},
 		evidence.JSON("retirement", h.retire.Retirement),
@@ -170,4 +171,16 @@ func (h *house) wipeOf(ctx context.Context, tenant, device string) (json.RawMess
 		return nil, err
 	}
 	return json.Marshal(verify.Wipe{Receipt: *r.Wipe.Signed})
+}
+
+// madeOf is how the device was made, if a line of this platform made it.
+func (h *house) madeOf(ctx context.Context, tenant, device string) (json.RawMessage, error) {
+	m, err := h.enroll.Manufacture(ctx, tenant, device)
+	if problem.Is(err, problem.KindNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(m)
 }

@@ -4,7 +4,6 @@ package enroll
 
 import (
 	"context"
-	"encoding/json"
 	"encoding/pem"
 	"net/http"
 	"strings"
@@ -381,20 +380,7 @@ func (s *Service) openStation(ctx context.Context, st Station, window time.Durat
 	if ca == nil || ca.Type != "CERTIFICATE" {
 		return Opened{}, problem.Invalid("The station's authority is not a certificate in PEM.").At("authority")
 	}
-	return s.OpenOffline(ctx, st, csr, ca.Bytes, ask.Serials, s.bundle(ctx), who.ID)
-}
-
-// bundle is the signed trust bundle that new units start with, if there is one.
-func (s *Service) bundle(ctx context.Context) json.RawMessage {
-	if s.cfg.Bundle == nil {
-		return nil
-	}
-	b, err := s.cfg.Bundle(ctx)
-	if err != nil {
-		s.cfg.Log.ErrorContext(ctx, "the trust bundle cannot be read", "err", err)
-		return nil
-	}
-	return b
+	return s.OpenOffline(ctx, st, csr, ca.Bytes, ask.Serials, who.ID)
 }
 
 func (s *Service) station(ctx context.Context, v tenant.Verb, id string) (Station, error) {

@@ -73,7 +73,7 @@ func readOrder(b []byte, station string, cert *x509.Certificate) (order, error) 
 		return o, problem.Forbidden(RuleSignature, "A signed request names its station and its time; this one names %q.", o.Station)
 	}
 	var err error
-	o.csr, err = checkOrder(o.LineRequest)
+	o.csr, err = CheckOrder(o.LineRequest)
 	return o, err
 }
 
@@ -90,8 +90,8 @@ func errNoOrder(err error) error {
 	return problem.Invalid("The line request is not the JSON that it should be.").Because(err)
 }
 
-// checkOrder checks the members of a request and its certificate request.
-func checkOrder(r wire.LineRequest) (*identity.CSR, error) {
+// CheckOrder checks the members of a request and its certificate request.
+func CheckOrder(r wire.LineRequest) (*identity.CSR, error) {
 	if err := identity.CheckSerial(r.Serial); err != nil {
 		return nil, err
 	}

@@ -38,7 +38,7 @@ const (
 // OpenOffline admits a line station that will work without a network: it gets a permit for serials under its own
 // authority ca, a self-signed certificate whose key never left it. Its quota is taken from the batch at once. The chain
 // of what it signs ends at itself: nobody trusts such a unit until the register has it.
-func (s *Service) OpenOffline(ctx context.Context, st Station, csr *identity.CSR, ca []byte, serials wire.Serials, bundle json.RawMessage, actor string) (Opened, error) {
+func (s *Service) OpenOffline(ctx context.Context, st Station, csr *identity.CSR, ca []byte, serials wire.Serials, actor string) (Opened, error) {
 	if s.cfg.Sign == nil {
 		return Opened{}, problem.Unavailable("This platform has no log key to sign a permit with.")
 	}
@@ -46,6 +46,10 @@ func (s *Service) OpenOffline(ctx context.Context, st Station, csr *identity.CSR
 		return Opened{}, err
 	}
 	root, err := s.trustRoot(ctx, st.Tenant)
+	if err != nil {
+		return Opened{}, err
+	}
+	bundle, err := s.cfg.Identity.SignedBundle(ctx)
 	if err != nil {
 		return Opened{}, err
 	}
@@ -305,7 +309,7 @@ func (s *Service) take(tx *store.Tx, st Station, permit wire.Permit, ca *x509.Ce
 		return problem.Conflict("The batch %s is closed.", b.Name)
 	}
 	o := order{LineRequest: e.Request, envelope: e.raw}
-	if o.csr, err = checkOrder(e.Request); err != nil {
+	if o.csr, err = CheckOrder(e.Request); err != nil {
 		return err
 	}
 	cert, err := checkIdentity(e, permit, ca, o.csr)

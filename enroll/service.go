@@ -31,8 +31,6 @@ type Config struct {
 	// Nil: there are none.
 	Sign   func(text string) ([]byte, error)
 	LogKey func() string
-	// Bundle is the signed trust bundle that new units start with. May be nil.
-	Bundle func(ctx context.Context) (json.RawMessage, error)
 	// Keys seals the secrets of hooks. Nil: there are no hooks.
 	Keys *seal.Keys
 	// PrivateHooks lets hooks reach private and loopback addresses, as the administrator of the host says.

@@ -23,7 +23,7 @@ type Permit struct {
 	NotAfter  int64           `json:"not_after"`  // ms; nothing is made from then on
 	SyncBy    int64           `json:"sync_by"`    // ms; what was made is taken until then
 	CA        []byte          `json:"ca"`         // DER of the station's own authority; it signed itself
-	Bundle    json.RawMessage `json:"bundle,omitempty"`
+	Bundle    *SignedBundle   `json:"bundle,omitempty"`
 	TrustRoot json.RawMessage `json:"trust_root,omitempty"`
 }
 

@@ -77,11 +77,11 @@ func commands() *cobra.Command {
 		c.GroupID = "run"
 		root.AddCommand(c)
 	}
-	for _, c := range []*cobra.Command{deviceCommand(), releaseCommand(), vulnCommand(), feedCommand(), caseCommand(), evidenceCommand(), auditCommand(), apiCommand()} {
+	for _, c := range []*cobra.Command{batchCommand(), stationCommand(), serialCommand(), claimCommand(), lobbyCommand(), hookCommand(), deviceCommand(), releaseCommand(), vulnCommand(), feedCommand(), caseCommand(), evidenceCommand(), auditCommand(), apiCommand()} {
 		c.GroupID = "ask"
 		root.AddCommand(c)
 	}
-	for _, c := range []*cobra.Command{signCommand(), verifyCommand(), sbomCommand(), issuerCommand(), rolesCommand(), versionCommand()} {
+	for _, c := range []*cobra.Command{signCommand(), verifyCommand(), sbomCommand(), issuerCommand(), labelCommand(), rolesCommand(), versionCommand()} {
 		c.GroupID = "offline"
 		root.AddCommand(c)
 	}

@@ -71,6 +71,7 @@ func upCommand() *cobra.Command {
 	f.StringVar(&cfg.CAKeys, "ca-keys", env("OPENTHINGS_CA_KEYS", "sealed"), "where keys of new authorities are made: sealed (files), tpm:/dev/tpmrm0 or pkcs11:token=…?module-path=…&pin-source=… ($OPENTHINGS_CA_KEYS)")
 	issuerFlags(f, &cfg)
 	f.StringSliceVar(&cfg.Names, "name", nil, "further host names that the server certificates are valid for")
+	f.BoolVar(&cfg.PrivateHooks, "private-hooks", false, "let hooks of tenants reach loopback and private addresses")
 	f.BoolVar(&asJSON, "json", false, "print where it is reached as JSON")
 	f.StringVar(&cfg.PublicURL, "public-url", "", "where others reach --listen, for revocation lists and OCSP named in certificates; default: the first --name")
 	c.MarkFlagsRequiredTogether("tls-cert", "tls-key")
