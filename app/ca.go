@@ -62,6 +62,9 @@ func (h *house) host() http.Handler {
 		"compromise": func(ctx context.Context, in CARequest) (any, error) {
 			return h.identity.CompromiseAuthority(ctx, in.ID, hostActor, in.Reason)
 		},
+		"reach": func(ctx context.Context, in CARequest) (any, error) {
+			return h.identity.ReachOf(ctx, "", identity.ScopeAuthority, in.ID)
+		},
 		"root/export": h.caExport,
 		"root/remove": h.caRemove,
 		"bundle/draft": func(ctx context.Context, _ CARequest) (any, error) {

@@ -26,6 +26,7 @@ type reasonIn struct {
 func (s *Service) Routes(a *api.API) {
 	const stage = "identity"
 	s.trustRoutes(a)
+	s.revocationRoutes(a)
 	api.Handle(a, api.Op{ID: "list-certificates", Method: "GET", Path: "/v1/devices/{id}/certificates", Verb: string(tenant.DeviceRead), Stage: stage,
 		Summary: "List every certificate that the device ever had"}, func(ctx context.Context, in *byID) (*api.List[Certificate], error) {
 		d, err := s.Visible(ctx, tenant.DeviceRead, in.ID)

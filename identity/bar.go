@@ -137,9 +137,9 @@ func scanBar(r scanner) (b Bar, err error) {
 	return b, err
 }
 
-// Bars lists the tenant's bars and those on authorities, in the order of their ids after the one given.
+// Bars lists the tenant's bars and those on authorities, by scope and id, after "scope id".
 func (s *Service) Bars(ctx context.Context, tenant, after string, limit int) ([]Bar, error) {
-	rows, err := s.cfg.DB.Query(ctx, `SELECT `+barColumns+` FROM bar WHERE (tenant = $1 OR tenant = '') AND id > $2 ORDER BY id LIMIT $3`, tenant, after, limit)
+	rows, err := s.cfg.DB.Query(ctx, `SELECT `+barColumns+` FROM bar WHERE (tenant = $1 OR tenant = '') AND scope || ' ' || id > $2 ORDER BY scope || ' ' || id LIMIT $3`, tenant, after, limit)
 	return store.Collect(rows, err, func(r *sql.Rows) (Bar, error) { return scanBar(r) })
 }
 

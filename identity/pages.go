@@ -36,6 +36,7 @@ func (s *Service) Pages(c *console.Console) {
 			return devicePart{Device: d, Certificates: cs, MaySuspend: may && d.State.May(Suspended), MayResume: may && d.State == Suspended}, err
 		}})
 	s.issuerPages(c)
+	s.revocationPages(c)
 	c.Tile(console.Tile{Order: 50, Verb: string(tenant.DeviceRead), Load: s.endingTile})
 	c.Form("/devices/{id}/suspend", string(tenant.DeviceSuspend), func(r *http.Request) (string, error) {
 		d, err := s.change(r.Context(), r.PathValue("id"), r.FormValue("reason"), s.Suspend)

@@ -17,6 +17,7 @@ const (
 	DeviceRead      Verb = "device.read"
 	DeviceClaim     Verb = "device.claim"
 	DeviceSuspend   Verb = "device.suspend"
+	DeviceRevoke    Verb = "device.revoke"
 	TelemetryRead   Verb = "telemetry.read"
 	CommandSend     Verb = "command.send"
 	ReleaseRead     Verb = "release.read"
@@ -54,6 +55,7 @@ var Verbs = []struct {
 	{DeviceRead, "read devices, their state and installed software"},
 	{DeviceClaim, "claim devices into a solution"},
 	{DeviceSuspend, "suspend a device and lift the suspension"},
+	{DeviceRevoke, "revoke devices, and all that a station, batch or trusted CA brought"},
 	{TelemetryRead, "read telemetry"},
 	{CommandSend, "send commands to devices"},
 	{ReleaseRead, "read releases and deployments"},

@@ -77,7 +77,7 @@ func commands() *cobra.Command {
 		c.GroupID = "run"
 		root.AddCommand(c)
 	}
-	for _, c := range []*cobra.Command{batchCommand(), stationCommand(), serialCommand(), claimCommand(), lobbyCommand(), hookCommand(), deviceCommand(), releaseCommand(), vulnCommand(), feedCommand(), caseCommand(), evidenceCommand(), auditCommand(), apiCommand()} {
+	for _, c := range []*cobra.Command{batchCommand(), stationCommand(), serialCommand(), claimCommand(), lobbyCommand(), hookCommand(), deviceCommand(), releaseCommand(), vulnCommand(), feedCommand(), caseCommand(), evidenceCommand(), auditCommand(), apiCommand(), revokeCommand(), revocationsCommand()} {
 		c.GroupID = "ask"
 		root.AddCommand(c)
 	}
