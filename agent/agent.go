@@ -85,6 +85,7 @@ type agent struct {
 	end        chan error                  // ErrReboot or ErrWiped, from whatever asked for it
 	kick       chan struct{}               // a measurement waits in the buffer
 	retime     chan struct{}               // the interval has changed
+	timely     chan struct{}               // the platform has said what time it is
 	standing   standing
 	chored     time.Time     // by the device's clock: the chores were last done; sessions follow one another
 	introduced time.Time     // the same of what goes before an enrolment; only live touches it
@@ -192,7 +193,7 @@ func newAgent(c Config, d disk) (*agent, error) {
 		c.HealthFor = 5 * time.Minute
 	}
 	a := &agent{Config: c, disk: d, started: c.Clock.Now(), interval: c.Interval,
-		end: make(chan error, 1), kick: make(chan struct{}, 1), retime: make(chan struct{}, 1)}
+		end: make(chan error, 1), kick: make(chan struct{}, 1), retime: make(chan struct{}, 1), timely: make(chan struct{}, 1)}
 	if a.disk.exists("wiped") {
 		a.rec.Wiping = "done" // what a power cut left behind is erased now
 		return a, nil

@@ -48,6 +48,7 @@ func (a *agent) choresOnce(ctx context.Context, cred *credential) error {
 	if err := optional(a.askTime(ctx, a.client(cred))); err != nil {
 		return err
 	}
+	nudge(a.timely)
 	steps, err := a.follow(ctx, a.client(cred))
 	if err != nil {
 		return err

@@ -245,6 +245,8 @@ func (a *agent) watch(ctx context.Context, c *mqtt.Client, cred *credential) err
 		case <-c.Done():
 			due.Stop()
 			return c.Err()
+		case <-a.timely:
+			due.Stop()
 		case <-due.C:
 		}
 		if a.renewal(cred) > 0 {
