@@ -16,72 +16,95 @@ import (
 	"time"
 )
 
-// TestStart executes every sh block of docs/start.md in one shell, in order. Three things differ from what a reader
+// TestStart executes docs/start.md.
+func TestStart(t *testing.T) {
+	p := openPage(t, "start.md")
+	out := p.run(t, "openthings", "openthings-agent", "openthings-verify")
+	for _, want := range []string{"PROVEN:", "chain whole:", "1.1.0", "CVE-2023-44487:"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the reader does not see %q", want)
+		}
+	}
+}
+
+// page is a page of docs whose sh blocks are executed in one shell, in order. Three things differ from what a reader
 // does: the programs are built by go instead of "make build", ports are free ones, and a block marked "again" is
 // repeated for the reader, for at most a minute.
-func TestStart(t *testing.T) {
-	repo := repository(t)
-	page, err := os.ReadFile(filepath.Join(repo, "docs", "start.md"))
+type page struct {
+	script string
+	dir    string // where the shell stands; bin and demo are beside it, as in the repository
+	env    []string
+}
+
+func openPage(t *testing.T, name string) *page {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(repository(t), "docs", name))
 	if err != nil {
 		t.Fatal(err)
 	}
-	script := "set -eu -o pipefail\nagain() { end=$((SECONDS + 60)); until \"$@\"; do [ $SECONDS -lt $end ] || exit 1; sleep 0.2; done; }\n"
-	blocks, err := shellBlocks(string(page))
+	p := &page{dir: t.TempDir(), env: os.Environ(),
+		script: "set -eu -o pipefail\nagain() { end=$((SECONDS + 60)); until \"$@\"; do [ $SECONDS -lt $end ] || exit 1; sleep 0.2; done; }\n"}
+	blocks, err := shellBlocks(string(text))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i, b := range blocks {
-		script += fmt.Sprintf("echo '--- block %d'\n", i+1)
+		p.script += fmt.Sprintf("echo '--- block %d'\n", i+1)
 		if b.again {
 			// set -e does not reach into a condition, so each line of such a block is one link of a chain.
-			script += fmt.Sprintf("block%d() { %s; }\nagain block%d\n", i+1, strings.Join(strings.Split(strings.TrimSpace(b.text), "\n"), " && "), i+1)
+			p.script += fmt.Sprintf("block%d() { %s; }\nagain block%d\n", i+1, strings.Join(strings.Split(strings.TrimSpace(b.text), "\n"), " && "), i+1)
 			continue
 		}
-		script += b.text
+		p.script += b.text
 	}
-	if !strings.Contains(script, "\nmake build\n") {
-		t.Fatal("the page does not begin with make build")
-	}
-	script = strings.Replace(script, "\nmake build\n", "\n", 1)
-	env := os.Environ()
+	p.replace(t, "\nmake build\n", "\n")
 	for name, port := range map[string]string{"LISTEN": "8443", "DEVICE_LISTEN": "8444", "MQTT_LISTEN": "8883", "HEALTH_LISTEN": "8480"} {
 		addr := freeAddress(t)
-		if !strings.Contains(script, "localhost:"+port) {
-			t.Errorf("the page does not use port %s", port)
-		}
-		script = strings.ReplaceAll(script, "localhost:"+port, addr)
-		env = append(env, "OPENTHINGS_"+name+"="+addr)
+		p.replace(t, "localhost:"+port, addr)
+		p.env = append(p.env, "OPENTHINGS_"+name+"="+addr)
 	}
+	return p
+}
 
-	// The shell stands where the reader does: beside bin and demo.
-	dir := t.TempDir()
-	for link, to := range map[string]string{"bin": build(t, "openthings", "openthings-agent", "openthings-verify"), "demo": filepath.Join(repo, "demo")} {
-		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
+// replace puts the test's own in the place of what the page says, which it must say.
+func (p *page) replace(t *testing.T, old, with string) {
+	t.Helper()
+	if !strings.Contains(p.script, old) {
+		t.Fatalf("the page does not say %q", strings.TrimSpace(old))
+	}
+	p.script = strings.ReplaceAll(p.script, old, with)
+}
+
+// run builds the programs, executes the page and returns what the reader sees.
+func (p *page) run(t *testing.T, programs ...string) string {
+	t.Helper()
+	for link, to := range map[string]string{"bin": build(t, programs...), "demo": filepath.Join(repository(t), "demo")} {
+		if err := os.Symlink(to, filepath.Join(p.dir, link)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash")
-	cmd.Dir, cmd.Env, cmd.Stdin = dir, env, strings.NewReader(script)
+	cmd.Dir, cmd.Env, cmd.Stdin = p.dir, p.env, strings.NewReader(p.script)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.WaitDelay = 20 * time.Second
-	err = cmd.Run()
+	err := cmd.Run()
 	// What a failed page left running goes with its shell.
 	syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) //nolint:errcheck // usually nobody is left
 	if err != nil {
-		lamp, _ := os.ReadFile(filepath.Join(dir, "start", "lamp.log"))
-		t.Fatalf("%v\n%s\n%s", err, out.String(), lamp)
+		logs, _ := filepath.Glob(filepath.Join(p.dir, "*", "*.log"))
+		for _, l := range logs {
+			b, _ := os.ReadFile(l)
+			fmt.Fprintf(&out, "%s:\n%s\n", l, b)
+		}
+		t.Fatalf("%v\n%s", err, out.String())
 	}
 	t.Log(out.String()) // go test -v shows what a reader sees
-	for _, want := range []string{"PROVEN:", "chain whole:", "1.1.0", "CVE-2023-44487:"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("the reader does not see %q", want)
-		}
-	}
+	return out.String()
 }
 
 type block struct {

@@ -27,21 +27,43 @@ var softHSM struct {
 	count, live int
 }
 
+// SoftHSM is the PKCS#11 library of SoftHSM2.
+func SoftHSM(t testing.TB) string {
+	t.Helper()
+	for _, path := range []string{"/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so", "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so"} {
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	t.Fatal("SoftHSM2 has no library on this machine: apt-get install softhsm2 (scripts/deps.sh test does it)")
+	return ""
+}
+
+// SoftHSMConfig is a configuration with a folder of its own, for programs that a test starts with SOFTHSM2_CONF.
+func SoftHSMConfig(t testing.TB) string {
+	t.Helper()
+	need(t, "softhsm2-util", "softhsm2")
+	dir := t.TempDir()
+	writeSoftHSM(t, dir)
+	return filepath.Join(dir, softHSMConf)
+}
+
+const softHSMConf = "softhsm2.conf"
+
+func writeSoftHSM(t testing.TB, dir string) {
+	t.Helper()
+	text := fmt.Appendf(nil, "directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\n", dir)
+	if err := os.WriteFile(filepath.Join(dir, softHSMConf), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // NewToken makes a token. SoftHSM2 reads its configuration once for each process, so the tokens of one test binary share
 // a folder, which goes with the last of them. It looks for tokens when it is opened: make those that a test needs first.
 func NewToken(t testing.TB) Token {
 	t.Helper()
 	util := need(t, "softhsm2-util", "softhsm2")
-	module := ""
-	for _, path := range []string{"/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so", "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so"} {
-		if _, err := os.Stat(path); err == nil {
-			module = path
-			break
-		}
-	}
-	if module == "" {
-		t.Fatal("SoftHSM2 has no library on this machine: apt-get install softhsm2 (scripts/deps.sh test does it)")
-	}
+	module := SoftHSM(t)
 	softHSM.Lock()
 	defer softHSM.Unlock()
 	if softHSM.folder == "" {
@@ -52,11 +74,8 @@ func NewToken(t testing.TB) Token {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		conf := filepath.Join(dir, "softhsm2.conf")
-		if err := os.WriteFile(conf, fmt.Appendf(nil, "directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\n", dir), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Setenv("SOFTHSM2_CONF", conf); err != nil {
+		writeSoftHSM(t, dir)
+		if err := os.Setenv("SOFTHSM2_CONF", filepath.Join(dir, softHSMConf)); err != nil {
 			t.Fatal(err)
 		}
 	}

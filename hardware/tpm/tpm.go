@@ -78,8 +78,8 @@ func (d *Device) Close() error {
 	return d.link.Close()
 }
 
-// persist makes the storage root key and puts it where everybody looks for it. An owner's password may forbid that;
-// then the key is kept loaded, and key files name the owner's hierarchy as their parent.
+// persist makes the storage root key and puts it where everybody looks for it. Where there is no room it is kept loaded,
+// and key files name the owner's hierarchy as their parent.
 func (d *Device) persist() error {
 	root, err := d.primary(tpm2.TPMRHOwner, keyfile.ECCSRK_H2_Template)
 	if err != nil {
