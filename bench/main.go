@@ -45,6 +45,7 @@ func run(ctx context.Context, out, only, binary string, devices int) error {
 	}{
 		{"mqtt_qos1_cpu", func(ctx context.Context) (Result, error) { return mqttAgainstPlatform(ctx, binary) }},
 		{"issue_cpu", issueCPU},
+		{"issue_cpu_vs_pki", func(ctx context.Context) (Result, error) { return issueAgainstPKI(ctx, binary) }},
 		{"fleet_lost", fleetLost(devices)},
 		{"exposure_summary_ms_sqlite_100k", exposureOn("sqlite")},
 		{"exposure_summary_ms_postgres_100k", exposureOn("postgres")},

@@ -13,10 +13,11 @@ import (
 
 // Fleet is a running platform with commissioned devices that are switched off: whoever measures takes their place.
 type Fleet struct {
-	Certs []tls.Certificate // operational certificates, one per device
-	Roots *x509.CertPool
-	MQTT  string // address of the MQTT door
-	PID   int    // of the platform
+	Certs   []tls.Certificate // operational certificates, one per device
+	Roots   *x509.CertPool
+	Devices string // URL of the HTTPS door
+	MQTT    string // address of the MQTT door
+	PID     int    // of the platform
 
 	w *world
 }
@@ -33,7 +34,7 @@ func NewFleet(ctx context.Context, binary string, n int) (*Fleet, error) {
 		f.Close()
 		return nil, err
 	}
-	f.Roots, f.MQTT, f.PID = f.w.roots, f.w.platform.MQTT, f.w.platform.cmd.Process.Pid
+	f.Roots, f.Devices, f.MQTT, f.PID = f.w.roots, f.w.platform.Devices, f.w.platform.MQTT, f.w.platform.cmd.Process.Pid
 	return f, nil
 }
 

@@ -76,7 +76,8 @@ type DB struct {
 	closed              chan struct{} // closed when the writer has ended
 	closeOnce           sync.Once
 
-	jobs jobs
+	reads reads
+	jobs  jobs
 }
 
 // Open opens the database at cfg.URL, applies missing migrations and starts the writer.
@@ -203,11 +204,17 @@ func (db *DB) Ping(ctx context.Context) error {
 
 // Query reads outside any transaction. Close the rows, or use Collect.
 func (db *DB) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if s := db.prepared(ctx, query); s != nil {
+		return s.QueryContext(ctx, checked(args)...)
+	}
 	return db.read.QueryContext(ctx, query, checked(args)...)
 }
 
 // QueryRow reads at most one row outside any transaction.
 func (db *DB) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
+	if s := db.prepared(ctx, query); s != nil {
+		return s.QueryRowContext(ctx, checked(args)...)
+	}
 	return db.read.QueryRowContext(ctx, query, checked(args)...)
 }
 
