@@ -47,6 +47,7 @@ type Config struct {
 	Product  string
 	Revision string
 
+	Label    string                    // of the enrolment policy, as in /.well-known/est/LABEL/simpleenroll; empty: none
 	Keys     string                    // the key store, as in agent/keys.Open; empty: the one that Provision used
 	Roots    *x509.CertPool            // whom to trust as a server besides the trust bundle from the line; may be nil
 	Clock    clock.Clock               // nil: clock.System

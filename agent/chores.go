@@ -103,10 +103,13 @@ func rootOf(s keys.Store) string {
 	return wire.RootNone
 }
 
-// beforeEnrolment tells what the platform may want to know before it lets the device in: once for each day that it waits.
+// introduction is how often a device that waits to be let in tells how it is set up.
+const introduction = time.Hour
+
+// beforeEnrolment tells what the platform may want to know before it lets the device in.
 func (a *agent) beforeEnrolment(ctx context.Context) error {
 	since := a.Clock.Now().Sub(a.introduced)
-	if !a.introduced.IsZero() && since >= 0 && since < chore {
+	if !a.introduced.IsZero() && since >= 0 && since < introduction {
 		return nil
 	}
 	if err := a.reportBaseline(ctx, a.idevid); err != nil {
@@ -114,4 +117,18 @@ func (a *agent) beforeEnrolment(ctx context.Context) error {
 	}
 	a.introduced = a.Clock.Now()
 	return nil
+}
+
+// Rules of the platform that a device can answer by telling once more how it is set up.
+const (
+	ruleBaseline = "enroll.baseline"
+	ruleGrade    = "enroll.grade"
+)
+
+// afterEnrolment draws the conclusion from a refusal: what stood against the device may have been mended since it told.
+func (a *agent) afterEnrolment(err error) {
+	var status *statusError
+	if errors.As(err, &status) && (status.rule == ruleBaseline || status.rule == ruleGrade) {
+		a.introduced, a.proven = time.Time{}, nil
+	}
 }

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path"
 	"slices"
 	"strconv"
 	"time"
@@ -25,7 +26,7 @@ import (
 type statusError struct {
 	status int
 	after  time.Duration // Retry-After, if the platform sent one
-	rule   string        // of the policy that refused, if it named one (RFC 9457 member "rule")
+	rule   string        // of the policy that refused, if it named one: the member "rule" of RFC 9457, or the last line of text
 	text   string
 }
 
@@ -37,6 +38,9 @@ func (e *statusError) Error() string {
 func (e *statusError) refused() bool {
 	return e.status == http.StatusForbidden || e.status == http.StatusNotFound
 }
+
+// ruleMark begins the last line of a refusal in text.
+const ruleMark = "\nrule: "
 
 // ruleSpent is the platform's word for a key whose one certificate is over.
 const ruleSpent = "identity.key-spent"
@@ -89,14 +93,17 @@ func refusalOf(resp *http.Response, body []byte) *statusError {
 	var p struct{ Rule string }
 	if json.Unmarshal(body, &p) == nil {
 		e.rule = p.Rule
+	} else if i := bytes.LastIndex(body, []byte(ruleMark)); i >= 0 { // EST answers with text
+		e.rule = string(bytes.TrimSpace(body[i+len(ruleMark):]))
 	}
 	return e
 }
 
 // request asks for a certificate over the key to come and stores it in next.pem. The key is durable before the
-// platform hears of it, so that an answer lost to a power cut is asked for again and not lost. path is simpleenroll, as
+// platform hears of it, so that an answer lost to a power cut is asked for again and not lost. op is simpleenroll, as
 // the IDevID, or simplereenroll, as the LDevID in service (RFC 7030 4.2.1 and 4.2.2).
-func (a *agent) request(ctx context.Context, as *credential, path string) (*credential, error) {
+func (a *agent) request(ctx context.Context, as *credential, op string) (*credential, error) {
+	at := a.est(op)
 	key, name, err := a.nextKey()
 	if err != nil {
 		return nil, err
@@ -109,7 +116,7 @@ func (a *agent) request(ctx context.Context, as *credential, path string) (*cred
 		return nil, err
 	}
 	body := []byte(base64.StdEncoding.EncodeToString(csr))
-	answer, err := a.do(ctx, as, "POST", path, "application/pkcs10", body, 64<<10)
+	answer, err := a.do(ctx, as, "POST", at, "application/pkcs10", body, 64<<10)
 	if err != nil {
 		var status *statusError
 		if errors.As(err, &status) && status.rule == ruleSpent {
@@ -119,7 +126,7 @@ func (a *agent) request(ctx context.Context, as *credential, path string) (*cred
 	}
 	certs, err := readCertsOnly(answer)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", at, err)
 	}
 	if certs, err = a.withIssuers(ctx, as, certs, key.Public()); err != nil {
 		return nil, err
@@ -148,6 +155,9 @@ func (a *agent) request(ctx context.Context, as *credential, path string) (*cred
 	}
 	return next, a.time.seen(leaf.NotBefore)
 }
+
+// est is the path of an EST operation, below the label of the unit's enrolment policy if it has one (RFC 7030 3.2.2).
+func (a *agent) est(op string) string { return path.Join("/.well-known/est", a.Label, op) }
 
 // nextKey is the key of the certificate to come: the one that is there, since the platform may have certified it
 // already, or a new one, also in place of what a power cut half erased.
@@ -191,7 +201,7 @@ func (a *agent) withIssuers(ctx context.Context, as *credential, certs []*x509.C
 	if i < 0 {
 		return nil, errors.New("the platform did not certify the key that was asked for")
 	}
-	b, err := a.do(ctx, as, "GET", "/.well-known/est/cacerts", "", nil, 256<<10)
+	b, err := a.do(ctx, as, "GET", a.est("cacerts"), "", nil, 256<<10)
 	if err != nil {
 		return nil, err
 	}

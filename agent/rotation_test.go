@@ -86,9 +86,11 @@ func TestRefusalOf(t *testing.T) {
 		after string
 		want  time.Duration
 	}{{"7", 7 * time.Second}, {"", 0}, {"-1", 0}, {"soon", 0}, {"9999999999", 24 * time.Hour}, {"9223372036854775807", 24 * time.Hour}} {
-		e := refusalOf(&http.Response{StatusCode: 503, Header: http.Header{"Retry-After": {row.after}}}, []byte(`{"rule":"enroll.grade"}`))
-		if e.after != row.want || e.rule != "enroll.grade" {
-			t.Errorf("Retry-After %q: %s, rule %q", row.after, e.after, e.rule)
+		for _, body := range []string{`{"rule":"enroll.grade"}`, "A key of grade A is demanded.\nrule: enroll.grade\n"} {
+			e := refusalOf(&http.Response{StatusCode: 503, Header: http.Header{"Retry-After": {row.after}}}, []byte(body))
+			if e.after != row.want || e.rule != "enroll.grade" {
+				t.Errorf("Retry-After %q: %s, rule %q", row.after, e.after, e.rule)
+			}
 		}
 	}
 }

@@ -121,10 +121,11 @@ func (a *agent) certified(ctx context.Context, attempt int) (cred *credential, f
 	if err := a.beforeEnrolment(ctx); err != nil {
 		return nil, false, err
 	}
-	next, err = a.request(ctx, a.idevid, "/.well-known/est/simpleenroll")
+	next, err = a.request(ctx, a.idevid, "simpleenroll")
 	if err == nil {
 		return next, true, nil
 	}
+	a.afterEnrolment(err)
 	if shutOut(err) {
 		// The whole door may be shut, as while its register cannot be read. The LDevID gets another chance before the next try,
 		// so that a fleet does not enrol anew because of a fault that has passed.
@@ -258,7 +259,7 @@ func (a *agent) watch(ctx context.Context, c *mqtt.Client, cred *credential) err
 			continue
 		}
 		if err == nil {
-			_, err = a.request(ctx, cred, "/.well-known/est/simplereenroll")
+			_, err = a.request(ctx, cred, "simplereenroll")
 		}
 		if err == nil {
 			return errRenewed
