@@ -9,3 +9,9 @@ func (d *Device) Link() transport.TPM {
 	d.unload()
 	return d.link
 }
+
+// Parse reads a key file without a TPM.
+func Parse(file []byte) error {
+	_, _, err := parse(file)
+	return err
+}

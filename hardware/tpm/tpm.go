@@ -185,31 +185,41 @@ func (d *Device) create(template tpm2.TPMTPublic) (*Key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tpm: making a key: %w", err)
 	}
-	return d.key(keyfile.NewTPMKey(keyfile.OIDLoadableKey, r.OutPublic, r.OutPrivate, keyfile.WithParent(at)))
+	f := keyfile.NewTPMKey(keyfile.OIDLoadableKey, r.OutPublic, r.OutPrivate, keyfile.WithParent(at))
+	public, err := publicOf(f)
+	return &Key{d, f, public}, err
 }
 
 // Load opens the key of a key file (PEM or DER) and fails with ErrForeign if the TPM cannot use it.
 func (d *Device) Load(file []byte) (*Key, error) {
-	f, err := keyfile.Decode(file)
-	if err != nil {
-		if f, err = keyfile.Parse(file); err != nil {
-			return nil, fmt.Errorf("tpm: no key file: %w", err)
-		}
-	}
-	if !f.Keytype.Equal(keyfile.OIDLoadableKey) || f.HasAuth() {
-		return nil, errors.New("tpm: the key file is of another kind: it needs a password, or was imported")
-	}
-	k, err := d.key(f)
+	f, public, err := parse(file)
 	if err != nil {
 		return nil, err
 	}
+	k := &Key{d, f, public}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return k, d.use(k, func(tpm2.AuthHandle) error { return nil })
 }
 
-func (d *Device) key(f *keyfile.TPMKey) (*Key, error) {
-	if _, err := f.Pubkey.Contents(); err != nil { // the library panics later if this fails
+// parse reads a key file of a key that can sign without a password.
+func parse(file []byte) (*keyfile.TPMKey, *ecdsa.PublicKey, error) {
+	f, err := keyfile.Decode(file)
+	if err != nil {
+		if f, err = keyfile.Parse(file); err != nil {
+			return nil, nil, fmt.Errorf("tpm: no key file: %w", err)
+		}
+	}
+	if !f.Keytype.Equal(keyfile.OIDLoadableKey) || f.HasAuth() {
+		return nil, nil, errors.New("tpm: the key file is of another kind: it needs a password, or was imported")
+	}
+	public, err := publicOf(f)
+	return f, public, err
+}
+
+// publicOf is the public key of a signing key on P-256 or P-384.
+func publicOf(f *keyfile.TPMKey) (*ecdsa.PublicKey, error) {
+	if _, err := f.Pubkey.Contents(); err != nil { // the library would panic
 		return nil, fmt.Errorf("tpm: %w", err)
 	}
 	pub, err := f.PublicKey()
@@ -217,10 +227,13 @@ func (d *Device) key(f *keyfile.TPMKey) (*Key, error) {
 		return nil, fmt.Errorf("tpm: %w", err)
 	}
 	ec, ok := pub.(*ecdsa.PublicKey)
-	if !ok || !f.HasSigner() {
-		return nil, errors.New("tpm: the key is no ECDSA signing key")
+	if !ok || !f.HasSigner() || curves[ec.Curve] == 0 {
+		return nil, errors.New("tpm: the key is no ECDSA signing key on P-256 or P-384")
 	}
-	return &Key{d: d, file: f, public: ec}, nil
+	if _, err := ec.ECDH(); err != nil { // a point that is not on the curve
+		return nil, fmt.Errorf("tpm: %w", err)
+	}
+	return ec, nil
 }
 
 // IsFile says whether b is a TSS2 PRIVATE KEY in PEM, as File gives it.

@@ -11,8 +11,11 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -288,4 +291,80 @@ func TestAttestation(t *testing.T) {
 	if _, _, err := d.Certify(newKey(t, d, elliptic.P256()), ak, []byte("nonce")); err != nil {
 		t.Error(err)
 	}
+}
+
+// A software TPM is reached over TCP as well.
+func TestTCP(t *testing.T) {
+	peer := hardwaretest.NewTPM(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() //nolint:errcheck // the test is over
+	go func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("unix", strings.TrimPrefix(peer.Where, "unix:"))
+			if err != nil {
+				in.Close() //nolint:errcheck // the client sees that it ends
+				continue
+			}
+			go func() {
+				io.Copy(out, in) //nolint:errcheck // one command
+				out.Close()      //nolint:errcheck // it is answered
+			}()
+			io.Copy(in, out) //nolint:errcheck // its answer
+			in.Close()       //nolint:errcheck // the client has it
+		}
+	}()
+	if err := sign(newKey(t, open(t, "tcp:"+l.Addr().String()), elliptic.P256()), "x"); err != nil {
+		t.Error(err)
+	}
+}
+
+// What answers on a socket and is no TPM is found out.
+func TestNoTPMAnswers(t *testing.T) {
+	for name, answer := range map[string]string{
+		"nothing": "", "half a header": "\x80\x01\x00", "a length of a gigabyte": "\x80\x01\x40\x00\x00\x00\x00\x00\x00\x00",
+		"a length below its own": "\x80\x01\x00\x00\x00\x01\x00\x00\x00\x00", "success without content": "\x80\x01\x00\x00\x00\x0a\x00\x00\x00\x00",
+	} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				c.Read(make([]byte, 4096)) //nolint:errcheck // whatever it wants
+				io.WriteString(c, answer)  //nolint:errcheck // it may be gone
+				c.Close()                  //nolint:errcheck // that was all
+			}
+		}()
+		if _, err := tpm.Open("tcp:" + l.Addr().String()); err == nil {
+			t.Errorf("%s is a TPM", name)
+		}
+		l.Close() //nolint:errcheck // the test goes on
+	}
+}
+
+// Files in the state directory are read without harm, whatever is in them.
+func FuzzKeyFile(f *testing.F) {
+	b, err := os.ReadFile("testdata/key.pem")
+	if err != nil {
+		f.Fatal(err)
+	}
+	if err := tpm.Parse(b); err != nil {
+		f.Fatal(err)
+	}
+	block, _ := pem.Decode(b)
+	f.Add(b)
+	f.Add(block.Bytes)
+	f.Add([]byte("-----BEGIN TSS2 PRIVATE KEY-----\nMAA=\n-----END TSS2 PRIVATE KEY-----\n"))
+	f.Fuzz(func(_ *testing.T, file []byte) { tpm.Parse(file) }) //nolint:errcheck // it must only not panic
 }
