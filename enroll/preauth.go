@@ -83,7 +83,6 @@ func readPreauthorised(r io.Reader) ([]Preauthorised, error) {
 	at := map[string]int{}
 	for {
 		record, err := c.Read()
-		line, _ := c.FieldPos(0)
 		if errors.Is(err, io.EOF) {
 			break
 		}
@@ -98,6 +97,7 @@ func readPreauthorised(r io.Reader) ([]Preauthorised, error) {
 		case err != nil:
 			return nil, problem.Invalid("The file breaks off.").Because(err)
 		}
+		line, _ := c.FieldPos(0)
 		p := fromColumns(columns, record)
 		if err := p.check(); err != nil {
 			faults.add(line, "%s", problem.Of(err).Text)
