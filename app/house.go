@@ -156,6 +156,9 @@ func (h *house) build(origins []string) (err error) {
 	if h.identity, err = identity.New(identity.Config{
 		DB: h.db, Issuer: h.issuer, Clock: cfg.Clock, Log: cfg.Log, Journal: journal,
 		Cut: func(id, reason string) int { return h.gateway.Cut(id, reason) },
+		Lapsed: func(ctx context.Context, tenant, device string, ended time.Time) error {
+			return h.enroll.MayLapse(ctx, tenant, device, ended)
+		},
 		CutGroup: h.cutGroup, Peers: h.peers, Stale: staleAfter, Sever: severAfter,
 		PublicURL: cfg.PublicURL,
 	}); err != nil {
@@ -178,7 +181,7 @@ func (h *house) build(origins []string) (err error) {
 		return err
 	}
 	h.gateway, err = gateway.New(gateway.Config{
-		Admit: h.admit, Used: h.identity.Used, Refused: h.refused, Append: h.telemetry.Append, Online: h.fleet.Online, Offline: h.fleet.Offline,
+		Admit: h.admit, Vouch: h.vouch, Introduce: h.introduce, Used: h.used, Spent: h.spent, TakenOver: h.takenOver, Refused: h.refused, Append: h.telemetry.Append, Online: h.fleet.Online, Offline: h.fleet.Offline,
 		Ready: func(p gateway.Peer) { h.command.Kick(p.Device); h.update.Ready(p) },
 		TLS:   &tls.Config{GetCertificate: h.certificate}, Clock: cfg.Clock, Log: cfg.Log,
 	})

@@ -73,8 +73,24 @@ func (h *house) admit(ctx context.Context, cert *x509.Certificate) (gateway.Peer
 		return gateway.Peer{}, problem.Unavailable("The platform's database is older than its journal; the device doors stay shut.").
 			Hint("An operator looks into it and runs openthings audit acknowledge.")
 	}
-	return h.identity.Admit(ctx, cert)
+	return h.enroll.Admit(ctx, cert)
 }
+
+// What the gateway asks of enroll, which is built after it.
+
+func (h *house) vouch(ctx context.Context, chain []*x509.Certificate) (gateway.Peer, error) {
+	return h.enroll.Vouch(ctx, chain)
+}
+
+func (h *house) introduce(ctx context.Context, chain []*x509.Certificate, from string) (gateway.Peer, error) {
+	return h.enroll.Introduce(ctx, chain, from)
+}
+
+func (h *house) used(ctx context.Context, p gateway.Peer) error { return h.enroll.Used(ctx, p) }
+
+func (h *house) spent(p gateway.Peer) { h.enroll.Spent(p) }
+
+func (h *house) takenOver(before, now gateway.Peer) { h.enroll.TakenOver(before, now) }
 
 // signedText checks a text that the platform signed with the key of its log.
 func (h *house) signedText(signed []byte) (string, error) {

@@ -119,6 +119,8 @@ func (s *Service) Routes(a *api.API) {
 	s.serialRoutes(a)
 	s.lobbyRoutes(a)
 	s.hookRoutes(a)
+	s.policyRoutes(a)
+	s.attestationRoutes(a)
 }
 
 func (s *Service) batchRoutes(a *api.API) {

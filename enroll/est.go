@@ -20,11 +20,8 @@ import (
 const MaxEST = 64 << 10
 
 var (
-	oidSignedData      = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 2}
-	oidData            = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 1}
-	oidECPublicKey     = asn1.ObjectIdentifier{1, 2, 840, 10045, 2, 1}
-	oidP256            = asn1.ObjectIdentifier{1, 2, 840, 10045, 3, 1, 7}
-	oidECDSAWithSHA256 = asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}
+	oidSignedData = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 2}
+	oidData       = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 1}
 )
 
 // decodeEST returns the DER in the body of an EST request. RFC 8951 demands base64 and says to ignore
@@ -67,7 +64,6 @@ func certsOnly(certs ...*x509.Certificate) ([]byte, error) {
 		raw[i] = c.Raw
 	}
 	slices.SortFunc(raw, bytes.Compare) // CertificateSet is a SET OF
-	type builder = *cryptobyte.Builder
 	var b cryptobyte.Builder
 	tag0 := cbasn1.Tag(0).ContextSpecific().Constructed()
 	b.AddASN1(cbasn1.SEQUENCE, func(b builder) { // ContentInfo
@@ -85,20 +81,6 @@ func certsOnly(certs ...*x509.Certificate) ([]byte, error) {
 				b.AddASN1(cbasn1.SET, func(builder) {}) // signerInfos
 			})
 		})
-	})
-	return b.Bytes()
-}
-
-// csrAttributes tells a client what key and signature to use (RFC 7030 4.5.2, RFC 9908 3.2): ECDSA P-256 with SHA-256.
-func csrAttributes() ([]byte, error) {
-	type builder = *cryptobyte.Builder
-	var b cryptobyte.Builder
-	b.AddASN1(cbasn1.SEQUENCE, func(b builder) {
-		b.AddASN1(cbasn1.SEQUENCE, func(b builder) {
-			b.AddASN1ObjectIdentifier(oidECPublicKey)
-			b.AddASN1(cbasn1.SET, func(b builder) { b.AddASN1ObjectIdentifier(oidP256) })
-		})
-		b.AddASN1ObjectIdentifier(oidECDSAWithSHA256)
 	})
 	return b.Bytes()
 }

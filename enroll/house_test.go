@@ -47,6 +47,7 @@ type house struct {
 	clock    *clock.Hand
 	identity *identity.Service
 	enroll   *enroll.Service
+	products *product.Service
 	tenants  *tenant.Service
 	gateway  *gateway.Gateway
 	api      *httptest.Server // for programs; the header As names the actor's role
@@ -54,6 +55,7 @@ type house struct {
 	roots    *x509.CertPool
 	revision string
 	solution string
+	logKey   string // verifier key of manifests and permits
 }
 
 const ten = "ten_a"
@@ -69,26 +71,36 @@ func each(t *testing.T, fn func(t *testing.T, h *house)) {
 }
 
 func newHouse(t testing.TB, db *store.DB, hand *clock.Hand) *house {
+	return newHouseWith(t, db, hand, func(base embedded.Config) (identity.Issuer, error) { return embedded.Open(base) })
+}
+
+// newHouseWith is newHouse with another issuer.
+func newHouseWith(t testing.TB, db *store.DB, hand *clock.Hand, open func(base embedded.Config) (identity.Issuer, error)) *house {
 	t.Helper()
 	h := &house{t: t, db: db, clock: hand}
 	ctx := context.Background()
 	dir := t.TempDir()
 	keys, err := seal.Open(filepath.Join(dir, "keys"), hand)
 	h.must(err)
-	issuer, err := embedded.Open(embedded.Config{Dir: filepath.Join(dir, "ca"), Keys: keys, Name: "Test", Clock: hand})
+	issuer, err := open(embedded.Config{Dir: filepath.Join(dir, "ca"), Keys: keys, Name: "Test", Clock: hand})
 	h.must(err)
 	h.identity, err = identity.New(identity.Config{DB: db, Issuer: issuer, Clock: hand, Journal: filepath.Join(dir, "journal"),
-		Cut: func(id, reason string) int { return h.gateway.Cut(id, reason) }})
+		Cut: func(id, reason string) int { return h.gateway.Cut(id, reason) },
+		Lapsed: func(ctx context.Context, tenant, device string, ended time.Time) error {
+			return h.enroll.MayLapse(ctx, tenant, device, ended)
+		}})
 	h.must(err)
 	h.tenants, err = tenant.New(tenant.Config{DB: db, Clock: hand, Log: slog.New(slog.DiscardHandler), Origins: []string{"https://localhost"}})
 	h.must(err)
-	products := product.New(product.Config{DB: db, Clock: hand})
-	h.enroll = enroll.New(enroll.Config{DB: db, Identity: h.identity, Products: products, Tenants: h.tenants, Clock: hand,
+	sign, verify := noteKey(t)
+	products := product.New(product.Config{DB: db, Clock: hand, Sign: sign, Verify: verify})
+	h.products = products
+	h.enroll = enroll.New(enroll.Config{DB: db, Identity: h.identity, Products: products, Tenants: h.tenants, Clock: hand, Keys: keys, Sign: h.signer(), LogKey: func() string { return h.logKey }, PrivateHooks: true,
 		TrustRoot: func(context.Context, string) (json.RawMessage, error) { return json.RawMessage(`{"root":1}`), nil }})
 
 	cert, err := h.identity.ServerTLS([]string{"localhost"})
 	h.must(err)
-	h.gateway, err = gateway.New(gateway.Config{Admit: h.identity.Admit, Used: h.identity.Used, Append: func(context.Context, []gateway.Record) error { return nil },
+	h.gateway, err = gateway.New(gateway.Config{Admit: h.enroll.Admit, Vouch: h.enroll.Vouch, Introduce: h.enroll.Introduce, Used: h.enroll.Used, Spent: h.enroll.Spent, TakenOver: h.enroll.TakenOver, Append: func(context.Context, []gateway.Record) error { return nil },
 		TLS: &tls.Config{GetCertificate: cert}, Log: slog.New(slog.DiscardHandler)})
 	h.must(err)
 	h.enroll.Doors(h.gateway)
@@ -231,7 +243,7 @@ func (h *house) station(name string, size, quota int64) (credential, string) {
 // do asks the device door.
 func (h *house) do(as *credential, method, path, contentType, body string) (int, string) {
 	h.t.Helper()
-	conf := &tls.Config{RootCAs: h.roots}
+	conf := &tls.Config{RootCAs: h.roots, Time: h.clock.Now}
 	if as != nil {
 		conf.Certificates = []tls.Certificate{*as.cert}
 	}

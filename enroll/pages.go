@@ -36,7 +36,7 @@ func tabs(ctx context.Context, here string) (out []tab) {
 		verb       tenant.Verb
 	}{
 		{"/enrol", "Batches and lines", tenant.LineRead}, {"/enrol/serials", "Serial numbers", tenant.LineRead}, {"/enrol/lobby", "Lobby", tenant.EnrolRead},
-		{"/enrol/quarantine", "Quarantine", tenant.DeviceRead}, {"/enrol/hooks", "Hooks", tenant.EnrolRead}, {"/enrol/labels", "Labels", tenant.LineWrite},
+		{"/enrol/quarantine", "Quarantine", tenant.DeviceRead}, {"/enrol/hooks", "Hooks", tenant.EnrolRead}, {"/enrol/policies", "Policies", tenant.EnrolRead}, {"/enrol/labels", "Labels", tenant.LineWrite},
 	} {
 		if tenant.Holds(ctx, string(t.verb)) {
 			out = append(out, tab{t.href, t.word, t.href == here})
@@ -116,6 +116,7 @@ func (s *Service) Pages(c *console.Console) {
 	s.lobbyPages(c)
 	s.hookPages(c)
 	s.labelPages(c)
+	s.policyPages(c)
 	c.Form("/claims", string(tenant.DeviceClaim), func(r *http.Request) (string, error) {
 		d, err := s.Claim(r.Context(), r.FormValue("code"), r.FormValue("solution"))
 		if err == nil {

@@ -87,6 +87,9 @@ func (s *Service) provision(ctx context.Context, tenant, station string, o order
 		if st, err = stationByID(tx.QueryRow, tenant, station); err != nil {
 			return err
 		}
+		if err := s.noTombstone(tx, tenant, b.Product, o.Serial, o.csr.KeyHash); err != nil {
+			return err
+		}
 		d, err := s.unit(tx, st, o)
 		if err != nil {
 			return err
@@ -99,7 +102,7 @@ func (s *Service) provision(ctx context.Context, tenant, station string, o order
 		if problem.Of(err).Rule == RuleQuota {
 			s.refused(ctx, st, o.Serial)
 		}
-		return wire.LineResponse{}, err
+		return wire.LineResponse{}, s.suspect(ctx, err, Sighting{Serial: o.Serial, Place: st.Name, Door: ByLine, Key: o.csr.KeyHash, Detail: "asked for at the line station " + st.ID}, tenant, b.Product)
 	}
 	code, hash := NewCode()
 	put := func(tx *store.Tx) error { return putClaim(tx, tenant, request.Subject, station, hash, s.now()) }
@@ -160,7 +163,7 @@ func (s *Service) unit(tx *store.Tx, st Station, o order) (identity.Device, erro
 	d, err := s.cfg.Identity.BySerialTx(tx, st.Tenant, b.Product, o.Serial)
 	switch {
 	case err == nil && d.Batch != b.ID:
-		return identity.Device{}, problem.Conflict("The serial number %s is already taken in this product.", o.Serial).At("serial")
+		return identity.Device{}, errSerialTaken(o.Serial)
 	case err == nil || !problem.Is(err, problem.KindNotFound):
 		return d, err
 	}

@@ -5,6 +5,8 @@ package enroll
 import (
 	"bytes"
 	"encoding/base64"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -94,6 +96,72 @@ func FuzzLineRequest(f *testing.F) {
 		o, err := readOrder(b, "sta_1", nil)
 		if err == nil && (o.csr == nil || o.Serial == "" || len(o.csr.URIs) > 0 || bytes.Contains(b, []byte("PRIVATE KEY"))) {
 			t.Errorf("accepted %q", b)
+		}
+	})
+}
+
+// Without the word of the host's administrator a hook reaches no address of the inside, also not by a name.
+func TestHookStaysOutside(t *testing.T) {
+	s := &Service{}
+	for _, url := range []string{"http://localhost:1/", "https://localhost/", "https://127.0.0.1/", "https://10.1.2.3/", "https://[::1]/", "https://[fe80::1]/", "https://169.254.169.254/",
+		"https://[::ffff:10.0.0.1]/", "https://100.64.0.1/", "https://0.0.0.0/", "https://[fd00::1]/", "https://[64:ff9b::7f00:1]/", "https://192.168.1.1:8443/"} {
+		if err := s.checkHook(&Hook{URL: url}); err == nil {
+			t.Errorf("%s was taken", url)
+		}
+	}
+	if err := s.checkHook(&Hook{URL: "https://erp.example/allow"}); err != nil {
+		t.Error(err)
+	}
+	srv := httptest.NewServer(http.NotFoundHandler())
+	defer srv.Close()
+	if resp, err := hookClient(false).Get(srv.URL); err == nil {
+		resp.Body.Close()
+		t.Error("a loopback address was dialled")
+	}
+	if resp, err := hookClient(true).Get(srv.URL); err != nil {
+		t.Error(err)
+	} else {
+		resp.Body.Close()
+	}
+}
+
+func FuzzPreauthorised(f *testing.F) {
+	f.Add("serial\nA\n")
+	f.Add("\ufeffSerial, mac ,label:x\nA,02:00:5e:10:00:01,\"y\"\n")
+	f.Add("serial\n\"A")
+	f.Add("serial,label:\nA,b\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		ps, err := readPreauthorised(strings.NewReader(text))
+		for _, p := range ps {
+			if err == nil && p.check() != nil {
+				t.Errorf("%q: %+v", text, p)
+			}
+		}
+	})
+}
+
+func FuzzManifest(f *testing.F) {
+	f.Add(`{"manifest":"openthings batch manifest 1\n{}\n\n- x\n","units":[]}`)
+	f.Add(`{"manifest":"","units":[{"seq":1}]}`)
+	f.Add(`[`)
+	f.Fuzz(func(t *testing.T, text string) {
+		if _, err := VerifyManifest(strings.NewReader(text), ""); err == nil {
+			t.Errorf("%q is proven without a key", text)
+		}
+	})
+}
+
+func FuzzSerialList(f *testing.F) {
+	f.Add("serial\nA\n\nB,x\n# c\n")
+	f.Add("A\nA")
+	f.Fuzz(func(t *testing.T, text string) {
+		serials, err := readSerials(strings.NewReader(text))
+		seen := map[string]bool{}
+		for _, s := range serials {
+			if err == nil && (seen[s] || s == "") {
+				t.Errorf("%q: %q twice", text, s)
+			}
+			seen[s] = true
 		}
 	})
 }

@@ -7,8 +7,10 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
+	"github.com/openthings-platform/openthings/api"
 	"github.com/openthings-platform/openthings/clock"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/product"
@@ -41,6 +43,12 @@ type Config struct {
 type Service struct {
 	cfg   Config
 	hooks *http.Client
+	crowd *crowd
+
+	lists   lists        // revocation lists of trusted CAs
+	guesses *api.Limiter // of enrolment tokens
+	swaps   swaps        // sessions taken over
+	noting  sync.WaitGroup
 }
 
 // New makes the service.
@@ -51,7 +59,11 @@ func New(cfg Config) *Service {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{cfg: cfg, hooks: hookClient(cfg.PrivateHooks)}
+	s := &Service{cfg: cfg, hooks: hookClient(cfg.PrivateHooks)}
+	s.crowd = newCrowd(s.cfg.Clock.Now)
+	s.guesses = api.NewLimiter(cfg.Clock, guesses)
+	cfg.DB.Handle(jobCRL, s.fetchCRL)
+	return s
 }
 
 func (s *Service) now() time.Time { return store.Time(store.Millis(s.cfg.Clock.Now())) }

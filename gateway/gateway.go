@@ -72,7 +72,7 @@ type Config struct {
 	// along; it must not change anything either. A peer that it calls a Stranger goes to Introduce once it has proven to
 	// hold the key, which puts it into the register and says who it is. Both may be nil.
 	Vouch     func(ctx context.Context, chain []*x509.Certificate) (Peer, error)
-	Introduce func(ctx context.Context, chain []*x509.Certificate) (Peer, error)
+	Introduce func(ctx context.Context, chain []*x509.Certificate, from string) (Peer, error)
 	// Spent hears of a peer that has proven to hold the key of a certificate which Admit refused with ErrSpent; it is
 	// refused all the same. TakenOver hears that a device's live session was ended by a new one. Both may be nil; they
 	// must not block.

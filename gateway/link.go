@@ -106,7 +106,7 @@ func (g *Gateway) verify(l *link, s tls.ConnectionState) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.Limits.Opening)
 	defer cancel()
-	p, err := g.admit(ctx, l.door, s.PeerCertificates)
+	p, err := g.admit(ctx, l, s.PeerCertificates)
 	if errors.Is(err, ErrSpent) && g.cfg.Spent != nil {
 		l.spent, err = err, nil
 	}
@@ -117,7 +117,6 @@ func (g *Gateway) verify(l *link, s tls.ConnectionState) error {
 		err = errors.New("the register named nobody")
 	}
 	if err == nil {
-		p.From = l.RemoteAddr().String()
 		l.peer, l.chain = p, s.PeerCertificates
 		err = g.registry.full(p.id(), g.cfg.Limits.PerPeer)
 	}
@@ -144,7 +143,7 @@ func (g *Gateway) again(ctx context.Context, l *link) error {
 	if err := g.registry.add(l, g.cfg.Limits.PerPeer); err != nil {
 		return err
 	}
-	p, err := g.admit(ctx, l.door, l.chain)
+	p, err := g.admit(ctx, l, l.chain)
 	if err == nil && (p.Kind != l.peer.Kind || p.id() != l.peer.id() || p.Tenant != l.peer.Tenant) {
 		err = errors.New("the certificate names somebody else now")
 	}

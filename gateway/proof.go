@@ -16,12 +16,12 @@ var (
 )
 
 // admit asks Admit and, on the HTTPS door, Vouch about a certificate that Admit does not know.
-func (g *Gateway) admit(ctx context.Context, door string, chain []*x509.Certificate) (Peer, error) {
+func (g *Gateway) admit(ctx context.Context, l *link, chain []*x509.Certificate) (Peer, error) {
 	p, err := g.cfg.Admit(ctx, chain[0])
-	if g.cfg.Vouch != nil && door == doorHTTPS && errors.Is(err, ErrUnknown) {
+	if g.cfg.Vouch != nil && l.door == doorHTTPS && errors.Is(err, ErrUnknown) {
 		p, err = g.cfg.Vouch(ctx, chain)
 	}
-	p.Cert = chain[0]
+	p.Cert, p.From = chain[0], l.RemoteAddr().String()
 	return p, err
 }
 
@@ -35,7 +35,7 @@ func (g *Gateway) proven(ctx context.Context, l *link) error {
 	if !l.peer.Stranger {
 		return nil
 	}
-	p, err := g.cfg.Introduce(ctx, l.chain)
+	p, err := g.cfg.Introduce(ctx, l.chain, l.peer.From)
 	if err != nil {
 		return err
 	}

@@ -31,6 +31,9 @@ func (s *Service) Adopt(tx *store.Tx, d Device, cert *x509.Certificate, origin, 
 	if d.State != Manufactured {
 		return Certificate{}, errOtherKey(d)
 	}
+	if err := s.UsableKey(tx, d.Tenant, KeyHash(cert.RawSubjectPublicKeyInfo)); err != nil {
+		return Certificate{}, err
+	}
 	now := s.cfg.Clock.Now()
 	c := Certificate{Fingerprint: Fingerprint(cert.Raw), Tenant: d.Tenant, Subject: d.ID, Kind: IDevID, Phase: Profiles[IDevID].Phase, Serial: cert.SerialNumber.Text(16),
 		KeyHash: KeyHash(cert.RawSubjectPublicKeyInfo), NotBefore: cert.NotBefore, NotAfter: cert.NotAfter, DER: cert.Raw, Origin: origin}
@@ -45,8 +48,7 @@ func (s *Service) Adopt(tx *store.Tx, d Device, cert *x509.Certificate, origin, 
 		}
 	}
 	if !fresh {
-		return Certificate{}, problem.Conflict("This public key already has a certificate of another subject or kind.").At("csr").
-			Hint("A unit that shows another one's key is a clone.")
+		return Certificate{}, errUsedKey()
 	}
 	if err := s.move(tx, d, Provisioned, actor, ""); err != nil {
 		return Certificate{}, err

@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package enroll
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/openthings-platform/openthings/audit"
+	"github.com/openthings-platform/openthings/gateway"
+	"github.com/openthings-platform/openthings/identity"
+	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/store"
+)
+
+// maxSightings bounds the evidence kept of one suspected clone; what comes later is only counted.
+const maxSightings = 50
+
+// Clone is a suspicion that two units have one identity, with what was seen where.
+type Clone struct {
+	ID        string     `json:"id"`
+	Tenant    string     `json:"-"`
+	What      string     `json:"what" enum:"key,serial,idevid,ldevid,sessions" doc:"What was seen twice"`
+	Mark      string     `json:"mark" doc:"Hash of the key, serial number or device that was seen twice"`
+	State     string     `json:"state" enum:"open,decided"`
+	Devices   []string   `json:"devices" doc:"Suspended until somebody decides"`
+	Seen      int64      `json:"seen"`
+	First     time.Time  `json:"first"`
+	Last      time.Time  `json:"last"`
+	Verdict   string     `json:"verdict,omitempty" doc:"Id of the genuine device, none, or false-alarm"`
+	Actor     string     `json:"actor,omitempty"`
+	Reason    string     `json:"reason,omitempty"`
+	Decided   time.Time  `json:"decided,omitzero"`
+	Sightings []Sighting `json:"sightings,omitempty"`
+}
+
+// Sighting is one thing that was seen.
+type Sighting struct {
+	At     time.Time `json:"at"`
+	Device string    `json:"device,omitempty" doc:"Whose identity it was"`
+	Serial string    `json:"serial,omitempty"`
+	Place  string    `json:"place" doc:"Network that it came from"`
+	Door   string    `json:"door" doc:"line, jitp, token, est, mqtt or https"`
+	Key    string    `json:"key_hash,omitempty"`
+	Detail string    `json:"detail"`
+}
+
+const cloneColumns = `id, tenant, what, mark, state, devices, seen, first, last, verdict, actor, reason, decided`
+
+func scanClone(r scanner) (Clone, error) {
+	var c Clone
+	var devices string
+	var first, last, decided int64
+	err := r.Scan(&c.ID, &c.Tenant, &c.What, &c.Mark, &c.State, &devices, &c.Seen, &first, &last, &c.Verdict, &c.Actor, &c.Reason, &decided)
+	c.First, c.Last, c.Decided, c.Devices = store.Time(first), store.Time(last), store.Time(decided), strings.Fields(devices)
+	if errors.Is(err, store.ErrNoRows) {
+		return c, problem.NotFound("There is no such suspicion.")
+	}
+	return c, err
+}
+
+// Clones lists suspected clones in the order of their ids, those after the id given; open narrows to the undecided.
+func (s *Service) Clones(ctx context.Context, tenant string, open bool, after string, limit int) ([]Clone, error) {
+	q := `SELECT ` + cloneColumns + ` FROM clone WHERE tenant = $1 AND id > $2`
+	if open {
+		q += ` AND state = 'open'`
+	}
+	rows, err := s.cfg.DB.Query(ctx, q+` ORDER BY id LIMIT $3`, tenant, after, limit)
+	return store.Collect(rows, err, func(r *sql.Rows) (Clone, error) { return scanClone(r) })
+}
+
+// Clone returns a suspected clone with its evidence.
+func (s *Service) Clone(ctx context.Context, tenant, id string) (Clone, error) {
+	c, err := scanClone(s.reads(ctx)(`SELECT `+cloneColumns+` FROM clone WHERE tenant = $1 AND id = $2`, tenant, id))
+	if err != nil {
+		return c, err
+	}
+	rows, err := s.cfg.DB.Query(ctx, `SELECT at, device, serial, place, door, key_hash, detail FROM clone_sighting WHERE clone = $1 ORDER BY n`, id)
+	c.Sightings, err = store.Collect(rows, err, func(r *sql.Rows) (g Sighting, err error) {
+		var at int64
+		err = r.Scan(&at, &g.Device, &g.Serial, &g.Place, &g.Door, &g.Key, &g.Detail)
+		g.At = store.Time(at)
+		return g, err
+	})
+	return c, err
+}
+
+// cloned records what was seen, opens a suspicion unless there is one, suspends the devices and cuts their sessions.
+func (s *Service) cloned(ctx context.Context, tenant, what, mark string, devices []string, seen ...Sighting) error {
+	return s.cfg.DB.WriteFirst(ctx, func(tx *store.Tx) error { return s.clonedTx(tx, tenant, what, mark, devices, seen) })
+}
+
+func (s *Service) clonedTx(tx *store.Tx, tenant, what, mark string, devices []string, seen []Sighting) error {
+	now := store.Millis(s.now())
+	c, err := scanClone(tx.QueryRow(`SELECT `+cloneColumns+` FROM clone WHERE tenant = $1 AND what = $2 AND mark = $3 AND state = 'open'`, tenant, what, mark))
+	fresh := problem.Is(err, problem.KindNotFound)
+	if err != nil && !fresh {
+		return err
+	}
+	if fresh {
+		c = Clone{ID: store.NewID("cln"), Tenant: tenant, What: what, Mark: mark, State: "open"}
+	}
+	for _, d := range devices {
+		if !slices.Contains(c.Devices, d) {
+			c.Devices = append(c.Devices, d)
+		}
+	}
+	if _, err = tx.Exec(`INSERT INTO clone(`+cloneColumns+`) VALUES ($1, $2, $3, $4, 'open', $5, $6, $7, $7, '', '', '', 0)
+		ON CONFLICT (id) DO UPDATE SET devices = excluded.devices, seen = clone.seen + excluded.seen, last = excluded.last`,
+		c.ID, tenant, what, mark, strings.Join(c.Devices, " "), len(seen), now); err != nil {
+		return err
+	}
+	for i, g := range seen {
+		if n := c.Seen + int64(i); n < maxSightings {
+			if _, err := tx.Exec(`INSERT INTO clone_sighting(clone, n, at, device, serial, place, door, key_hash, detail) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+				c.ID, n, now, g.Device, g.Serial, g.Place, g.Door, g.Key, g.Detail); err != nil {
+				return err
+			}
+		}
+	}
+	for _, id := range c.Devices {
+		d, err := s.cfg.Identity.GetTx(tx, tenant, id)
+		if err != nil {
+			return err
+		}
+		if d.State.May(identity.Suspended) {
+			if err := s.cfg.Identity.SetState(tx, tenant, id, identity.Suspended, "system", "clone"); err != nil {
+				return err
+			}
+		}
+	}
+	if !fresh {
+		return nil
+	}
+	data := map[string]any{"what": what, "mark": mark, "devices": c.Devices, "sightings": seen}
+	if err := audit.Append(tx, audit.Entry{Tenant: tenant, Actor: "system", Kind: "clone.detected", Subject: c.ID, Data: data}); err != nil {
+		return err
+	}
+	return s.cfg.DB.Emit(tx, "clone.detected", tenant, c.ID, data)
+}
+
+// suspect looks at why a door refused a device: a key or serial number that somebody else has is a clone, and the one
+// who has it is suspended. It returns the refusal.
+func (s *Service) suspect(ctx context.Context, refusal error, seen Sighting, tenant, product string) error {
+	var what, mark string
+	var ids []string
+	err := s.cfg.DB.View(ctx, func(tx *store.Tx) error {
+		switch problem.Of(refusal).Rule {
+		case identity.RuleUsedKey:
+			what, mark = CloneKey, seen.Key
+			c, err := s.cfg.Identity.CertificateOfKey(tx, tenant, seen.Key)
+			if problem.Is(err, problem.KindNotFound) || err == nil && c.Kind == identity.Station {
+				return nil // another tenant's, or a station's: refused, and nothing of this tenant to lock
+			}
+			if err != nil {
+				return err
+			}
+			d, err := s.cfg.Identity.GetTx(tx, tenant, c.Subject)
+			if err != nil || d.ID == seen.Device || d.Serial == seen.Serial && d.Product == product {
+				return err // the same unit: a key for another purpose, or its certificate of birth anew
+			}
+			ids = append(ids, d.ID)
+		case identity.RuleUsedSerial:
+			what, mark = CloneSerial, product+" "+seen.Serial
+			d, err := s.cfg.Identity.BySerialTx(tx, tenant, product, seen.Serial)
+			if err != nil {
+				return err
+			}
+			ids = append(ids, d.ID)
+		}
+		if seen.Device != "" {
+			ids = append(ids, seen.Device)
+		}
+		return nil
+	})
+	if err != nil || what == "" || len(ids) == 0 || len(ids) == 1 && ids[0] == seen.Device {
+		return errors.Join(refusal, err)
+	}
+	return errors.Join(refusal, s.cloned(ctx, tenant, what, mark, ids, seen))
+}
+
+// noteAsk notes with which key a device asks for a certificate, and refuses when that shows a second holder of the
+// identity it asks with.
+func (s *Service) noteAsk(ctx context.Context, p gateway.Peer, keyHash string) error {
+	rows, err := s.cfg.DB.Query(ctx, `SELECT key_hash, at, place FROM asked WHERE device = $1 AND tenant = $2 ORDER BY at DESC LIMIT 64`, p.Device, p.Tenant)
+	asked, places := map[string]time.Time{}, map[string]string{}
+	_, err = store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+		var key, from string
+		var at int64
+		err := r.Scan(&key, &at, &from)
+		asked[key], places[key] = store.Time(at), from
+		return struct{}{}, err
+	})
+	if err != nil {
+		return err
+	}
+	now := s.now()
+	if returned(asked, keyHash, now) {
+		var seen []Sighting
+		for key, at := range asked {
+			seen = append(seen, Sighting{Device: p.Device, Place: places[key], Door: "est", Key: key, Detail: "first asked for this key at " + at.UTC().Format(time.RFC3339)})
+		}
+		slices.SortFunc(seen, func(a, b Sighting) int { return asked[a.Key].Compare(asked[b.Key]) })
+		seen = append(seen, Sighting{Device: p.Device, Place: place(p.From), Door: "est", Key: keyHash, Detail: "asks again for this key, with a certificate of kind " + string(p.Kind)})
+		if err := s.cloned(ctx, p.Tenant, CloneIDevID, p.Device, []string{p.Device}, seen...); err != nil {
+			return err
+		}
+		return problem.Forbidden("enroll.clone", "Two units ask with the identity of this device; it is suspended.")
+	}
+	if _, known := asked[keyHash]; known {
+		return nil
+	}
+	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		_, err := tx.Exec(`INSERT INTO asked(device, key_hash, tenant, at, place) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (device, key_hash) DO NOTHING`,
+			p.Device, keyHash, p.Tenant, store.Millis(now), place(p.From))
+		return err
+	})
+}
+
+// Used is identity's, and notes the first use of an LDevID.
+func (s *Service) Used(ctx context.Context, p gateway.Peer) error {
+	if err := s.cfg.Identity.Used(ctx, p); err != nil {
+		return err
+	}
+	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		_, err := tx.Exec(`INSERT INTO first_use(fp, tenant, device, at, place) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (fp) DO NOTHING`,
+			p.Fingerprint, p.Tenant, p.Device, store.Millis(s.now()), place(p.From))
+		return err
+	})
+}
+
+// Spent hears that somebody has proven to hold the key of an LDevID whose successor is in use.
+func (s *Service) Spent(p gateway.Peer) {
+	ctx := context.Background()
+	var used int64
+	var from string
+	err := s.cfg.DB.QueryRow(ctx, `SELECT at, place FROM first_use WHERE device = $1 AND tenant = $2 AND fp <> $3 AND at >= coalesce((SELECT at FROM first_use WHERE fp = $3), 0) ORDER BY at DESC LIMIT 1`,
+		p.Device, p.Tenant, p.Fingerprint).Scan(&used, &from)
+	if errors.Is(err, store.ErrNoRows) {
+		return
+	}
+	if err == nil && spentInUse(store.Time(used), s.now()) {
+		err = s.cloned(ctx, p.Tenant, CloneLDevID, p.Device, []string{p.Device},
+			Sighting{Device: p.Device, Place: from, Door: "https", Detail: "used the newer LDevID first at " + store.Time(used).UTC().Format(time.RFC3339)},
+			Sighting{Device: p.Device, Place: place(p.From), Door: "https", Key: identity.KeyHash(p.Cert.RawSubjectPublicKeyInfo), Detail: "uses the LDevID that was replaced"})
+	}
+	if err != nil {
+		s.cfg.Log.Error("a replaced certificate was used, but not noted", "device", p.Device, "err", err)
+	}
+}
+
+// swaps remembers the latest takeovers of each device on this node.
+type swaps struct {
+	mu  sync.Mutex // guards all
+	all map[string][]swap
+}
+
+// maxSwapping bounds the devices whose takeovers are remembered.
+const maxSwapping = 10_000
+
+// TakenOver hears that a new session of a device ended a live one.
+func (s *Service) TakenOver(before, now gateway.Peer) {
+	from, to := place(before.From), place(now.From)
+	if from == to {
+		return
+	}
+	s.swaps.mu.Lock()
+	if s.swaps.all == nil || len(s.swaps.all) >= maxSwapping {
+		s.swaps.all = map[string][]swap{}
+	}
+	mine := append(s.swaps.all[now.Device], swap{s.now(), from, to})
+	mine = mine[max(0, len(mine)-keptSwaps):]
+	s.swaps.all[now.Device] = mine
+	cloned := pingPong(mine)
+	if cloned {
+		delete(s.swaps.all, now.Device)
+	}
+	s.swaps.mu.Unlock()
+	if !cloned {
+		return
+	}
+	var seen []Sighting
+	for _, w := range mine {
+		seen = append(seen, Sighting{Device: now.Device, Place: w.to, Door: "mqtt", Detail: "took the session over from " + w.from + " at " + w.at.UTC().Format(time.RFC3339)})
+	}
+	s.noting.Go(func() { // the session that took over waits for its answer
+		if err := s.cloned(context.Background(), now.Tenant, CloneSessions, now.Device, []string{now.Device}, seen...); err != nil {
+			s.cfg.Log.Error("two sessions of one device, but not noted", "device", now.Device, "err", err)
+		}
+	})
+}
+
+// Settled waits until what TakenOver heard is noted.
+func (s *Service) Settled() { s.noting.Wait() }
+
+// Decide ends a suspicion. genuine is the device that is the real one: it is resumed, the others are barred for ever.
+// CloneNone bars all of them, CloneFalse resumes all of them. Of a resumed device the LDevIDs are revoked, so that it
+// enrols anew.
+func (s *Service) Decide(ctx context.Context, tenant, id, genuine, reason, actor string) (Clone, error) {
+	if err := checkReason(reason); err != nil {
+		return Clone{}, err
+	}
+	err := s.cfg.DB.WriteFirst(ctx, func(tx *store.Tx) error {
+		c, err := scanClone(tx.QueryRow(`SELECT `+cloneColumns+` FROM clone WHERE tenant = $1 AND id = $2`, tenant, id))
+		if err != nil {
+			return err
+		}
+		if c.State != "open" {
+			return problem.Conflict("This was decided already.")
+		}
+		if genuine != CloneNone && genuine != CloneFalse && !slices.Contains(c.Devices, genuine) {
+			return problem.Invalid("Name the genuine device, or %s, or %s.", CloneNone, CloneFalse).At("genuine")
+		}
+		for _, dev := range c.Devices {
+			if err := s.settle(tx, tenant, dev, genuine == CloneFalse || genuine == dev, reason, actor); err != nil {
+				return err
+			}
+		}
+		if _, err := tx.Exec(`DELETE FROM asked WHERE tenant = $1 AND device IN (SELECT id FROM device WHERE tenant = $1 AND id = $2)`, tenant, c.Mark); err != nil {
+			return err
+		}
+		_, err = tx.Exec(`UPDATE clone SET state = 'decided', verdict = $1, actor = $2, reason = $3, decided = $4 WHERE tenant = $5 AND id = $6`,
+			genuine, actor, reason, store.Millis(s.now()), tenant, id)
+		if err != nil {
+			return err
+		}
+		return audit.Append(tx, audit.Entry{Tenant: tenant, Actor: actor, Kind: "clone.decided", Subject: id, Data: map[string]any{"genuine": genuine, "devices": c.Devices, "reason": reason}})
+	})
+	if err != nil {
+		return Clone{}, err
+	}
+	return s.Clone(ctx, tenant, id)
+}
+
+// Verdicts beside the id of the genuine device.
+const (
+	CloneNone  = "none"
+	CloneFalse = "false-alarm"
+)
+
+func (s *Service) settle(tx *store.Tx, tenant, device string, genuine bool, reason, actor string) error {
+	d, err := s.cfg.Identity.GetTx(tx, tenant, device)
+	if err != nil {
+		return err
+	}
+	if genuine {
+		if d.State != identity.Suspended {
+			return nil
+		}
+		if err := s.cfg.Identity.SetState(tx, tenant, device, d.Resume, actor, reason); err != nil {
+			return err
+		}
+		return s.cfg.Identity.Revoke(tx, tenant, device, actor, reason)
+	}
+	if d.State.May(identity.Decommissioned) {
+		if err := s.cfg.Identity.SetState(tx, tenant, device, identity.Decommissioned, actor, reason); err != nil {
+			return err
+		}
+	}
+	return s.cfg.Identity.Revoke(tx, tenant, device, actor, reason)
+}

@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package enroll
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/openthings-platform/openthings/audit"
+	"github.com/openthings-platform/openthings/gateway"
+	"github.com/openthings-platform/openthings/identity"
+	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/store"
+)
+
+const (
+	estRoot = "/.well-known/est/"
+	notYet  = 5 * time.Second // how long a unit is asked to wait for a person, or for its own report
+)
+
+// estDoors mounts EST (RFC 7030), with and without a label. A label selects a policy of the tenant of the certificate
+// that was shown; it never says who the device is.
+func (s *Service) estDoors(g *gateway.Gateway) {
+	for _, root := range []string{estRoot, estRoot + "{label}/"} {
+		mount := func(method, operation string, need gateway.Kind, h func(http.ResponseWriter, *http.Request, gateway.Peer) error, also ...gateway.Kind) {
+			g.Route(method+" "+root+operation, need, func(w http.ResponseWriter, r *http.Request, p gateway.Peer) {
+				if err := h(w, r, p); err != nil {
+					s.failEST(w, r, p, err)
+				}
+			}, also...)
+		}
+		mount("GET", "cacerts", gateway.None, s.caCerts)
+		mount("GET", "csrattrs", gateway.None, s.csrAttrs)
+		mount("POST", "simpleenroll", gateway.IDevID, s.simpleEnroll)
+		mount("POST", "simplereenroll", gateway.LDevID, s.simpleReenroll, gateway.Lapsed)
+		if root == estRoot {
+			mount("POST", tokenLabel+"/simpleenroll", gateway.None, s.tokenEnroll)
+		}
+		mount("POST", "fullcmc", gateway.None, notServed("Full CMC (RFC 7030 4.3) is not served here.", "Use simpleenroll and simplereenroll."))
+		mount("POST", "serverkeygen", gateway.None, notServed("Keys are not made by this server (RFC 7030 4.4): a key that was never outside its device cannot leak on the way to it.",
+			"Make the key on the device and use simpleenroll."))
+	}
+}
+
+func notServed(text, hint string) func(http.ResponseWriter, *http.Request, gateway.Peer) error {
+	return func(http.ResponseWriter, *http.Request, gateway.Peer) error {
+		return problem.NotFound("%s", text).Hint("%s", hint)
+	}
+}
+
+// failEST answers with text for people, as RFC 7030 4.2.3 says: 202 and Retry-After for what may succeed later by
+// itself, and else what was wrong. The last line names the rule, for programs.
+func (s *Service) failEST(w http.ResponseWriter, r *http.Request, p gateway.Peer, err error) {
+	e := problem.Of(err)
+	status := problem.Kinds[e.Kind].Status
+	var l *later
+	switch {
+	case errors.As(err, &l):
+		status = http.StatusAccepted
+		w.Header().Set("Retry-After", strconv.FormatInt(seconds(l.wait), 10))
+	case status == http.StatusServiceUnavailable: // those who wait for the same thing come back one after the other
+		w.Header().Set("Retry-After", strconv.FormatInt(seconds(30*time.Second+jitter(p.Device, time.Minute)), 10))
+	case status == http.StatusTooManyRequests:
+		w.Header().Set("Retry-After", strconv.FormatInt(seconds(time.Hour), 10))
+	}
+	if status >= 500 {
+		s.cfg.Log.ErrorContext(r.Context(), "request of a device failed", slog.String("path", r.URL.Path), slog.String("device", p.Device), slog.Any("error", err))
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	text := e.Text
+	if e.Help != "" {
+		text += " " + e.Help
+	}
+	if e.Rule != "" {
+		text += "\nrule: " + e.Rule
+	}
+	io.WriteString(w, text+"\n") //nolint:errcheck // nothing can be said to a peer that is gone
+}
+
+// asks is who asks, and the policy that applies to the request.
+func (s *Service) asks(r *http.Request, p gateway.Peer) (identity.Device, Policy, error) {
+	d, err := s.cfg.Identity.Get(r.Context(), p.Tenant, p.Device)
+	if err != nil {
+		return d, Policy{}, problem.Unavailable("The register cannot be read.").Because(err)
+	}
+	pol, err := s.PolicyFor(r.Context(), d.Tenant, d.Product, r.PathValue("label"))
+	return d, pol, err
+}
+
+// asksOpenly is asks for what anybody may read: without a device's certificate there is no device, and any label that
+// could be one has the platform's own policy, so that nobody learns which there are.
+func (s *Service) asksOpenly(r *http.Request, p gateway.Peer) (*identity.Device, Policy, error) {
+	if p.Device != "" {
+		d, pol, err := s.asks(r, p)
+		return &d, pol, err
+	}
+	if label := r.PathValue("label"); label != "" && checkLabel(label) != nil {
+		return nil, Policy{}, problem.NotFound("There is no enrolment policy %q.", label)
+	}
+	return nil, builtin(), nil
+}
+
+func (s *Service) caCerts(w http.ResponseWriter, r *http.Request, p gateway.Peer) error {
+	if _, _, err := s.asksOpenly(r, p); err != nil {
+		return err
+	}
+	chain, err := s.cfg.Identity.CACerts(r.Context())
+	if err != nil {
+		return err
+	}
+	return answer(w, chain...)
+}
+
+func (s *Service) csrAttrs(w http.ResponseWriter, r *http.Request, p gateway.Peer) error {
+	d, pol, err := s.asksOpenly(r, p)
+	if err != nil {
+		return err
+	}
+	der, err := csrAttributes(preferred(pol), d)
+	if err != nil {
+		return err
+	}
+	return answerDER(w, "application/csrattrs", der)
+}
+
+func (s *Service) simpleEnroll(w http.ResponseWriter, r *http.Request, p gateway.Peer) error {
+	d, pol, err := s.asks(r, p)
+	if err != nil {
+		return err
+	}
+	csr, err := estRequest(w, r, pol.Keys)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(csr.OnlyFor(identity.DeviceURI(p.Tenant, p.Device).String()), csr.Names(d)); err != nil {
+		return err
+	}
+	if err := s.noteAsk(r.Context(), p, csr.KeyHash); err != nil {
+		return err
+	}
+	if err := pol.shown(len(r.TLS.PeerCertificates) - 1); err != nil {
+		return err
+	}
+	return s.certify(w, r, d, pol, csr, func(ctx context.Context, grade identity.Grade) (func(*store.Tx) error, error) {
+		return nil, s.mayEnrol(ctx, d, pol, csr, grade)
+	})
+}
+
+func (s *Service) simpleReenroll(w http.ResponseWriter, r *http.Request, p gateway.Peer) error {
+	d, pol, err := s.asks(r, p)
+	if err != nil {
+		return err
+	}
+	csr, err := estRequest(w, r, pol.Keys)
+	if err != nil {
+		return err
+	}
+	if err := csr.Keeps(p.Cert); err != nil {
+		return err
+	}
+	if err := s.noteAsk(r.Context(), p, csr.KeyHash); err != nil {
+		return err
+	}
+	return s.certify(w, r, d, pol, csr, func(ctx context.Context, grade identity.Grade) (func(*store.Tx) error, error) {
+		return s.mayRenew(ctx, p, d, pol, grade)
+	})
+}
+
+// certify gives the device its LDevID once may has nothing against it, when it is the device's turn. What may returns
+// runs in the transaction that makes the certificate known.
+func (s *Service) certify(w http.ResponseWriter, r *http.Request, d identity.Device, pol Policy, csr *identity.CSR,
+	may func(context.Context, identity.Grade) (func(*store.Tx) error, error)) error {
+	ctx := r.Context()
+	leave, err := s.crowd.enter(ctx, d.ID)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	grade, why, err := s.gradeOf(ctx, d, csr.KeyHash)
+	if err != nil {
+		return err
+	}
+	also, err := may(ctx, grade)
+	if err != nil {
+		return err
+	}
+	c, _, err := s.cfg.Identity.Issue(ctx, identity.IssueRequest{Tenant: d.Tenant, Subject: d.ID, Kind: identity.LDevID, CSR: csr, Actor: d.ID, Life: pol.Life(),
+		Finish: func(tx *store.Tx) error {
+			if err := s.cfg.Identity.SetGrade(tx, d.Tenant, d.ID, grade, d.ID, why); err != nil || also == nil {
+				return err
+			}
+			return also(tx)
+		}})
+	if err != nil {
+		return s.suspect(ctx, err, Sighting{Device: d.ID, Serial: d.Serial, Place: place(r.RemoteAddr), Door: "est", Key: csr.KeyHash, Detail: "asks for an LDevID"}, d.Tenant, d.Product)
+	}
+	x, err := c.Parse()
+	if err != nil {
+		return err
+	}
+	return answer(w, x) // that certificate only (RFC 7030 4.2.3); the authorities are in cacerts
+}
+
+// mayEnrol is everything that stands between a device and its certificate of operation when it comes with its IDevID.
+func (s *Service) mayEnrol(ctx context.Context, d identity.Device, pol Policy, csr *identity.CSR, grade identity.Grade) error {
+	if err := errors.Join(s.notDenied(s.reads(ctx), d.Tenant, d.ID), pol.admits(d)); err != nil {
+		return err
+	}
+	if pol.Preauthorised {
+		if err := s.announced(ctx, d); err != nil {
+			return err
+		}
+	}
+	if d.State == identity.Provisioned && pol.Approval != Automatical {
+		if err := s.knock(ctx, d.Tenant, d.ID); err != nil {
+			return err
+		}
+		return &later{problem.Forbidden("enroll.unclaimed", "The device has not been claimed yet.").Hint("Claim it with the code on its box, or approve it in the lobby; it enrols by itself then."), notYet}
+	}
+	if d.State == identity.Provisioned || d.State == identity.Pending {
+		if err := s.fulfilsBaseline(ctx, d); err != nil {
+			return err
+		}
+	}
+	if err := pol.sure(grade); err != nil {
+		return err
+	}
+	if err := s.ask(ctx, Question{Kind: AskEnrol, Tenant: d.Tenant, Product: d.Product, Batch: d.Batch, Device: d.ID, Serial: d.Serial, Key: csr.KeyHash}); err != nil {
+		return err
+	}
+	if d.State != identity.Provisioned {
+		return nil
+	}
+	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		if err := s.cfg.Identity.SetSolution(tx, d.Tenant, d.ID, pol.Solution); err != nil {
+			return err
+		}
+		return s.cfg.Identity.SetState(tx, d.Tenant, d.ID, identity.Pending, "policy/"+pol.Label, "approved by policy")
+	})
+}
+
+// announced refuses a device whose serial number was not preauthorised, or was for another one.
+func (s *Service) announced(ctx context.Context, d identity.Device) error {
+	refusal := problem.Forbidden(RulePreauthorised, "The serial number %s was not announced.", d.Serial).Hint("Preauthorise it, alone or with a CSV file.")
+	pre, err := preauthorisedSerial(s.reads(ctx), d.Tenant, d.Product, d.Serial)
+	switch {
+	case errors.Is(err, store.ErrNoRows), err == nil && !pre.Used.IsZero() && pre.Device != d.ID:
+		return refusal
+	case err != nil || !pre.Used.IsZero():
+		return err
+	}
+	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error { return s.UsePreauthorised(tx, pre, d.ID) })
+}
+
+// mayRenew is everything that stands between a device and its next LDevID when it comes with the one that it has. A key
+// of lower grade than policy demands is refused only where it is a step down: a demand that was raised later must not
+// strand those who never fulfilled it.
+func (s *Service) mayRenew(ctx context.Context, p gateway.Peer, d identity.Device, pol Policy, grade identity.Grade) (also func(*store.Tx) error, err error) {
+	now := s.now()
+	if p.Kind == gateway.Lapsed {
+		if err := pol.lapse(p.Cert.NotAfter, now); err != nil {
+			return nil, err
+		}
+		also = func(tx *store.Tx) error {
+			return audit.Append(tx, audit.Entry{Tenant: d.Tenant, Actor: d.ID, Kind: "device.returned", Subject: d.ID,
+				Data: map[string]any{"with": p.Fingerprint, "ended": p.Cert.NotAfter, "policy": pol.Label, "policy_version": pol.Version}})
+		}
+	} else {
+		signs, err := s.cfg.Identity.ActiveAuthority(ctx, identity.Operational)
+		if err != nil {
+			return nil, err
+		}
+		if err := pol.renewal(p.Cert.NotAfter, now, signs.KeyID == hex.EncodeToString(p.Cert.AuthorityKeyId)); err != nil {
+			return nil, err
+		}
+	}
+	if d.Grade.AtLeast(pol.Grade) {
+		return also, pol.sure(grade)
+	}
+	return also, nil
+}
+
+// estRequest reads a certificate request for one of the key algorithms.
+func estRequest(w http.ResponseWriter, r *http.Request, keys []identity.Algorithm) (*identity.CSR, error) {
+	b, err := body(w, r, MaxEST)
+	if err != nil {
+		return nil, err
+	}
+	der, err := decodeEST(b)
+	if err != nil {
+		return nil, err
+	}
+	return identity.ParseCSR(der, keys...)
+}
+
+// answer sends certificates as a certs-only CMS.
+func answer(w http.ResponseWriter, certs ...*x509.Certificate) error {
+	der, err := certsOnly(certs...)
+	if err != nil {
+		return err
+	}
+	return answerDER(w, "application/pkcs7-mime; smime-type=certs-only", der)
+}
+
+// answerDER sends DER as base64. The header about it is for clients of RFC 7030; RFC 8951 reads none.
+func answerDER(w http.ResponseWriter, contentType string, der []byte) error {
+	text := encodeEST(der)
+	h := w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Content-Transfer-Encoding", "base64")
+	h.Set("Content-Length", fmt.Sprint(len(text)))
+	h.Set("Cache-Control", "no-store")
+	_, err := w.Write(text)
+	return err
+}
