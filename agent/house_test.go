@@ -58,13 +58,18 @@ type house struct {
 	images   map[string][]byte // by hex digest
 	breakAt  int               // the next image breaks off after so many bytes
 
+	back     time.Duration                                          // how far notBefore of an LDevID lies back
+	disowned bool                                                   // renewals are certified and not in the register
+	keys     map[string]bool                                        // that renewals asked for
+	baseline func(http.ResponseWriter, *http.Request, gateway.Peer) // nil: there is no such route
+
 	cacerts   *x509.Certificate // what the platform says of itself
 	issuer    *x509.Certificate // of LDevIDs
 	issuerKey *ecdsa.PrivateKey
 }
 
 func newHouse(t *testing.T) *house {
-	h := &house{t: t, life: time.Hour, heard: make(chan gateway.Record, 10000), refused: make(chan struct{}, 10000), register: map[string]gateway.Peer{}, admit: true, images: map[string][]byte{}}
+	h := &house{t: t, life: time.Hour, heard: make(chan gateway.Record, 10000), refused: make(chan struct{}, 10000), register: map[string]gateway.Peer{}, admit: true, images: map[string][]byte{}, keys: map[string]bool{}, back: time.Second}
 	h.caKey = newKey(t)
 	tmpl := &x509.Certificate{Subject: pkix.Name{CommonName: "test root"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
 	h.ca = h.sign(tmpl, nil, h.caKey.Public(), time.Hour)
@@ -84,6 +89,13 @@ func newHouse(t *testing.T) *house {
 	})
 	g.Route("POST /.well-known/est/simpleenroll", gateway.IDevID, h.est)
 	g.Route("POST /.well-known/est/simplereenroll", gateway.LDevID, h.est)
+	g.Route("POST /d/1/baseline", gateway.IDevID, func(w http.ResponseWriter, r *http.Request, p gateway.Peer) {
+		if h.baseline == nil {
+			http.NotFound(w, r)
+			return
+		}
+		h.baseline(w, r, p)
+	}, gateway.LDevID)
 	g.Route("GET /d/1/trust/root.json", gateway.LDevID, func(w http.ResponseWriter, r *http.Request, _ gateway.Peer) { http.NotFound(w, r) })
 	g.Route("GET /d/1/ota/{release}/targets.json", gateway.LDevID, func(w http.ResponseWriter, _ *http.Request, _ gateway.Peer) {
 		h.mu.Lock()
@@ -124,7 +136,10 @@ func (h *house) sign(tmpl, parent *x509.Certificate, pub crypto.PublicKey, life 
 }
 
 func (h *house) signBy(key *ecdsa.PrivateKey, tmpl, parent *x509.Certificate, pub crypto.PublicKey, life time.Duration) *x509.Certificate {
-	tmpl.SerialNumber, tmpl.NotBefore, tmpl.NotAfter = big.NewInt(time.Now().UnixNano()), time.Now().Add(-time.Second), time.Now().Add(life)
+	h.mu.Lock()
+	back := h.back
+	h.mu.Unlock()
+	tmpl.SerialNumber, tmpl.NotBefore, tmpl.NotAfter = big.NewInt(time.Now().UnixNano()), time.Now().Add(-back), time.Now().Add(life)
 	if parent == nil {
 		parent = tmpl
 	}
@@ -149,6 +164,9 @@ func (h *house) device(kind gateway.Kind, id string, pub crypto.PublicKey, life 
 	name := hex.EncodeToString(fp[:])
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.disowned {
+		return c
+	}
 	h.register[name] = gateway.Peer{Kind: kind, Tenant: "ten_t", Device: id, Fingerprint: name, Cert: c}
 	return c
 }
@@ -203,6 +221,7 @@ func (h *house) est(w http.ResponseWriter, r *http.Request, p gateway.Peer) {
 	admit, life := h.admit, h.life
 	if p.Kind == gateway.LDevID {
 		h.renewed++
+		h.keys[string(csr.RawSubjectPublicKeyInfo)] = true
 	} else if admit {
 		h.enrolled++
 	}

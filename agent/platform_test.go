@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/openthings-platform/openthings/agent"
+	"github.com/openthings-platform/openthings/agent/keys"
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/clock"
 	"github.com/openthings-platform/openthings/enroll"
@@ -77,8 +78,8 @@ func newPlatform(t *testing.T) *platform {
 	schema := []store.Migrations{audit.Schema, tenant.Schema, product.Schema, identity.Schema, enroll.Schema}
 	h.db = storetest.Open(t, storetest.SQLiteURL(t), schema, func(c *store.Config) { c.Clock = h.hand })
 	dir := t.TempDir()
-	keys := ok(seal.Open(filepath.Join(dir, "keys"), h.hand))(t)
-	h.issuer = ok(embedded.Open(embedded.Config{Dir: filepath.Join(dir, "ca"), Keys: keys, Name: "Test", Clock: h.hand}))(t)
+	sealed := ok(seal.Open(filepath.Join(dir, "keys"), h.hand))(t)
+	h.issuer = ok(embedded.Open(embedded.Config{Dir: filepath.Join(dir, "ca"), Keys: sealed, Name: "Test", Clock: h.hand}))(t)
 	h.identity = ok(identity.New(identity.Config{DB: h.db, Issuer: h.issuer, Clock: h.hand, Journal: filepath.Join(dir, "journal"),
 		Cut: func(id, reason string) int { return h.gateway.Cut(id, reason) }}))(t)
 	tenants := ok(tenant.New(tenant.Config{DB: h.db, Clock: h.hand, Log: slog.New(slog.DiscardHandler), Origins: []string{"https://localhost"}}))(t)
@@ -152,10 +153,13 @@ type device struct {
 }
 
 // born makes a unit, with a bundle from the line if the platform has one, and claims it.
-func (h *platform) born(serial string) *device {
+func (h *platform) born(serial string) *device { return h.bornWith(serial, keys.KindFile) }
+
+// bornWith is born with the keys in that store.
+func (h *platform) bornWith(serial, where string) *device {
 	h.t.Helper()
 	d := &device{h: h, dir: filepath.Join(h.t.TempDir(), "state"), off: func() {}}
-	csr := ok(identity.ParseCSRPEM(string(ok(agent.Provision(d.dir, serial))(h.t))))(h.t)
+	csr := ok(identity.ParseCSRPEM(string(ok(agent.ProvisionIn(d.dir, serial, where))(h.t))))(h.t)
 	_, err := agent.Flash(d.dir, []byte(factoryImage), "1.0.0", 3)
 	h.must(err)
 	h.must(h.db.Write(h.t.Context(), func(tx *store.Tx) error {
