@@ -22,7 +22,7 @@ import (
 	"github.com/openthings-platform/openthings/identity/status"
 )
 
-// ocspProfile is for the delegated responders (RFC 6960 4.2.2.2): their keys live in memory only, their certificates so
+// ocspProfile is of no role: each authority has a responder of its own. It is for
 // short that they need no revocation of their own.
 var ocspProfile = Profile{Name: "ocsp", Usage: x509.ExtKeyUsageOCSPSigning, Life: 7 * 24 * time.Hour, Slack: time.Hour}
 

@@ -19,7 +19,7 @@ func (r SignRequest) Check() error {
 	}
 	t := r.Template
 	switch {
-	case !strings.HasPrefix(r.Authority, string(p.Role)+"-"):
+	case p.Role != "" && !strings.HasPrefix(r.Authority, string(p.Role)+"-"):
 		return problem.Forbidden("issuer.profile", "%s does not sign certificates of the profile %s.", r.Authority, p.Name)
 	case t.IsCA, !t.BasicConstraintsValid:
 		return problem.Forbidden("issuer.profile", "A certificate of the profile %s is no authority, and says so.", p.Name)
@@ -30,7 +30,7 @@ func (r SignRequest) Check() error {
 }
 
 func profileNamed(name string) (Profile, bool) {
-	for _, p := range []Profile{serverProfile, bootstrapProfile} {
+	for _, p := range []Profile{serverProfile, bootstrapProfile, ocspProfile} {
 		if p.Name == name {
 			return p, true
 		}
