@@ -47,6 +47,7 @@ func TestScript(t *testing.T) {
 			"eventually": eventually,
 			"flip":       flip,
 			"code":       code,
+			"runbook":    runbook,
 		},
 		Setup: func(e *testscript.Env) error {
 			run := &started{}
