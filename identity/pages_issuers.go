@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/tenant"
@@ -25,7 +26,28 @@ var keyWords = map[string]string{
 }
 
 // issuerRow is an authority on the page.
-type issuerRow struct{ AuthorityOut }
+type issuerRow struct {
+	AuthorityOut
+	now time.Time
+}
+
+// issuerTree is a root or anchor and what it signed.
+type issuerTree struct {
+	issuerRow
+	Below []issuerRow
+}
+
+// Spent is how much of its life is over, in thousandths.
+func (r issuerRow) Spent() int64 {
+	life := r.NotAfter.Sub(r.NotBefore)
+	if life <= 0 {
+		return 0
+	}
+	return min(1000, max(0, int64(r.now.Sub(r.NotBefore)/(life/1000))))
+}
+
+// Past says that it signs nothing any more.
+func (r issuerRow) Past() bool { return r.Status == Retired || r.Status == Compromised }
 
 // Signs is what it is for.
 func (r issuerRow) Signs() string { return signs[r.Role] }
@@ -34,14 +56,14 @@ func (r issuerRow) Signs() string { return signs[r.Role] }
 func (r issuerRow) KeyWords() string { return keyWords[r.Protection] }
 
 type issuersPage struct {
-	Warnings    []string
-	Authorities []issuerRow
-	Bundles     []BundleProgress
-	Progress    Progress // of the newest
-	Bar         console.Bar
-	Gate        string
-	Lagging     []Ack
-	Pager       console.Pager
+	Warnings []string
+	Trees    []issuerTree
+	Bundles  []BundleProgress
+	Progress Progress // of the newest
+	Bar      console.Bar
+	Gate     string
+	Lagging  []Ack
+	Pager    console.Pager
 }
 
 // issuerPages mounts the page Issuers and its tile on Today.
@@ -61,9 +83,7 @@ func (s *Service) loadIssuers(r *http.Request) (any, error) {
 		return nil, err
 	}
 	p := issuersPage{Warnings: o.Warnings, Progress: o.Progress}
-	for _, a := range o.Authorities {
-		p.Authorities = append(p.Authorities, issuerRow{a})
-	}
+	p.Trees = s.trees(o.Authorities)
 	bundles, err := s.Bundles(ctx, 0, maxProgress)
 	if err != nil {
 		return nil, err
@@ -97,6 +117,35 @@ func (s *Service) loadIssuers(r *http.Request) (any, error) {
 		p.Pager.First = "/issuers"
 	}
 	return p, nil
+}
+
+// trees puts the authorities below the roots and anchors that signed them, the newest generation first.
+func (s *Service) trees(all []AuthorityOut) (out []issuerTree) {
+	now := s.cfg.Clock.Now()
+	for _, role := range []Role{Root, Anchor} {
+		for _, a := range all {
+			if a.Role != role {
+				continue
+			}
+			t := issuerTree{issuerRow: issuerRow{a, now}}
+			for _, b := range all {
+				if b.Parent == a.ID && b.ID != a.ID {
+					t.Below = append(t.Below, issuerRow{b, now})
+				}
+			}
+			out = append(out, t)
+		}
+	}
+	var open issuerTree // requests that nobody has signed yet
+	for _, b := range all {
+		if b.Status == Requested {
+			open.Below = append(open.Below, issuerRow{b, now})
+		}
+	}
+	if len(open.Below) > 0 {
+		out = append(out, open)
+	}
+	return out
 }
 
 // gateWords says for each authority on standby below another root whether the gate is open.
