@@ -165,7 +165,7 @@ func stationMakeCommand() *cobra.Command {
 						return err
 					}
 				}
-				return printJSON(c.OutOrStdout(), out)
+				return json.NewEncoder(c.OutOrStdout()).Encode(out) // not indented: the trust bundle in it is signed byte by byte
 			})
 		},
 	}
