@@ -32,6 +32,7 @@ import (
 	"github.com/openthings-platform/openthings/clock"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/identity/keystore"
+	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/seal"
 )
 
@@ -275,7 +276,8 @@ func (is *Issuer) Sign(_ context.Context, r identity.SignRequest) ([]byte, error
 	if r.Template.NotAfter.After(a.cert.NotAfter) && !r.Template.NotAfter.Equal(identity.Forever) {
 		return nil, fmt.Errorf("embedded issuer: %s ends on %s, before the certificate would", a.id, a.cert.NotAfter.Format(time.DateOnly))
 	}
-	return x509.CreateCertificate(rand.Reader, r.Template, a.cert, r.Key, a.key)
+	der, err := x509.CreateCertificate(rand.Reader, r.Template, a.cert, r.Key, a.key)
+	return der, a.reached(err)
 }
 
 // SignCRL implements identity.CRLSigner.
@@ -284,7 +286,16 @@ func (is *Issuer) SignCRL(_ context.Context, id string, list *x509.RevocationLis
 	if err != nil {
 		return nil, err
 	}
-	return x509.CreateRevocationList(rand.Reader, list, a.cert, a.key)
+	der, err := x509.CreateRevocationList(rand.Reader, list, a.cert, a.key)
+	return der, a.reached(err)
+}
+
+// reached says of a signature that failed whether it is worth while to try again: with a key in hardware it is.
+func (a authority) reached(err error) error {
+	if err == nil || a.kind == keystore.Sealed {
+		return err
+	}
+	return problem.Unavailable("The hardware with the key of %s does not sign.", a.id).Because(err)
 }
 
 // Revoke implements identity.Issuer. Nothing is kept here: the register is the one authority.
@@ -293,7 +304,9 @@ func (is *Issuer) Revoke(context.Context, string, *big.Int, time.Time) error { r
 // Health implements identity.Issuer: sealed keys are in memory, hardware is asked.
 func (is *Issuer) Health(context.Context) error {
 	if hw := is.folder.cfg.Hardware; hw != nil {
-		return hw.Health()
+		if err := hw.Health(); err != nil {
+			return problem.Unavailable("The hardware with the keys of the authorities does not answer.").Because(err)
+		}
 	}
 	return nil
 }

@@ -4,13 +4,16 @@ package embedded_test
 
 import (
 	"bytes"
+	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
 	"io/fs"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/openthings-platform/openthings/hardware/hardwaretest"
 	"github.com/openthings-platform/openthings/hardware/tpm"
@@ -18,6 +21,7 @@ import (
 	"github.com/openthings-platform/openthings/identity/embedded"
 	"github.com/openthings-platform/openthings/identity/issuertest"
 	"github.com/openthings-platform/openthings/identity/keystore"
+	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/seal"
 )
 
@@ -121,6 +125,30 @@ func TestI18_CAKeysCopiedToAnotherHost(t *testing.T) {
 	p.cfg.Hardware = hardware(t, "tpm:"+hardwaretest.NewTPM(t).Where)
 	if _, err := embedded.Open(p.cfg); !errors.Is(err, tpm.ErrForeign) {
 		t.Errorf("keys of another TPM: %v", err)
+	}
+}
+
+// A TPM that does not answer is a pause and no end: what signs says so, and goes on once it is back.
+func TestTPMAway(t *testing.T) {
+	peer := hardwaretest.NewTPM(t)
+	p := newPlace(t)
+	p.cfg.Hardware = hardware(t, "tpm:"+peer.Where)
+	is := p.open(t)
+	r := request(identity.Operational, t0.Add(time.Hour), newKey(t))
+	peer.Stop()
+	_, signed := is.Sign(t.Context(), r)
+	_, listed := is.SignCRL(t.Context(), r.Authority, &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: t0, NextUpdate: t0.Add(time.Hour)})
+	for what, err := range map[string]error{"health": is.Health(t.Context()), "sign": signed, "list": listed} {
+		if !problem.Is(err, problem.KindUnavailable) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	peer.Start()
+	if err := is.Health(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := is.Sign(t.Context(), r); err != nil {
+		t.Error(err)
 	}
 }
 
