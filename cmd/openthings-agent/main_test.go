@@ -7,10 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/openthings-platform/openthings/hardware/hardwaretest"
 	"github.com/openthings-platform/openthings/wire"
 )
 
@@ -39,5 +41,41 @@ func TestProvisionPrintsTheLinesRequest(t *testing.T) {
 		if err := run(t.Context(), args, nil, &out); !errors.Is(err, errUsage) {
 			t.Errorf("%v: %v", args, err)
 		}
+	}
+}
+
+// The unit's key is made in its TPM when it is told so; what lies on disk works there only.
+func TestProvisionInTPM(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "state")
+	var out bytes.Buffer
+	if err := run(t.Context(), []string{"provision", "-dir", state, "-serial", "A1", "-keys", "tpm:" + hardwaretest.NewTPM(t).Where}, nil, &out); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(state, "idevid.key"))
+	if err != nil || !strings.Contains(string(b), "TSS2 PRIVATE KEY") {
+		t.Errorf("%.60q %v", b, err)
+	}
+	for _, where := range []string{"tpm:/nowhere", "paper"} {
+		if err := run(t.Context(), []string{"provision", "-dir", filepath.Join(t.TempDir(), "state"), "-serial", "A1", "-keys", where}, nil, &out); err == nil {
+			t.Errorf("%s holds keys", where)
+		}
+	}
+}
+
+// The agent fits where devices have 10 MB for it, stripped and static, with all that a TPM needs.
+func TestSize(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "agent")
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=", "-o", path, ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	st, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d bytes", st.Size())
+	if st.Size() > 10_000_000 {
+		t.Errorf("the agent has %d bytes, at most 10 MB are wanted", st.Size())
 	}
 }
