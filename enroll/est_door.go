@@ -41,6 +41,9 @@ func (s *Service) estDoors(g *gateway.Gateway) {
 		mount("GET", "csrattrs", gateway.None, s.csrAttrs)
 		mount("POST", "simpleenroll", gateway.IDevID, s.simpleEnroll)
 		mount("POST", "simplereenroll", gateway.LDevID, s.simpleReenroll, gateway.Lapsed)
+		if root == estRoot {
+			mount("POST", tokenLabel+"/simpleenroll", gateway.None, s.tokenEnroll)
+		}
 		mount("POST", "fullcmc", gateway.None, notServed("Full CMC (RFC 7030 4.3) is not served here.", "Use simpleenroll and simplereenroll."))
 		mount("POST", "serverkeygen", gateway.None, notServed("Keys are not made by this server (RFC 7030 4.4): a key that was never outside its device cannot leak on the way to it.",
 			"Make the key on the device and use simpleenroll."))
@@ -142,6 +145,9 @@ func (s *Service) simpleEnroll(w http.ResponseWriter, r *http.Request, p gateway
 	if err := errors.Join(csr.OnlyFor(identity.DeviceURI(p.Tenant, p.Device).String()), csr.Names(d)); err != nil {
 		return err
 	}
+	if err := s.noteAsk(r.Context(), p, csr.KeyHash); err != nil {
+		return err
+	}
 	if err := pol.shown(len(r.TLS.PeerCertificates) - 1); err != nil {
 		return err
 	}
@@ -160,6 +166,9 @@ func (s *Service) simpleReenroll(w http.ResponseWriter, r *http.Request, p gatew
 		return err
 	}
 	if err := csr.Keeps(p.Cert); err != nil {
+		return err
+	}
+	if err := s.noteAsk(r.Context(), p, csr.KeyHash); err != nil {
 		return err
 	}
 	return s.certify(w, r, d, pol, csr, func(ctx context.Context, grade identity.Grade) (func(*store.Tx) error, error) {
@@ -193,7 +202,7 @@ func (s *Service) certify(w http.ResponseWriter, r *http.Request, d identity.Dev
 			return also(tx)
 		}})
 	if err != nil {
-		return err
+		return s.suspect(ctx, err, Sighting{Device: d.ID, Serial: d.Serial, Place: place(r.RemoteAddr), Door: "est", Key: csr.KeyHash, Detail: "asks for an LDevID"}, d.Tenant, d.Product)
 	}
 	x, err := c.Parse()
 	if err != nil {

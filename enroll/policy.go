@@ -89,7 +89,7 @@ const day = 24 * time.Hour
 var labelPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,39}$`)
 
 // operations are the last segments of EST paths; no label may be one of them (RFC 7030 3.2.2).
-var operations = []string{"cacerts", "csrattrs", "simpleenroll", "simplereenroll", "fullcmc", "serverkeygen"}
+var operations = []string{tokenLabel, "cacerts", "csrattrs", "simpleenroll", "simplereenroll", "fullcmc", "serverkeygen"}
 
 func checkLabel(s string) error {
 	if !labelPattern.MatchString(s) || slices.Contains(operations, s) {
