@@ -55,7 +55,7 @@ func TestBrowser(t *testing.T) {
 	b.Until(fmt.Sprintf(`%s === %d`, online, before-1))
 	shown := w.devices[2]
 	for path, want := range map[string]string{
-		"/": "", "/products": "Street lamp", "/products/" + w.product: "Street lamp", "/enrol": "line 3", "/fleet": shown.serial, "/devices/" + shown.id: shown.serial,
+		"/": "", "/products": "Street lamp", "/products/" + w.product: "Street lamp", "/enrol": "line 3", "/issuers": "operational", "/fleet": shown.serial, "/devices/" + shown.id: shown.serial,
 		"/devices/" + w.devices[0].id: "LMP-00001", "/releases": second, "/releases/" + w.releases[second]: second, "/vulnerabilities": rapidReset,
 		"/vulnerabilities/" + rapidReset: first, "/cases": "rapid reset", "/cases/" + w.caseID: "rapid reset", "/evidence": "device.", "/law": "Art", "/access": "Bo Lind",
 	} {
@@ -75,6 +75,13 @@ func TestBrowser(t *testing.T) {
 		}
 		b.Shots(name)
 	}
+	// Every page of enrolment is found from the first one.
+	b.Go("/enrol")
+	for _, path := range browsertest.Value[[]string](b, `[...document.querySelectorAll('nav.tabs a')].map(a => a.getAttribute('href'))`) {
+		b.Go(path)
+		b.Accessible()
+		b.Shots(strings.ReplaceAll(strings.Trim(path, "/"), "/", "-"))
+	}
 	// A deployment is found from its list, and says its devices by name.
 	b.Go("/deployments")
 	b.Accessible()
@@ -86,7 +93,7 @@ func TestBrowser(t *testing.T) {
 	b.Shots("deployment")
 	// On a telephone nothing is wider than the screen.
 	b.Size(390, 844)
-	for name, path := range map[string]string{"today": "/", "fleet": "/fleet", "device": "/devices/" + shown.id, "case": "/cases/" + w.caseID} {
+	for name, path := range map[string]string{"today": "/", "fleet": "/fleet", "device": "/devices/" + shown.id, "case": "/cases/" + w.caseID, "enrol": "/enrol", "issuers": "/issuers", "claim": "/claim"} {
 		b.Go(path)
 		if browsertest.Value[bool](b, `document.documentElement.scrollWidth > innerWidth`) {
 			t.Errorf("%s is wider than a telephone", path)
