@@ -195,9 +195,9 @@ func (d *device) renewOn(m *medium) (turned bool) {
 
 // TestI06_PowerCutAtEachRenewalStepLeavesAWorkingIdentity: a renewal on the real platform loses its power before each
 // durable step in turn, and with it whatever was not synced by then. The unit always comes back with an LDevID, never
-// needs its IDevID, and completes the renewal without wasting a certificate.
+// needs its IDevID, and completes this renewal and the next without wasting a certificate.
 func TestI06_PowerCutAtEachRenewalStepLeavesAWorkingIdentity(t *testing.T) {
-	for seed := range uint64(4) {
+	for seed := range uint64(3) {
 		t.Run(fmt.Sprintf("what is left, draw %d", seed), func(t *testing.T) {
 			h := newPlatform(t)
 			cuts, made := []string{""}, 0 // the first run is whole, and shows where the power can go
@@ -227,8 +227,10 @@ func TestI06_PowerCutAtEachRenewalStepLeavesAWorkingIdentity(t *testing.T) {
 					h.hand.Advance(47 * 24 * time.Hour)
 				}
 				eventually(t, func() bool { return d.certificates()["ldevid superseded"] == 1 })
+				h.hand.Advance(47 * 24 * time.Hour) // and what the cut left behind does not stand in the way of the next one
+				eventually(t, func() bool { return d.certificates()["ldevid superseded"] == 2 })
 				d.off()
-				if got := d.certificates(); got["idevid active"] != 1 || got["ldevid active"] != 1 || got["ldevid superseded"] != 1 || len(got) != 3 {
+				if got := d.certificates(); got["idevid active"] != 1 || got["ldevid active"] != 1 || got["ldevid superseded"] != 2 || len(got) != 3 {
 					t.Errorf("power cut before %q: its certificates are %v", at, got)
 				}
 				if _, needed := h.admitted.Load("idevid"); needed {
