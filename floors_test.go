@@ -46,7 +46,7 @@ var only = map[string][]string{
 	"wire":                  {},
 	"wire/mqtt":             {"clock"},
 	"clock":                 {},
-	"hardware/tpm":          {},
+	"hardware/tpm":          {"wire"},
 	"hardware/pkcs11":       {},
 	"hardware/hardwaretest": {},
 	"cmd/openthings-agent":  {"agent", "agent/keys", "wire", "clock", "update/trust"},

@@ -34,6 +34,6 @@ type AttestProof struct {
 // Limits of the exchange; what is longer is refused before it is parsed.
 const (
 	MaxAttestCertificate = 8 << 10 // bytes of each certificate
-	MaxAttestChain       = 4       // certificates
+	MaxAttestChain       = 6       // certificates
 	MaxAttestStructure   = 2 << 10 // bytes of each TPM structure
 )

@@ -95,7 +95,7 @@ func (s tpmStore) Request() (wire.AttestRequest, error) {
 		return wire.AttestRequest{}, err
 	}
 	area, err := ak.Area()
-	return wire.AttestRequest{Certificate: e.Certificate, EK: e.Area, AK: area}, err
+	return wire.AttestRequest{Certificate: e.Certificate, Chain: e.Chain, EK: e.Area, AK: area}, err
 }
 
 func (s tpmStore) Prove(name string, c wire.AttestChallenge) (wire.AttestProof, error) {

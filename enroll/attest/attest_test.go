@@ -3,6 +3,7 @@
 package attest_test
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -64,7 +65,7 @@ func area(t *testing.T, k *tpm.Key) []byte {
 }
 
 func (d device) request() wire.AttestRequest {
-	return wire.AttestRequest{Certificate: d.e.Certificate, EK: d.e.Area, AK: area(d.t, d.ak)}
+	return wire.AttestRequest{Certificate: d.e.Certificate, Chain: d.e.Chain, EK: d.e.Area, AK: area(d.t, d.ak)}
 }
 
 func (d device) key() *tpm.Key {
@@ -173,10 +174,27 @@ func gradeA(t *testing.T, w world) {
 			t.Errorf("%s: %+v", name, e)
 		}
 	}
-	// The device sends the authorities between itself and the root along.
+	// The TPM carries the authority between its certificate and the root, padded; then trust in the root is enough.
+	l := link(t, w.peer)
+	chain := append(bytes.Clone(maker.Chain[0].Raw), 0xff, 0xff)
+	index := tpm2.TPMHandle(0x01c00100)
+	if _, err := (tpm2.NVReadPublic{NVIndex: index}).Execute(l); err != nil {
+		if _, err := (tpm2.NVDefineSpace{AuthHandle: tpm2.TPMRHPlatform, PublicInfo: tpm2.New2B(tpm2.TPMSNVPublic{NVIndex: index, NameAlg: tpm2.TPMAlgSHA256,
+			Attributes: tpm2.TPMANV{PlatformCreate: true, AuthRead: true, OwnerRead: true, PPWrite: true, NoDA: true, NT: tpm2.TPMNTOrdinary}, DataSize: uint16(len(chain))})}).Execute(l); err != nil {
+			t.Fatal(err)
+		}
+		for at := 0; at < len(chain); at += 512 {
+			if _, err := (tpm2.NVWrite{AuthHandle: tpm2.TPMRHPlatform, NVIndex: named(t, w.peer, index), Offset: uint16(at),
+				Data: tpm2.TPM2BMaxNVBuffer{Buffer: chain[at:min(at+512, len(chain))]}}).Execute(l); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	d = newDevice(t, w.peer)
+	k = d.key()
 	r := d.request()
-	for _, c := range maker.Chain {
-		r.Chain = append(r.Chain, c.Raw)
+	if len(r.Chain) != 1 {
+		t.Fatalf("the TPM carries %d authorities", len(r.Chain))
 	}
 	c, p := challenge(t, r)
 	if e, err := attest.Verify(p, d.prove(k, c), k.Public(), []*x509.Certificate{maker.Root}, time.Now()); err != nil || e.Grade != identity.GradeA {

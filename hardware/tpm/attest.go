@@ -13,12 +13,15 @@ import (
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
+
+	"github.com/openthings-platform/openthings/wire"
 )
 
 // Endorsement is the identity of the TPM itself: the key that its maker certified.
 type Endorsement struct {
-	Certificate []byte // DER; empty if the TPM carries none
-	Area        []byte // TPMT_PUBLIC of the key
+	Certificate []byte   // DER; empty if the TPM carries none
+	Chain       [][]byte // DER of the authorities above it, as far as the TPM carries them
+	Area        []byte   // TPMT_PUBLIC of the key
 
 	kind ekKind
 }
@@ -65,7 +68,7 @@ func (d *Device) Endorsement() (Endorsement, error) {
 	defer d.mu.Unlock()
 	d.unload()
 	for _, kind := range ekKinds {
-		cert, err := d.nv(kind.certificate)
+		cert, err := d.certificate(kind.certificate)
 		if err != nil {
 			continue // no such certificate in this TPM
 		}
@@ -78,7 +81,7 @@ func (d *Device) Endorsement() (Endorsement, error) {
 			continue // made by a template of the maker's own
 		}
 		d.drop(h)
-		return Endorsement{Certificate: cert, Area: area, kind: kind}, nil
+		return Endorsement{Certificate: cert, Chain: d.chain(), Area: area, kind: kind}, nil
 	}
 	h, area, err := d.endorsementKey(ekKinds[0], nil)
 	if err != nil {
@@ -141,8 +144,8 @@ func (d *Device) drop(h tpm2.AuthHandle) {
 // nvChunk is what every TPM gives in one read (TPM_PT_NV_BUFFER_MAX is at least 512).
 const nvChunk = 512
 
-// nv reads a certificate from the TPM's own memory. Some makers pad it: what follows the DER is cut off.
-func (d *Device) nv(index tpm2.TPMHandle) ([]byte, error) {
+// read reads an index of the TPM's own memory.
+func (d *Device) read(index tpm2.TPMHandle) ([]byte, error) {
 	r, err := tpm2.NVReadPublic{NVIndex: index}.Execute(d.link)
 	if err != nil {
 		return nil, err
@@ -165,11 +168,46 @@ func (d *Device) nv(index tpm2.TPMHandle) ([]byte, error) {
 		}
 		out = append(out, r.Data.Buffer...)
 	}
-	var der asn1.RawValue
-	if _, err := asn1.Unmarshal(out, &der); err != nil {
+	return out, nil
+}
+
+// certificate reads an endorsement certificate. Some makers pad it: what follows the DER is cut off.
+func (d *Device) certificate(index tpm2.TPMHandle) ([]byte, error) {
+	b, err := d.read(index)
+	if err != nil {
 		return nil, err
 	}
-	return der.FullBytes, nil
+	var der asn1.RawValue
+	_, err = asn1.Unmarshal(b, &der)
+	return der.FullBytes, err
+}
+
+// Where makers put the authorities above their endorsement certificates: one after the other, over as many indices as
+// it takes (EK Credential Profile 2.2.1.5.2).
+const (
+	chainFirst tpm2.TPMHandle = 0x01c00100
+	chainMost                 = 16 // indices
+)
+
+// chain reads the authorities above the endorsement certificate; most TPMs carry none.
+func (d *Device) chain() (out [][]byte) {
+	var all []byte
+	for i := range tpm2.TPMHandle(chainMost) {
+		b, err := d.read(chainFirst + i)
+		if err != nil {
+			break
+		}
+		all = append(all, b...)
+	}
+	for len(all) > 0 && len(out) < wire.MaxAttestChain {
+		var der asn1.RawValue
+		rest, err := asn1.Unmarshal(all, &der)
+		if err != nil || der.Tag != asn1.TagSequence || len(der.FullBytes) > wire.MaxAttestCertificate {
+			break // padding
+		}
+		out, all = append(out, der.FullBytes), rest
+	}
+	return out
 }
 
 // NewAttestationKey makes a key that signs nothing but what this TPM says about itself.
