@@ -18,7 +18,7 @@ type IssuerState struct {
 	Problem string    `json:"problem,omitempty" doc:"Why it cannot sign"`
 }
 
-// IssuerState says whether the issuer could sign when it was last asked; at most a minute ago.
+// IssuerState says whether the issuer could sign when it was last asked, seconds ago.
 func (s *Service) IssuerState() IssuerState {
 	if st := s.issuer.Load(); st != nil {
 		return *st
@@ -28,7 +28,7 @@ func (s *Service) IssuerState() IssuerState {
 
 // How often the issuer is looked at, and how often it is asked what it keeps.
 const (
-	lookEvery      = time.Minute
+	lookEvery      = 15 * time.Second
 	reconcileEvery = time.Hour
 )
 

@@ -60,7 +60,7 @@ func openPage(t *testing.T, name string) *page {
 	p.replace(t, "\nmake build\n", "\n")
 	for name, port := range map[string]string{"LISTEN": "8443", "DEVICE_LISTEN": "8444", "MQTT_LISTEN": "8883", "HEALTH_LISTEN": "8480"} {
 		addr := freeAddress(t)
-		p.replace(t, "localhost:"+port, addr)
+		p.script = strings.ReplaceAll(p.script, "localhost:"+port, addr)
 		p.env = append(p.env, "OPENTHINGS_"+name+"="+addr)
 	}
 	return p
