@@ -121,6 +121,7 @@ func (s *Service) Routes(a *api.API) {
 	s.hookRoutes(a)
 	s.policyRoutes(a)
 	s.attestationRoutes(a)
+	s.admissionRoutes(a)
 }
 
 func (s *Service) batchRoutes(a *api.API) {
@@ -157,7 +158,7 @@ func (s *Service) batchRoutes(a *api.API) {
 		return api.One(BatchOut{Batch: b, Surplus: b.Surplus()}), err
 	})
 	api.Raw(a, api.Op{ID: "close-batch-with-serials", Method: "POST", Path: "/v1/batches/{id}/produced", Verb: write, Stage: stage, MaxBody: MaxProduced,
-		Summary: "Close a batch with the list of serial numbers made", Doc: "One serial number a line, or a CSV file whose first column they are. Identities that no line names are an alarm, by name."},
+		Summary: "Close a batch with the list of serial numbers made", Doc: "A first line that says serial, then one serial number a line, or a CSV file whose first column they are. Identities that no line names are an alarm, by name."},
 		func(w http.ResponseWriter, r *http.Request) error {
 			b, err := s.endBatchWith(r)
 			if err != nil {
@@ -365,6 +366,9 @@ func (s *Service) openStation(ctx context.Context, st Station, window time.Durat
 	}
 	csr, err := identity.ParseCSRPEM(csrPEM)
 	if err != nil {
+		return Opened{}, err
+	}
+	if err := csr.OnlyFor(""); err != nil {
 		return Opened{}, err
 	}
 	if st.Quota == 0 {

@@ -399,6 +399,11 @@ func TestCloseWithSerials(t *testing.T) {
 		if code, out, _ := h.rawCall("POST", "/v1/batches/"+batch+"/produced", "serial\nL0\nL1\nL0\n"); code != 409 || !strings.Contains(out["detail"].(string), "lines 2 and 4") {
 			t.Errorf("a serial number twice: %d %v", code, out)
 		}
+		for _, text := range []string{"", "L0\nL1\n", "{}"} {
+			if code, out, _ := h.rawCall("POST", "/v1/batches/"+batch+"/produced", text); code != 400 {
+				t.Errorf("no list: %d %v", code, out)
+			}
+		}
 		if code, out, _ := h.rawCall("POST", "/v1/batches/"+batch+"/produced", "serial\nL/0\n"); code != 400 {
 			t.Errorf("an odd serial number: %d %v", code, out)
 		}
@@ -418,7 +423,7 @@ func TestCloseWithSerials(t *testing.T) {
 		if !bytes.Contains(data, []byte(`"serials":2`)) {
 			t.Errorf("alarm: %s", data)
 		}
-		if code, _, body := h.rawCall("POST", "/v1/batches/"+batch+"/produced", "L0\n"); code != 409 {
+		if code, _, body := h.rawCall("POST", "/v1/batches/"+batch+"/produced", "serial\nL0\n"); code != 409 {
 			t.Errorf("closed twice: %d %s", code, body)
 		}
 	})

@@ -22,8 +22,9 @@ const MaxProduced = 64 << 20
 // chunk is how many rows of a list go into one transaction.
 const chunk = 1000
 
-// CloseBatchWith closes a batch with the list of serial numbers that the factory made: one in each line, or the first
-// column of a CSV file. A serial number that stands in it twice is refused, since one of the two units is a copy.
+// CloseBatchWith closes a batch with the list of serial numbers that the factory made: the first column of a CSV file,
+// headed "serial", so that no other file closes a batch by mistake. A serial number that stands in it twice is refused,
+// since one of the two units is a copy.
 func (s *Service) CloseBatchWith(ctx context.Context, tenant, id string, r io.Reader, actor string) (Batch, error) {
 	if b, err := batchByID(s.reads(ctx), tenant, id); err != nil {
 		return Batch{}, err
@@ -51,15 +52,22 @@ func (s *Service) CloseBatchWith(ctx context.Context, tenant, id string, r io.Re
 	return s.closeBatch(ctx, tenant, id, int64(len(serials)), list, actor)
 }
 
-// readSerials reads the first column; a heading "serial", empty lines and lines that begin with # are left out.
+// readSerials reads the first column below its heading; empty lines and lines that begin with # are left out.
 func readSerials(r io.Reader) ([]string, error) {
 	var out []string
 	at := map[string]int{}
+	headed := false
 	lines := bufio.NewScanner(r)
 	for n := 1; lines.Scan(); n++ {
 		cell, _, _ := strings.Cut(lines.Text(), ",")
 		cell = strings.Trim(strings.TrimSpace(strings.TrimPrefix(cell, "\ufeff")), `"`)
-		if cell == "" || strings.HasPrefix(cell, "#") || n == 1 && strings.EqualFold(cell, "serial") {
+		if cell == "" || strings.HasPrefix(cell, "#") {
+			continue
+		}
+		if !headed {
+			if headed = strings.EqualFold(cell, "serial"); !headed {
+				return nil, errNoHeading()
+			}
 			continue
 		}
 		where := fmt.Sprintf("line %d", n)
@@ -77,7 +85,14 @@ func readSerials(r io.Reader) ([]string, error) {
 	if err := lines.Err(); err != nil {
 		return nil, problem.Invalid("The list breaks off.").Because(err)
 	}
+	if !headed {
+		return nil, errNoHeading()
+	}
 	return out, nil
+}
+
+func errNoHeading() error {
+	return problem.Invalid("The list does not begin with the heading serial.").At("line 1").Hint("The first line says serial; then comes one serial number a line, or a CSV file whose first column they are.")
 }
 
 // Difference is a serial number that the manifest of a batch and the list of what was made do not share.
@@ -91,7 +106,7 @@ type Difference struct {
 // Differences compares a closed batch with the list that it was closed with, by serial number after the one given.
 func (s *Service) Differences(ctx context.Context, b Batch, after string, limit int) ([]Difference, error) {
 	if b.List == "" {
-		return nil, problem.Conflict("The batch %s was not closed with a list of serial numbers.", b.Name).Hint("Close it with a list: POST /v1/batches/{id}/produced.")
+		return nil, problem.NotFound("The batch %s was not closed with a list of serial numbers.", b.Name).Hint("Close it with a list: POST /v1/batches/{id}/produced.")
 	}
 	rows, err := s.cfg.DB.Query(ctx, `SELECT serial, device, station, kind FROM (
 			SELECT m.serial AS serial, m.device AS device, m.station AS station, 'surplus' AS kind FROM made m

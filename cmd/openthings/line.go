@@ -72,7 +72,7 @@ func batchCloseCommand(r *remote) *cobra.Command {
 		},
 	}
 	c.Flags().Int64Var(&produced, "produced", 0, "how many units were made")
-	c.Flags().StringVar(&serials, "serials", "", "file with the serial numbers made, one a line or the first column of a CSV")
+	c.Flags().StringVar(&serials, "serials", "", "file with the serial numbers made: the heading serial, then one a line, or the first column of a CSV")
 	return c
 }
 
