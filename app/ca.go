@@ -65,6 +65,9 @@ func (h *house) host() http.Handler {
 		"reach": func(ctx context.Context, in CARequest) (any, error) {
 			return h.identity.ReachOf(ctx, "", identity.ScopeAuthority, in.ID)
 		},
+		"accept": func(ctx context.Context, in CARequest) (any, error) {
+			return h.enroll.AcceptTrustedCA(ctx, in.ID, hostActor)
+		},
 		"root/export": h.caExport,
 		"root/remove": h.caRemove,
 		"bundle/draft": func(ctx context.Context, _ CARequest) (any, error) {

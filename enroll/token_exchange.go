@@ -109,7 +109,12 @@ func (s *Service) exchange(ctx context.Context, t Token, csr *identity.CSR, from
 	r := identity.IssueRequest{Tenant: t.Tenant, Kind: identity.IDevID, CSR: csr, Actor: t.ID, Origin: t.ID}
 	var intent identity.Intent
 	var d identity.Device
+	var had identity.Certificate
 	err := s.cfg.DB.Write(ctx, func(tx *store.Tx) (err error) {
+		if had, err = s.cfg.Identity.CertificateOfKey(tx, t.Tenant, csr.KeyHash); err == nil && had.Kind == identity.IDevID && had.Origin == t.ID {
+			return s.noTombstone(tx, t.Tenant, t.Product, serial, csr.KeyHash)
+		}
+		had = identity.Certificate{}
 		if d, err = s.unitOfToken(tx, t, serial, csr.KeyHash); err != nil {
 			return err
 		}
@@ -120,6 +125,13 @@ func (s *Service) exchange(ctx context.Context, t Token, csr *identity.CSR, from
 	if err != nil {
 		seen := Sighting{Door: ByToken, Place: place(from), Key: csr.KeyHash, Serial: serial, Detail: "the enrolment token " + t.ID}
 		return identity.Certificate{}, s.refusedByToken(ctx, t, serial, s.suspect(ctx, err, seen, t.Tenant, t.Product))
+	}
+	if had.Fingerprint != "" { // the answer was lost; the device may have gone on meanwhile
+		x, err := had.Parse()
+		if err == nil && x.Subject.SerialNumber != serial {
+			err = errSerialTaken(serial)
+		}
+		return had, err
 	}
 	r.Finish = func(tx *store.Tx) error {
 		return s.seat(tx, d, t.Solution, ByToken, t.ID, map[string]string{"token": t.ID, "name": t.Name, "kind": t.Kind, "place": place(from)})

@@ -168,9 +168,9 @@ func (s *Service) ProveTrustedCA(ctx context.Context, tenant, id, proof, actor s
 	return s.trust(ctx, c, how, actor)
 }
 
-// AcceptTrustedCA is the host administrator's way without a proof.
-func (s *Service) AcceptTrustedCA(ctx context.Context, tenant, id, actor string) (TrustedCA, error) {
-	c, err := s.TrustedCA(ctx, tenant, id)
+// AcceptTrustedCA is the host administrator's way without a proof, for a CA of any tenant.
+func (s *Service) AcceptTrustedCA(ctx context.Context, id, actor string) (TrustedCA, error) {
+	c, err := scanCA(s.reads(ctx)(`SELECT `+caColumns+` FROM trusted_ca a WHERE a.id = $1`, id))
 	if err != nil {
 		return c, err
 	}
