@@ -44,6 +44,7 @@ type platform struct {
 	hand        *clock.Hand
 	issuer      *embedded.Issuer
 	identity    *identity.Service
+	enroll      *enroll.Service
 	gateway     *gateway.Gateway
 	mqtt, https string
 	heard       chan gateway.Record
@@ -104,7 +105,8 @@ func newPlatform(t *testing.T) *platform {
 			h.shown <- hello.ServerName
 			return certificate(hello)
 		}}}))(t)
-	enroll.New(enroll.Config{DB: h.db, Identity: h.identity, Products: products, Tenants: tenants, Clock: h.hand}).Doors(h.gateway)
+	h.enroll = enroll.New(enroll.Config{DB: h.db, Identity: h.identity, Products: products, Tenants: tenants, Clock: h.hand})
+	h.enroll.Doors(h.gateway)
 	h.identity.TrustDoors(h.gateway)
 	p := ok(products.Create(t.Context(), product.Product{Tenant: ten, Name: "Lamp", Model: "lamp"}, "per_1"))(t)
 	r := ok(products.CreateRevision(t.Context(), product.Revision{Tenant: ten, Product: p.ID, Name: "A", Placed: start, SupportEnd: start.AddDate(20, 0, 0)}, "per_1"))(t)
