@@ -201,7 +201,7 @@ func (s *Service) Bundle(ctx context.Context, version int64) (b wire.Bundle, sig
 	}
 	err = s.cfg.DB.QueryRow(ctx, q, args...).Scan(&signed)
 	if errors.Is(err, store.ErrNoRows) {
-		return b, nil, problem.NotFound("There is no such trust bundle.").Because(errNoBundle)
+		return b, nil, problem.NotFound("There is no such trust bundle.")
 	}
 	if err != nil {
 		return b, nil, err

@@ -9,7 +9,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -258,7 +257,7 @@ func (s *Service) PromoteAuthority(ctx context.Context, id string, percent float
 	if !gate.Open && force == "" {
 		return Authority{}, gate.refusal(a)
 	}
-	return a, s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
 		old, err := activeAuthority(tx.QueryRow, a.Role)
 		if err != nil && !problem.Is(err, problem.KindUnavailable) {
 			return err
@@ -278,6 +277,7 @@ func (s *Service) PromoteAuthority(ctx context.Context, id string, percent float
 		}
 		return s.changed(tx, "authority.promoted", a, actor, data)
 	})
+	return a, err
 }
 
 // setStatus moves an authority while its old status still holds.
@@ -310,7 +310,7 @@ func (s *Service) RetireAuthority(ctx context.Context, id, actor string) (Author
 		}
 	}
 	now := s.cfg.Clock.Now()
-	return a, s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
 		n, last, err := inService(tx, a.ID, now)
 		if err != nil {
 			return err
@@ -325,6 +325,7 @@ func (s *Service) RetireAuthority(ctx context.Context, id, actor string) (Author
 		a.Status = Retired
 		return s.changed(tx, "authority.retired", a, actor, map[string]any{})
 	})
+	return a, err
 }
 
 // inService counts the certificates of an authority that a door would still admit. IDevIDs have no end: their authority
@@ -395,6 +396,3 @@ func (s *Service) CompromiseAuthority(ctx context.Context, id, actor, reason str
 		return nil
 	})
 }
-
-// errNoBundle is returned where there is no trust bundle yet.
-var errNoBundle = errors.New("identity: there is no trust bundle")
