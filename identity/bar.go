@@ -201,6 +201,9 @@ func (s *Service) revokeSome(ctx context.Context, b Bar, elsewhere map[string]bo
 		return false, err
 	}
 	return len(fps) < readBatch, s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
+		if _, err := lockFeed(tx); err != nil {
+			return err
+		}
 		revoked, err := revokeByFingerprint(tx, fps, b.Reason, b.At)
 		if err != nil {
 			return err

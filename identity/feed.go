@@ -94,15 +94,24 @@ func (s *Service) distrust(tx *store.Tx, e entry) error {
 	return nil
 }
 
+// lockFeed makes the transaction the next one that writes the feed. Whatever ends trust begins with it: rows that several
+// devices share, such as those of revocation lists, are then locked in one order on all nodes, and never in a circle.
+func lockFeed(tx *store.Tx) (at place, err error) {
+	if err = tx.QueryRow(`UPDATE feed SET n = n WHERE one = 1 RETURNING n, hash`).Scan(&at.n, &at.hash); err != nil {
+		err = fmt.Errorf("identity: feed: %w", err)
+	}
+	return at, err
+}
+
 // chainEntry appends e to the feed and returns its place; 0 if it is in there already.
 func (s *Service) chainEntry(tx *store.Tx, e entry) (int64, error) {
 	b, err := json.Marshal(e)
 	if err != nil {
 		return 0, err
 	}
-	var at place
-	if err := tx.QueryRow(`UPDATE feed SET n = n WHERE one = 1 RETURNING n, hash`).Scan(&at.n, &at.hash); err != nil { // takes the lock
-		return 0, fmt.Errorf("identity: feed: %w", err)
+	at, err := lockFeed(tx)
+	if err != nil {
+		return 0, err
 	}
 	at = place{at.n + 1, next(at.hash, b)}
 	n, err := tx.Exec(`INSERT INTO distrust(id, entry, n, hash) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING`, e.ID, string(b), at.n, at.hash)

@@ -67,7 +67,8 @@ func (s *Service) SignLists(ctx context.Context) (int, error) {
 	if err != nil || len(due) == 0 {
 		return 0, err
 	}
-	if _, ok, err := s.cfg.DB.TakeLease(ctx, "identity.crl", s.node, listLease); err != nil || !ok {
+	lease, ok, err := s.cfg.DB.TakeLease(ctx, "identity.crl", s.node, listLease)
+	if err != nil || !ok {
 		return 0, err
 	}
 	var errs []error
@@ -79,7 +80,7 @@ func (s *Service) SignLists(ctx context.Context) (int, error) {
 		}
 		signed++
 	}
-	return signed, errors.Join(errs...)
+	return signed, errors.Join(append(errs, s.cfg.DB.ReleaseLease(ctx, lease))...)
 }
 
 // list is a shard's row with what has to be in its list.
@@ -159,6 +160,9 @@ func (s *Service) signList(ctx context.Context, id shardID) error {
 		return err
 	}
 	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		if _, err := lockFeed(tx); err != nil {
+			return err
+		}
 		n, err := tx.Exec(`UPDATE crl SET signed = $3, number = $4, updated = $5, until = $6, refresh = $7, ends = $8 WHERE authority = $1 AND shard = $2 AND number = $9`,
 			id.authority, id.shard, l.touched, l.Number, store.Millis(l.Updated), store.Millis(l.Until), store.Millis(l.refresh), store.Millis(l.ends), old)
 		if err != nil || n == 0 { // another node was faster

@@ -22,8 +22,8 @@ import (
 	"github.com/openthings-platform/openthings/identity/status"
 )
 
-// ocspProfile is of no role: each authority has a responder of its own. It is for
-// short that they need no revocation of their own.
+// ocspProfile is for the delegated responders (RFC 6960 4.2.2.2). It is of no role: each authority has a responder of its
+// own, whose key lives in memory only and whose certificate is so short that it needs no revocation of its own.
 var ocspProfile = Profile{Name: "ocsp", Usage: x509.ExtKeyUsageOCSPSigning, Life: 7 * 24 * time.Hour, Slack: time.Hour}
 
 const (

@@ -166,6 +166,12 @@ func (s *Service) move(tx *store.Tx, d Device, to State, actor, reason string) e
 	if !d.State.May(to) {
 		return problem.Conflict("A device that is %s cannot become %s.", d.State, to)
 	}
+	distrusts := to.rank() >= Suspended.rank() || d.State == Suspended
+	if distrusts {
+		if _, err := lockFeed(tx); err != nil {
+			return err
+		}
+	}
 	now := s.cfg.Clock.Now()
 	resume := State("")
 	if to == Suspended {
@@ -182,7 +188,7 @@ func (s *Service) move(tx *store.Tx, d Device, to State, actor, reason string) e
 	if err := audit.Append(tx, audit.Entry{Tenant: d.Tenant, Actor: actor, Kind: kind, Subject: d.ID, Data: change}); err != nil {
 		return err
 	}
-	if to.rank() >= Suspended.rank() || d.State == Suspended {
+	if distrusts {
 		if err := s.distrust(tx, entry{Tenant: d.Tenant, Subject: d.ID, State: to, Reason: reason}); err != nil {
 			return err
 		}
@@ -241,6 +247,9 @@ func (s *Service) RevokeStation(tx *store.Tx, tenant, station, actor, reason str
 
 func (s *Service) revoke(tx *store.Tx, tenant, subject, actor, reason string, barred bool, kinds ...Kind) error {
 	now := s.cfg.Clock.Now()
+	if _, err := lockFeed(tx); err != nil {
+		return err
+	}
 	revoked, err := revokeCertificates(tx, tenant, subject, reason, now, kinds...)
 	if err != nil {
 		return err

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package identity
+
+import (
+	"github.com/openthings-platform/openthings/store"
+)
+
+// TakeShard is takeShard for tests of many nodes.
+func (s *Service) TakeShard(tx *store.Tx, authority string) (int64, error) {
+	return s.takeShard(tx, authority)
+}
+
+// RevokeRow revokes one certificate by its fingerprint, as the job behind a bar does.
+func (s *Service) RevokeRow(tx *store.Tx, fp string) error {
+	if _, err := revokeByFingerprint(tx, []string{fp}, "lost", s.cfg.Clock.Now()); err != nil {
+		return err
+	}
+	return touchCertificates(tx, []string{fp})
+}
