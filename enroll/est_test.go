@@ -4,6 +4,7 @@ package enroll_test
 
 import (
 	"bufio"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -421,4 +422,17 @@ func csrWith(t *testing.T, key any) []byte {
 		t.Fatal(err)
 	}
 	return der
+}
+
+// der is the certificate of a key in the register.
+func (h *house) der(key crypto.Signer) (der []byte) {
+	h.t.Helper()
+	spki, err := x509.MarshalPKIXPublicKey(key.Public())
+	h.must(err)
+	h.must(h.db.QueryRow(h.t.Context(), `SELECT der FROM certificate WHERE key_hash = $1`, identity.KeyHash(spki)).Scan(&der))
+	return der
+}
+
+func tlsCert(x *x509.Certificate, key crypto.Signer) *tls.Certificate {
+	return &tls.Certificate{Certificate: [][]byte{x.Raw}, PrivateKey: key}
 }

@@ -253,7 +253,8 @@ func TestAnEndedLDevIDRenewsWhereThePolicyAllowsIt(t *testing.T) {
 			t.Helper()
 			csr, _ := h.renewal(c)
 			for _, path := range []string{"/.well-known/est/simplereenroll", "/.well-known/est/simpleenroll", "/d/1/messages", "/d/1/baseline"} {
-				if code, body := h.do(&c, "POST", path, "application/json", string(csr)); code != 0 {
+				code, body := h.do(&c, "POST", path, "application/json", string(csr)) // at the handshake, or at the first question to the register
+				if code != 0 && !(code == 403 && strings.Contains(body, `"rule":"door.register"`)) {
 					t.Errorf("%s: %s answers %d %s", why, path, code, body)
 				}
 			}
