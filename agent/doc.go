@@ -4,8 +4,11 @@
 //
 // One call of Run is one power cycle. Everything that must outlive it stands in the state directory (mode 0700):
 //
-//	idevid.key idevid.pem chain.pem    the certificate of birth; the key never leaves the device
-//	ldevid.pem next.key next.pem       key and certificate in service, and the pair that is about to replace them
+//	idevid.key idevid.pem chain.pem    the certificate of birth; where the key is, agent/keys says
+//	ldevid.pem next.pem                the certificate in service, and the one that is about to replace it
+//	ldevid-a.key ldevid-b.key          their keys in turn; each certificate's file names its own
+//	pin.json bundle.json               the trust bundle from the line, and the newest that follows from it
+//	time.json                          the floor of the time: the newest moment that is proven to have been
 //	unit.json config.json commands.json
 //	root.json                          the manufacturer's update root that is trusted now
 //	boot.0 boot.1                      the boot record, two copies with sequence and checksum
@@ -17,5 +20,10 @@
 //   - What the outcome of an update was is judged by looking (which slot runs, what its bytes hash to), never by memory.
 //   - The floor rises at commit, after the new image proved healthy; until then the old slot stays bootable.
 //   - Nothing that the server says makes the device install what update/trust refuses.
+//   - A renewal has two phases: key, then certificate are durable beside those in service, and take their place once the
+//     platform has taken the new certificate. One that it refuses is given up, and the old one works on.
+//   - Whom the device trusts changes by a bundle alone that an anchor of the bundle before has signed.
+//   - No end of a certificate counts, and no renewal begins, on the word of the device's own clock.
+//   - It never comes back sooner than the platform asked, and hardly ever when it was refused.
 //   - A measurement or event leaves the buffer when the platform's PUBACK has arrived, or when the buffer is full and it is the oldest.
 package agent
