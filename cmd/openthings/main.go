@@ -77,11 +77,11 @@ func commands() *cobra.Command {
 		c.GroupID = "run"
 		root.AddCommand(c)
 	}
-	for _, c := range []*cobra.Command{batchCommand(), stationCommand(), serialCommand(), claimCommand(), lobbyCommand(), hookCommand(), deviceCommand(), releaseCommand(), vulnCommand(), feedCommand(), caseCommand(), evidenceCommand(), auditCommand(), apiCommand(), revokeCommand(), revocationsCommand()} {
+	for _, c := range []*cobra.Command{batchCommand(), stationCommand(), serialCommand(), claimCommand(), lobbyCommand(), trustedCACommand(), enrolTokenCommand(), clonesCommand(), hookCommand(), policyCommand(), baselineCommand(), deviceCommand(), releaseCommand(), vulnCommand(), feedCommand(), caseCommand(), evidenceCommand(), auditCommand(), apiCommand(), revokeCommand(), revocationsCommand()} {
 		c.GroupID = "ask"
 		root.AddCommand(c)
 	}
-	for _, c := range []*cobra.Command{signCommand(), verifyCommand(), sbomCommand(), issuerCommand(), labelCommand(), rolesCommand(), versionCommand()} {
+	for _, c := range []*cobra.Command{signCommand(), verifyCommand(), sbomCommand(), labelCommand(), issuerCommand(), rolesCommand(), versionCommand()} {
 		c.GroupID = "offline"
 		root.AddCommand(c)
 	}
