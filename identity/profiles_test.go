@@ -4,7 +4,9 @@ package identity_test
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
@@ -22,6 +24,7 @@ import (
 
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/identity/ceremony"
+	"github.com/openthings-platform/openthings/store"
 )
 
 // notOurs are the sources of lints that do not apply, each with the reason. Every other source does, those of the RFCs
@@ -123,7 +126,7 @@ func TestI25_ZlintCleanAndChainsAgreed(t *testing.T) {
 					files[stage+"-"+profile] = c.Certificate[0]
 				}
 			}
-			old := w.leaves("A")
+			old := w.leaves("A", alg)
 			keep("before", old)
 			rootOf := func(r ceremony.Recovery, profile string) []byte {
 				role := identity.Root
@@ -158,7 +161,7 @@ func TestI25_ZlintCleanAndChainsAgreed(t *testing.T) {
 			}
 			w.promote("root-2")
 			w.promote("anchor-2")
-			fresh := w.leaves("B")
+			fresh := w.leaves("B", alg)
 			keep("after", fresh)
 			for profile := range fresh {
 				o, n := old[profile].Certificate, fresh[profile].Certificate
@@ -195,7 +198,7 @@ func TestI25_ZlintCleanAndChainsAgreed(t *testing.T) {
 		still         string // the profile that has not ended
 	}{"certificates that have ended": {0, -5, "idevid"}, "authorities that have ended": {-31, 0, ""}} {
 		w := aloneAt(t, time.Now().AddDate(c.years, c.months, 0))
-		for profile, x := range w.leaves("A") {
+		for profile, x := range w.leaves("A", identity.AlgP256) {
 			root, err := w.held().Of(identity.Role(map[bool]string{true: "anchor", false: "root"}[profile == "bootstrap"]))
 			if err != nil {
 				t.Fatal(err)
@@ -206,10 +209,17 @@ func TestI25_ZlintCleanAndChainsAgreed(t *testing.T) {
 }
 
 // leaves makes a certificate of every profile with what is shown above it.
-func (w *world) leaves(serial string) map[string]tls.Certificate {
+func (w *world) leaves(serial string, alg identity.Algorithm) map[string]tls.Certificate {
 	w.t.Helper()
-	_, idevid, ldevid := w.commissioned(serial)
-	station := w.issue("sta_"+serial, identity.Station, newCSR(w.t, nil))
+	var d identity.Device
+	w.write(func(tx *store.Tx) (err error) {
+		d, err = w.Register(tx, identity.Device{Tenant: "ten_a", Product: "prd_a", Revision: "rev_a", Batch: "bat_a", Serial: serial}, "sta_a")
+		return err
+	})
+	idevid := w.issue(d.ID, identity.IDevID, csrOf(w.t, alg))
+	w.write(func(tx *store.Tx) error { return w.SetState(tx, d.Tenant, d.ID, identity.Pending, "per_a", "") })
+	ldevid := w.issue(d.ID, identity.LDevID, csrOf(w.t, alg))
+	station := w.issue("sta_"+serial, identity.Station, csrOf(w.t, alg))
 	out := map[string]tls.Certificate{}
 	for profile, c := range map[string]identity.Certificate{"idevid": idevid, "ldevid": ldevid, "station": station} {
 		chain, err := w.Chain(w.t.Context(), c.Kind)
@@ -231,6 +241,36 @@ func (w *world) leaves(serial string) map[string]tls.Certificate {
 		out[profile] = tls.Certificate{Certificate: c.Certificate[:2]}
 	}
 	return out
+}
+
+// csrOf is a request over a new key of the algorithm.
+func csrOf(t *testing.T, alg identity.Algorithm) *identity.CSR {
+	t.Helper()
+	var key crypto.Signer
+	var err error
+	switch alg {
+	case identity.AlgP256:
+		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case identity.AlgP384:
+		key, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	default:
+		_, key, err = ed25519.GenerateKey(rand.Reader)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := identity.ParseCSR(der, alg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x, err := x509.ParseCertificateRequest(der); err != nil || identity.AlgorithmOf(x.PublicKey) != alg {
+		t.Fatal(alg, err)
+	}
+	return c
 }
 
 // bridge is the one over the key of root.

@@ -105,6 +105,9 @@ func ParseRequest(der []byte) (Request, error) {
 	if identity.AlgorithmOf(r.PublicKey) == "" {
 		return Request{}, problem.Forbidden("ca.key", "The key of an authority is ECDSA on P-256 or P-384, or Ed25519.")
 	}
+	if why := identity.Weakness(r.PublicKey); why != "" {
+		return Request{}, problem.Forbidden("ca.key", "Others can compute this private key: %s.", why)
+	}
 	if len(r.Extensions) > 0 {
 		return Request{}, problem.Forbidden("ca.request", "The request asks for extensions; what an authority may do is decided at the ceremony.")
 	}
