@@ -121,6 +121,7 @@ func (s *Service) Routes(a *api.API) {
 	s.hookRoutes(a)
 	s.policyRoutes(a)
 	s.attestationRoutes(a)
+	s.admissionRoutes(a)
 }
 
 func (s *Service) batchRoutes(a *api.API) {
