@@ -54,17 +54,46 @@ func (p Progress) Percent() float64 {
 	return 100 * float64(p.Acknowledged) / float64(p.Devices)
 }
 
+// census counts commissioned devices by the bundle they go by: one pass over the fleet, for any number of versions.
+type census struct {
+	by      map[int64]int64 // version: devices
+	unknown int64
+	since   time.Time // the longest silent one
+}
+
+func (s *Service) bundleCensus(ctx context.Context, tenant string) (census, error) {
+	c := census{by: map[int64]int64{}}
+	rows, err := s.cfg.DB.Query(ctx, `SELECT coalesce(a.version, 0), count(*), min(d.updated) FROM device d LEFT JOIN bundle_ack a ON a.device = d.id
+		WHERE d.state = $1 AND (d.tenant = $2 OR $2 = '') GROUP BY coalesce(a.version, 0)`, Commissioned, tenant)
+	type group struct{ version, devices, since int64 }
+	groups, err := store.Collect(rows, err, func(r *sql.Rows) (g group, err error) { return g, r.Scan(&g.version, &g.devices, &g.since) })
+	for _, g := range groups {
+		if g.version == 0 {
+			c.unknown, c.since = g.devices, store.Time(g.since)
+			continue
+		}
+		c.by[g.version] = g.devices
+	}
+	return c, err
+}
+
+// progress of a version.
+func (c census) progress(version int64) Progress {
+	p := Progress{Version: version, Devices: c.unknown, Unknown: c.unknown, UnknownSince: c.since}
+	for v, n := range c.by {
+		if p.Devices += n; v >= version {
+			p.Acknowledged += n
+		} else {
+			p.Behind += n
+		}
+	}
+	return p
+}
+
 // Progress of a version among the tenant's devices; tenant "" is the whole platform.
 func (s *Service) Progress(ctx context.Context, tenant string, version int64) (Progress, error) {
-	p := Progress{Version: version}
-	var since int64
-	err := s.cfg.DB.QueryRow(ctx, `SELECT count(*), coalesce(sum(CASE WHEN a.version >= $1 THEN 1 ELSE 0 END), 0), coalesce(sum(CASE WHEN a.version < $1 THEN 1 ELSE 0 END), 0),
-			coalesce(min(CASE WHEN a.version IS NULL THEN d.updated END), 0)
-		FROM device d LEFT JOIN bundle_ack a ON a.device = d.id WHERE d.state = $2 AND (d.tenant = $3 OR $3 = '')`, version, Commissioned, tenant).
-		Scan(&p.Devices, &p.Acknowledged, &p.Behind, &since)
-	p.Unknown = p.Devices - p.Acknowledged - p.Behind
-	p.UnknownSince = store.Time(since)
-	return p, err
+	c, err := s.bundleCensus(ctx, tenant)
+	return c.progress(version), err
 }
 
 // Ack is by which bundle a device goes.

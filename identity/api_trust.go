@@ -43,17 +43,17 @@ func (s *Service) trustRoutes(a *api.API) {
 			return nil, err
 		}
 		before, _ := strconv.ParseInt(after, 10, 64) // what we made ourselves; empty is the beginning
-		in.PageSize = min(in.Size(), maxProgress)
 		list, err := s.Bundles(ctx, before, in.Size()+1)
+		if err != nil {
+			return nil, err
+		}
+		c, err := s.bundleCensus(ctx, t)
 		if err != nil {
 			return nil, err
 		}
 		out := make([]BundleProgress, len(list))
 		for i, b := range list {
-			out[i].BundleOut = b
-			if out[i].Progress, err = s.Progress(ctx, t, b.Version); err != nil {
-				return nil, err
-			}
+			out[i] = BundleProgress{b, c.progress(b.Version)}
 		}
 		return api.More(a, in.Paging, out, func(b BundleProgress) string { return strconv.FormatInt(b.Version, 10) }), nil
 	})
@@ -74,6 +74,3 @@ func (s *Service) trustRoutes(a *api.API) {
 		return api.More(a, in.Paging, list, func(x Ack) string { return x.Device }), err
 	})
 }
-
-// maxProgress bounds the versions of one answer: each costs a count over the fleet.
-const maxProgress = 10

@@ -91,7 +91,7 @@ func TestI22_IssuingCAWithinOneLeafLifeOfItsEnd(t *testing.T) {
 		if x, err := fresh.Parse(); err != nil || fresh.Authority != "operational-2" || x.NotAfter.Sub(w.clock.Now()) != 60*day {
 			t.Errorf("%s signs until %v (%v)", fresh.Authority, fresh.NotAfter, err)
 		}
-		if strings.Contains(tiles(), "operational-1") {
+		if strings.Contains(tiles(), "operational-1 ends") {
 			t.Errorf("a retiring authority still alarms: %q", tiles())
 		}
 	})

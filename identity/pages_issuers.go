@@ -84,18 +84,16 @@ func (s *Service) loadIssuers(r *http.Request) (any, error) {
 	}
 	p := issuersPage{Warnings: o.Warnings, Progress: o.Progress}
 	p.Trees = s.trees(o.Authorities)
-	bundles, err := s.Bundles(ctx, 0, maxProgress)
+	bundles, err := s.Bundles(ctx, 0, 10)
 	if err != nil {
 		return nil, err
 	}
-	for i, b := range bundles {
-		x := BundleProgress{BundleOut: b, Progress: o.Progress}
-		if i > 0 {
-			if x.Progress, err = s.Progress(ctx, t, b.Version); err != nil {
-				return nil, err
-			}
-		}
-		p.Bundles = append(p.Bundles, x)
+	c, err := s.bundleCensus(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range bundles {
+		p.Bundles = append(p.Bundles, BundleProgress{b, c.progress(b.Version)})
 	}
 	if o.Bundle == nil {
 		return p, nil
