@@ -40,7 +40,7 @@ func (h *house) name(ctx context.Context, id string) string {
 	case "rev":
 		r, e := h.product.Revision(ctx, who.Tenant, id)
 		name, err = r.Name, e
-	case "bat", "sta":
+	case "bat", "sta", "tca", "etk":
 		name, err = h.enroll.Name(ctx, who.Tenant, id)
 	case "dev":
 		d, e := h.identity.Get(ctx, who.Tenant, id)

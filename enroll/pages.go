@@ -36,6 +36,7 @@ func tabs(ctx context.Context, here string) (out []tab) {
 		verb       tenant.Verb
 	}{
 		{"/enrol", "Batches and lines", tenant.LineRead}, {"/enrol/serials", "Serial numbers", tenant.LineRead}, {"/enrol/lobby", "Lobby", tenant.EnrolRead},
+		{"/enrol/admission", "Trusted CAs, tokens, clones", tenant.EnrolRead},
 		{"/enrol/quarantine", "Quarantine", tenant.DeviceRead}, {"/enrol/hooks", "Hooks", tenant.EnrolRead}, {"/enrol/policies", "Policies", tenant.EnrolRead}, {"/enrol/labels", "Labels", tenant.LineWrite},
 	} {
 		if tenant.Holds(ctx, string(t.verb)) {
@@ -117,6 +118,7 @@ func (s *Service) Pages(c *console.Console) {
 	s.hookPages(c)
 	s.labelPages(c)
 	s.policyPages(c)
+	s.admissionPages(c)
 	c.Form("/claims", string(tenant.DeviceClaim), func(r *http.Request) (string, error) {
 		d, err := s.Claim(r.Context(), r.FormValue("code"), r.FormValue("solution"))
 		if err == nil {

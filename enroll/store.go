@@ -23,13 +23,13 @@ var Schema = store.Migrations{Stage: "enroll", FS: migrationsFS}
 
 type scanner interface{ Scan(...any) error }
 
-const batchColumns = `id, tenant, product, revision, name, size, issued, produced, created, closed, reserved, signed, listed, units, head, produced_list`
+const batchColumns = `id, tenant, product, revision, name, size, issued, produced, created, closed, reserved, signed, listed, units, head, produced_list, surplus`
 
 func scanBatch(r scanner) (Batch, error) {
 	var b Batch
 	var created, closed, signed, listed int64
 	err := r.Scan(&b.ID, &b.Tenant, &b.Product, &b.Revision, &b.Name, &b.Size, &b.Issued, &b.Produced, &created, &closed,
-		&b.Reserved, &signed, &listed, &b.Units, &b.Head, &b.List)
+		&b.Reserved, &signed, &listed, &b.Units, &b.Head, &b.List, &b.surplus)
 	b.Created, b.Closed, b.Signed, b.Listed = store.Time(created), store.Time(closed), signed > 0, listed > 0
 	if errors.Is(err, store.ErrNoRows) {
 		return Batch{}, problem.NotFound("There is no such batch.")
@@ -58,11 +58,19 @@ func (s *Service) reads(ctx context.Context) querier {
 	return func(q string, args ...any) *sql.Row { return s.cfg.DB.QueryRow(ctx, q, args...) }
 }
 
-// Name is what the line calls a batch or a station of the tenant.
+// Name is what people call a batch, a station, a trusted CA or an enrolment token of the tenant.
 func (s *Service) Name(ctx context.Context, tenant, id string) (string, error) {
 	if strings.HasPrefix(id, "bat_") {
 		b, err := batchByID(s.reads(ctx), tenant, id)
 		return "batch " + b.Name, err
+	}
+	if strings.HasPrefix(id, "tca_") {
+		c, err := s.TrustedCA(ctx, tenant, id)
+		return "trusted CA " + c.Name, err
+	}
+	if strings.HasPrefix(id, "etk_") {
+		t, err := s.Token(ctx, tenant, id)
+		return "enrolment token " + t.Name, err
 	}
 	st, err := stationByID(s.reads(ctx), tenant, id)
 	return st.Name, err
@@ -110,7 +118,7 @@ func listStations(ctx context.Context, db *store.DB, tenant string, p page) ([]S
 }
 
 func insertBatch(tx *store.Tx, b Batch) error {
-	_, err := tx.Exec(`INSERT INTO batch(`+batchColumns+`) VALUES ($1, $2, $3, $4, $5, $6, 0, 0, $7, 0, 0, $8, $9, 0, $10, '')`,
+	_, err := tx.Exec(`INSERT INTO batch(`+batchColumns+`) VALUES ($1, $2, $3, $4, $5, $6, 0, 0, $7, 0, 0, $8, $9, 0, $10, '', 0)`,
 		b.ID, b.Tenant, b.Product, b.Revision, b.Name, b.Size, store.Millis(b.Created), number01(b.Signed), number01(b.Listed), firstHash(b.ID))
 	if store.IsUnique(err) {
 		return problem.Conflict("The product already has a batch %s.", b.Name).At("name")
@@ -276,8 +284,8 @@ type batchCount struct{ all, open, over, surplus int64 }
 
 func countBatches(ctx context.Context, db *store.DB, tenant string, products []string) (n batchCount, err error) {
 	where, args := within([]any{tenant}, "product", products)
-	err = db.QueryRow(ctx, `SELECT count(*), coalesce(sum(CASE WHEN closed = 0 THEN 1 ELSE 0 END), 0), coalesce(sum(CASE WHEN closed > 0 AND issued > produced THEN 1 ELSE 0 END), 0),
-		coalesce(sum(CASE WHEN closed > 0 AND issued > produced THEN issued - produced ELSE 0 END), 0) FROM batch WHERE tenant = $1`+where, args...).Scan(&n.all, &n.open, &n.over, &n.surplus)
+	err = db.QueryRow(ctx, `SELECT count(*), coalesce(sum(CASE WHEN closed = 0 THEN 1 ELSE 0 END), 0), coalesce(sum(CASE WHEN closed > 0 AND (surplus > 0 OR issued > produced) THEN 1 ELSE 0 END), 0),
+		coalesce(sum(CASE WHEN closed = 0 THEN 0 WHEN surplus > issued - produced THEN surplus WHEN issued > produced THEN issued - produced ELSE 0 END), 0) FROM batch WHERE tenant = $1`+where, args...).Scan(&n.all, &n.open, &n.over, &n.surplus)
 	return n, err
 }
 

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package enroll
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/openthings-platform/openthings/console"
+	"github.com/openthings-platform/openthings/tenant"
+)
+
+type admissionPage struct {
+	Tabs      []tab
+	CAs       []TrustedCA
+	Tokens    []Token
+	Clones    []Clone
+	Names     *console.Names
+	Revisions []console.Option
+	Solutions []console.Option
+	MayWrite  bool
+	MayDecide bool
+	Typed     url.Values
+}
+
+type tokenPage struct{ CreatedToken }
+
+// Heading is the page's title.
+func (p tokenPage) Heading() string { return "Enrolment token " + p.Name }
+
+func (s *Service) admissionPages(c *console.Console) {
+	read, write := string(tenant.EnrolRead), string(tenant.EnrolWrite)
+	c.Page(console.Page{Path: "/enrol/admission", Title: "Trusted CAs, tokens, clones", Menu: "Enrol", Verb: read, FS: pagesFS, Template: "pages/admission.html",
+		Load: func(r *http.Request) (any, error) {
+			p, err := s.loadAdmission(r)
+			p.Names = c.Names(r.Context())
+			return p, err
+		}})
+	// The text of a token is shown at once, as the answer of the form.
+	c.Page(console.Page{Path: "/enrol/admission/tokens", Method: http.MethodPost, Title: "Enrolment token", Menu: "Enrol", Verb: write, FS: pagesFS, Template: "pages/token.html",
+		Load: func(r *http.Request) (any, error) {
+			t, who, err := tenantWide(r.Context(), tenant.EnrolWrite)
+			if err != nil {
+				return nil, err
+			}
+			quota, err := number(r, "quota")
+			if err != nil {
+				return nil, err
+			}
+			made, text, err := s.CreateToken(r.Context(), Token{Tenant: t, Name: r.FormValue("name"), Revision: r.FormValue("revision"), Solution: r.FormValue("solution"),
+				Pattern: r.FormValue("pattern"), Quota: max(1, quota), Expires: s.now().Add(24 * time.Hour)}, "", who)
+			return tokenPage{CreatedToken{made, text}}, err
+		}})
+	form := func(path, verb string, said string, do func(ctx context.Context, t, id, who string, r *http.Request) error) {
+		c.Form(path, verb, func(r *http.Request) (string, error) {
+			t, who, err := tenantWide(r.Context(), tenant.Verb(verb))
+			if err != nil {
+				return "", err
+			}
+			if err := do(r.Context(), t, r.PathValue("id"), who, r); err != nil {
+				return "", err
+			}
+			console.Say(r, said)
+			return "/enrol/admission", nil
+		})
+	}
+	form("/enrol/admission/cas", write, "The CA is uploaded. It counts once its key is proven.", func(ctx context.Context, t, _, who string, r *http.Request) error {
+		quota, err := number(r, "quota")
+		if err != nil {
+			return err
+		}
+		m := Mapping{Serial: Source{Field: r.FormValue("serial")}, Revision: r.FormValue("revision")}
+		_, err = s.AddTrustedCA(ctx, TrustedCA{Tenant: t, Name: r.FormValue("name"), Quota: quota, Policy: CAPolicy{Mapping: m, Solution: r.FormValue("solution")}}, r.FormValue("certificates"), who)
+		return err
+	})
+	form("/enrol/admission/cas/{id}/prove", write, "The CA is trusted from now on.", func(ctx context.Context, t, id, who string, r *http.Request) error {
+		_, err := s.ProveTrustedCA(ctx, t, id, r.FormValue("proof"), who)
+		return err
+	})
+	for word, to := range map[string]CAState{"suspend": CASuspended, "resume": CAActive, "retire": CARetired} {
+		form("/enrol/admission/cas/{id}/"+word, write, "The CA is "+string(to)+".", func(ctx context.Context, t, id, who string, r *http.Request) error {
+			_, err := s.MoveTrustedCA(ctx, t, id, to, r.FormValue("reason"), who)
+			return err
+		})
+	}
+	form("/enrol/admission/cas/{id}/revoke", write, "Everything that the CA brought is refused from now on.", func(ctx context.Context, t, id, who string, r *http.Request) error {
+		_, err := s.RevokeTrustedCA(ctx, t, id, r.FormValue("reason"), who)
+		return err
+	})
+	form("/enrol/admission/tokens/{id}/revoke", write, "The token has ended.", func(ctx context.Context, t, id, who string, r *http.Request) error {
+		_, err := s.RevokeToken(ctx, t, id, r.FormValue("reason"), who)
+		return err
+	})
+	form("/enrol/admission/clones/{id}/decide", string(tenant.DeviceSuspend), "It is decided.", func(ctx context.Context, t, id, who string, r *http.Request) error {
+		_, err := s.Decide(ctx, t, id, r.FormValue("genuine"), r.FormValue("reason"), who)
+		return err
+	})
+	c.Tile(console.Tile{Order: 62, Verb: read, Load: s.cloneTile})
+}
+
+// cloneTile is there while a suspicion waits for a person.
+func (s *Service) cloneTile(ctx context.Context) (console.Figure, error) {
+	cs, err := s.Clones(ctx, tenant.MustTenant(ctx), true, "", 100)
+	if err != nil || len(cs) == 0 {
+		return console.Figure{}, err
+	}
+	return console.Figure{Label: "Suspected clones", Value: console.Count(int64(len(cs))), Note: "their devices are suspended; say which is genuine", Href: "/enrol/admission", Tone: "bad"}, nil
+}
+
+func (s *Service) loadAdmission(r *http.Request) (p admissionPage, err error) {
+	ctx := r.Context()
+	t := tenant.MustTenant(ctx)
+	p = admissionPage{Tabs: tabs(ctx, "/enrol/admission"), MayWrite: tenant.Holds(ctx, string(tenant.EnrolWrite)), MayDecide: tenant.Holds(ctx, string(tenant.DeviceSuspend)), Typed: console.Typed(r)}
+	if p.CAs, err = s.TrustedCAs(ctx, t); err != nil {
+		return p, err
+	}
+	if p.Tokens, err = s.Tokens(ctx, t, "", pageSize); err != nil {
+		return p, err
+	}
+	open, err := s.Clones(ctx, t, true, "", pageSize)
+	if err != nil {
+		return p, err
+	}
+	for _, c := range open {
+		if c, err = s.Clone(ctx, t, c.ID); err != nil {
+			return p, err
+		}
+		p.Clones = append(p.Clones, c)
+	}
+	if p.Solutions, err = s.solutions(ctx); err != nil {
+		return p, err
+	}
+	p.Solutions = append([]console.Option{{Word: "the lobby"}}, p.Solutions...)
+	products, err := s.cfg.Products.List(ctx, t)
+	for _, pr := range products {
+		revs, err := s.cfg.Products.Revisions(ctx, t, pr.ID)
+		if err != nil {
+			return p, err
+		}
+		for _, v := range revs {
+			p.Revisions = append(p.Revisions, console.Option{Value: v.ID, Word: pr.Name + " " + v.Name})
+		}
+	}
+	return p, err
+}
