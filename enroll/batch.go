@@ -50,17 +50,20 @@ func (s *Service) closeBatch(ctx context.Context, tenant, id string, produced in
 		if b, err = batchByID(tx.QueryRow, tenant, id); err != nil {
 			return err
 		}
+		data := map[string]any{"batch": id, "issued": b.Issued, "produced": b.Produced}
+		if list != "" {
+			if b.surplus, err = countSurplus(tx.QueryRow, b); err != nil {
+				return err
+			}
+			if _, err := tx.Exec(`UPDATE batch SET surplus = $1 WHERE tenant = $2 AND id = $3`, b.surplus, tenant, id); err != nil {
+				return err
+			}
+			data["serials"] = b.surplus
+		}
 		if err := audit.Append(tx, audit.Entry{Tenant: tenant, Actor: actor, Kind: "batch.closed", Subject: id, Data: b}); err != nil {
 			return err
 		}
-		data := map[string]any{"batch": id, "issued": b.Issued, "produced": b.Produced}
-		if list != "" {
-			surplus, err := countSurplus(tx.QueryRow, b)
-			if err != nil || surplus == 0 {
-				return err
-			}
-			data["serials"] = surplus
-		} else if b.Surplus() == 0 {
+		if b.Surplus() == 0 {
 			return nil
 		}
 		return s.alarm(tx, tenant, id, actor, data)

@@ -31,22 +31,24 @@ const (
 // Batch is one lot of a hardware revision: Issued counts the units that got an identity, Produced what the factory
 // says it made.
 type Batch struct {
-	ID       string    `json:"id"`
-	Tenant   string    `json:"tenant"`
-	Product  string    `json:"product"`
-	Revision string    `json:"revision"`
-	Name     string    `json:"name"`
-	Size     int64     `json:"size" doc:"How many units it may have"`
-	Issued   int64     `json:"issued" doc:"How many units got an identity"`
-	Produced int64     `json:"produced" doc:"How many units the factory says it made; set when the batch is closed"`
-	Reserved int64     `json:"reserved" doc:"How many units offline stations may still bring"`
-	Signed   bool      `json:"signed" doc:"Its stations must sign each request"`
-	Listed   bool      `json:"listed" doc:"Only preauthorised serial numbers are made"`
-	Units    int64     `json:"units" doc:"Entries of its manifest"`
-	Head     string    `json:"head,omitempty" doc:"Hash of the newest entry of its manifest"`
-	List     string    `json:"-"` // the list of serial numbers that the factory says it made
-	Created  time.Time `json:"created"`
-	Closed   time.Time `json:"closed,omitzero"`
+	ID       string `json:"id"`
+	Tenant   string `json:"tenant"`
+	Product  string `json:"product"`
+	Revision string `json:"revision"`
+	Name     string `json:"name"`
+	Size     int64  `json:"size" doc:"How many units it may have"`
+	Issued   int64  `json:"issued" doc:"How many units got an identity"`
+	Produced int64  `json:"produced" doc:"How many units the factory says it made; set when the batch is closed"`
+	Reserved int64  `json:"reserved" doc:"How many units offline stations may still bring"`
+	Signed   bool   `json:"signed" doc:"Its stations must sign each request"`
+	Listed   bool   `json:"listed" doc:"Only preauthorised serial numbers are made"`
+	Units    int64  `json:"units" doc:"Entries of its manifest"`
+	Head     string `json:"head,omitempty" doc:"Hash of the newest entry of its manifest"`
+	List     string `json:"-"` // the list of serial numbers that the factory says it made
+
+	surplus int64     // identities that the list does not name
+	Created time.Time `json:"created"`
+	Closed  time.Time `json:"closed,omitzero"`
 }
 
 // Surplus is how many identities are out there without a unit that was made. Anything above zero is an alarm.
@@ -54,7 +56,7 @@ func (b Batch) Surplus() int64 {
 	if b.Closed.IsZero() {
 		return 0
 	}
-	return max(0, b.Issued-b.Produced)
+	return max(b.surplus, b.Issued-b.Produced)
 }
 
 // Station is a line station: it may name Quota units of its batch until Expires.
