@@ -47,6 +47,7 @@ func run(ctx context.Context, out, only, binary string, devices int) error {
 		{"issue_cpu", issueCPU},
 		{"issue_cpu_vs_pki", func(ctx context.Context) (Result, error) { return issueAgainstPKI(ctx, binary) }},
 		{"fleet_lost", fleetLost(devices)},
+		{"revoke_cut_p99_ms", revokeCut},
 		{"exposure_summary_ms_sqlite_100k", exposureOn("sqlite")},
 		{"exposure_summary_ms_postgres_100k", exposureOn("postgres")},
 	} {

@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	feedPoll   = 200 * time.Millisecond // how often a node looks for what others wrote
+	feedPoll   = 100 * time.Millisecond // how often a node looks for what others wrote
 	feedPause  = 2 * time.Second        // after a failure
 	sweepEvery = time.Minute            // how often every live session meets the register again
 	readBatch  = 500                    // rows and lines at a time
