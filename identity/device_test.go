@@ -59,7 +59,7 @@ func TestProfiles(t *testing.T) {
 	for k, p := range Profiles {
 		for _, life := range []time.Duration{0, time.Hour, 100 * 365 * 24 * time.Hour} {
 			from, until := p.validity(now, life)
-			if from.After(now) || !until.After(now) || p.Life > 0 && until.Sub(now) > p.Life || p.Life == 0 && !until.Equal(Forever) {
+			if from.After(now) || !until.After(now) || p.Life > 0 && until.Sub(now) > max(p.Life, p.Most) || life == 0 && p.Life > 0 && until.Sub(now) > p.Life || p.Life == 0 && !until.Equal(Forever) {
 				t.Errorf("%s for %s: %s to %s", k, life, from, until)
 			}
 		}
