@@ -233,6 +233,10 @@ func (db *DB) gather() ([]*call, bool) {
 	return batch, true
 }
 
+// subjournal keeps what a savepoint may have to undo in memory; SQLite's default is a file, with a system call for each
+// page that a caller is the first to touch. It is at most the pages of one batch.
+const subjournal = "PRAGMA temp_store = MEMORY"
+
 // batchWriter holds the writing connection and its prepared statements; both are dropped on any doubt.
 type batchWriter struct {
 	db    *DB
@@ -304,6 +308,11 @@ func (w *batchWriter) try(batch []*call) error {
 			return fail(err, false)
 		}
 		w.conn, w.stmts = conn, map[string]*sql.Stmt{}
+		if w.db.engine == SQLite {
+			if _, err := conn.ExecContext(ctx, subjournal); err != nil {
+				return fail(err, false)
+			}
+		}
 	}
 	begin := "BEGIN IMMEDIATE"
 	if w.db.engine == Postgres {
