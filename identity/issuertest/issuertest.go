@@ -87,6 +87,10 @@ func requestFor(t testing.TB, profile string, key crypto.Signer, csr *x509.Certi
 		role = identity.Role(profile)
 		c.Subject, c.ExtKeyUsage = pkix.Name{CommonName: "localhost"}, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 		c.DNSNames, c.IPAddresses = []string{"localhost", "things.example.com"}, []net.IP{net.IPv4(127, 0, 0, 1).To4(), net.IPv6loopback}
+	case "ocsp": // for the operational authority; each other one has its own
+		role = identity.Operational
+		c.Subject, c.ExtKeyUsage = pkix.Name{CommonName: "OpenThings OCSP operational-1"}, []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning}
+		c.NotAfter = now.Add(7 * 24 * time.Hour)
 	default:
 		t.Fatalf("no profile %q", profile)
 	}
@@ -141,7 +145,7 @@ func authorities(t *testing.T, b Backend) {
 
 // Every profile is signed exactly as decided.
 func profiles(t *testing.T, b Backend) {
-	for _, p := range []string{"idevid", "ldevid", "station", "server", "bootstrap"} {
+	for _, p := range []string{"idevid", "ldevid", "station", "server", "bootstrap", "ocsp"} {
 		t.Run(p, func(t *testing.T) {
 			r := Request(t, p)
 			Check(t, b.Issuer, r, sign(t, b.Issuer, r))

@@ -7,7 +7,8 @@
 // per profile and tenant, which allows that profile and no more (roles.go), and what it returns is compared with what
 // was asked, field by field; a certificate that differs is refused, and revoked there. Three things are the engine's to
 // choose: the serial number, the method of the subject key identifier, and the beginning of the validity, which is its
-// own clock less the profile's slack. It also cannot stamp a distribution point of ours.
+// own clock less the profile's slack. It also cannot stamp a distribution point of ours, nor id-pkix-ocsp-nocheck into the
+// certificate of an OCSP responder: who checks that too finds it in no revocation list, and it ends within a week.
 //
 // In the engine an authority is an issuer and a key of the same name ("operational-2"). A certificate is not stored
 // there (no_store) unless Config.Store says so: the register keeps all of them, and the revocation list is signed from

@@ -23,6 +23,7 @@ var profiles = map[string]map[string]any{
 	"ldevid":    {"client_flag": "true", "allowed_serial_numbers": "*", "not_before_duration": "3600", "allowed_uri_sans": []any{"urn:openthings:device:*"}},
 	"station":   {"client_flag": "true", "not_before_duration": "300", "allowed_uri_sans": []any{"urn:openthings:station:*"}},
 	"server":    {"server_flag": "true", "allow_any_name": "true", "allow_ip_sans": "true", "not_before_duration": "3600"},
+	"ocsp":      {"ext_key_usage": "OCSPSigning", "not_before_duration": "3600"},
 	"bootstrap": {"server_flag": "true", "allow_any_name": "true", "allow_ip_sans": "true", "not_before_duration": "3600"},
 }
 
