@@ -156,13 +156,12 @@ func (db *DB) openPostgres(rawURL string) error {
 	q := u.Query()
 	// Read by the server at connect: a write is acknowledged only when it is flushed, whatever the server's default.
 	q.Set("synchronous_commit", "on")
-	u.RawQuery = q.Encode()
 	db.engine = Postgres
-	if db.write, err = sql.Open("pgx", u.String()); err != nil {
+	if db.write, err = sql.Open("pgx", idle(u, q, idleWrite)); err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
 	db.write.SetMaxOpenConns(1)
-	if db.read, err = sql.Open("pgx", u.String()); err != nil {
+	if db.read, err = sql.Open("pgx", idle(u, q, idleRead)); err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
 	db.read.SetMaxOpenConns(16)

@@ -7,6 +7,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -306,6 +308,67 @@ func TestNewIDSorts(t *testing.T) {
 			t.Fatalf("%q after %q", id, last)
 		}
 		last = id
+	}
+}
+
+// The server ends the transaction of a node that froze inside it: its locks are free for the others.
+func TestFrozenNodeLosesItsLocks(t *testing.T) {
+	base := storetest.PostgresURL(t)
+	db := storetest.Open(t, base, thingSchema)
+	for what, c := range map[string]struct {
+		want string
+		read func(into *string) error
+	}{
+		"write": {"10s", func(into *string) error {
+			return db.Write(t.Context(), func(tx *store.Tx) error {
+				return tx.QueryRow(`SHOW idle_in_transaction_session_timeout`).Scan(into)
+			})
+		}},
+		"read": {"5min", func(into *string) error {
+			return db.QueryRow(t.Context(), `SHOW idle_in_transaction_session_timeout`).Scan(into)
+		}},
+	} {
+		var got string
+		if err := c.read(&got); err != nil || got != c.want {
+			t.Errorf("%s: %q %v", what, got, err)
+		}
+	}
+
+	// A node with a shorter limit, which freezes with a row locked until another node has written that row.
+	u, err := url.Parse(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := u.Query()
+	q.Set("idle_in_transaction_session_timeout", "100")
+	u.RawQuery = q.Encode()
+	frozen := storetest.Open(t, u.String(), thingSchema)
+	if err := db.Write(t.Context(), insert(1)); err != nil {
+		t.Fatal(err)
+	}
+	locked, written, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	go func() {
+		ended <- frozen.Write(t.Context(), func(tx *store.Tx) error {
+			_, err := tx.Exec(`UPDATE thing SET id = 2 WHERE id = 1`)
+			close(locked)
+			<-written
+			return err
+		})
+	}()
+	<-locked
+	err = db.Write(t.Context(), func(tx *store.Tx) error {
+		_, err := tx.Exec(`UPDATE thing SET id = id + 10 WHERE id = 1`)
+		return err
+	})
+	close(written)
+	if err != nil {
+		t.Errorf("the other node: %v", err)
+	}
+	if err := <-ended; err == nil {
+		t.Error("the frozen node's write is said to exist")
+	}
+	if got := ids(t, db); !slices.Equal(got, []int64{11}) {
+		t.Errorf("the row is %v", got)
 	}
 }
 
