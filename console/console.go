@@ -65,7 +65,9 @@ type Page struct {
 	Path     string // of http.ServeMux, without method: "/devices/{id}"
 	Method   string // default GET
 	Title    string
-	Menu     string // the entry of the menu that it stands under; the first page registered with an entry is where it leads
+	Menu     string // the entry of the menu that it stands under; the first page registered with an entry is where it leads, or the first of its tabs
+	Tab      string // the tab of that entry that it stands under, if the entry has tabs
+	TabOrder int    // of the page that its tab leads to; smaller stands further left
 	Verb     string // what the visitor must hold; empty only with Public
 	Public   bool
 	FS       fs.FS
@@ -139,7 +141,7 @@ func (c *Console) Page(p Page) {
 		if h, ok := data.(interface{ Heading() string }); ok {
 			title = h.Heading()
 		}
-		c.frame(w, r, http.StatusOK, title, p.Menu, body)
+		c.frame(w, r, http.StatusOK, title, p, body)
 		return nil
 	}))
 }

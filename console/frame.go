@@ -87,7 +87,7 @@ func (c *Console) Fail(w http.ResponseWriter, r *http.Request, err error) {
 		c.cfg.Log.ErrorContext(r.Context(), "failure page", "err", err)
 	}
 	r = r.WithContext(context.WithValue(r.Context(), troubleKey{}, (*trouble)(nil)))
-	c.frame(w, r, k.Status, k.Title, "", template.HTML(b.String()))
+	c.frame(w, r, k.Status, k.Title, Page{}, template.HTML(b.String()))
 }
 
 func (c *Console) logProblem(r *http.Request, err error) {
@@ -113,9 +113,27 @@ func (c *Console) menu(r *http.Request, here string) (items []menuItem) {
 	}
 	for _, name := range c.cfg.Menu {
 		i := slices.IndexFunc(c.pages, func(p Page) bool { return p.Menu == name })
-		if i >= 0 && (c.pages[i].Public || c.cfg.Holds(r.Context(), c.pages[i].Verb)) {
-			items = append(items, menuItem{Name: name, Href: c.pages[i].Path, Here: name == here})
+		if i < 0 {
+			continue
 		}
+		p := c.pages[i]
+		if tabs := c.tabs(r, name, ""); len(tabs) > 0 {
+			items = append(items, menuItem{Name: name, Href: tabs[0].Href, Here: name == here})
+		} else if p.Tab == "" && (p.Public || c.cfg.Holds(r.Context(), p.Verb)) {
+			items = append(items, menuItem{Name: name, Href: p.Path, Here: name == here})
+		}
+	}
+	return items
+}
+
+// tabs are the tabs of an entry of the menu that the visitor may open.
+func (c *Console) tabs(r *http.Request, menu, here string) (items []menuItem) {
+	pages := slices.DeleteFunc(slices.Clone(c.pages), func(p Page) bool {
+		return p.Menu != menu || p.TabOrder == 0 || !c.cfg.Holds(r.Context(), p.Verb)
+	})
+	slices.SortStableFunc(pages, func(a, b Page) int { return a.TabOrder - b.TabOrder })
+	for _, p := range pages {
+		items = append(items, menuItem{Name: p.Tab, Href: p.Path, Here: p.Tab == here})
 	}
 	return items
 }
@@ -127,8 +145,11 @@ func (c *Console) visitor(r *http.Request) string {
 	return c.cfg.Visitor(r.Context())
 }
 
-func (c *Console) frame(w http.ResponseWriter, r *http.Request, status int, title, menu string, body template.HTML) {
-	data := map[string]any{"Title": title, "Menu": c.menu(r, menu), "Visitor": c.visitor(r), "Body": body}
+func (c *Console) frame(w http.ResponseWriter, r *http.Request, status int, title string, p Page, body template.HTML) {
+	data := map[string]any{"Title": title, "Menu": c.menu(r, p.Menu), "Section": p.Menu, "Visitor": c.visitor(r), "Body": body}
+	if p.Tab != "" {
+		data["Tabs"] = c.tabs(r, p.Menu, p.Tab)
+	}
 	if t := troubleOf(r); t != nil {
 		data["Problem"] = t.problem
 		status = problem.Kinds[t.problem.Kind].Status

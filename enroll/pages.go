@@ -23,34 +23,16 @@ import (
 //go:embed pages/*.html
 var pagesFS embed.FS
 
-// tab is one of the pages under Enrol.
-type tab struct {
-	Href, Word string
-	Here       bool
-}
-
-// tabs are those that the visitor may open; here is the path of this one.
-func tabs(ctx context.Context, here string) (out []tab) {
-	for _, t := range []struct {
-		href, word string
-		verb       tenant.Verb
-	}{
-		{"/enrol", "Batches and lines", tenant.LineRead}, {"/enrol/serials", "Serial numbers", tenant.LineRead}, {"/enrol/lobby", "Lobby", tenant.EnrolRead},
-		{"/enrol/admission", "Trusted CAs, tokens, clones", tenant.EnrolRead},
-		{"/enrol/quarantine", "Quarantine", tenant.DeviceRead}, {"/enrol/hooks", "Hooks", tenant.EnrolRead}, {"/enrol/policies", "Policies", tenant.EnrolRead}, {"/enrol/labels", "Labels", tenant.LineWrite},
-	} {
-		if tenant.Holds(ctx, string(t.verb)) {
-			out = append(out, tab{t.href, t.word, t.href == here})
-		}
-	}
-	return out
-}
+// Where the pages stand: under the entry Enrol of the menu, each below a tab.
+const (
+	menu  = "Enrol"
+	lines = "Batches and lines"
+)
 
 // pageSize is how many lines a list of these pages has.
 const pageSize = 50
 
 type enrolPage struct {
-	Tabs      []tab
 	Batches   []batchLine
 	Stations  []StationOut
 	Revisions []console.Option
@@ -88,8 +70,8 @@ func (p openedPage) Heading() string { return "Line station " + p.Name }
 
 // Pages mounts the console pages.
 func (s *Service) Pages(c *console.Console) {
-	c.Page(console.Page{Path: "/enrol", Title: "Enrol", Menu: "Enrol", Verb: string(tenant.LineRead), FS: pagesFS, Template: "pages/enrol.html", Load: s.loadEnrol})
-	c.Page(console.Page{Path: "/claim", Title: "Claim a unit", Menu: "Enrol", Verb: string(tenant.DeviceClaim), FS: pagesFS, Template: "pages/claim.html",
+	c.Page(console.Page{Path: "/enrol", Title: "Enrol", Menu: menu, Tab: lines, TabOrder: 10, Verb: string(tenant.LineRead), FS: pagesFS, Template: "pages/enrol.html", Load: s.loadEnrol})
+	c.Page(console.Page{Path: "/claim", Title: "Claim a unit", Menu: menu, Verb: string(tenant.DeviceClaim), FS: pagesFS, Template: "pages/claim.html",
 		Load: func(r *http.Request) (any, error) { // the QR code on a box leads here, with the code
 			sols, err := s.solutions(r.Context())
 			p := claimPage{Solutions: sols, Typed: console.Typed(r), Code: r.FormValue("code")}
@@ -99,7 +81,7 @@ func (s *Service) Pages(c *console.Console) {
 			return p, err
 		}})
 	// The certificate is shown at once, as the answer of the form.
-	c.Page(console.Page{Path: "/enrol/stations", Method: http.MethodPost, Title: "Line station", Menu: "Enrol", Verb: string(tenant.LineWrite),
+	c.Page(console.Page{Path: "/enrol/stations", Method: http.MethodPost, Title: "Line station", Menu: menu, Tab: lines, Verb: string(tenant.LineWrite),
 		FS: pagesFS, Template: "pages/station.html", Load: func(r *http.Request) (any, error) {
 			quota, err := number(r, "quota")
 			if err != nil {
@@ -169,8 +151,8 @@ func (s *Service) batchForms(c *console.Console) {
 		}
 		return "/enrol/stations/" + r.PathValue("id"), err
 	})
-	c.Page(console.Page{Path: "/enrol/stations/{id}", Title: "Line station", Menu: "Enrol", Verb: string(tenant.LineRead), FS: pagesFS, Template: "pages/units.html", Load: s.loadStation})
-	c.Page(console.Page{Path: "/enrol/batches/{id}", Title: "Batch", Menu: "Enrol", Verb: string(tenant.LineRead), FS: pagesFS, Template: "pages/batch.html", Load: s.loadBatch})
+	c.Page(console.Page{Path: "/enrol/stations/{id}", Title: "Line station", Menu: menu, Tab: lines, Verb: string(tenant.LineRead), FS: pagesFS, Template: "pages/units.html", Load: s.loadStation})
+	c.Page(console.Page{Path: "/enrol/batches/{id}", Title: "Batch", Menu: menu, Tab: lines, Verb: string(tenant.LineRead), FS: pagesFS, Template: "pages/batch.html", Load: s.loadBatch})
 	c.Handle("GET /enrol/batches/{id}/manifest", string(tenant.LineRead), func(w http.ResponseWriter, r *http.Request) error {
 		b, err := s.batch(r.Context(), tenant.LineRead, r.PathValue("id"))
 		if err != nil {
@@ -183,7 +165,6 @@ func (s *Service) batchForms(c *console.Console) {
 }
 
 type unitsPage struct {
-	Tabs     []tab
 	Station  StationOut
 	Units    []Affected
 	Refusals []wire.RefusedUnit
@@ -201,7 +182,7 @@ func (s *Service) loadStation(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := unitsPage{Tabs: tabs(ctx, "/enrol"), Station: StationOut{st, st.State(s.now())}, MayWrite: tenant.Holds(ctx, string(tenant.LineWrite)), Typed: console.Typed(r)}
+	p := unitsPage{Station: StationOut{st, st.State(s.now())}, MayWrite: tenant.Holds(ctx, string(tenant.LineWrite)), Typed: console.Typed(r)}
 	after := r.FormValue("after")
 	if p.Units, err = affected(ctx, s.cfg.DB, st, after, pageSize+1); err != nil {
 		return nil, err
@@ -212,7 +193,6 @@ func (s *Service) loadStation(r *http.Request) (any, error) {
 }
 
 type batchPage struct {
-	Tabs []tab
 	batchLine
 	Hardware    string
 	Differences []Difference
@@ -232,7 +212,7 @@ func (s *Service) loadBatch(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := batchPage{Tabs: tabs(ctx, "/enrol"), batchLine: lineOf(out[0])}
+	p := batchPage{batchLine: lineOf(out[0])}
 	if b.List != "" {
 		after := r.FormValue("after")
 		if p.Differences, err = s.Differences(ctx, b, after, pageSize+1); err != nil {
@@ -305,7 +285,7 @@ func (s *Service) lobbyTile(ctx context.Context) (console.Figure, error) {
 
 func (s *Service) loadEnrol(r *http.Request) (any, error) {
 	ctx := r.Context()
-	p := enrolPage{Tabs: tabs(ctx, "/enrol"), Names: map[string]string{}, Typed: console.Typed(r), MayWrite: tenant.Holds(ctx, string(tenant.LineWrite)),
+	p := enrolPage{Names: map[string]string{}, Typed: console.Typed(r), MayWrite: tenant.Holds(ctx, string(tenant.LineWrite)),
 		MayClaim: tenant.Holds(ctx, string(tenant.DeviceClaim))}
 	at := r.URL.Query()
 	bs, err := s.batches(ctx, at.Get("before"), pageSize+1)

@@ -12,8 +12,10 @@ import (
 	"github.com/openthings-platform/openthings/tenant"
 )
 
+// admission is the tab of what devices show to be let in.
+const admission = "Trusted CAs and tokens"
+
 type admissionPage struct {
-	Tabs      []tab
 	CAs       []TrustedCA
 	Tokens    []Token
 	Clones    []Clone
@@ -32,14 +34,14 @@ func (p tokenPage) Heading() string { return "Enrolment token " + p.Name }
 
 func (s *Service) admissionPages(c *console.Console) {
 	read, write := string(tenant.EnrolRead), string(tenant.EnrolWrite)
-	c.Page(console.Page{Path: "/enrol/admission", Title: "Trusted CAs, tokens, clones", Menu: "Enrol", Verb: read, FS: pagesFS, Template: "pages/admission.html",
+	c.Page(console.Page{Path: "/enrol/admission", Title: "Trusted CAs and tokens", Menu: menu, Tab: admission, TabOrder: 50, Verb: read, FS: pagesFS, Template: "pages/admission.html",
 		Load: func(r *http.Request) (any, error) {
 			p, err := s.loadAdmission(r)
 			p.Names = c.Names(r.Context())
 			return p, err
 		}})
 	// The text of a token is shown at once, as the answer of the form.
-	c.Page(console.Page{Path: "/enrol/admission/tokens", Method: http.MethodPost, Title: "Enrolment token", Menu: "Enrol", Verb: write, FS: pagesFS, Template: "pages/token.html",
+	c.Page(console.Page{Path: "/enrol/admission/tokens", Method: http.MethodPost, Title: "Enrolment token", Menu: menu, Tab: admission, Verb: write, FS: pagesFS, Template: "pages/token.html",
 		Load: func(r *http.Request) (any, error) {
 			t, who, err := tenantWide(r.Context(), tenant.EnrolWrite)
 			if err != nil {
@@ -112,7 +114,7 @@ func (s *Service) cloneTile(ctx context.Context) (console.Figure, error) {
 func (s *Service) loadAdmission(r *http.Request) (p admissionPage, err error) {
 	ctx := r.Context()
 	t := tenant.MustTenant(ctx)
-	p = admissionPage{Tabs: tabs(ctx, "/enrol/admission"), MayWrite: tenant.Holds(ctx, string(tenant.EnrolWrite)), MayDecide: tenant.Holds(ctx, string(tenant.DeviceSuspend)), Typed: console.Typed(r)}
+	p = admissionPage{MayWrite: tenant.Holds(ctx, string(tenant.EnrolWrite)), MayDecide: tenant.Holds(ctx, string(tenant.DeviceSuspend)), Typed: console.Typed(r)}
 	if p.CAs, err = s.TrustedCAs(ctx, t); err != nil {
 		return p, err
 	}

@@ -16,7 +16,6 @@ import (
 )
 
 type serialsPage struct {
-	Tabs     []tab
 	Products []console.Option
 	Product  string
 	Search   string
@@ -29,15 +28,15 @@ type serialsPage struct {
 }
 
 func (s *Service) serialPages(c *console.Console) {
-	c.Page(console.Page{Path: "/enrol/serials", Title: "Serial numbers", Menu: "Enrol", Verb: string(tenant.LineRead), FS: pagesFS, Template: "pages/serials.html", Load: s.loadSerials})
+	c.Page(console.Page{Path: "/enrol/serials", Title: "Serial numbers", Menu: menu, Tab: "Serial numbers", TabOrder: 20, Verb: string(tenant.LineRead), FS: pagesFS, Template: "pages/serials.html", Load: s.loadSerials})
 	// What was understood is shown before it counts.
-	c.Page(console.Page{Path: "/enrol/serials/preview", Method: http.MethodPost, Title: "Serial numbers", Menu: "Enrol", Verb: string(tenant.LineWrite), FS: pagesFS, Template: "pages/serials.html",
+	c.Page(console.Page{Path: "/enrol/serials/preview", Method: http.MethodPost, Title: "Serial numbers", Menu: menu, Tab: "Serial numbers", Verb: string(tenant.LineWrite), FS: pagesFS, Template: "pages/serials.html",
 		Load: func(r *http.Request) (any, error) {
 			out, err := s.importForm(r, true)
 			if err != nil {
 				return nil, err
 			}
-			return serialsPage{Tabs: tabs(r.Context(), "/enrol/serials"), Product: r.FormValue("product"), CSV: r.FormValue("csv"), Preview: &out, MayWrite: true}, nil
+			return serialsPage{Product: r.FormValue("product"), CSV: r.FormValue("csv"), Preview: &out, MayWrite: true}, nil
 		}})
 	c.Form("/enrol/serials", string(tenant.LineWrite), func(r *http.Request) (string, error) {
 		out, err := s.importForm(r, false)
@@ -68,7 +67,7 @@ func (s *Service) importForm(r *http.Request, preview bool) (Imported, error) {
 func (s *Service) loadSerials(r *http.Request) (any, error) {
 	ctx := r.Context()
 	q := r.URL.Query()
-	p := serialsPage{Tabs: tabs(ctx, "/enrol/serials"), Product: q.Get("product"), Search: q.Get("search"), MayWrite: tenant.Holds(ctx, string(tenant.LineWrite)), Typed: console.Typed(r)}
+	p := serialsPage{Product: q.Get("product"), Search: q.Get("search"), MayWrite: tenant.Holds(ctx, string(tenant.LineWrite)), Typed: console.Typed(r)}
 	var err error
 	if p.Products, err = s.productsOf(ctx, tenant.LineRead); err != nil || len(p.Products) == 0 {
 		return p, err
@@ -98,10 +97,15 @@ func (s *Service) productsOf(ctx context.Context, v tenant.Verb) (out []console.
 	return out, err
 }
 
+// choice is one of the lists that a page can show.
+type choice struct {
+	Href, Word string
+	Here       bool
+}
+
 type lobbyPage struct {
-	Tabs      []tab
 	Verdict   Verdict
-	Verdicts  []tab
+	Verdicts  []choice
 	Guests    []Guest
 	Solutions []console.Option
 	Names     *console.Names
@@ -111,14 +115,13 @@ type lobbyPage struct {
 }
 
 type quarantinePage struct {
-	Tabs    []tab
 	Devices []identity.Device
 	Names   *console.Names
 	Pager   console.Pager
 }
 
 func (s *Service) lobbyPages(c *console.Console) {
-	c.Page(console.Page{Path: "/enrol/lobby", Title: "Lobby", Menu: "Enrol", Verb: string(tenant.EnrolRead), FS: pagesFS, Template: "pages/lobby.html",
+	c.Page(console.Page{Path: "/enrol/lobby", Title: "Lobby", Menu: menu, Tab: "Lobby", TabOrder: 40, Verb: string(tenant.EnrolRead), FS: pagesFS, Template: "pages/lobby.html",
 		Load: func(r *http.Request) (any, error) { return s.loadLobby(r, c) }})
 	c.Form("/enrol/lobby", string(tenant.EnrolWrite), func(r *http.Request) (string, error) {
 		devices := r.Form["device"]
@@ -144,11 +147,11 @@ func (s *Service) lobbyPages(c *console.Console) {
 		console.Say(r, console.Plural(len(devices), "device is ", "devices are ")+said+".")
 		return "/enrol/lobby", nil
 	})
-	c.Page(console.Page{Path: "/enrol/quarantine", Title: "Quarantine", Menu: "Enrol", Verb: string(tenant.DeviceRead), FS: pagesFS, Template: "pages/quarantine.html",
+	c.Page(console.Page{Path: "/enrol/quarantine", Title: "Quarantine", Menu: menu, Tab: "Quarantine", TabOrder: 80, Verb: string(tenant.DeviceRead), FS: pagesFS, Template: "pages/quarantine.html",
 		Load: func(r *http.Request) (any, error) {
 			ctx := r.Context()
 			who, _ := tenant.ActorFrom(ctx)
-			p := quarantinePage{Tabs: tabs(ctx, "/enrol/quarantine"), Names: c.Names(ctx)}
+			p := quarantinePage{Names: c.Names(ctx)}
 			whole, products, solutions := tenant.Scope(who, tenant.DeviceRead)
 			if !whole && len(products)+len(solutions) == 0 {
 				return p, nil
@@ -192,12 +195,12 @@ func parseLabels(text string) (map[string]string, error) {
 func (s *Service) loadLobby(r *http.Request, c *console.Console) (any, error) {
 	ctx := r.Context()
 	q := r.URL.Query()
-	p := lobbyPage{Tabs: tabs(ctx, "/enrol/lobby"), Verdict: Verdict(q.Get("verdict")), Names: c.Names(ctx), MayDecide: tenant.Holds(ctx, string(tenant.EnrolWrite)), Typed: console.Typed(r)}
+	p := lobbyPage{Verdict: Verdict(q.Get("verdict")), Names: c.Names(ctx), MayDecide: tenant.Holds(ctx, string(tenant.EnrolWrite)), Typed: console.Typed(r)}
 	if p.Verdict == "" {
 		p.Verdict = Waiting
 	}
 	for _, v := range []Verdict{Waiting, Denied, Approved} {
-		p.Verdicts = append(p.Verdicts, tab{"/enrol/lobby?verdict=" + string(v), string(v), v == p.Verdict})
+		p.Verdicts = append(p.Verdicts, choice{"/enrol/lobby?verdict=" + string(v), string(v), v == p.Verdict})
 	}
 	var err error
 	if p.Solutions, err = s.allSolutions(ctx); err != nil {
@@ -253,7 +256,6 @@ func (s *Service) loadMade(r *http.Request, id string) (any, error) {
 }
 
 type hooksPage struct {
-	Tabs     []tab
 	Hooks    []Hook
 	Products []console.Option
 	Names    *console.Names
@@ -265,7 +267,7 @@ type hooksPage struct {
 func (s *Service) hookPages(c *console.Console) {
 	load := func(r *http.Request) (hooksPage, error) {
 		ctx := r.Context()
-		p := hooksPage{Tabs: tabs(ctx, "/enrol/hooks"), Names: c.Names(ctx), MayWrite: tenant.Holds(ctx, string(tenant.EnrolWrite)), Typed: console.Typed(r)}
+		p := hooksPage{Names: c.Names(ctx), MayWrite: tenant.Holds(ctx, string(tenant.EnrolWrite)), Typed: console.Typed(r)}
 		var err error
 		if p.Products, err = s.productsOf(ctx, tenant.EnrolRead); err != nil {
 			return p, err
@@ -274,10 +276,10 @@ func (s *Service) hookPages(c *console.Console) {
 		p.Hooks, err = s.hooksFor(ctx)
 		return p, err
 	}
-	c.Page(console.Page{Path: "/enrol/hooks", Title: "Hooks", Menu: "Enrol", Verb: string(tenant.EnrolRead), FS: pagesFS, Template: "pages/hooks.html",
+	c.Page(console.Page{Path: "/enrol/hooks", Title: "Hooks", Menu: menu, Tab: "Hooks", TabOrder: 70, Verb: string(tenant.EnrolRead), FS: pagesFS, Template: "pages/hooks.html",
 		Load: func(r *http.Request) (any, error) { return load(r) }})
 	// The secret is shown at once, as the answer of the form.
-	c.Page(console.Page{Path: "/enrol/hooks", Method: http.MethodPost, Title: "Hooks", Menu: "Enrol", Verb: string(tenant.EnrolWrite), FS: pagesFS, Template: "pages/hooks.html",
+	c.Page(console.Page{Path: "/enrol/hooks", Method: http.MethodPost, Title: "Hooks", Menu: menu, Tab: "Hooks", Verb: string(tenant.EnrolWrite), FS: pagesFS, Template: "pages/hooks.html",
 		Load: func(r *http.Request) (any, error) {
 			patience, err := number(r, "patience")
 			if err != nil {
@@ -301,7 +303,6 @@ func (s *Service) hookPages(c *console.Console) {
 }
 
 type labelsPage struct {
-	Tabs   []tab
 	Labels []printed
 	Link   string
 	Typed  url.Values
@@ -317,14 +318,14 @@ type printed struct {
 const maxSheet = 200
 
 func (s *Service) labelPages(c *console.Console) {
-	c.Page(console.Page{Path: "/enrol/labels", Title: "Labels", Menu: "Enrol", Verb: string(tenant.LineWrite), FS: pagesFS, Template: "pages/labels.html",
+	c.Page(console.Page{Path: "/enrol/labels", Title: "Labels", Menu: menu, Tab: "Labels", TabOrder: 30, Verb: string(tenant.LineWrite), FS: pagesFS, Template: "pages/labels.html",
 		Load: func(r *http.Request) (any, error) {
-			return labelsPage{Tabs: tabs(r.Context(), "/enrol/labels"), Link: origin(r), Typed: console.Typed(r)}, nil
+			return labelsPage{Link: origin(r), Typed: console.Typed(r)}, nil
 		}})
 	// Codes are not known here: whoever has them types them, and what comes back is printed. Nothing is kept.
-	c.Page(console.Page{Path: "/enrol/labels", Method: http.MethodPost, Title: "Labels", Menu: "Enrol", Verb: string(tenant.LineWrite), FS: pagesFS, Template: "pages/labels.html",
+	c.Page(console.Page{Path: "/enrol/labels", Method: http.MethodPost, Title: "Labels", Menu: menu, Tab: "Labels", Verb: string(tenant.LineWrite), FS: pagesFS, Template: "pages/labels.html",
 		Load: func(r *http.Request) (any, error) {
-			p := labelsPage{Tabs: tabs(r.Context(), "/enrol/labels"), Link: r.FormValue("link")}
+			p := labelsPage{Link: r.FormValue("link")}
 			for line := range strings.Lines(r.FormValue("codes")) {
 				if line = strings.TrimSpace(line); line == "" {
 					continue
@@ -344,7 +345,7 @@ func (s *Service) labelPages(c *console.Console) {
 			}
 			return p, nil
 		}})
-	c.Page(console.Page{Path: "/devices/{id}/claim-code", Method: http.MethodPost, Title: "Claim code", Menu: "Enrol", Verb: string(tenant.LineWrite), FS: pagesFS, Template: "pages/labels.html",
+	c.Page(console.Page{Path: "/devices/{id}/claim-code", Method: http.MethodPost, Title: "Claim code", Menu: menu, Verb: string(tenant.LineWrite), FS: pagesFS, Template: "pages/labels.html",
 		Load: func(r *http.Request) (any, error) {
 			code, err := s.newClaim(r.Context(), r.PathValue("id"))
 			if err != nil {

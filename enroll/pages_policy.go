@@ -16,7 +16,6 @@ import (
 )
 
 type policiesPage struct {
-	Tabs      []tab
 	Policies  []Policy
 	Makers    []Maker
 	Names     *console.Names
@@ -31,7 +30,7 @@ type policiesPage struct {
 
 func (s *Service) policyPages(c *console.Console) {
 	read, write := string(tenant.EnrolRead), string(tenant.EnrolWrite)
-	c.Page(console.Page{Path: "/enrol/policies", Title: "Enrolment policies", Menu: "Enrol", Verb: read, FS: pagesFS, Template: "pages/policies.html",
+	c.Page(console.Page{Path: "/enrol/policies", Title: "Enrolment policies", Menu: menu, Tab: "Policies", TabOrder: 60, Verb: read, FS: pagesFS, Template: "pages/policies.html",
 		Load: func(r *http.Request) (any, error) {
 			p, err := s.loadPolicies(r)
 			p.Names = c.Names(r.Context())
@@ -87,7 +86,7 @@ func (s *Service) policyPages(c *console.Console) {
 
 func (s *Service) loadPolicies(r *http.Request) (policiesPage, error) {
 	ctx := r.Context()
-	p := policiesPage{Tabs: tabs(ctx, "/enrol/policies"), MayWrite: tenant.Holds(ctx, string(tenant.EnrolWrite)), Typed: console.Typed(r),
+	p := policiesPage{MayWrite: tenant.Holds(ctx, string(tenant.EnrolWrite)), Typed: console.Typed(r),
 		Approvals: []console.Option{{Value: string(ByPerson), Word: "a person: claim code or lobby"}, {Value: string(Automatical), Word: "automatic, at the first enrolment"}},
 		Grades:    []console.Option{{Value: "", Word: "any"}, {Value: "A", Word: "A: attested by hardware"}, {Value: "B", Word: "B: hardware claimed"}},
 		Algs: []console.Option{{Value: string(identity.AlgP256), Word: "ECDSA P-256"}, {Value: string(identity.AlgP384), Word: "ECDSA P-384"},

@@ -149,7 +149,7 @@ func (s *Service) revocationPages(c *console.Console) {
 		Lists ListState
 		May   bool
 	}
-	c.Page(console.Page{Path: "/revocations", Title: "Revocations", Menu: "Enrol", Verb: string(tenant.DeviceRead), FS: pagesFS, Template: "pages/revocations.html",
+	c.Page(console.Page{Path: "/revocations", Title: "Revocations", Menu: "Enrol", Tab: "Revocations", TabOrder: 90, Verb: string(tenant.DeviceRead), FS: pagesFS, Template: "pages/revocations.html",
 		Load: func(r *http.Request) (any, error) {
 			t, err := s.wholeTenant(r.Context(), tenant.DeviceRead)
 			if err != nil {
