@@ -173,9 +173,24 @@ func (s *Service) ActiveAuthority(ctx context.Context, r Role) (Authority, error
 func activeAuthority(q querier, r Role) (Authority, error) {
 	a, err := scanAuthority(q(`SELECT `+authorityColumns+` FROM authority WHERE role = $1 AND status = $2 ORDER BY generation DESC LIMIT 1`, r, Active))
 	if problem.Is(err, problem.KindNotFound) {
-		return Authority{}, problem.Unavailable("No %s authority is active, so nothing can be signed for it.", r)
+		return Authority{}, errNoneActive(r)
 	}
 	return a, err
+}
+
+// activeSigner is activeAuthority for a decision about a certificate: only the id and the end are filled.
+func activeSigner(tx *store.Tx, r Role) (a Authority, err error) {
+	var until int64
+	err = tx.QueryRow(`SELECT id, not_after FROM authority WHERE role = $1 AND status = $2 ORDER BY generation DESC LIMIT 1`, r, Active).Scan(&a.ID, &until)
+	if errors.Is(err, store.ErrNoRows) {
+		return a, errNoneActive(r)
+	}
+	a.NotAfter = store.Time(until)
+	return a, err
+}
+
+func errNoneActive(r Role) error {
+	return problem.Unavailable("No %s authority is active, so nothing can be signed for it.", r)
 }
 
 // chain is the authority's certificate, then each one above it; the last is a root.

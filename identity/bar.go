@@ -92,20 +92,24 @@ func (s *Service) putBar(tx *store.Tx, b Bar) error {
 	return s.cfg.DB.Enqueue(tx, jobBar, b.Tenant+" "+string(b.Scope)+" "+b.ID, b.At, barJob{b.Tenant, b.Scope, b.ID})
 }
 
-// refuseBarred refuses to issue to a device whose station, trusted CA or batch is barred, and through a barred authority.
-func (s *Service) refuseBarred(tx *store.Tx, r IssueRequest, authority string) error {
-	var reason string
-	err := tx.QueryRow(`SELECT b.reason FROM bar b WHERE b.tenant = '' AND b.scope = 'authority' AND b.id = $1 OR b.tenant = $2 AND
-		(b.scope IN ('station', 'ca') AND b.id IN ($3, $4) OR b.scope IN ('station', 'ca', 'batch') AND b.id IN (
-			SELECT origin FROM device WHERE tenant = $2 AND id = $4 UNION ALL SELECT batch FROM device WHERE tenant = $2 AND id = $4)) LIMIT 1`,
-		authority, r.Tenant, r.Origin, r.Subject).Scan(&reason)
-	if errors.Is(err, store.ErrNoRows) {
-		return nil
+// barsIssue is why nothing is issued through the authority $3 to the subject $2 of the tenant $1 that $4 brings, whose
+// device is d; empty if nothing is in the way.
+const barsIssue = `coalesce((SELECT b.reason FROM bar b WHERE b.tenant = '' AND b.scope = 'authority' AND b.id = $3 OR b.tenant = $1 AND
+	(b.scope IN ('station', 'ca') AND b.id IN ($2, $4, d.origin) OR b.scope = 'batch' AND b.id = d.batch) LIMIT 1), '')`
+
+// receiver is the device that the certificate is for, none for a station's. It refuses what is barred: a device by its
+// station, trusted CA or batch, and everything through a barred authority.
+func (r IssueRequest) receiver(tx *store.Tx, authority string) (d Device, err error) {
+	var barred string
+	if r.Kind == Station {
+		err = tx.QueryRow(`SELECT `+barsIssue+` FROM (SELECT '' AS origin, '' AS batch) d`, r.Tenant, r.Subject, authority, r.Origin).Scan(&barred)
+	} else {
+		d, err = scanDevice(tx.QueryRow(`SELECT `+deviceColumns+`, `+barsIssue+` FROM device d WHERE tenant = $1 AND id = $2`, r.Tenant, r.Subject, authority, r.Origin), &barred)
 	}
-	if err == nil {
-		err = problem.Forbidden(RuleBarred, "Everything of the same origin is barred: %s.", reason)
+	if err == nil && barred != "" {
+		err = problem.Forbidden(RuleBarred, "Everything of the same origin is barred: %s.", barred)
 	}
-	return err
+	return d, err
 }
 
 // RuleBarred refuses what came with a barred authority, station, batch or trusted CA.

@@ -94,20 +94,19 @@ func (s *Service) NotOurs(ctx context.Context, tenant, keyHash string) error {
 }
 
 func usableKey(q querier, tenant, keyHash string) error {
-	var reason string
-	err := q(`SELECT reason FROM blocked_key WHERE prefix = $1 AND tenant IN ('', $2) ORDER BY tenant LIMIT 1`, keyHash[:blockedDigits], tenant).Scan(&reason)
-	if err == nil {
-		return problem.Forbidden(RuleBlockedKey, "This key is blocked: %s.", reason).At("csr").Hint("Make a new key.")
-	}
-	if !errors.Is(err, store.ErrNoRows) {
-		return err
-	}
-	var n int64
 	const keyIDDigits = 40 // see KeyID
-	if err := q(`SELECT count(*) FROM authority WHERE key_id = $1`, keyHash[:keyIDDigits]).Scan(&n); err != nil || n == 0 {
+	var reason string      // of a list; empty: an authority's
+	err := q(`SELECT reason FROM blocked_key WHERE prefix = $1 AND tenant IN ('', $2) UNION ALL SELECT '' FROM authority WHERE key_id = $3 LIMIT 1`,
+		keyHash[:blockedDigits], tenant, keyHash[:keyIDDigits]).Scan(&reason)
+	switch {
+	case errors.Is(err, store.ErrNoRows):
+		return nil
+	case err != nil:
 		return err
+	case reason == "":
+		return problem.Forbidden(RuleUsedKey, "This key is that of an authority.").At("csr")
 	}
-	return problem.Forbidden(RuleUsedKey, "This key is that of an authority.").At("csr")
+	return problem.Forbidden(RuleBlockedKey, "This key is blocked: %s.", reason).At("csr").Hint("Make a new key.")
 }
 
 // errUsedKey refuses a key that somebody else has; whoever shows it proved to hold it, so there are two of them.

@@ -25,6 +25,7 @@ type IssueRequest struct {
 	Actor   string
 	Origin  string        // station or trusted CA that brings it in; empty for EST
 	Life    time.Duration // 0: the profile's; more than the profile allows is cut
+	With    string        // fingerprint of the certificate that it is asked with; once that is revoked nothing comes of it. May be empty
 	// Finish runs in the transaction that makes the certificate known, only when it is new. May be nil.
 	Finish func(tx *store.Tx) error
 }
@@ -53,18 +54,19 @@ func (s *Service) Intend(tx *store.Tx, r IssueRequest) (Intent, error) {
 	if err := s.Ready(); err != nil {
 		return Intent{}, err
 	}
-	name, uri, err := s.names(tx, r)
+	signs, err := activeSigner(tx, Profiles[r.Kind].Role)
+	if err != nil {
+		return Intent{}, err
+	}
+	d, err := r.receiver(tx, signs.ID)
+	if err != nil {
+		return Intent{}, err
+	}
+	name, uri, err := s.names(tx, r, d)
 	if err != nil {
 		return Intent{}, err
 	}
 	if err := s.UsableKey(tx, r.Tenant, r.CSR.KeyHash); err != nil {
-		return Intent{}, err
-	}
-	signs, err := activeAuthority(tx.QueryRow, Profiles[r.Kind].Role)
-	if err != nil {
-		return Intent{}, err
-	}
-	if err := s.refuseBarred(tx, r, signs.ID); err != nil {
 		return Intent{}, err
 	}
 	now := s.cfg.Clock.Now()
@@ -110,13 +112,9 @@ func mayAskAgain(tx *store.Tx, device string, now time.Time) error {
 }
 
 // names is what the register says the subject is called, once its state permits the certificate.
-func (s *Service) names(tx *store.Tx, r IssueRequest) (pkix.Name, *url.URL, error) {
+func (s *Service) names(tx *store.Tx, r IssueRequest, d Device) (pkix.Name, *url.URL, error) {
 	if r.Kind == Station {
 		return pkix.Name{Organization: []string{r.Tenant}, CommonName: r.Subject}, StationURI(r.Tenant, r.Subject), nil
-	}
-	d, err := deviceByID(tx.QueryRow, r.Tenant, r.Subject)
-	if err != nil {
-		return pkix.Name{}, nil, err
 	}
 	if err := d.mayReceive(r.Kind); err != nil {
 		return pkix.Name{}, nil, err
@@ -194,14 +192,11 @@ func (s *Service) Complete(ctx context.Context, r IssueRequest, in Intent) (c Ce
 // enter does what goes with a new certificate in the register.
 func (s *Service) enter(tx *store.Tx, r IssueRequest, c Certificate) error {
 	if c.Kind != Station {
-		d, err := deviceByID(tx.QueryRow, c.Tenant, c.Subject)
+		d, err := r.receiver(tx, c.Authority)
 		if err != nil {
 			return err
 		}
 		if err := d.mayReceive(c.Kind); err != nil { // it may have changed while the issuer signed
-			return err
-		}
-		if err := s.refuseBarred(tx, r, c.Authority); err != nil {
 			return err
 		}
 		switch {
@@ -212,7 +207,9 @@ func (s *Service) enter(tx *store.Tx, r IssueRequest, c Certificate) error {
 		case c.Kind == IDevID:
 			err = errOtherKey(d)
 		default: // a renewal or a return
-			err = trimPending(tx, c.Tenant, c.Subject, c.Fingerprint)
+			if err = stillTrusted(tx, r, d); err == nil {
+				err = trimPending(tx, c.Tenant, c.Subject, c.Fingerprint)
+			}
 		}
 		if err != nil {
 			return err
@@ -224,6 +221,24 @@ func (s *Service) enter(tx *store.Tx, r IssueRequest, c Certificate) error {
 		return err
 	}
 	return r.Finish(tx)
+}
+
+// stillTrusted refuses a renewal whose device or certificate lost its trust while the issuer signed: who was cut off must
+// not keep what it asked for just before.
+func stillTrusted(tx *store.Tx, r IssueRequest, d Device) error {
+	st, err := lockDevice(tx, d.Tenant, d.ID)
+	if err != nil {
+		return err
+	}
+	if st != d.State {
+		return problem.Conflict("The state of the device has just changed.")
+	}
+	var n int64
+	err = tx.QueryRow(`SELECT count(*) FROM certificate WHERE tenant = $1 AND fp = $2 AND phase = $3`, d.Tenant, r.With, PhaseRevoked).Scan(&n)
+	if err == nil && n > 0 {
+		err = problem.Forbidden("identity.revoked", "The certificate that this one was asked with was revoked meanwhile.")
+	}
+	return err
 }
 
 // issued returns the certificate that the intent already led to; store.ErrNoRows if there is none.

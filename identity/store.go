@@ -28,16 +28,20 @@ const deviceColumns = `id, tenant, product, revision, batch, serial, solution, s
 
 type scanner interface{ Scan(...any) error }
 
-func scanDevice(r scanner) (Device, error) {
+// scanDevice reads a device, and into more what was selected after its columns.
+func scanDevice(r scanner, more ...any) (Device, error) {
 	var d Device
 	var created, updated int64
-	err := r.Scan(&d.ID, &d.Tenant, &d.Product, &d.Revision, &d.Batch, &d.Serial, &d.Solution, &d.State, &d.Reason, &d.Resume, &d.Firmware, &d.Grade, &d.Origin, &d.Made, &created, &updated)
+	err := r.Scan(append([]any{&d.ID, &d.Tenant, &d.Product, &d.Revision, &d.Batch, &d.Serial, &d.Solution, &d.State, &d.Reason, &d.Resume, &d.Firmware, &d.Grade, &d.Origin, &d.Made,
+		&created, &updated}, more...)...)
 	d.Created, d.Updated = store.Time(created), store.Time(updated)
 	if errors.Is(err, store.ErrNoRows) {
-		return Device{}, problem.NotFound("There is no such device.")
+		return Device{}, errNoDevice()
 	}
 	return d, err
 }
+
+func errNoDevice() error { return problem.NotFound("There is no such device.") }
 
 // querier is what both a transaction and a handle offer once the context is bound.
 type querier func(q string, args ...any) *sql.Row
@@ -122,6 +126,16 @@ func moveDevice(tx *store.Tx, d Device, to State, resume State, reason string, a
 	return n == 1, err
 }
 
+// lockDevice keeps a loss of trust in the device's certificates and the issue of its next one apart, on all nodes. It
+// returns the state as it is then, empty for a line station.
+func lockDevice(tx *store.Tx, tenant, id string) (st State, err error) {
+	err = tx.QueryRow(`UPDATE device SET updated = updated WHERE tenant = $1 AND id = $2 RETURNING state`, tenant, id).Scan(&st)
+	if errors.Is(err, store.ErrNoRows) {
+		return "", nil
+	}
+	return st, err
+}
+
 func setSolution(tx *store.Tx, tenant, id, solution string, at time.Time) error {
 	_, err := tx.Exec(`UPDATE device SET solution = $1, updated = $2 WHERE tenant = $3 AND id = $4`, solution, store.Millis(at), tenant, id)
 	return err
@@ -203,8 +217,8 @@ const keepPending = 3
 
 // trimPending supersedes all but the latest; newest is the one that was just added.
 func trimPending(tx *store.Tx, tenant, device, newest string) error {
-	_, err := tx.Exec(`UPDATE certificate SET phase = $1 WHERE tenant = $2 AND subject = $3 AND kind = $4 AND phase = $5 AND fp <> $6 AND fp NOT IN (
-		SELECT fp FROM certificate WHERE tenant = $2 AND subject = $3 AND kind = $4 AND phase = $5 AND fp <> $6 ORDER BY created DESC, fp LIMIT $7)`,
+	_, err := tx.Exec(`UPDATE certificate SET phase = $1 WHERE fp IN (
+		SELECT fp FROM certificate WHERE tenant = $2 AND subject = $3 AND kind = $4 AND phase = $5 AND fp <> $6 ORDER BY created DESC, fp LIMIT 1000 OFFSET $7)`,
 		PhaseSuperseded, tenant, device, LDevID, PhasePending, newest, keepPending-1)
 	return err
 }

@@ -119,15 +119,18 @@ func (db *DB) On(topic, listener string, fn func(context.Context, Event) error) 
 
 // Emit announces that something happened, in the transaction in which it happens. Topics are noun.verb.
 func (db *DB) Emit(tx *Tx, topic, tenant, subject string, data any) error {
+	db.jobs.mu.Lock()
+	kinds := db.jobs.listeners[topic]
+	db.jobs.mu.Unlock()
+	if len(kinds) == 0 {
+		return nil
+	}
 	b, err := json.Marshal(data)
 	if err != nil {
 		return fmt.Errorf("store: event %s: %w", topic, err)
 	}
 	now := db.clock.Now()
 	e := Event{ID: NewID("evt"), Topic: topic, Tenant: tenant, Subject: subject, At: Millis(now), Data: b}
-	db.jobs.mu.Lock()
-	kinds := db.jobs.listeners[topic]
-	db.jobs.mu.Unlock()
 	for _, kind := range kinds {
 		if err := db.Enqueue(tx, kind, e.ID, now, e); err != nil {
 			return err
