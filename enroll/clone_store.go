@@ -144,9 +144,17 @@ func (s *Service) clonedTx(tx *store.Tx, tenant, what, mark string, devices []st
 	return s.cfg.DB.Emit(tx, "clone.detected", tenant, c.ID, data)
 }
 
-// suspect looks at why a door refused a device: a key or serial number that somebody else has is a clone, and the one
-// who has it is suspended. It returns the refusal.
+// suspect is suspicion for a door: it returns the refusal.
 func (s *Service) suspect(ctx context.Context, refusal error, seen Sighting, tenant, product string) error {
+	return errors.Join(refusal, s.suspicion(ctx, refusal, seen, tenant, product))
+}
+
+// suspicion looks at why a device was refused: a key or serial number that somebody else has is a clone, and the one
+// who has it is suspended.
+func (s *Service) suspicion(ctx context.Context, refusal error, seen Sighting, tenant, product string) error {
+	if refusal == nil {
+		return nil
+	}
 	var what, mark string
 	var ids []string
 	err := s.cfg.DB.View(ctx, func(tx *store.Tx) error {
@@ -179,9 +187,9 @@ func (s *Service) suspect(ctx context.Context, refusal error, seen Sighting, ten
 		return nil
 	})
 	if err != nil || what == "" || len(ids) == 0 || len(ids) == 1 && ids[0] == seen.Device {
-		return errors.Join(refusal, err)
+		return err
 	}
-	return errors.Join(refusal, s.cloned(ctx, tenant, what, mark, ids, seen))
+	return s.cloned(ctx, tenant, what, mark, ids, seen)
 }
 
 // noteAsk notes with which key a device asks for a certificate, and refuses when that shows a second holder of the

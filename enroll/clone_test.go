@@ -4,6 +4,7 @@ package enroll_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -177,8 +178,27 @@ func TestOneKeyOnTwoUnits(t *testing.T) {
 		}
 		h.wantClone(enroll.CloneSerial, []string{r3.Device}, "127.0.0.1")
 
+		// So it is in the journal of an offline line station, and so is a key.
+		four, r4 := h.unit(st, "L-4")
+		offline, _ := h.offline(h.newBatch("B2", 10), 5, wire.Serials{})
+		h.makes(offline, "L-3", newKey(t))
+		h.makes(offline, "L-5", four.key)
+		rep, err := h.sync(offline)
+		if err != nil || len(rep.Refused) != 2 || rep.Refused[0].Rule != identity.RuleUsedSerial || rep.Refused[1].Rule != identity.RuleUsedKey {
+			t.Errorf("offline: %+v %v", rep, err)
+		}
+		var seen []enroll.Clone
+		for _, c := range h.clones() {
+			if slices.Contains(c.Devices, r4.Device) {
+				seen = append(seen, c)
+			}
+		}
+		if len(seen) != 1 || seen[0].What != enroll.CloneKey || h.device("L-4").State != identity.Suspended {
+			t.Errorf("the key came twice: %+v, the device is %s", seen, h.device("L-4").State)
+		}
+
 		// A repeat of the same request is no clone, whatever the state.
-		if n := len(h.clones()); n != 1 {
+		if n := len(h.clones()); n != 2 {
 			t.Errorf("%d suspicions", n)
 		}
 	})

@@ -60,7 +60,7 @@ type Hook struct {
 
 // What a hook is asked about.
 const (
-	AskProvision = "provision" // a line station wants an identity for a unit
+	AskProvision = "provision" // a line station wants an identity for a unit, or has made one offline
 	AskEnrol     = "enrol"     // a device wants its certificate of operation
 	AskRegister  = "register"  // a device of a trusted CA, or with a token, wants to be registered
 )

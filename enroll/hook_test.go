@@ -163,3 +163,55 @@ func TestHookAddress(t *testing.T) {
 		t.Errorf("no patience: %d %v", code, out)
 	}
 }
+
+// Each way in asks once, also when an answer was lost or a journal is brought again.
+func TestHookIsAskedOnce(t *testing.T) {
+	each(t, func(t *testing.T, h *house) {
+		e := h.hooked(false)
+		asked := func(what, kind, serial string) {
+			t.Helper()
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			if len(e.asked) != 1 || e.asked[0].Kind != kind || e.asked[0].Serial != serial || len(e.asked[0].Key) != 64 {
+				t.Errorf("%s: asked %+v", what, e.asked)
+			}
+			e.asked = nil
+		}
+		m := newMaker(h, "Maker")
+		h.trust(m, nil)
+		d := m.born("H-1")
+		for range 2 {
+			if code, body := h.do(&d, "GET", "/.well-known/est/cacerts", "", ""); code != 200 {
+				t.Fatalf("%d %s", code, body)
+			}
+		}
+		asked("a trusted CA", enroll.AskRegister, "H-1")
+
+		_, text := h.token(5, nil)
+		c := credential{key: newKey(t)}
+		for range 2 {
+			if r, body := h.exchangeToken("Bearer "+text, h.named(c, "H-2")); r.StatusCode != 200 {
+				t.Fatalf("%d %s", r.StatusCode, body)
+			}
+		}
+		asked("a token", enroll.AskRegister, "H-2")
+
+		dir, id := h.offline(h.newBatch("B1", 10), 5, wire.Serials{})
+		h.makes(dir, "H-3", newKey(t))
+		journal := h.journal(dir)
+		for range 2 {
+			if st, err := h.enroll.Sync(t.Context(), ten, id, journal); err != nil || st.Seq != 1 || len(st.Refused) > 0 {
+				t.Fatalf("%+v %v", st, err)
+			}
+		}
+		asked("an offline station", enroll.AskProvision, "H-3")
+		e.mu.Lock()
+		e.answer = func(q enroll.Question) (int, string) { return 200, `{"id":"` + q.ID + `","allow":false}` }
+		e.mu.Unlock()
+		h.makes(dir, "H-4", newKey(t))
+		if rep, err := h.sync(dir); err != nil || len(rep.Refused) != 1 || rep.Refused[0].Rule != enroll.RuleHookDenied {
+			t.Errorf("denied: %+v %v", rep, err)
+		}
+		asked("an offline station that is denied", enroll.AskProvision, "H-4")
+	})
+}

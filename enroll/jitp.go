@@ -197,7 +197,7 @@ func (s *Service) Introduce(ctx context.Context, chain []*x509.Certificate, from
 		return gateway.Peer{}, err
 	}
 	keyHash := identity.KeyHash(n.leaf.RawSubjectPublicKeyInfo)
-	if err := s.ask(ctx, Question{Kind: AskProvision, Tenant: n.ca.Tenant, Product: rev.Product, Serial: n.mapped.Serial, Key: keyHash}); err != nil {
+	if err := s.ask(ctx, Question{Kind: AskRegister, Tenant: n.ca.Tenant, Product: rev.Product, Serial: n.mapped.Serial, Key: keyHash}); err != nil {
 		return gateway.Peer{}, err
 	}
 	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error { return s.register(tx, n, rev.Product) })

@@ -208,12 +208,12 @@ func readEntry(signed wire.Signed, st Station, ca *x509.Certificate) (entry, err
 // bring takes one entry, or keeps in its place why its unit is refused. An error ends the round: the entry is not kept
 // and may be brought again.
 func (s *Service) bring(ctx context.Context, st Station, permit wire.Permit, ca *x509.Certificate, e entry) (*wire.RefusedUnit, error) {
-	var refusal error
-	if e.Seq > st.Seq && len(e.Certificate) > 0 {
-		refusal = s.ask(ctx, Question{Kind: AskProvision, Tenant: st.Tenant, Product: permit.Product, Batch: permit.Batch, Station: st.ID, Device: e.Device, Serial: e.Request.Serial})
-	}
+	refusal := s.mayBring(ctx, st, permit, e)
 	if refusal == nil {
 		refusal = s.cfg.DB.Write(ctx, func(tx *store.Tx) error { return s.take(tx, st, permit, ca, e) })
+		if err := s.suspicion(ctx, refusal, e.seen(st), st.Tenant, permit.Product); err != nil {
+			return nil, err // nothing of a clone is kept in its place before it is suspended
+		}
 	}
 	why := problem.Of(refusal)
 	switch {
@@ -237,6 +237,36 @@ func (s *Service) bring(ctx context.Context, st Station, permit wire.Permit, ca 
 		}
 		return keepEntry(tx, st, e, "", r.Rule, r.Detail, s.now())
 	})
+}
+
+// mayBring asks the hook about a unit that is brought for the first time, and about no other entry.
+func (s *Service) mayBring(ctx context.Context, st Station, permit wire.Permit, e entry) error {
+	if len(e.Certificate) == 0 {
+		return nil
+	}
+	var known bool
+	err := s.cfg.DB.View(ctx, func(tx *store.Tx) (err error) {
+		known, err = s.follows(tx, st, e)
+		return err
+	})
+	if err != nil || known {
+		return err
+	}
+	return s.ask(ctx, Question{Kind: AskProvision, Tenant: st.Tenant, Product: permit.Product, Batch: permit.Batch, Station: st.ID, Device: e.Device, Serial: e.Request.Serial, Key: e.key()})
+}
+
+// key is the hash of the key in the entry's request; empty if the request is no good, which take refuses.
+func (e entry) key() string {
+	csr, err := CheckOrder(e.Request)
+	if err != nil {
+		return ""
+	}
+	return csr.KeyHash
+}
+
+// seen is the unit of the entry as a clone would be told of.
+func (e entry) seen(st Station) Sighting {
+	return Sighting{Serial: e.Request.Serial, Place: st.Name, Door: ByLine, Key: e.key(), Detail: fmt.Sprintf("entry %d of the journal that the offline line station %s brought", e.Seq, st.ID)}
 }
 
 // follows says whether the entry was brought before, or refuses one that does not follow what was.
@@ -314,6 +344,14 @@ func (s *Service) take(tx *store.Tx, st Station, permit wire.Permit, ca *x509.Ce
 	}
 	cert, err := checkIdentity(e, permit, ca, o.csr)
 	if err != nil {
+		return err
+	}
+	if err := s.noTombstone(tx, st.Tenant, b.Product, o.Serial, o.csr.KeyHash); err != nil {
+		return err
+	}
+	if _, err := s.cfg.Identity.BySerialTx(tx, st.Tenant, b.Product, o.Serial); err == nil {
+		return errSerialTaken(o.Serial)
+	} else if !problem.Is(err, problem.KindNotFound) {
 		return err
 	}
 	p, err := authorised(tx, b, o.Serial)

@@ -103,25 +103,33 @@ func (s *Service) exchange(ctx context.Context, t Token, csr *identity.CSR, from
 	if err := csr.Names(identity.Device{Tenant: t.Tenant, Serial: serial}); err != nil {
 		return identity.Certificate{}, err
 	}
-	if err := s.ask(ctx, Question{Kind: AskProvision, Tenant: t.Tenant, Product: t.Product, Serial: serial, Key: csr.KeyHash}); err != nil {
-		return identity.Certificate{}, err
+	var had identity.Certificate
+	known := func(tx *store.Tx) (err error) {
+		had, err = s.exchanged(tx, t, serial, csr.KeyHash)
+		return err
+	}
+	err := s.cfg.DB.View(ctx, known)
+	if err == nil && had.Fingerprint == "" { // the hook is asked once, not about each lost answer
+		if err := s.ask(ctx, Question{Kind: AskRegister, Tenant: t.Tenant, Product: t.Product, Serial: serial, Key: csr.KeyHash}); err != nil {
+			return identity.Certificate{}, err
+		}
 	}
 	r := identity.IssueRequest{Tenant: t.Tenant, Kind: identity.IDevID, CSR: csr, Actor: t.ID, Origin: t.ID}
 	var intent identity.Intent
 	var d identity.Device
-	var had identity.Certificate
-	err := s.cfg.DB.Write(ctx, func(tx *store.Tx) (err error) {
-		if had, err = s.cfg.Identity.CertificateOfKey(tx, t.Tenant, csr.KeyHash); err == nil && had.Kind == identity.IDevID && had.Origin == t.ID {
-			return s.noTombstone(tx, t.Tenant, t.Product, serial, csr.KeyHash)
-		}
-		had = identity.Certificate{}
-		if d, err = s.unitOfToken(tx, t, serial, csr.KeyHash); err != nil {
+	if err == nil {
+		err = s.cfg.DB.Write(ctx, func(tx *store.Tx) (err error) {
+			if err = known(tx); err != nil || had.Fingerprint != "" {
+				return err
+			}
+			if d, err = s.unitOfToken(tx, t, serial, csr.KeyHash); err != nil {
+				return err
+			}
+			r.Subject = d.ID
+			intent, err = s.cfg.Identity.Intend(tx, r)
 			return err
-		}
-		r.Subject = d.ID
-		intent, err = s.cfg.Identity.Intend(tx, r)
-		return err
-	})
+		})
+	}
 	if err != nil {
 		seen := Sighting{Door: ByToken, Place: place(from), Key: csr.KeyHash, Serial: serial, Detail: "the enrolment token " + t.ID}
 		return identity.Certificate{}, s.refusedByToken(ctx, t, serial, s.suspect(ctx, err, seen, t.Tenant, t.Product))
@@ -137,6 +145,18 @@ func (s *Service) exchange(ctx context.Context, t Token, csr *identity.CSR, from
 		return s.seat(tx, d, t.Solution, ByToken, t.ID, map[string]string{"token": t.ID, "name": t.Name, "kind": t.Kind, "place": place(from)})
 	}
 	c, _, err := s.cfg.Identity.Complete(ctx, r, intent)
+	return c, err
+}
+
+// exchanged is the certificate that the key got for this token before; its fingerprint is empty if there is none.
+func (s *Service) exchanged(tx *store.Tx, t Token, serial, keyHash string) (identity.Certificate, error) {
+	c, err := s.cfg.Identity.CertificateOfKey(tx, t.Tenant, keyHash)
+	if problem.Is(err, problem.KindNotFound) || err == nil && (c.Kind != identity.IDevID || c.Origin != t.ID) {
+		return identity.Certificate{}, nil
+	}
+	if err == nil {
+		err = s.noTombstone(tx, t.Tenant, t.Product, serial, keyHash)
+	}
 	return c, err
 }
 

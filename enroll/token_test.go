@@ -17,6 +17,7 @@ import (
 
 	"github.com/openthings-platform/openthings/enroll"
 	"github.com/openthings-platform/openthings/identity"
+	"github.com/openthings-platform/openthings/wire"
 )
 
 // token makes an enrolment token.
@@ -165,6 +166,7 @@ func TestI11_ADecommissionedDeviceCannotEnrolAgain(t *testing.T) {
 		m := newMaker(h, "Maker")
 		h.trust(m, nil)
 		st, _ := h.station("B1", 10, 10)
+		journals := h.newBatch("B2", 10)
 		byCA := m.born("O-1")
 		h.enrolled(&byCA, "simpleenroll", newKey(t), nil)
 		byLine, made := h.unit(st, "O-2")
@@ -194,6 +196,11 @@ func TestI11_ADecommissionedDeviceCannotEnrolAgain(t *testing.T) {
 					}
 					if r, body := h.exchangeToken("Bearer "+text, h.named(c, n)); r.StatusCode == 200 || !strings.Contains(body, enroll.RuleTombstone) {
 						t.Errorf("%s by a token as %s with %s: %d %s", serial, n, what, r.StatusCode, body)
+					}
+					offline, _ := h.offline(journals, 1, wire.Serials{})
+					h.makes(offline, n, c.key)
+					if rep, err := h.sync(offline); err != nil || len(rep.Refused) != 1 || rep.Refused[0].Rule != enroll.RuleTombstone {
+						t.Errorf("%s offline as %s with %s: %+v %v", serial, n, what, rep, err)
 					}
 					if code, _, body := h.line(st, lineRequest(t, n, c.key)); code == 200 || !strings.Contains(body, enroll.RuleTombstone) {
 						t.Errorf("%s at the line as %s with %s: %d %s", serial, n, what, code, body)
