@@ -90,6 +90,9 @@ func (s *Service) Clone(ctx context.Context, tenant, id string) (Clone, error) {
 	return c, err
 }
 
+// suspendedAsClone is the reason of a suspension that a verdict may end.
+const suspendedAsClone = "clone"
+
 // cloned records what was seen, opens a suspicion unless there is one, suspends the devices and cuts their sessions.
 func (s *Service) cloned(ctx context.Context, tenant, what, mark string, devices []string, seen ...Sighting) error {
 	return s.cfg.DB.WriteFirst(ctx, func(tx *store.Tx) error { return s.clonedTx(tx, tenant, what, mark, devices, seen) })
@@ -129,7 +132,7 @@ func (s *Service) clonedTx(tx *store.Tx, tenant, what, mark string, devices []st
 			return err
 		}
 		if d.State.May(identity.Suspended) {
-			if err := s.cfg.Identity.SetState(tx, tenant, id, identity.Suspended, "system", "clone"); err != nil {
+			if err := s.cfg.Identity.SetState(tx, tenant, id, identity.Suspended, "system", suspendedAsClone); err != nil {
 				return err
 			}
 		}
@@ -195,7 +198,7 @@ func (s *Service) suspicion(ctx context.Context, refusal error, seen Sighting, t
 // noteAsk notes with which key a device asks for a certificate, and refuses when that shows a second holder of the
 // identity it asks with.
 func (s *Service) noteAsk(ctx context.Context, p gateway.Peer, keyHash string) error {
-	rows, err := s.cfg.DB.Query(ctx, `SELECT key_hash, at, place FROM asked WHERE device = $1 AND tenant = $2 ORDER BY at DESC LIMIT 64`, p.Device, p.Tenant)
+	rows, err := s.cfg.DB.Query(ctx, `SELECT key_hash, at, place FROM asked WHERE device = $1 AND tenant = $2 ORDER BY at DESC LIMIT $3`, p.Device, p.Tenant, keptAsks)
 	asked, places := map[string]time.Time{}, map[string]string{}
 	_, err = store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
 		var key, from string
@@ -226,9 +229,16 @@ func (s *Service) noteAsk(ctx context.Context, p gateway.Peer, keyHash string) e
 	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
 		_, err := tx.Exec(`INSERT INTO asked(device, key_hash, tenant, at, place) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (device, key_hash) DO NOTHING`,
 			p.Device, keyHash, p.Tenant, store.Millis(now), place(p.From))
+		if err != nil || len(asked) < keptAsks {
+			return err
+		}
+		_, err = tx.Exec(`DELETE FROM asked WHERE device = $1 AND tenant = $2 AND key_hash NOT IN (SELECT key_hash FROM asked WHERE device = $1 AND tenant = $2 ORDER BY at DESC, key_hash LIMIT $3)`, p.Device, p.Tenant, keptAsks)
 		return err
 	})
 }
+
+// keptAsks bounds the keys that are remembered of a device, however many it asks for.
+const keptAsks = 64
 
 // Used is identity's, and notes the first use of an LDevID.
 func (s *Service) Used(ctx context.Context, p gateway.Peer) error {
@@ -307,8 +317,8 @@ func (s *Service) TakenOver(before, now gateway.Peer) {
 func (s *Service) Settled() { s.noting.Wait() }
 
 // Decide ends a suspicion. genuine is the device that is the real one: it is resumed, the others are barred for ever.
-// CloneNone bars all of them, CloneFalse resumes all of them. Of a resumed device the LDevIDs are revoked, so that it
-// enrols anew.
+// CloneNone bars all of them, CloneFalse resumes all of them; one that is suspended for another reason, or under
+// another suspicion, stays so. Of these devices the LDevIDs are revoked, so that they enrol anew.
 func (s *Service) Decide(ctx context.Context, tenant, id, genuine, reason, actor string) (Clone, error) {
 	if err := checkReason(reason); err != nil {
 		return Clone{}, err
@@ -325,7 +335,7 @@ func (s *Service) Decide(ctx context.Context, tenant, id, genuine, reason, actor
 			return problem.Invalid("Name the genuine device, or %s, or %s.", CloneNone, CloneFalse).At("genuine")
 		}
 		for _, dev := range c.Devices {
-			if err := s.settle(tx, tenant, dev, genuine == CloneFalse || genuine == dev, reason, actor); err != nil {
+			if err := s.settle(tx, tenant, c.ID, dev, genuine == CloneFalse || genuine == dev, reason, actor); err != nil {
 				return err
 			}
 		}
@@ -351,7 +361,8 @@ const (
 	CloneFalse = "false-alarm"
 )
 
-func (s *Service) settle(tx *store.Tx, tenant, device string, genuine bool, reason, actor string) error {
+// settle applies the verdict of the suspicion id to one of its devices.
+func (s *Service) settle(tx *store.Tx, tenant, id, device string, genuine bool, reason, actor string) error {
 	d, err := s.cfg.Identity.GetTx(tx, tenant, device)
 	if err != nil {
 		return err
@@ -360,8 +371,15 @@ func (s *Service) settle(tx *store.Tx, tenant, device string, genuine bool, reas
 		if d.State != identity.Suspended {
 			return nil
 		}
-		if err := s.cfg.Identity.SetState(tx, tenant, device, d.Resume, actor, reason); err != nil {
+		var others int64
+		err := tx.QueryRow(`SELECT count(*) FROM clone WHERE tenant = $1 AND state = 'open' AND id <> $2 AND ' ' || devices || ' ' LIKE $3`, tenant, id, "% "+device+" %").Scan(&others)
+		if err != nil {
 			return err
+		}
+		if d.Reason == suspendedAsClone && others == 0 { // and not as stolen, or under another suspicion
+			if err := s.cfg.Identity.SetState(tx, tenant, device, d.Resume, actor, reason); err != nil {
+				return err
+			}
 		}
 		return s.cfg.Identity.Revoke(tx, tenant, device, actor, reason)
 	}

@@ -151,7 +151,7 @@ func (s *Service) simpleEnroll(w http.ResponseWriter, r *http.Request, p gateway
 	if err := pol.shown(len(r.TLS.PeerCertificates) - 1); err != nil {
 		return err
 	}
-	return s.certify(w, r, d, pol, csr, func(ctx context.Context, grade identity.Grade) (func(*store.Tx) error, error) {
+	return s.certify(w, r, p.Fingerprint, d, pol, csr, func(ctx context.Context, grade identity.Grade) (func(*store.Tx) error, error) {
 		return nil, s.mayEnrol(ctx, d, pol, csr, grade)
 	})
 }
@@ -171,14 +171,14 @@ func (s *Service) simpleReenroll(w http.ResponseWriter, r *http.Request, p gatew
 	if err := s.noteAsk(r.Context(), p, csr.KeyHash); err != nil {
 		return err
 	}
-	return s.certify(w, r, d, pol, csr, func(ctx context.Context, grade identity.Grade) (func(*store.Tx) error, error) {
+	return s.certify(w, r, p.Fingerprint, d, pol, csr, func(ctx context.Context, grade identity.Grade) (func(*store.Tx) error, error) {
 		return s.mayRenew(ctx, p, d, pol, grade)
 	})
 }
 
 // certify gives the device its LDevID once may has nothing against it, when it is the device's turn. What may returns
-// runs in the transaction that makes the certificate known.
-func (s *Service) certify(w http.ResponseWriter, r *http.Request, d identity.Device, pol Policy, csr *identity.CSR,
+// runs in the transaction that makes the certificate known; with is the fingerprint of what the device came with.
+func (s *Service) certify(w http.ResponseWriter, r *http.Request, with string, d identity.Device, pol Policy, csr *identity.CSR,
 	may func(context.Context, identity.Grade) (func(*store.Tx) error, error)) error {
 	ctx := r.Context()
 	leave, err := s.crowd.enter(ctx, d.ID)
@@ -194,7 +194,7 @@ func (s *Service) certify(w http.ResponseWriter, r *http.Request, d identity.Dev
 	if err != nil {
 		return err
 	}
-	c, _, err := s.cfg.Identity.Issue(ctx, identity.IssueRequest{Tenant: d.Tenant, Subject: d.ID, Kind: identity.LDevID, CSR: csr, Actor: d.ID, Life: pol.Life(),
+	c, _, err := s.cfg.Identity.Issue(ctx, identity.IssueRequest{Tenant: d.Tenant, Subject: d.ID, Kind: identity.LDevID, CSR: csr, Actor: d.ID, Life: pol.Life(), With: with,
 		Finish: func(tx *store.Tx) error {
 			if err := s.cfg.Identity.SetGrade(tx, d.Tenant, d.ID, grade, d.ID, why); err != nil || also == nil {
 				return err

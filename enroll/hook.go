@@ -19,6 +19,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -108,7 +109,8 @@ func hookClient(private bool) *http.Client {
 
 // shared are the networks that netip does not call private and that lead inside all the same (RFC 6890).
 var shared = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"),
-	netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("240.0.0.0/4"), netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("2002::/16")}
+	netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("240.0.0.0/4"), netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("2002::/16"),
+	netip.MustParsePrefix("::/96"), netip.MustParsePrefix("2001::/32"), netip.MustParsePrefix("fec0::/10")}
 
 // outside says whether an address is one of the public Internet.
 func outside(a netip.Addr) bool {
@@ -201,6 +203,12 @@ func (s *Service) ask(ctx context.Context, q Question) error {
 	if err != nil {
 		return err
 	}
+	if q.Kind == AskEnrol { // the device holds one of the places in work meanwhile, and those are for all tenants
+		if !s.asking.enter(q.Tenant) {
+			return busy(notYet)
+		}
+		defer s.asking.leave(q.Tenant)
+	}
 	q.ID, q.Time = store.NewID("msg"), store.Millis(s.now())
 	a, fault := s.consult(ctx, h, q)
 	switch {
@@ -214,6 +222,36 @@ func (s *Service) ask(ctx context.Context, q Question) error {
 		return err
 	}
 	return problem.Forbidden(RuleHookDown, "The manufacturer's own system gives no answer, and nobody gets in without one.").Hint("Try again later.").Because(fault)
+}
+
+// maxAsking is how many devices of one tenant may wait for its hook while they hold a place in work.
+const maxAsking = defaultWork / 4
+
+// asking counts them, so that the slow hook of one tenant does not stop the enrolments of the others.
+type asking struct {
+	mu sync.Mutex // guards n
+	n  map[string]int
+}
+
+func (a *asking) enter(tenant string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.n[tenant] >= maxAsking {
+		return false
+	}
+	if a.n == nil {
+		a.n = map[string]int{}
+	}
+	a.n[tenant]++
+	return true
+}
+
+func (a *asking) leave(tenant string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.n[tenant]--; a.n[tenant] == 0 {
+		delete(a.n, tenant)
+	}
 }
 
 // consult asks once.

@@ -102,6 +102,7 @@ func (s *Service) newcomer(ctx context.Context, chain []*x509.Certificate) (n ne
 			err = refusal // the first clear word
 		}
 	}
+	found = nearest(found)
 	if len(found) > 1 {
 		return n, problem.Forbidden(RuleCAShared, "More than one tenant expects the serial number %s.", found[0].mapped.Serial)
 	}
@@ -109,6 +110,16 @@ func (s *Service) newcomer(ctx context.Context, chain []*x509.Certificate) (n ne
 		return n, err
 	}
 	return found[0], nil
+}
+
+// nearest leaves those with the fewest authorities between the device and the proven key. Anybody can sign a certificate
+// over another's CA key and put it below a CA of its own: that must not outweigh the one who has proven the key itself.
+func nearest(found []newcomer) []newcomer {
+	least := maxBelow
+	for _, n := range found {
+		least = min(least, len(n.path))
+	}
+	return slices.DeleteFunc(found, func(n newcomer) bool { return len(n.path) > least })
 }
 
 // judge holds a chain against one trusted CA: signatures and validity, usage and key, mapping, preauthorisation,

@@ -171,6 +171,9 @@ func (s *Service) Sync(ctx context.Context, tenant, station string, j wire.Journ
 		if err != nil {
 			return out, err
 		}
+		if e.Seq > 4*permit.Quota+100 { // each unit, and a few lost labels; what goes beyond is not even kept as refused
+			return out, problem.Forbidden(RulePermit, "The journal is longer than the permit explains.")
+		}
 		refused, err := s.bring(ctx, st, permit, ca, e)
 		if err != nil {
 			return out, err
@@ -398,8 +401,6 @@ func permitted(p wire.Permit, e wire.Made, now time.Time) error {
 		return problem.Forbidden(RulePermit, "The unit was made at %s, outside of the permit or in the future.", at.UTC().Format(time.RFC3339))
 	case !p.Serials.Has(e.Request.Serial):
 		return problem.Forbidden(RulePermit, "The permit is not for the serial number %.64s.", e.Request.Serial)
-	case e.Seq > 4*p.Quota+100: // each unit, and a few lost labels
-		return problem.Forbidden(RulePermit, "The journal is longer than the permit explains.")
 	case !devicePattern.MatchString(e.Device), !claimPattern.MatchString(e.Claim):
 		return problem.Forbidden(RulePermit, "The entry names no device, or no claim code.")
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"log/slog"
 	"net/http"
 
@@ -107,7 +108,7 @@ func (s *Service) provision(ctx context.Context, tenant, station string, o order
 	code, hash := NewCode()
 	put := func(tx *store.Tx) error { return putClaim(tx, tenant, request.Subject, station, hash, s.now()) }
 	request.Finish = func(tx *store.Tx) error {
-		if err := put(tx); err != nil {
+		if err := errors.Join(stillAtWork(tx, st), put(tx)); err != nil {
 			return err
 		}
 		return s.finish(tx, st, request.Subject, o)

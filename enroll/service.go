@@ -41,9 +41,10 @@ type Config struct {
 
 // Service runs the lines, the claims and the EST routes.
 type Service struct {
-	cfg   Config
-	hooks *http.Client
-	crowd *crowd
+	cfg    Config
+	hooks  *http.Client
+	asking asking
+	crowd  *crowd
 
 	lists   lists        // revocation lists of trusted CAs
 	guesses *api.Limiter // of enrolment tokens

@@ -141,11 +141,14 @@ func insertStation(tx *store.Tx, s Station) error {
 
 // takeUnit counts one more unit of the station and its batch, or says which of them is full.
 func takeUnit(tx *store.Tx, s Station) error {
-	n, err := tx.Exec(`UPDATE station SET used = used + 1 WHERE tenant = $1 AND id = $2 AND used < quota`, s.Tenant, s.ID)
+	n, err := tx.Exec(`UPDATE station SET used = used + 1 WHERE tenant = $1 AND id = $2 AND used < quota AND killed = 0`, s.Tenant, s.ID)
 	if err != nil {
 		return err
 	}
 	if n == 0 {
+		if err := stillAtWork(tx, s); err != nil {
+			return err
+		}
 		return problem.Forbidden(RuleQuota, "The line station has made all the %d units that it may.", s.Quota)
 	}
 	if s.Offline {
@@ -159,6 +162,16 @@ func takeUnit(tx *store.Tx, s Station) error {
 		return problem.Forbidden(RuleQuota, "The batch has all the units that it may, offline stations included.")
 	}
 	return nil
+}
+
+// stillAtWork refuses what a station that was killed meanwhile has begun. Whoever kills it waits for this transaction, and
+// so finds its unit.
+func stillAtWork(tx *store.Tx, s Station) error {
+	n, err := tx.Exec(`UPDATE station SET used = used WHERE tenant = $1 AND id = $2 AND killed = 0`, s.Tenant, s.ID)
+	if err == nil && n == 0 {
+		return problem.Forbidden(RuleClosed, "The line station is killed.")
+	}
+	return err
 }
 
 // countRefusal returns how often the station has now asked for more than it may.

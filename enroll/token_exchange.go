@@ -169,7 +169,12 @@ func (s *Service) unitOfToken(tx *store.Tx, t Token, serial, keyHash string) (id
 	d, err := s.cfg.Identity.BySerialTx(tx, t.Tenant, t.Product, serial)
 	switch {
 	case err == nil && d.Origin != t.ID:
+		if err := t.open(s.now()); err != nil { // whoever finds an ended token accuses nobody with it
+			return d, err
+		}
 		return d, errSerialTaken(serial)
+	case err == nil && d.State != identity.Manufactured && !s.now().Before(t.Expires):
+		return d, t.open(s.now())
 	case err == nil || !problem.Is(err, problem.KindNotFound):
 		return d, err
 	}

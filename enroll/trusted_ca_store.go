@@ -73,8 +73,10 @@ func (s *Service) casNamed(ctx context.Context, hashes []string) ([]TrustedCA, e
 	for i, h := range hashes {
 		marks, args = append(marks, fmt.Sprintf("$%d", i+1)), append(args, h)
 	}
-	rows, err := s.cfg.DB.Query(ctx, `SELECT `+caColumns+` FROM trusted_ca a WHERE a.state <> 'unproven' AND a.id IN
-		(SELECT ca FROM trusted_name WHERE subject_hash IN (`+strings.Join(marks, ", ")+`)) ORDER BY a.id LIMIT 32`, args...)
+	// The bound is each tenant's own: whoever uploads many CAs of one name hides nobody else's.
+	rows, err := s.cfg.DB.Query(ctx, `SELECT `+caColumns+` FROM trusted_ca a WHERE a.id IN (SELECT id FROM
+		(SELECT t.id, row_number() OVER (PARTITION BY t.tenant ORDER BY CASE WHEN t.state = 'active' THEN 0 ELSE 1 END, t.id) AS n FROM trusted_ca t WHERE t.state <> 'unproven' AND t.id IN
+		(SELECT ca FROM trusted_name WHERE subject_hash IN (`+strings.Join(marks, ", ")+`))) of_tenant WHERE n <= 8) ORDER BY a.id`, args...)
 	return store.Collect(rows, err, func(r *sql.Rows) (TrustedCA, error) { return scanCA(r) })
 }
 

@@ -166,6 +166,9 @@ func (s *Service) move(tx *store.Tx, d Device, to State, actor, reason string) e
 	if !d.State.May(to) {
 		return problem.Conflict("A device that is %s cannot become %s.", d.State, to)
 	}
+	if d.State == Suspended && (to == Pending || to == Commissioned) && to != d.Resume { // neither a claim code nor a policy ends a suspension
+		return problem.Conflict("%s is suspended (%s) and has to be resumed first.", d.Serial, d.Reason)
+	}
 	distrusts := to.rank() >= Suspended.rank() || d.State == Suspended
 	if distrusts {
 		if _, err := lockFeed(tx); err != nil {
@@ -248,6 +251,9 @@ func (s *Service) RevokeStation(tx *store.Tx, tenant, station, actor, reason str
 func (s *Service) revoke(tx *store.Tx, tenant, subject, actor, reason string, barred bool, kinds ...Kind) error {
 	now := s.cfg.Clock.Now()
 	if _, err := lockFeed(tx); err != nil {
+		return err
+	}
+	if _, err := lockDevice(tx, tenant, subject); err != nil { // what is being issued to it now is in the register, or is refused there
 		return err
 	}
 	revoked, err := revokeCertificates(tx, tenant, subject, reason, now, kinds...)

@@ -46,7 +46,7 @@ type Evidence struct {
 	Manufacturer string `json:"manufacturer,omitempty" doc:"TPM vendor id of the TCG registry"`
 	Model        string `json:"model,omitempty"`
 	Version      string `json:"version,omitempty"`
-	EK           string `json:"ek" doc:"SHA-256 of the endorsement key's public area, hex: one per TPM"`
+	EK           string `json:"ek" doc:"SHA-256 of the endorsement key's subject public key info, hex: one per TPM"`
 	Certificate  string `json:"ek_certificate,omitempty" doc:"SHA-256 of the endorsement certificate, hex"`
 	Issuer       string `json:"ek_issuer,omitempty" doc:"Who signed the endorsement certificate"`
 	Key          string `json:"key" doc:"TPM name of the certified key, hex"`
@@ -160,7 +160,16 @@ func Verify(p Pending, proof wire.AttestProof, key crypto.PublicKey, makers []*x
 	if !same(public, key) {
 		return Evidence{}, refused("The key that was proven is not the one that a certificate is wanted for.")
 	}
-	sum := sha256.Sum256(p.Request.EK)
+	// The key alone, since the rest of its public area is what the device says: it could make one TPM look like many.
+	_, ek, err := area("the endorsement key", p.Request.EK)
+	if err != nil {
+		return Evidence{}, err
+	}
+	spki, err := x509.MarshalPKIXPublicKey(ek)
+	if err != nil {
+		return Evidence{}, malformed("the endorsement key", err)
+	}
+	sum := sha256.Sum256(spki)
 	e := Evidence{At: now.UTC(), EK: hex.EncodeToString(sum[:]), Key: hex.EncodeToString(keyName), Firmware: fmt.Sprintf("%016x", info.FirmwareVersion)}
 	e.grade(k, p.Request, makers, now)
 	return e, nil

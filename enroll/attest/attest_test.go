@@ -121,7 +121,7 @@ func TestAttestation(t *testing.T) {
 	m := hardwaretest.NewMaker(t)
 	w := world{m, m.NewTPM(), m.NewTPM()}
 	for name, f := range map[string]func(*testing.T, world){
-		"grade A": gradeA, "grade B": gradeB, "lies": lies, "foreign attestation key": foreignAttestationKey,
+		"grade A": gradeA, "grade B": gradeB, "lies": lies, "foreign attestation key": foreignAttestationKey, "one TPM": oneTPM,
 		"exportable key": exportableKey, "requests refused": requestsRefused,
 	} {
 		t.Run(name, func(t *testing.T) { f(t, w) })
@@ -306,6 +306,32 @@ func lies(t *testing.T, w world) {
 	}
 	if _, err := attest.Verify(oldPending, used, k.Public(), maker.Chain, time.Now()); err != nil {
 		t.Error("the first challenge was spoilt by the later ones:", err)
+	}
+}
+
+// One TPM is one, however the device describes its endorsement key: otherwise it could lend itself to many devices.
+func oneTPM(t *testing.T, w world) {
+	d := newDevice(t, w.peer)
+	r := d.request()
+	area, err := tpm2.Unmarshal[tpm2.TPMTPublic](r.EK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	area.ObjectAttributes.NoDA = !area.ObjectAttributes.NoDA
+	disguised := r
+	disguised.EK = tpm2.Marshal(area)
+	seen := map[string]bool{}
+	for _, r := range []wire.AttestRequest{r, disguised} {
+		k := d.key()
+		c, p := challenge(t, r)
+		e, err := attest.Verify(p, d.prove(k, c), k.Public(), nil, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen[e.EK] = true
+	}
+	if len(seen) != 1 {
+		t.Errorf("one TPM has the names %v", seen)
 	}
 }
 

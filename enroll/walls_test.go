@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package enroll_test
+
+import (
+	"context"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/openthings-platform/openthings/clock"
+	"github.com/openthings-platform/openthings/enroll"
+	"github.com/openthings-platform/openthings/identity"
+	"github.com/openthings-platform/openthings/identity/embedded"
+	"github.com/openthings-platform/openthings/product"
+	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/store/storetest"
+	"github.com/openthings-platform/openthings/wire"
+)
+
+// Whoever holds the box of a suspended unit does not resume it with the code on it.
+func TestAClaimCodeEndsNoSuspension(t *testing.T) {
+	each(t, func(t *testing.T, h *house) {
+		ctx := context.Background()
+		st, _ := h.station("B1", 10, 10)
+		_, unit := h.unit(st, "S-1")
+		h.must(h.identity.Suspend(ctx, ten, unit.Device, owner.ID, "stolen from the lorry"))
+		if code, out := h.claim(unit.Claim); code != 409 || h.device("S-1").State != identity.Suspended {
+			t.Errorf("claimed: %d %v, it is %s", code, out, h.device("S-1").State)
+		}
+		h.must(h.identity.Resume(ctx, ten, unit.Device, owner.ID, "found"))
+		if code, out := h.claim(unit.Claim); code != 201 {
+			t.Errorf("after it was resumed: %d %v", code, out)
+		}
+	})
+}
+
+// A verdict about a clone resumes what was suspended for it, and not what is suspended for another reason or under
+// another suspicion.
+func TestAVerdictEndsItsOwnSuspension(t *testing.T) {
+	each(t, func(t *testing.T, h *house) {
+		ctx := context.Background()
+		st, _ := h.station("B1", 10, 10)
+		one, unit := h.unit(st, "V-1")
+		falseAlarm := func(what string) {
+			t.Helper()
+			for _, c := range h.clones() {
+				if c.What == what {
+					_, err := h.enroll.Decide(ctx, ten, c.ID, enroll.CloneFalse, "two labels", owner.ID)
+					h.must(err)
+				}
+			}
+		}
+		h.must(h.identity.Suspend(ctx, ten, unit.Device, owner.ID, "stolen"))
+		h.line(st, wire.LineRequest{Serial: "V-1", CSR: csrPEM(t, newKey(t))})
+		h.line(st, wire.LineRequest{Serial: "V-2", CSR: csrPEM(t, one.key)})
+		falseAlarm(enroll.CloneKey)
+		if d := h.device("V-1"); d.State != identity.Suspended || d.Reason != "stolen" {
+			t.Errorf("the stolen unit is %s (%s)", d.State, d.Reason)
+		}
+		h.must(h.identity.Resume(ctx, ten, unit.Device, owner.ID, "found"))
+		h.line(st, wire.LineRequest{Serial: "V-1", CSR: csrPEM(t, newKey(t))})
+		h.line(st, wire.LineRequest{Serial: "V-2", CSR: csrPEM(t, one.key)})
+		falseAlarm(enroll.CloneKey)
+		if d := h.device("V-1"); d.State != identity.Suspended {
+			t.Errorf("with another suspicion open it is %s", d.State)
+		}
+		falseAlarm(enroll.CloneSerial)
+		if d := h.device("V-1"); d.State != identity.Provisioned {
+			t.Errorf("after the last verdict it is %s", d.State)
+		}
+	})
+}
+
+// Whoever finds a token that has ended cannot have devices suspended by naming their serial numbers.
+func TestAnEndedTokenAccusesNobody(t *testing.T) {
+	each(t, func(t *testing.T, h *house) {
+		st, _ := h.station("B1", 10, 10)
+		h.unit(st, "A-1")
+		_, used := h.token(1, nil)
+		if r, body := h.exchangeToken("Bearer "+used, h.named(credential{key: newKey(t)}, "A-2")); r.StatusCode != 200 {
+			t.Fatalf("%d %s", r.StatusCode, body)
+		}
+		_, ended := h.token(5, nil)
+		if r, body := h.exchangeToken("Bearer "+ended, h.named(credential{key: newKey(t)}, "A-3")); r.StatusCode != 200 {
+			t.Fatalf("%d %s", r.StatusCode, body)
+		}
+		accuse := func(text, serial string) {
+			t.Helper()
+			if r, body := h.exchangeToken("Bearer "+text, h.named(credential{key: newKey(t)}, serial)); r.StatusCode != 403 || !strings.Contains(body, enroll.RuleTokenClosed) {
+				t.Errorf("%s: %d %s", serial, r.StatusCode, body)
+			}
+		}
+		accuse(used, "A-1")
+		h.clock.Advance(2 * time.Hour)
+		accuse(ended, "A-1")
+		accuse(ended, "A-3")
+		if cs := h.clones(); len(cs) != 0 || h.device("A-1").State != identity.Provisioned {
+			t.Errorf("suspicions: %+v", cs)
+		}
+	})
+}
+
+// neighbour is another tenant's hardware revision, and how its trusted CAs differ from the first tenant's.
+func (h *house) neighbour() func(*enroll.TrustedCA) {
+	h.t.Helper()
+	ctx := context.Background()
+	p, err := h.products.Create(ctx, product.Product{Tenant: "ten_b", Name: "Lamp", Model: "lamp"}, "per_b")
+	h.must(err)
+	rev, err := h.products.CreateRevision(ctx, product.Revision{Tenant: "ten_b", Product: p.ID, Name: "A", Placed: h.clock.Now(), SupportEnd: h.clock.Now().AddDate(6, 0, 0)}, "per_b")
+	h.must(err)
+	return func(c *enroll.TrustedCA) {
+		c.Tenant, c.Policy.Solution, c.Policy.Mapping.Revision = "ten_b", "", rev.ID
+	}
+}
+
+// A neighbour who signs a certificate over the key of another's CA, or has many CAs of the same name, keeps none of that
+// tenant's devices out.
+func TestANeighboursCAsKeepNobodyOut(t *testing.T) {
+	each(t, func(t *testing.T, h *house) {
+		theirs := h.neighbour()
+		for range 33 { // before the victim comes
+			h.trust(newMaker(h, "Maker"), theirs)
+		}
+		m, rogue := newMaker(h, "Maker"), newMaker(h, "Rogue")
+		h.trust(m, nil)
+		first := m.born("N-1")
+		if code, body := h.do(&first, "GET", "/.well-known/est/cacerts", "", ""); code != 200 {
+			t.Errorf("among many of the name: %d %s", code, body)
+		}
+		cross := rogue.sign(&x509.Certificate{Subject: pkix.Name{CommonName: "Maker"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}, &m.key.PublicKey)
+		h.trust(rogue, theirs, cross)
+		second := m.born("N-2")
+		if code, body := h.do(&second, "GET", "/.well-known/est/cacerts", "", ""); code != 200 || h.device("N-2").Tenant != ten {
+			t.Errorf("with a certificate over its key: %d %s", code, body)
+		}
+	})
+}
+
+// The hook of one tenant that does not answer holds some of the places in work, and never all.
+func TestASlowHookLeavesPlaces(t *testing.T) {
+	h := lite(t)
+	m := newMaker(h, "Maker")
+	h.trust(m, nil)
+	var devices []credential
+	for _, serial := range []string{"H-1", "H-2", "H-3", "H-4", "H-5"} {
+		d := m.born(serial)
+		if code, body := h.do(&d, "GET", "/.well-known/est/cacerts", "", ""); code != 200 {
+			t.Fatalf("%d %s", code, body)
+		}
+		devices = append(devices, d)
+	}
+	came, answer := make(chan struct{}), make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var q enroll.Question
+		if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
+			t.Error(err)
+		}
+		came <- struct{}{}
+		<-answer
+		_, text := yes(q)
+		w.Write([]byte(text)) //nolint:errcheck // the peer may have gone
+	}))
+	defer srv.Close()
+	if code, out := h.call("POST", "/v1/hooks", map[string]any{"url": srv.URL, "patience_ms": 10_000}); code != 201 {
+		t.Fatal(out)
+	}
+	var wg sync.WaitGroup
+	for _, d := range devices[:4] {
+		wg.Go(func() {
+			if code, body := h.est(&d, "simpleenroll", csrFor(t, newKey(t), nil)); code != 200 {
+				t.Errorf("%d %s", code, body)
+			}
+		})
+		<-came
+	}
+	done := make(chan int, 1)
+	go func() {
+		code, _ := h.est(&devices[4], "simpleenroll", csrFor(t, newKey(t), nil))
+		done <- code
+	}()
+	select {
+	case code := <-done:
+		if code != 202 {
+			t.Errorf("a fifth device: %d", code)
+		}
+	case <-came:
+		t.Error("a fifth device waits for the hook too")
+	}
+	close(answer)
+	wg.Wait()
+}
+
+// However many keys a device asks for, few are remembered.
+func TestAskedKeysAreBounded(t *testing.T) {
+	each(t, func(t *testing.T, h *house) {
+		m := newMaker(h, "Maker")
+		h.trust(m, nil)
+		d := m.born("K-1")
+		for range 70 {
+			h.clock.Advance(time.Second)
+			h.est(&d, "simpleenroll", csrFor(t, newKey(t), nil))
+		}
+		if n := h.count(`SELECT count(*) FROM asked`); n != 64 {
+			t.Errorf("%d keys are remembered", n)
+		}
+	})
+}
+
+// What a station brings beyond any journal that its permit explains takes no room.
+func TestAnEndlessJournalIsNotKept(t *testing.T) {
+	h := lite(t)
+	dir, id := h.offline(h.newBatch("B1", 10), 1, wire.Serials{})
+	key := newKey(t)
+	for range 106 { // the label is lost again and again
+		h.makes(dir, "J-1", key)
+	}
+	if _, err := h.enroll.Sync(t.Context(), ten, id, h.journal(dir)); ruleOf(err) != enroll.RulePermit {
+		t.Error(err)
+	}
+	if n := h.count(`SELECT count(*) FROM station_journal`); n != 104 {
+		t.Errorf("%d entries are kept", n)
+	}
+}
+
+// interrupted is an issuer that lets something happen while it signs.
+type interrupted struct {
+	*embedded.Issuer
+	during func()
+}
+
+func (i *interrupted) Sign(ctx context.Context, r identity.SignRequest) ([]byte, error) {
+	if f := i.during; f != nil {
+		i.during = nil
+		f()
+	}
+	return i.Issuer.Sign(ctx, r)
+}
+
+// A unit that a station began before it was killed gets no certificate afterwards.
+func TestAKilledStationFinishesNothing(t *testing.T) {
+	hand := clock.NewHand(time.Now())
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		i := &interrupted{}
+		h := newHouseWith(t, db, hand, func(base embedded.Config) (_ identity.Issuer, err error) {
+			i.Issuer, err = embedded.Open(base)
+			return i, err
+		})
+		st, id := h.station("B1", 10, 10)
+		i.during = func() {
+			h.must(h.enroll.KillStation(context.Background(), ten, id, "stolen", enroll.SuspendUnits, owner.ID))
+		}
+		if code, _, body := h.line(st, wire.LineRequest{Serial: "Z-1", CSR: csrPEM(t, newKey(t))}); code == 200 {
+			t.Errorf("%d %s", code, body)
+		}
+		h.gateway.Drain(context.Background())
+		if d := h.device("Z-1"); d.State != identity.Manufactured {
+			t.Errorf("the unit is %s", d.State)
+		}
+	}, func(c *store.Config) { c.Clock = hand })
+}
