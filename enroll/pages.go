@@ -196,6 +196,7 @@ type batchPage struct {
 	batchLine
 	Hardware    string
 	Differences []Difference
+	MayRevoke   bool
 	Pager       console.Pager
 }
 
@@ -212,7 +213,7 @@ func (s *Service) loadBatch(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := batchPage{batchLine: lineOf(out[0])}
+	p := batchPage{batchLine: lineOf(out[0]), MayRevoke: tenant.Holds(ctx, string(tenant.DeviceRevoke))}
 	if b.List != "" {
 		after := r.FormValue("after")
 		if p.Differences, err = s.Differences(ctx, b, after, pageSize+1); err != nil {

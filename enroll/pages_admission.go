@@ -6,6 +6,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"regexp"
 	"time"
 
 	"github.com/openthings-platform/openthings/console"
@@ -18,12 +19,10 @@ const admission = "Trusted CAs and tokens"
 type admissionPage struct {
 	CAs       []TrustedCA
 	Tokens    []Token
-	Clones    []Clone
 	Names     *console.Names
 	Revisions []console.Option
 	Solutions []console.Option
 	MayWrite  bool
-	MayDecide bool
 	Typed     url.Values
 }
 
@@ -55,7 +54,7 @@ func (s *Service) admissionPages(c *console.Console) {
 				Pattern: r.FormValue("pattern"), Quota: max(1, quota), Expires: s.now().Add(24 * time.Hour)}, "", who)
 			return tokenPage{CreatedToken{made, text}}, err
 		}})
-	form := func(path, verb string, said string, do func(ctx context.Context, t, id, who string, r *http.Request) error) {
+	form := func(back, path, verb, said string, do func(ctx context.Context, t, id, who string, r *http.Request) error) {
 		c.Form(path, verb, func(r *http.Request) (string, error) {
 			t, who, err := tenantWide(r.Context(), tenant.Verb(verb))
 			if err != nil {
@@ -65,10 +64,10 @@ func (s *Service) admissionPages(c *console.Console) {
 				return "", err
 			}
 			console.Say(r, said)
-			return "/enrol/admission", nil
+			return back, nil
 		})
 	}
-	form("/enrol/admission/cas", write, "The CA is uploaded. It counts once its key is proven.", func(ctx context.Context, t, _, who string, r *http.Request) error {
+	form("/enrol/admission", "/enrol/admission/cas", write, "The CA is uploaded. It counts once its key is proven.", func(ctx context.Context, t, _, who string, r *http.Request) error {
 		quota, err := number(r, "quota")
 		if err != nil {
 			return err
@@ -77,29 +76,29 @@ func (s *Service) admissionPages(c *console.Console) {
 		_, err = s.AddTrustedCA(ctx, TrustedCA{Tenant: t, Name: r.FormValue("name"), Quota: quota, Policy: CAPolicy{Mapping: m, Solution: r.FormValue("solution")}}, r.FormValue("certificates"), who)
 		return err
 	})
-	form("/enrol/admission/cas/{id}/prove", write, "The CA is trusted from now on.", func(ctx context.Context, t, id, who string, r *http.Request) error {
+	form("/enrol/admission", "/enrol/admission/cas/{id}/prove", write, "The CA is trusted from now on.", func(ctx context.Context, t, id, who string, r *http.Request) error {
 		_, err := s.ProveTrustedCA(ctx, t, id, r.FormValue("proof"), who)
 		return err
 	})
 	for word, to := range map[string]CAState{"suspend": CASuspended, "resume": CAActive, "retire": CARetired} {
-		form("/enrol/admission/cas/{id}/"+word, write, "The CA is "+string(to)+".", func(ctx context.Context, t, id, who string, r *http.Request) error {
+		form("/enrol/admission", "/enrol/admission/cas/{id}/"+word, write, "The CA is "+string(to)+".", func(ctx context.Context, t, id, who string, r *http.Request) error {
 			_, err := s.MoveTrustedCA(ctx, t, id, to, r.FormValue("reason"), who)
 			return err
 		})
 	}
-	form("/enrol/admission/cas/{id}/revoke", write, "Everything that the CA brought is refused from now on.", func(ctx context.Context, t, id, who string, r *http.Request) error {
+	form("/enrol/admission", "/enrol/admission/cas/{id}/revoke", write, "Everything that the CA brought is refused from now on.", func(ctx context.Context, t, id, who string, r *http.Request) error {
 		_, err := s.RevokeTrustedCA(ctx, t, id, r.FormValue("reason"), who)
 		return err
 	})
-	form("/enrol/admission/tokens/{id}/revoke", write, "The token has ended.", func(ctx context.Context, t, id, who string, r *http.Request) error {
+	form("/enrol/admission", "/enrol/admission/tokens/{id}/revoke", write, "The token has ended.", func(ctx context.Context, t, id, who string, r *http.Request) error {
 		_, err := s.RevokeToken(ctx, t, id, r.FormValue("reason"), who)
 		return err
 	})
-	form("/enrol/admission/clones/{id}/decide", string(tenant.DeviceSuspend), "It is decided.", func(ctx context.Context, t, id, who string, r *http.Request) error {
+	form("/enrol/quarantine", "/enrol/quarantine/clones/{id}/decide", string(tenant.DeviceSuspend), "It is decided.", func(ctx context.Context, t, id, who string, r *http.Request) error {
 		_, err := s.Decide(ctx, t, id, r.FormValue("genuine"), r.FormValue("reason"), who)
 		return err
 	})
-	c.Tile(console.Tile{Order: 62, Verb: read, Load: s.cloneTile})
+	c.Tile(console.Tile{Order: 53, Verb: read, Load: s.cloneTile})
 }
 
 // cloneTile is there while a suspicion waits for a person.
@@ -108,28 +107,65 @@ func (s *Service) cloneTile(ctx context.Context) (console.Figure, error) {
 	if err != nil || len(cs) == 0 {
 		return console.Figure{}, err
 	}
-	return console.Figure{Label: "Suspected clones", Value: console.Count(int64(len(cs))), Note: "their devices are suspended; say which is genuine", Href: "/enrol/admission", Tone: "bad"}, nil
+	return console.Figure{Label: "Suspected clones", Value: console.Count(int64(len(cs))), Note: "their devices are suspended; say which is genuine", Href: "/enrol/quarantine", Tone: "bad"}, nil
+}
+
+// Words say in a sentence what was seen twice.
+func (c Clone) Words() string {
+	switch c.What {
+	case CloneKey:
+		return "Two units have one key"
+	case CloneSerial:
+		return "Two units have one serial number"
+	case CloneIDevID:
+		return "Two units ask with one certificate of birth"
+	case CloneLDevID:
+		return "A certificate that was replaced is in use"
+	}
+	return "Two places take one session from each other"
+}
+
+// suspicion is a suspected clone on the page.
+type suspicion struct {
+	Clone
+	Sightings []sighting
+}
+
+// sighting is what was seen, in words that name what has a name.
+type sighting struct {
+	Sighting
+	Text string
+}
+
+// originID is the id of a line station, trusted CA, token or batch inside a sentence.
+var originID = regexp.MustCompile(`\b(sta|tca|etk|bat)_[0-9a-z]{20,}`)
+
+// suspicions are those that nobody has decided yet.
+func (s *Service) suspicions(ctx context.Context, names *console.Names) (out []suspicion, err error) {
+	t := tenant.MustTenant(ctx)
+	open, err := s.Clones(ctx, t, true, "", pageSize)
+	for _, c := range open {
+		if c, err = s.Clone(ctx, t, c.ID); err != nil {
+			return nil, err
+		}
+		p := suspicion{Clone: c}
+		for _, seen := range c.Sightings {
+			p.Sightings = append(p.Sightings, sighting{seen, originID.ReplaceAllStringFunc(seen.Detail, names.Word)})
+		}
+		out = append(out, p)
+	}
+	return out, err
 }
 
 func (s *Service) loadAdmission(r *http.Request) (p admissionPage, err error) {
 	ctx := r.Context()
 	t := tenant.MustTenant(ctx)
-	p = admissionPage{MayWrite: tenant.Holds(ctx, string(tenant.EnrolWrite)), MayDecide: tenant.Holds(ctx, string(tenant.DeviceSuspend)), Typed: console.Typed(r)}
+	p = admissionPage{MayWrite: tenant.Holds(ctx, string(tenant.EnrolWrite)), Typed: console.Typed(r)}
 	if p.CAs, err = s.TrustedCAs(ctx, t); err != nil {
 		return p, err
 	}
 	if p.Tokens, err = s.Tokens(ctx, t, "", pageSize); err != nil {
 		return p, err
-	}
-	open, err := s.Clones(ctx, t, true, "", pageSize)
-	if err != nil {
-		return p, err
-	}
-	for _, c := range open {
-		if c, err = s.Clone(ctx, t, c.ID); err != nil {
-			return p, err
-		}
-		p.Clones = append(p.Clones, c)
 	}
 	if p.Solutions, err = s.solutions(ctx); err != nil {
 		return p, err

@@ -31,7 +31,10 @@ func TestAdmissionPage(t *testing.T) {
 	w := httptest.NewRecorder()
 	c.ServeHTTP(w, httptest.NewRequest("GET", "/enrol/admission", nil))
 	page := w.Body.String()
-	for _, want := range []string{"Maker &lt;b&gt;", "unproven", "lot 7", "key seen twice", "asked for at the line station", "is genuine"} {
+	w = httptest.NewRecorder()
+	c.ServeHTTP(w, httptest.NewRequest("GET", "/enrol/quarantine", nil))
+	page += w.Body.String()
+	for _, want := range []string{"Maker &lt;b&gt;", "unproven", "lot 7", "Two units have one key", "asked for at the line station", "is genuine"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page does not say %q", want)
 		}

@@ -4,9 +4,13 @@ package enroll
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"html/template"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/openthings-platform/openthings/console"
@@ -103,10 +107,41 @@ type choice struct {
 	Here       bool
 }
 
+// HowWords say through which door the device came.
+func (g Guest) HowWords() string {
+	switch g.How {
+	case ByLine:
+		return "from a line"
+	case ByCA:
+		return "by a trusted CA"
+	case ByToken:
+		return "with a token"
+	}
+	return g.How
+}
+
+// Shown is what the device showed, as short phrases.
+func (g guest) Shown() (out []string) {
+	var m map[string]any
+	if json.Unmarshal(g.Evidence, &m) != nil {
+		return []string{string(g.Evidence)}
+	}
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, strings.ReplaceAll(k, "_", " ")+": "+console.Short(g.names.Word(fmt.Sprint(m[k]))))
+	}
+	return out
+}
+
+// guest is a device on the page of the lobby.
+type guest struct {
+	Guest
+	names *console.Names
+}
+
 type lobbyPage struct {
 	Verdict   Verdict
 	Verdicts  []choice
-	Guests    []Guest
+	Guests    []guest
 	Solutions []console.Option
 	Names     *console.Names
 	MayDecide bool
@@ -115,9 +150,11 @@ type lobbyPage struct {
 }
 
 type quarantinePage struct {
-	Devices []identity.Device
-	Names   *console.Names
-	Pager   console.Pager
+	Clones    []suspicion
+	Devices   []identity.Device
+	Names     *console.Names
+	MayDecide bool
+	Pager     console.Pager
 }
 
 func (s *Service) lobbyPages(c *console.Console) {
@@ -151,7 +188,13 @@ func (s *Service) lobbyPages(c *console.Console) {
 		Load: func(r *http.Request) (any, error) {
 			ctx := r.Context()
 			who, _ := tenant.ActorFrom(ctx)
-			p := quarantinePage{Names: c.Names(ctx)}
+			p := quarantinePage{Names: c.Names(ctx), MayDecide: tenant.Holds(ctx, string(tenant.DeviceSuspend))}
+			if tenant.Holds(ctx, string(tenant.EnrolRead)) {
+				var err error
+				if p.Clones, err = s.suspicions(ctx, p.Names); err != nil {
+					return nil, err
+				}
+			}
 			whole, products, solutions := tenant.Scope(who, tenant.DeviceRead)
 			if !whole && len(products)+len(solutions) == 0 {
 				return p, nil
@@ -161,7 +204,8 @@ func (s *Service) lobbyPages(c *console.Console) {
 			p.Devices, p.Pager = turn(ds, "/enrol/quarantine", "after", after, func(d identity.Device) string { return d.ID })
 			return p, err
 		}})
-	c.Fragment("device", console.Fragment{Order: 25, Half: true, Title: "Making", Verb: string(tenant.DeviceRead), FS: pagesFS, Template: "pages/made.html", Load: s.loadMade})
+	c.Fragment("device", console.Fragment{Order: 25, Half: true, Title: "Making", Verb: string(tenant.DeviceRead), FS: pagesFS, Template: "pages/made.html",
+		Load: func(r *http.Request, id string) (any, error) { return s.loadMade(r, id, c.Names(r.Context())) }})
 	c.Form("/devices/{id}/labels", string(tenant.DeviceClaim), func(r *http.Request) (string, error) {
 		d, err := s.cfg.Identity.Visible(r.Context(), tenant.DeviceClaim, r.PathValue("id"))
 		if err != nil {
@@ -207,7 +251,10 @@ func (s *Service) loadLobby(r *http.Request, c *console.Console) (any, error) {
 		return nil, err
 	}
 	gs, err := s.guests(ctx, p.Verdict, q.Get("after"), pageSize+1)
-	p.Guests, p.Pager = turn(gs, "/enrol/lobby?verdict="+url.QueryEscape(string(p.Verdict)), "after", q.Get("after"), func(g Guest) string { return g.Device })
+	gs, p.Pager = turn(gs, "/enrol/lobby?verdict="+url.QueryEscape(string(p.Verdict)), "after", q.Get("after"), func(g Guest) string { return g.Device })
+	for _, g := range gs {
+		p.Guests = append(p.Guests, guest{g, p.Names})
+	}
 	return p, err
 }
 
@@ -222,6 +269,7 @@ func (s *Service) allSolutions(ctx context.Context) (out []console.Option, err e
 type madePart struct {
 	Device   identity.Device
 	Made     *Manufacture
+	Names    *console.Names
 	Labels   map[string]string
 	Text     string // the labels as they are typed
 	Guest    Verdict
@@ -229,7 +277,7 @@ type madePart struct {
 	MayCode  bool
 }
 
-func (s *Service) loadMade(r *http.Request, id string) (any, error) {
+func (s *Service) loadMade(r *http.Request, id string, names *console.Names) (any, error) {
 	ctx := r.Context()
 	d, err := s.cfg.Identity.Visible(ctx, tenant.DeviceRead, id)
 	if err != nil {
@@ -237,7 +285,7 @@ func (s *Service) loadMade(r *http.Request, id string) (any, error) {
 	}
 	who, _ := tenant.ActorFrom(ctx)
 	on := tenant.Thing{Tenant: d.Tenant, Product: d.Product, Solution: d.Solution}
-	p := madePart{Device: d, MayLabel: tenant.Can(who, tenant.DeviceClaim, on), MayCode: d.State == identity.Provisioned && tenant.Can(who, tenant.LineWrite, on)}
+	p := madePart{Device: d, Names: names, MayLabel: tenant.Can(who, tenant.DeviceClaim, on), MayCode: d.State == identity.Provisioned && tenant.Can(who, tenant.LineWrite, on)}
 	m, err := s.Manufacture(ctx, d.Tenant, d.ID)
 	switch {
 	case err == nil:

@@ -17,9 +17,51 @@ var pagesFS embed.FS
 
 type devicePart struct {
 	Device
-	Certificates []Certificate
+	Certificates []Certificate // the newest first
+	Names        *console.Names
 	MaySuspend   bool
 	MayResume    bool
+}
+
+// gradeWords say in words how sure we are of a device's key.
+var gradeWords = map[Grade]string{GradeA: "its hardware has attested the key", GradeB: "it says that hardware has the key", GradeC: "the key is a file"}
+
+// GradeWords say what the grade means.
+func (p devicePart) GradeWords() string {
+	if w, ok := gradeWords[p.Grade]; ok {
+		return w
+	}
+	return "nobody has looked at its key"
+}
+
+// Works is the certificate that the device works with; nil before it has enrolled.
+func (p devicePart) Works() *Certificate {
+	for i, c := range p.Certificates {
+		if c.Kind == LDevID && c.Phase == PhaseActive {
+			return &p.Certificates[i]
+		}
+	}
+	return nil
+}
+
+// Renewals is how often the device replaced the certificate that it works with.
+func (p devicePart) Renewals() int {
+	n := 0
+	for _, c := range p.Certificates {
+		if c.Kind == LDevID && c.Phase == PhaseSuperseded {
+			n++
+		}
+	}
+	return n
+}
+
+// RenewsAt is about when the device asks for its next certificate: agents do after two thirds of its life.
+func (p devicePart) RenewsAt() time.Time {
+	c := p.Works()
+	if c == nil {
+		return time.Time{}
+	}
+	return c.NotBefore.Add(c.NotAfter.Sub(c.NotBefore) / 3 * 2)
 }
 
 // Pages fills the slot "device" and mounts its forms.
@@ -33,7 +75,7 @@ func (s *Service) Pages(c *console.Console) {
 			cs, err := s.Certificates(r.Context(), d.Tenant, d.ID)
 			who, _ := tenant.ActorFrom(r.Context())
 			may := tenant.Can(who, tenant.DeviceSuspend, tenant.Thing{Tenant: d.Tenant, Product: d.Product, Solution: d.Solution})
-			return devicePart{Device: d, Certificates: cs, MaySuspend: may && d.State.May(Suspended), MayResume: may && d.State == Suspended}, err
+			return devicePart{Device: d, Certificates: cs, Names: c.Names(r.Context()), MaySuspend: may && d.State.May(Suspended), MayResume: may && d.State == Suspended}, err
 		}})
 	s.issuerPages(c)
 	s.revocationPages(c)

@@ -147,6 +147,7 @@ func (s *Service) revocationPages(c *console.Console) {
 	type page struct {
 		Bars  []Bar
 		Lists ListState
+		Names *console.Names
 		May   bool
 	}
 	c.Page(console.Page{Path: "/revocations", Title: "Revocations", Menu: "Enrol", Tab: "Revocations", TabOrder: 90, Verb: string(tenant.DeviceRead), FS: pagesFS, Template: "pages/revocations.html",
@@ -156,7 +157,7 @@ func (s *Service) revocationPages(c *console.Console) {
 				return nil, err
 			}
 			who, _ := tenant.ActorFrom(r.Context())
-			p := page{May: tenant.Can(who, tenant.DeviceRevoke, tenant.Thing{Tenant: t})}
+			p := page{Names: c.Names(r.Context()), May: tenant.Can(who, tenant.DeviceRevoke, tenant.Thing{Tenant: t})}
 			if p.Bars, err = s.Bars(r.Context(), t, "", 1000); err != nil {
 				return nil, err
 			}
