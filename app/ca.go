@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/openthings-platform/openthings/api"
+	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/identity/ceremony"
@@ -32,6 +34,9 @@ type CARequest struct {
 	Recipients   []string           `json:"recipients,omitempty"`
 	Proof        *identity.Proof    `json:"proof,omitempty"`
 	Bundle       *wire.SignedBundle `json:"bundle,omitempty"`
+	Subject      string             `json:"subject,omitempty"`
+	Before       string             `json:"before,omitempty"`
+	Size         int                `json:"size,omitempty"`
 }
 
 // CSR answers /ca/request.
@@ -68,6 +73,7 @@ func (h *house) host() http.Handler {
 		"accept": func(ctx context.Context, in CARequest) (any, error) {
 			return h.enroll.AcceptTrustedCA(ctx, in.ID, hostActor)
 		},
+		"log":         h.caLog,
 		"root/export": h.caExport,
 		"root/remove": h.caRemove,
 		"bundle/draft": func(ctx context.Context, _ CARequest) (any, error) {
@@ -102,6 +108,20 @@ func (h *house) host() http.Handler {
 func (h *house) caRequest(ctx context.Context, in CARequest) (any, error) {
 	a, csr, err := h.identity.RequestAuthority(ctx, in.Role, in.Algorithm, hostActor)
 	return CSR{a, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr}))}, err
+}
+
+// caLog lists what the log has of the platform itself: its authorities and trust bundles belong to no tenant.
+func (h *house) caLog(ctx context.Context, in CARequest) (any, error) {
+	n := min(max(in.Size, 1), 1000)
+	items, err := h.audit.List(ctx, "", audit.Filter{Subject: in.Subject, Before: in.Before}, n+1)
+	if err != nil {
+		return nil, err
+	}
+	p := api.Page[audit.Item]{Items: items}
+	if len(items) > n {
+		p.Items, p.Next = items[:n], items[n-1].ID
+	}
+	return p, nil
 }
 
 // caInstall takes certificates in the order in which they come.

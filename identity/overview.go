@@ -73,8 +73,29 @@ func (s *Service) Overview(ctx context.Context, tenant string) (Overview, error)
 	if st := s.IssuerState(); !st.OK {
 		o.Warnings = append(o.Warnings, fmt.Sprintf("Since %s nothing can be signed: %s Certificates go on until their end; devices that ask are told to come again.", st.Since.UTC().Format(time.RFC3339), st.Problem))
 	}
-	o.Warnings = append(o.Warnings, warnings(o.Authorities)...)
+	o.Warnings = append(append(o.Warnings, Stopped(o.Authorities)...), warnings(o.Authorities)...)
 	return o, nil
+}
+
+// stops says what does not happen while nothing signs for a role.
+var stops = map[Role]string{
+	Factory:     "no unit gets its certificate of birth, and no line station is opened or renewed",
+	Operational: "no device enrols or renews",
+	Server:      "the doors get no new certificate when theirs end, and a node without one does not open",
+	Bootstrap:   "the bootstrap door gets no new certificate when its own ends",
+}
+
+// Stopped says in words what has stopped since an authority was compromised that has no successor yet, and what to do.
+func Stopped(all []AuthorityOut) (out []string) {
+	for _, r := range Roles {
+		of := func(st Status) bool {
+			return slices.ContainsFunc(all, func(a AuthorityOut) bool { return a.Role == r && a.Status == st })
+		}
+		if of(Compromised) && !of(Active) {
+			out = append(out, fmt.Sprintf("No %s authority signs: %s. Make one with openthings ca rotate --role %s, or openthings ca request --role %s if the key above it is not on this machine, then openthings ca promote.", r, stops[r], r, r))
+		}
+	}
+	return out
 }
 
 // warnings says in words what an administrator should see to.

@@ -177,6 +177,12 @@ func (s *Service) issuersTile(ctx context.Context) (console.Figure, error) {
 	if err != nil {
 		return console.Figure{}, err
 	}
+	if n := len(Stopped(all)); n > 0 {
+		return console.Figure{Label: "Authorities missing", Value: console.Count(int64(n)), Href: "/issuers", Tone: "bad", Note: "compromised, and nothing signs in their place"}, nil
+	}
+	if st := s.IssuerState(); !st.OK {
+		return console.Figure{Label: "Issuer", Value: "away", Href: "/issuers", Tone: "bad", Note: "nothing can be signed"}, nil
+	}
 	f := console.Figure{Label: "Authorities ending", Href: "/issuers", Tone: "warn", Note: "a successor is due"}
 	n := int64(0)
 	for _, a := range all {

@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/openthings-platform/openthings/api"
+	"github.com/openthings-platform/openthings/app"
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/fleet"
 	"github.com/openthings-platform/openthings/problem"
@@ -284,20 +285,30 @@ func evidenceCommand() *cobra.Command {
 
 func auditCommand() *cobra.Command {
 	c, r := parent("audit", "The log of what happened"), &remote{} // only list asks a running platform
-	var subject string
+	var subject, data string
+	var platform bool
 	var pages paging
 	list := &cobra.Command{
 		Use: "list", Short: "Entries, the newest first", Args: cobra.NoArgs,
+		Long: "Entries, the newest first. What concerns the platform itself (its authorities and trust bundles) belongs to no tenant:\n" +
+			"--platform lists that, through the socket in the data folder.",
 		RunE: func(c *cobra.Command, _ []string) error {
-			return read(c, r, pages.path("/v1/audit/entries", url.Values{"subject": {subject}}), func(w io.Writer, p api.Page[audit.Item]) error {
+			human := func(w io.Writer, p api.Page[audit.Item]) error {
 				rows := [][]string{{"AT", "KIND", "SUBJECT", "ACTOR"}}
 				for _, e := range p.Items {
 					rows = append(rows, []string{instant(e.At), e.Kind, e.Subject, e.Actor})
 				}
 				return pages.table(w, rows, p.Next)
-			})
+			}
+			if platform {
+				in := app.CARequest{Subject: subject, Before: pages.token, Size: pages.size}
+				return ask(c, &onHost{data: data, json: r.json}, "log", in, human)
+			}
+			return read(c, r, pages.path("/v1/audit/entries", url.Values{"subject": {subject}}), human)
 		},
 	}
+	list.Flags().BoolVar(&platform, "platform", false, "what concerns the platform itself; on its machine only")
+	list.Flags().StringVar(&data, "data", defaultData(), "the platform's data folder, for --platform ($OPENTHINGS_DATA_DIR)")
 	list.Flags().StringVar(&subject, "subject", "", "only what is about this id")
 	r.flags(list)
 	pages.flags(list)

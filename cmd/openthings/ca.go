@@ -274,13 +274,28 @@ func caCompromiseCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "compromise ID", Short: "End the trust in everything that an authority signed, at once and for ever", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return ask(c, o, "compromise", app.CARequest{ID: args[0], Reason: reason}, printAuthority)
+			return compromise(c, o, args[0], reason)
 		},
 	}
 	o.flags(c)
 	c.Flags().StringVar(&reason, "reason", "", "what happened, for the log")
 	cobra.CheckErr(c.MarkFlagRequired("reason"))
 	return c
+}
+
+// compromise ends the trust in an authority, and says in words what has stopped with it and what comes next.
+func compromise(c *cobra.Command, o *onHost, id, reason string) error {
+	return ask(c, o, "compromise", app.CARequest{ID: id, Reason: reason}, func(w io.Writer, a identity.Authority) error {
+		if err := printAuthority(w, a); err != nil {
+			return err
+		}
+		return ask(c, o, "status", app.CARequest{}, func(w io.Writer, v identity.Overview) error {
+			for _, x := range identity.Stopped(v.Authorities) {
+				fmt.Fprintln(w, x)
+			}
+			return nil
+		})
+	})
 }
 
 // create writes a new file and refuses to replace one: nobody loses a recovery file to a repeated command.

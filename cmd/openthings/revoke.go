@@ -44,7 +44,7 @@ func revokeCommand() *cobra.Command {
 				if dry {
 					return ask(c, o, "reach", app.CARequest{ID: authority}, printReach)
 				}
-				return ask(c, o, "compromise", app.CARequest{ID: authority, Reason: reason}, printAuthority)
+				return compromise(c, o, authority, reason)
 			}
 			if dry {
 				return problem.Invalid("--dry-run counts what a station, batch, CA or authority brought; a device is one").At("--dry-run")
