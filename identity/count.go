@@ -40,10 +40,9 @@ func (s *Service) Count(ctx context.Context, tenant string) ([]Census, error) {
 	})
 }
 
-// Ending returns how many LDevIDs in service end before t: devices whose renewal is due or missed. Kind and phase are
-// literals, as in the index that holds nothing else.
+// Ending returns how many LDevIDs in service end before t: devices whose renewal is due or missed.
 func (s *Service) Ending(ctx context.Context, tenant string, t time.Time) (n int64, err error) {
-	err = s.cfg.DB.QueryRow(ctx, `SELECT count(*) FROM certificate WHERE tenant = $1 AND kind = 'ldevid' AND phase = 'active' AND not_after < $2`,
-		tenant, store.Millis(t)).Scan(&n)
+	err = s.cfg.DB.QueryRow(ctx, `SELECT count(*) FROM certificate WHERE tenant = $1 AND kind = $2 AND phase = $3 AND not_after < $4`,
+		tenant, LDevID, PhaseActive, store.Millis(t)).Scan(&n)
 	return n, err
 }
