@@ -139,6 +139,9 @@ func TestI15_HostileRequestsAreRefusedByTheirRule(t *testing.T) {
 		{"trailing data", identity.RuleCSREncoding, append(bytes.Clone(good), 0)},
 		{"a length that is not minimal", identity.RuleCSREncoding, append([]byte{0x30, 0x82, 0, byte(len(good) - 3)}, good[3:]...)},
 		{"a negative version", identity.RuleCSREncoding, resigned(t, key, good, func(b []byte) []byte { return bytes.Replace(b, []byte{2, 1, 0}, []byte{2, 1, 0xff}, 1) })},
+		{"a boolean of 1 in an attribute that nobody knows", identity.RuleCSREncoding, resigned(t, key, good, func(b []byte) []byte {
+			return withAttributes(t, b, []byte{0x30, 0x0a, 6, 3, 42, 3, 4, 0x31, 3, 1, 1, 1})
+		})},
 		{"an extension twice", identity.RuleCSRDuplicate, resigned(t, key, ext(basic, struct{}{}), func(b []byte) []byte { return twiceExtended(t, b) })},
 		{"empty", identity.RuleCSREncoding, []byte{0x30, 0}},
 		{"1 MB", "", make([]byte, 1<<20)},
@@ -214,11 +217,17 @@ func twiceExtended(t testing.TB, info []byte) []byte {
 		}
 		return b
 	}
+	return withAttributes(t, info, set([]extension{e, e}))
+}
+
+// withAttributes is a request's body with these attributes instead of its own.
+func withAttributes(t testing.TB, info, attributes []byte) []byte {
+	t.Helper()
 	var body struct{ Version, Subject, Key, Attributes asn1.RawValue }
 	if _, err := asn1.Unmarshal(info, &body); err != nil {
 		t.Fatal(err)
 	}
-	attributes, err := asn1.Marshal(asn1.RawValue{Class: 2, Tag: 0, IsCompound: true, Bytes: set([]extension{e, e})})
+	attributes, err := asn1.Marshal(asn1.RawValue{Class: 2, Tag: 0, IsCompound: true, Bytes: attributes})
 	if err != nil {
 		t.Fatal(err)
 	}
