@@ -20,14 +20,26 @@
 //
 // Over HTTPS (port 8444, mutual TLS; which certificate opens a route is part of the route):
 //
-//	GET  /.well-known/est/cacerts            none      RFC 7030 4.1
-//	GET  /.well-known/est/csrattrs           IDevID    RFC 7030 4.5, RFC 9908
-//	POST /.well-known/est/simpleenroll       IDevID    RFC 7030 4.2.1
-//	POST /.well-known/est/simplereenroll     LDevID    RFC 7030 4.2.2
+//	GET  /.well-known/est/cacerts                 none              RFC 7030 4.1
+//	GET  /.well-known/est/csrattrs                none              RFC 7030 4.5, RFC 9908
+//	POST /.well-known/est/simpleenroll            IDevID            RFC 7030 4.2.1
+//	POST /.well-known/est/simplereenroll          LDevID, lapsed    RFC 7030 4.2.2
+//	POST /.well-known/est/fullcmc                 none              not served: 404 in words
+//	POST /.well-known/est/serverkeygen            none              not served: 404 in words
+//	POST /.well-known/est/token/simpleenroll      none, or a token's claim certificate: RFC 7030 3.2.3 with an enrolment token
+//	GET  /.well-known/est/{label}/cacerts         the same by the enrolment policy of that label
+//	GET  /.well-known/est/{label}/csrattrs
+//	POST /.well-known/est/{label}/simpleenroll
+//	POST /.well-known/est/{label}/simplereenroll
+//	POST /.well-known/est/{label}/fullcmc
+//	POST /.well-known/est/{label}/serverkeygen
 //	POST /d/1/line/devices                   station   LineRequest -> LineResponse
+//	POST /d/1/line/renew                     station   StationRenewal -> its next certificate
+//	GET  /d/1/line/journal                   station   JournalState: what an offline station has brought
+//	POST /d/1/line/journal                   station   Journal -> JournalState
 //	POST /d/1/baseline                       either    BaselineReport -> BaselineAnswer
-//	POST /d/1/attest/challenge               either    AttestRequest -> AttestChallenge
-//	POST /d/1/attest/answer                  either    AttestProof -> what it amounts to
+//	POST /d/1/attest/challenge               either, lapsed    AttestRequest -> AttestChallenge
+//	POST /d/1/attest/answer                  either, lapsed    AttestProof -> what it amounts to
 //	POST /d/1/messages                       LDevID    []Message -> Receipt once durable
 //	GET  /d/1/trust                          none      SignedBundle, the newest: what to trust of the platform
 //	GET  /d/1/trust/{version}                none      SignedBundle; 404 beyond the newest
