@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"math/big"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -215,11 +216,14 @@ func certificatesOf(ctx context.Context, db *store.DB, tenant, subject string) (
 // asks again and again, and its latest requests are the ones that it may still use.
 const keepPending = 3
 
+// keptBeside is how many stay beside the newest. It is text: with an argument there SQLite parses the statement at each use.
+var keptBeside = strconv.Itoa(keepPending - 1)
+
 // trimPending supersedes all but the latest; newest is the one that was just added.
 func trimPending(tx *store.Tx, tenant, device, newest string) error {
 	_, err := tx.Exec(`UPDATE certificate SET phase = $1 WHERE fp IN (
-		SELECT fp FROM certificate WHERE tenant = $2 AND subject = $3 AND kind = $4 AND phase = $5 AND fp <> $6 ORDER BY created DESC, fp LIMIT 1000 OFFSET $7)`,
-		PhaseSuperseded, tenant, device, LDevID, PhasePending, newest, keepPending-1)
+		SELECT fp FROM certificate WHERE tenant = $2 AND subject = $3 AND kind = $4 AND phase = $5 AND fp <> $6 ORDER BY created DESC, fp LIMIT 1000 OFFSET `+keptBeside+`)`,
+		PhaseSuperseded, tenant, device, LDevID, PhasePending, newest)
 	return err
 }
 
