@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/openthings-platform/openthings/console"
@@ -137,8 +138,8 @@ type sighting struct {
 	Text string
 }
 
-// originID is the id of a line station, trusted CA, token or batch inside a sentence.
-var originID = regexp.MustCompile(`\b(sta|tca|etk|bat)_[0-9a-z]{20,}`)
+// originID is the id of a line station, trusted CA, token or batch inside a sentence, with the word that its name begins with.
+var originID = regexp.MustCompile(`(?:trusted CA |enrolment token |batch )?\b(?:sta|tca|etk|bat)_[0-9a-z]{20,}`)
 
 // suspicions are those that nobody has decided yet.
 func (s *Service) suspicions(ctx context.Context, names *console.Names) (out []suspicion, err error) {
@@ -150,7 +151,7 @@ func (s *Service) suspicions(ctx context.Context, names *console.Names) (out []s
 		}
 		p := suspicion{Clone: c}
 		for _, seen := range c.Sightings {
-			p.Sightings = append(p.Sightings, sighting{seen, originID.ReplaceAllStringFunc(seen.Detail, names.Word)})
+			p.Sightings = append(p.Sightings, sighting{seen, originID.ReplaceAllStringFunc(seen.Detail, func(at string) string { return names.Word(at[strings.LastIndexByte(at, ' ')+1:]) })})
 		}
 		out = append(out, p)
 	}

@@ -127,7 +127,12 @@ func (g guest) Shown() (out []string) {
 		return []string{string(g.Evidence)}
 	}
 	for _, k := range slices.Sorted(maps.Keys(m)) {
-		out = append(out, strings.ReplaceAll(k, "_", " ")+": "+console.Short(g.names.Word(fmt.Sprint(m[k]))))
+		v := fmt.Sprint(m[k])
+		if name := g.names.Word(v); name != v {
+			out = append(out, name)
+			continue
+		}
+		out = append(out, strings.ReplaceAll(k, "_", " ")+": "+console.Short(v))
 	}
 	return out
 }
