@@ -26,6 +26,7 @@ func TestBrowser(t *testing.T) {
 			t.Fatalf("%s: %v", s.name, err)
 		}
 	}
+	others := w.enrolOthers(t.Context(), t)
 	link, err := w.invite(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -79,9 +80,39 @@ func TestBrowser(t *testing.T) {
 	b.Go("/enrol")
 	for _, path := range browsertest.Value[[]string](b, `[...document.querySelectorAll('nav.tabs a')].map(a => a.getAttribute('href'))`) {
 		b.Go(path)
+		if raw := rawID.FindString(b.Text("main")); raw != "" {
+			t.Errorf("%s shows people the id %s where a name is known", path, raw)
+		}
 		b.Accessible()
 		b.Shots(strings.ReplaceAll(strings.Trim(path, "/"), "/", "-"))
 	}
+	for name, page := range map[string]struct{ path, want string }{
+		"batch": {"/enrol/batches/" + others.batch, "LMP-30002"}, "station": {"/enrol/stations/" + others.station, "LMP-30001"}, "clone": {"/enrol/quarantine", others.clone},
+		"lobby": {"/enrol/lobby", others.guest}, "serials": {"/enrol/serials", "LMP-40001"}, "revocations": {"/revocations", "batch 2026-49"}, "policies": {"/enrol/policies", "45 days"},
+		"admission": {"/enrol/admission", "Lumen device CA"}, "hooks": {"/enrol/hooks", "erp.example"},
+	} {
+		b.Go(page.path)
+		if text := b.Text("main"); !strings.Contains(text, page.want) {
+			t.Errorf("%s does not say %q:\n%s", page.path, page.want, text)
+		}
+		b.Accessible()
+		b.Shots("others-" + name)
+	}
+	// A sheet of labels is made by its form, and printed without what stands around it.
+	b.Go("/enrol/labels")
+	b.Type("textarea[name=codes]", others.spare.serial+","+others.spare.claim+"\n"+others.spare.claim)
+	b.Click("main form button.primary")
+	b.Until(`document.querySelectorAll('svg.qr').length === 2`)
+	b.Accessible()
+	b.Shots("labels-sheet")
+	b.Print("labels-print")
+	if around := browsertest.Value[int](b, `[...document.querySelectorAll('.side, .heading, .tabs, .hint, button, .said')].filter(e => e.checkVisibility()).length`); around != 0 {
+		t.Errorf("%d things beside the labels are printed", around)
+	}
+	if wide := browsertest.Value[float64](b, `document.querySelector('svg.qr').getBoundingClientRect().width / 96 * 25.4`); wide < 25 {
+		t.Errorf("a QR code is %.0f mm wide on paper", wide)
+	}
+	b.Screen()
 	// A deployment is found from its list, and says its devices by name.
 	b.Go("/deployments")
 	b.Accessible()
@@ -93,7 +124,11 @@ func TestBrowser(t *testing.T) {
 	b.Shots("deployment")
 	// On a telephone nothing is wider than the screen.
 	b.Size(390, 844)
-	for name, path := range map[string]string{"today": "/", "fleet": "/fleet", "device": "/devices/" + shown.id, "case": "/cases/" + w.caseID, "enrol": "/enrol", "issuers": "/issuers", "claim": "/claim"} {
+	narrow := others.narrow(w)
+	for name, path := range map[string]string{"today": "/", "fleet": "/fleet", "device": "/devices/" + shown.id, "case": "/cases/" + w.caseID, "enrol": "/enrol", "issuers": "/issuers"} {
+		narrow[name] = path
+	}
+	for name, path := range narrow {
 		b.Go(path)
 		if browsertest.Value[bool](b, `document.documentElement.scrollWidth > innerWidth`) {
 			t.Errorf("%s is wider than a telephone", path)

@@ -231,6 +231,19 @@ func (b *Browser) Scheme(scheme string) {
 	}})
 }
 
+// Print shows the page as a printer would, and keeps a picture of it as name.png. Screen ends it.
+func (b *Browser) Print(name string) {
+	b.t.Helper()
+	call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Media: "print"})
+	b.Shot(name)
+}
+
+// Screen shows the page as on a screen again.
+func (b *Browser) Screen() {
+	b.t.Helper()
+	call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Media: "screen"})
+}
+
 // Size sets the window's inner size in pixels.
 func (b *Browser) Size(width, height int64) {
 	b.t.Helper()
