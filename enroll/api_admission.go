@@ -64,7 +64,7 @@ type tokenIn struct {
 		Pattern     string    `json:"pattern,omitempty" required:"false" maxLength:"200" doc:"Regular expression (RE2) that the whole serial number must match"`
 		Listed      bool      `json:"listed,omitempty" required:"false" doc:"Only preauthorised serial numbers"`
 		Solution    string    `json:"solution,omitempty" required:"false" doc:"Devices go straight into it; empty: they wait in the lobby"`
-		Certificate string    `json:"certificate,omitempty" required:"false" maxLength:"65536" doc:"PEM of a claim certificate that takes the place of the secret; demands listed"`
+		Certificate string    `json:"certificate,omitempty" required:"false" maxLength:"65536" doc:"PEM of a claim certificate that takes the place of the secret, and of a certificate request by its key whose common name is the tenant's id; demands listed"`
 	}
 }
 

@@ -3,6 +3,7 @@
 package enroll
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
@@ -23,6 +24,7 @@ import (
 // The rules of enrolment tokens.
 const (
 	RuleToken       = "enrol-token.unknown" // no such token, or revoked
+	RuleTokenProof  = "enrol-token.proof"   // the claim certificate's key was not proven
 	RuleTokenClosed = "enrol-token.closed"  // expired, or used as often as it may be
 	RuleTokenSerial = "enrol-token.serial"  // not for this serial number
 )
@@ -196,9 +198,11 @@ func (s *Service) CreateToken(ctx context.Context, t Token, claim, actor string)
 	return t, text, err
 }
 
-// claimToken makes t one of a claim certificate. Its key is in many hands, so the serial numbers must be announced.
+// claimToken makes t one of a claim certificate. Its key is in many hands, so the serial numbers must be announced. A
+// certificate is no secret, so a request by its key that names the tenant comes with it: else a tenant could claim the
+// certificate of another one's devices.
 func claimToken(t Token, text string, now time.Time) (Token, string, error) {
-	b, _ := pem.Decode([]byte(text))
+	b, rest := pem.Decode([]byte(text))
 	if b == nil || b.Type != "CERTIFICATE" || len(text) > maxCAPEM {
 		return t, "", problem.Invalid("The claim certificate is no certificate in PEM.").At("certificate")
 	}
@@ -213,11 +217,35 @@ func claimToken(t Token, text string, now time.Time) (Token, string, error) {
 	case !t.Listed:
 		return t, "", problem.Forbidden("enrol-token.listed", "A claim certificate is shared by many units, so it needs preauthorised serial numbers.").At("listed")
 	}
+	if why := provesClaim(c, rest, t.Tenant); why != "" {
+		return t, "", problem.Forbidden(RuleTokenProof, "This does not prove that you hold the key of the claim certificate: %s.", why).At("certificate").
+			Hint("Append a request by its key: openssl req -new -key claim.key -subj /CN=%s", t.Tenant)
+	}
 	if c.NotAfter.Before(t.Expires) {
 		t.Expires = c.NotAfter
 	}
 	t.Kind = TokenClaim
 	return t, identity.Fingerprint(c.Raw), nil
+}
+
+// provesClaim says what is missing for a proof; empty if nothing is.
+func provesClaim(c *x509.Certificate, rest []byte, tenant string) string {
+	b, _ := pem.Decode(rest)
+	if b == nil || b.Type != "CERTIFICATE REQUEST" {
+		return "no certificate request follows it"
+	}
+	r, err := x509.ParseCertificateRequest(b.Bytes)
+	switch {
+	case err != nil:
+		return "the request cannot be read"
+	case !bytes.Equal(r.RawSubjectPublicKeyInfo, c.RawSubjectPublicKeyInfo):
+		return "the request is for another key"
+	case r.CheckSignature() != nil:
+		return "the request is not signed by its own key"
+	case r.Subject.CommonName != tenant:
+		return "the request does not name the tenant"
+	}
+	return ""
 }
 
 // RevokeToken ends a token at once. Devices that used it stay; bar them by their origin, or retire them.

@@ -4,10 +4,13 @@ package enroll_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
+	"encoding/pem"
 	"net/http"
 	"strings"
 	"sync"
@@ -127,10 +130,20 @@ func TestClaimCertificate(t *testing.T) {
 		m := newMaker(h, "Claims")
 		shared := m.born("lot")
 		tok := enroll.Token{Tenant: ten, Name: "lot 8", Revision: h.revision, Quota: 2, Expires: h.clock.Now().Add(time.Hour)}
-		_, _, err := h.enroll.CreateToken(ctx, tok, certPEM(shared.cert.Leaf), owner.ID)
+		claim := certPEM(shared.cert.Leaf)
+		proof := func(k *ecdsa.PrivateKey, name string) string {
+			der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: name}}, k)
+			h.must(err)
+			return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
+		}
+		_, _, err := h.enroll.CreateToken(ctx, tok, claim, owner.ID)
 		wantRule(t, "without announced serial numbers", err, "enrol-token.listed")
 		tok.Listed = true
-		tok, text, err := h.enroll.CreateToken(ctx, tok, certPEM(shared.cert.Leaf), owner.ID)
+		for what, p := range map[string]string{"no proof": "", "another key": proof(newKey(t), ten), "another tenant's proof": proof(shared.key, "ten_other")} {
+			_, _, err := h.enroll.CreateToken(ctx, tok, claim+p, owner.ID)
+			wantRule(t, what, err, enroll.RuleTokenProof)
+		}
+		tok, text, err := h.enroll.CreateToken(ctx, tok, claim+proof(shared.key, ten), owner.ID)
 		if err != nil || text != "" || tok.Kind != enroll.TokenClaim {
 			t.Fatalf("%+v %q %v", tok, text, err)
 		}

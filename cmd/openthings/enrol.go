@@ -250,7 +250,7 @@ func enrolTokenCommand() *cobra.Command {
 	fl.Int64Var(&in.quota, "quota", 1, "how often it may be used")
 	fl.BoolVar(&in.listed, "listed", false, "only preauthorised serial numbers")
 	fl.DurationVar(&in.life, "life", 24*time.Hour, "how long it counts")
-	fl.StringVar(&in.claim, "claim-certificate", "", "file with a certificate that takes the place of the text; demands --listed")
+	fl.StringVar(&in.claim, "claim-certificate", "", "file with a certificate that takes the place of the text, and a request by its key whose common name is the tenant; demands --listed")
 	c.AddCommand(create, list, reasonCommand("revoke TOKEN", "End a token at once", func(c *cobra.Command, id, reason string) error {
 		return do(c, r, http.MethodPost, "/v1/enrol-tokens/"+url.PathEscape(id)+"/revoke", map[string]any{"reason": reason}, func(w io.Writer, t enroll.Token) error {
 			_, err := fmt.Fprintf(w, "%s is revoked; it was used %d times\n", t.ID, t.Used)
