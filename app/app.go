@@ -29,6 +29,9 @@ import (
 // Config says where the platform keeps its data and where it listens.
 type Config struct {
 	Data string // absolute path of the data folder; made with mode 0700
+	// Keys is the folder of the platform's keys; empty: keys in Data. Nodes on one database share it: what one seals the
+	// others open.
+	Keys string
 	// Addresses as host:port; port 0 takes a free one.
 	Listen       string // people and programs
 	DeviceListen string // devices over HTTPS

@@ -3,6 +3,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -89,7 +90,7 @@ func open(ctx context.Context, cfg Config, origins []string) (h *house, err erro
 			err = errors.Join(err, h.close())
 		}
 	}()
-	if h.keys, err = seal.Open(filepath.Join(cfg.Data, "keys"), cfg.Clock); err != nil {
+	if h.keys, err = seal.Open(cmp.Or(cfg.Keys, filepath.Join(cfg.Data, "keys")), cfg.Clock); err != nil {
 		return h, err
 	}
 	if h.blobs, err = blob.NewDir(filepath.Join(cfg.Data, "blobs")); err != nil {

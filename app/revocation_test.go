@@ -28,27 +28,27 @@ import (
 )
 
 // another starts a second node of w on the same database: a process of its own in everything but the process, with the
-// keys that an administrator copied and a journal of its own.
+// folder of keys that both share, the authorities that an administrator copied and a journal of its own.
 func (w *world) another() *world {
 	w.t.Helper()
 	n := &world{t: w.t, log: &record{}}
 	n.cfg = w.cfg
 	n.cfg.Data = filepath.Join(w.t.TempDir(), "data")
-	for _, dir := range []string{"keys", "ca"} {
-		if err := os.CopyFS(filepath.Join(n.cfg.Data, dir), os.DirFS(filepath.Join(w.cfg.Data, dir))); err != nil {
-			w.t.Fatal(err)
+	n.cfg.Keys = filepath.Join(w.cfg.Data, "keys") // what one node seals the other opens
+	authorities := filepath.Join(n.cfg.Data, "ca")
+	if err := os.CopyFS(authorities, os.DirFS(filepath.Join(w.cfg.Data, "ca"))); err != nil {
+		w.t.Fatal(err)
+	}
+	err := filepath.WalkDir(authorities, func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			err = os.Chmod(path, 0o700)
+		} else if err == nil {
+			err = os.Chmod(path, 0o600)
 		}
-		err := filepath.WalkDir(filepath.Join(n.cfg.Data, dir), func(path string, d os.DirEntry, err error) error {
-			if err == nil && d.IsDir() {
-				err = os.Chmod(path, 0o700)
-			} else if err == nil {
-				err = os.Chmod(path, 0o600)
-			}
-			return err
-		})
-		if err != nil {
-			w.t.Fatal(err)
-		}
+		return err
+	})
+	if err != nil {
+		w.t.Fatal(err)
 	}
 	if err := os.Chmod(n.cfg.Data, 0o700); err != nil {
 		w.t.Fatal(err)

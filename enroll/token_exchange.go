@@ -42,7 +42,7 @@ func (s *Service) tokenEnroll(w http.ResponseWriter, r *http.Request, p gateway.
 	if err := csr.OnlyFor(""); err != nil {
 		return err
 	}
-	c, err := s.exchange(r.Context(), t, csr, p.From)
+	c, err := s.exchange(r.Context(), t, csr, r.RemoteAddr)
 	if err != nil {
 		return err
 	}

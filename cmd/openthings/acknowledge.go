@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"os"
@@ -19,7 +20,7 @@ import (
 
 // acknowledgeCommand lets a log go on that stands still because its database was restored from a backup.
 func acknowledgeCommand() *cobra.Command {
-	var data, database, reason string
+	var data, keyDir, database, reason string
 	c := &cobra.Command{
 		Use: "acknowledge --reason TEXT", Short: "Let the log go on after the restore of a backup", Args: cobra.NoArgs,
 		Long: "Let the log go on from where a restored database is. Entries that were published after the backup are lost: whoever\n" +
@@ -29,7 +30,8 @@ func acknowledgeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := os.Stat(filepath.Join(folder, "keys", "platform.key")); err != nil {
+			sealed := cmp.Or(keyDir, filepath.Join(folder, "keys"))
+			if _, err := os.Stat(filepath.Join(sealed, "platform.key")); err != nil {
 				return problem.NotFound("there is no platform in %s", folder)
 			}
 			if conn, err := net.Dial("unix", filepath.Join(folder, "host.sock")); err == nil {
@@ -40,7 +42,7 @@ func acknowledgeCommand() *cobra.Command {
 			if url == "" {
 				url = "sqlite://" + filepath.Join(folder, "platform.db")
 			}
-			keys, err := seal.Open(filepath.Join(folder, "keys"), clock.System)
+			keys, err := seal.Open(sealed, clock.System)
 			if err != nil {
 				return err
 			}
@@ -63,6 +65,7 @@ func acknowledgeCommand() *cobra.Command {
 	}
 	f := c.Flags()
 	f.StringVar(&data, "data", defaultData(), "the platform's data folder ($OPENTHINGS_DATA_DIR)")
+	f.StringVar(&keyDir, "keys", "", "the folder of its keys, if they are not in --data")
 	f.StringVar(&database, "database", "", "postgres://… if the platform uses one")
 	f.StringVar(&reason, "reason", "", "what happened, for the log")
 	cobra.CheckErr(c.MarkFlagRequired("reason"))

@@ -44,6 +44,11 @@ func upCommand() *cobra.Command {
 				return err
 			}
 			cfg.Data = data
+			if cfg.Keys != "" {
+				if cfg.Keys, err = filepath.Abs(cfg.Keys); err != nil {
+					return err
+				}
+			}
 			cfg.Log = logger(c)
 			cfg.Ready = func(i app.Info) {
 				if asJSON {
@@ -61,6 +66,7 @@ func upCommand() *cobra.Command {
 	}
 	f := c.Flags()
 	f.StringVar(&cfg.Data, "data", defaultData(), "folder for everything the platform keeps ($OPENTHINGS_DATA_DIR)")
+	f.StringVar(&cfg.Keys, "keys", "", "folder of the platform's keys, which nodes on one database share; default: keys in --data")
 	f.StringVar(&cfg.Listen, "listen", env("OPENTHINGS_LISTEN", "localhost:8443"), "people and programs ($OPENTHINGS_LISTEN)")
 	f.StringVar(&cfg.DeviceListen, "device-listen", env("OPENTHINGS_DEVICE_LISTEN", "localhost:8444"), "devices over HTTPS ($OPENTHINGS_DEVICE_LISTEN)")
 	f.StringVar(&cfg.MQTTListen, "mqtt-listen", env("OPENTHINGS_MQTT_LISTEN", "localhost:8883"), "devices over MQTT ($OPENTHINGS_MQTT_LISTEN)")
