@@ -94,6 +94,10 @@ func TestLine(t *testing.T) {
 		if got := h.count(`SELECT used FROM station WHERE id = $1`, id); got != 1 {
 			t.Errorf("%d units counted, want 1", got)
 		}
+		if code, m := h.claim(again.Claim); code != 409 {
+			t.Errorf("claimed while it is suspected to be a clone: %d %v", code, m)
+		}
+		h.must(h.identity.Resume(context.Background(), ten, again.Device, owner.ID, "the label was printed twice"))
 		if code, m := h.claim(again.Claim); code != 201 {
 			t.Errorf("claim: %d %v", code, m)
 		}

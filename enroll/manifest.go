@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -231,8 +232,14 @@ func openManifest(signed, logKey string) (Manifest, error) {
 	if err != nil {
 		return m, fmt.Errorf("the log key: %w", err)
 	}
-	if _, err := note.Open([]byte(signed), note.VerifierList(v)); err != nil {
+	n, err := note.Open([]byte(signed), note.VerifierList(v))
+	if err != nil {
 		return m, fmt.Errorf("the manifest is not signed by the log key: %w", err)
+	}
+	for _, sig := range n.Sigs { // the last letter of a signature has bits that note.Open does not look at
+		if _, err := base64.StdEncoding.Strict().DecodeString(sig.Base64); err != nil {
+			return m, fmt.Errorf("the manifest's signature is not in its canonical form: %w", err)
+		}
 	}
 	return m, nil
 }
