@@ -5,6 +5,7 @@ package update_test
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -77,23 +78,37 @@ func TestDevicesFetchTheirOwn(t *testing.T) {
 	}
 }
 
-// TestSilenceIsAFailure: a device that took the offer and is never heard of again counts as failed.
+// TestSilenceIsAFailure: a device that took the offer and is never heard of again counts as failed, whether it was
+// connected when the deployment began or came later.
 func TestSilenceIsAFailure(t *testing.T) {
-	w := newWorld(t, sqlite(t), func(c *update.Config) { c.Deadline = 1500 * time.Millisecond })
-	w.setRoot()
-	r := w.published("2.0.0", 2, "an image that hangs")
-	device := w.device("A1", func(c *agent.Config) {
-		c.Health = func(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() }
-	})
-	for await(t, w.ready) != device {
-	}
-	if code, rule := w.json(tenant.Owner, "POST", "/v1/deployments", map[string]any{"release": r.ID, "waves": []int64{100}}, nil); code != 201 {
-		t.Fatalf("%d %s", code, rule)
-	}
-	if got := await(t, w.ended); got != device+" failed" {
-		t.Error(got)
-	}
-	if got := await(t, w.moved); got != update.Completed {
-		t.Error(got)
+	for _, late := range []bool{false, true} {
+		t.Run(fmt.Sprintf("late=%v", late), func(t *testing.T) {
+			w := newWorld(t, sqlite(t), func(c *update.Config) { c.Deadline = 1500 * time.Millisecond })
+			w.setRoot()
+			r := w.published("2.0.0", 2, "an image that hangs")
+			var device string
+			connect := func() {
+				device = w.device("A1", func(c *agent.Config) {
+					c.Health = func(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() }
+				})
+				for await(t, w.ready) != device {
+				}
+			}
+			if !late {
+				connect()
+			}
+			if code, rule := w.json(tenant.Owner, "POST", "/v1/deployments", map[string]any{"release": r.ID, "waves": []int64{100}}, nil); code != 201 {
+				t.Fatalf("%d %s", code, rule)
+			}
+			if late {
+				connect()
+			}
+			if got := await(t, w.ended); got != device+" failed" {
+				t.Error(got)
+			}
+			if got := await(t, w.moved); got != update.Completed {
+				t.Error(got)
+			}
+		})
 	}
 }

@@ -281,7 +281,7 @@ func (s *Service) offerAll(ctx context.Context, d Deployment, r Release, devices
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			begun, err := s.offer(ctx, d, r, device)
+			begun, err := s.offer(ctx, d, r, device, false)
 			mu.Lock()
 			defer mu.Unlock()
 			if begun {
@@ -294,12 +294,16 @@ func (s *Service) offerAll(ctx context.Context, d Deployment, r Release, devices
 	return n, failed
 }
 
-// offer writes the device's row, then sends. A device that was not reached has not begun: its row goes again.
-func (s *Service) offer(ctx context.Context, d Deployment, r Release, device string) (begun bool, err error) {
+// offer writes the device's row, then sends. A device that was not reached has not begun: its row goes again. watch has
+// the deployment looked at when the device has been silent too long; a round sees to that for all of its offers at once.
+func (s *Service) offer(ctx context.Context, d Deployment, r Release, device string, watch bool) (begun bool, err error) {
 	u := Update{ID: store.NewID("upd"), Deployment: d.ID, Release: r.ID, Device: device, Wave: d.Wave, State: Offered, Offered: s.cfg.Clock.Now()}
 	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) (err error) {
 		begun, err = insertUpdate(tx, d.Tenant, u)
-		return err
+		if err != nil || !begun || !watch {
+			return err
+		}
+		return s.cfg.DB.Enqueue(tx, jobAdvance, d.ID, u.Offered.Add(s.cfg.Deadline), advanceData{Tenant: d.Tenant})
 	})
 	if err != nil || !begun {
 		return false, err
@@ -386,7 +390,7 @@ func (s *Service) consider(ctx context.Context, tenant, device string) error {
 		}
 		switch {
 		case len(before) == 0:
-			_, err = s.offer(ctx, d, r, device)
+			_, err = s.offer(ctx, d, r, device, true)
 		case before[0].State == Offered:
 			err = s.send(ctx, before[0], r)
 		}
