@@ -57,6 +57,8 @@ type Record struct {
 	Tenant, Device string
 	Topic          string // below the device's root: "tele/env"
 	At             int64  // time of receipt, ms since 1970 UTC
+	Boot, Seq      uint64 // the device's own count of its starts and messages, said beside the body; 0: not said there
+	Type           string // media type of Body without parameters, as the device named it; "": it named none
 	Body           []byte // not shared with anybody
 }
 

@@ -162,6 +162,14 @@ func TestStoredFormatsStay(t *testing.T) {
 	if d := cmp.Diff(records, back); d != "" {
 		t.Errorf("records (-want +got):\n%s", d)
 	}
+	records[0].Boot, records[0].Seq, records[0].Type = 7, 1<<40, "application/senml+cbor"
+	back, err = c.decodeRecords(read("records-2.hex", c.encodeRecords(records)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(records, back); d != "" {
+		t.Errorf("records with what version 2 added (-want +got):\n%s", d)
+	}
 	set, err := decodeSeen(read("seen.hex", history.encode()))
 	if err != nil {
 		t.Fatal(err)

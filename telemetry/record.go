@@ -10,24 +10,26 @@ import (
 )
 
 const (
-	recordsVersion = 1
+	recordsVersion = 2
 	rowRecords     = 300      // records in one inbox row at most
 	maxField       = 64 << 20 // of one record; the gateway's own limits are far below
 )
 
 var errRecords = errors.New("telemetry: damaged inbox row")
 
-// encodeRecords packs records as they came: version, count, and per record tenant, device, topic, time and body, each
-// text with its length in front.
+// encodeRecords packs records as they came: version, count, and per record tenant, device, topic, media type, time, boot,
+// seq and body, each text with its length in front. Version 1 had neither media type nor boot and seq.
 func (c codec) encodeRecords(records []gateway.Record) []byte {
 	b := []byte{recordsVersion}
 	b = binary.AppendUvarint(b, uint64(len(records)))
 	for _, r := range records {
-		for _, s := range []string{r.Tenant, r.Device, r.Topic} {
+		for _, s := range []string{r.Tenant, r.Device, r.Topic, r.Type} {
 			b = binary.AppendUvarint(b, uint64(len(s)))
 			b = append(b, s...)
 		}
 		b = binary.AppendVarint(b, r.At)
+		b = binary.AppendUvarint(b, r.Boot)
+		b = binary.AppendUvarint(b, r.Seq)
 		b = binary.AppendUvarint(b, uint64(len(r.Body)))
 		b = append(b, r.Body...)
 	}
@@ -40,7 +42,8 @@ func (c codec) decodeRecords(body []byte) ([]gateway.Record, error) {
 		return nil, errors.Join(errRecords, err)
 	}
 	r := reader{b: b}
-	if r.byte() != recordsVersion {
+	version := r.byte()
+	if version != 1 && version != recordsVersion {
 		return nil, errRecords
 	}
 	records := make([]gateway.Record, r.count(rowRecords))
@@ -48,7 +51,13 @@ func (c codec) decodeRecords(body []byte) ([]gateway.Record, error) {
 		for _, s := range []*string{&records[i].Tenant, &records[i].Device, &records[i].Topic} {
 			*s = string(r.bytes(r.count(maxField)))
 		}
+		if version > 1 {
+			records[i].Type = string(r.bytes(r.count(maxField)))
+		}
 		records[i].At = r.varint()
+		if version > 1 {
+			records[i].Boot, records[i].Seq = r.uvarint(), r.uvarint()
+		}
 		records[i].Body = r.bytes(r.count(maxField))
 	}
 	if r.bad || len(r.b) != 0 {

@@ -32,19 +32,20 @@ var Roles = []struct {
 }{
 	{Owner, "Everything, including who else may enter.", all()},
 	{FleetOperator, "Runs the fleet: lines, claims, commands, deployments, retirement.", []Verb{
-		ProductRead, LineRead, LineWrite, IssuerRead, EnrolRead, EnrolWrite, DeviceRead, DeviceClaim, DeviceSuspend, DeviceRevoke, TelemetryRead, CommandSend, ReleaseRead,
+		ProductRead, LineRead, LineWrite, IssuerRead, EnrolRead, EnrolWrite, DeviceRead, DeviceClaim, DeviceSuspend, DeviceRevoke,
+		GroupWrite, TelemetryRead, CatalogueWrite, AlarmRead, AlarmWrite, NotifyRead, NotifyWrite, TwinWrite, CommandSend, ReleaseRead,
 		DeploymentWrite, SBOMRead, VulnRead, CaseRead, DeviceRetire, EvidenceRead, AuditRead}},
 	{FirmwareEngineer, "Makes products and releases; cannot publish alone what security has not seen.", []Verb{
-		ProductRead, ProductWrite, LineRead, EnrolRead, DeviceRead, TelemetryRead, ReleaseRead, ReleaseUpload, SBOMRead, VulnRead, CaseRead, EvidenceRead}},
+		ProductRead, ProductWrite, LineRead, EnrolRead, DeviceRead, TelemetryRead, CatalogueWrite, AlarmRead, ReleaseRead, ReleaseUpload, SBOMRead, VulnRead, CaseRead, EvidenceRead}},
 	{ProductSecurityOfficer, "Decides on vulnerabilities, publishes releases, works the cases.", []Verb{
-		ProductRead, LineRead, IssuerRead, EnrolRead, EnrolWrite, DeviceRead, DeviceSuspend, DeviceRevoke, ReleaseRead, ReleasePublish, DeploymentWrite, SBOMRead, VulnRead, VulnDecide,
+		ProductRead, LineRead, IssuerRead, EnrolRead, EnrolWrite, DeviceRead, DeviceSuspend, DeviceRevoke, AlarmRead, AlarmWrite, NotifyRead, NotifyWrite, ReleaseRead, ReleasePublish, DeploymentWrite, SBOMRead, VulnRead, VulnDecide,
 		FeedImport, CaseRead, CaseWrite, CaseDeclare, EvidenceRead, AuditRead}},
 	{ComplianceOfficer, "Owes the reports: declares, submits, erases, exports the proof.", []Verb{
-		ProductRead, DeviceRead, ReleaseRead, SBOMRead, VulnRead, CaseRead, CaseWrite, CaseDeclare, DeviceErase, EvidenceRead,
+		ProductRead, DeviceRead, AlarmRead, NotifyRead, ReleaseRead, SBOMRead, VulnRead, CaseRead, CaseWrite, CaseDeclare, DeviceErase, EvidenceRead,
 		EvidenceExport, AuditRead, AccessRead}},
 	{Auditor, "Reads everything but telemetry and exports evidence; changes nothing.", []Verb{
-		ProductRead, LineRead, IssuerRead, EnrolRead, DeviceRead, ReleaseRead, SBOMRead, VulnRead, CaseRead, EvidenceRead, EvidenceExport, AuditRead, AccessRead}},
-	{Customer, "Uses the devices of the own solution.", []Verb{DeviceRead, DeviceClaim, TelemetryRead, CommandSend}},
+		ProductRead, LineRead, IssuerRead, EnrolRead, DeviceRead, AlarmRead, NotifyRead, ReleaseRead, SBOMRead, VulnRead, CaseRead, EvidenceRead, EvidenceExport, AuditRead, AccessRead}},
+	{Customer, "Uses the devices of the own solution.", []Verb{DeviceRead, DeviceClaim, TelemetryRead, AlarmRead, TwinWrite, CommandSend}},
 }
 
 func all() []Verb {

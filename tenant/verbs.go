@@ -18,7 +18,14 @@ const (
 	DeviceClaim     Verb = "device.claim"
 	DeviceSuspend   Verb = "device.suspend"
 	DeviceRevoke    Verb = "device.revoke"
+	GroupWrite      Verb = "group.write"
 	TelemetryRead   Verb = "telemetry.read"
+	CatalogueWrite  Verb = "catalogue.write"
+	AlarmRead       Verb = "alarm.read"
+	AlarmWrite      Verb = "alarm.write"
+	NotifyRead      Verb = "notify.read"
+	NotifyWrite     Verb = "notify.write"
+	TwinWrite       Verb = "twin.write"
 	CommandSend     Verb = "command.send"
 	ReleaseRead     Verb = "release.read"
 	ReleaseUpload   Verb = "release.upload"
@@ -56,8 +63,15 @@ var Verbs = []struct {
 	{DeviceClaim, "claim devices into a solution"},
 	{DeviceSuspend, "suspend a device and lift the suspension"},
 	{DeviceRevoke, "revoke devices, and all that a station, batch or trusted CA brought"},
+	{GroupWrite, "make groups and label devices"},
 	{TelemetryRead, "read telemetry"},
-	{CommandSend, "send commands to devices"},
+	{CatalogueWrite, "declare what a product's devices may send, why and for how long it is kept"},
+	{AlarmRead, "read alarms and their rules"},
+	{AlarmWrite, "set rules that raise alarms, acknowledge and close alarms"},
+	{NotifyRead, "read who is told of what, and whether it arrived"},
+	{NotifyWrite, "set who is told of what by mail and webhook"},
+	{TwinWrite, "set the desired state of devices"},
+	{CommandSend, "send commands and jobs to devices"},
 	{ReleaseRead, "read releases and deployments"},
 	{ReleaseUpload, "upload signed releases with their SBOM"},
 	{ReleasePublish, "publish a release"},
