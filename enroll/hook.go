@@ -3,29 +3,20 @@
 package enroll
 
 import (
-	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/netip"
-	"net/url"
-	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/webhook"
 )
 
 // Rules of hooks.
@@ -88,41 +79,6 @@ type Answer struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// hookClient makes the client of hooks: no proxy, no redirect, and no address of the inside unless the administrator of
-// the host allows it. The address is checked when it is dialled, so that a name cannot change its mind in between.
-func hookClient(private bool) *http.Client {
-	d := &net.Dialer{Timeout: DefaultPatience, Control: func(_, address string, _ syscall.RawConn) error {
-		ap, err := netip.ParseAddrPort(address)
-		if err != nil {
-			return err
-		}
-		if !private && !outside(ap.Addr()) {
-			return fmt.Errorf("%s is an address of the inside", ap.Addr())
-		}
-		return nil
-	}}
-	return &http.Client{
-		Transport:     &http.Transport{Proxy: nil, DialContext: d.DialContext, TLSHandshakeTimeout: DefaultPatience, MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 16 << 10},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-}
-
-// shared are the networks that netip does not call private and that lead inside all the same (RFC 6890).
-var shared = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"),
-	netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("240.0.0.0/4"), netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("2002::/16"),
-	netip.MustParsePrefix("::/96"), netip.MustParsePrefix("2001::/32"), netip.MustParsePrefix("fec0::/10")}
-
-// outside says whether an address is one of the public Internet.
-func outside(a netip.Addr) bool {
-	a = a.Unmap()
-	for _, p := range shared {
-		if p.Contains(a) {
-			return false
-		}
-	}
-	return a.IsGlobalUnicast() && !a.IsPrivate() && !a.IsLoopback() && !a.IsLinkLocalUnicast()
-}
-
 // SetHook sets the hook of a product, or of the tenant, and returns its secret, which is shown this once. Setting it
 // again makes another secret.
 func (s *Service) SetHook(ctx context.Context, h Hook, actor string) (secret string, err error) {
@@ -132,8 +88,7 @@ func (s *Service) SetHook(ctx context.Context, h Hook, actor string) (secret str
 	if err := s.checkHook(&h); err != nil {
 		return "", err
 	}
-	raw := make([]byte, 32)
-	rand.Read(raw) // never fails since Go 1.24
+	raw := webhook.NewSecret()
 	if h.secret, err = s.cfg.Keys.Wrap(hookPurpose(h), raw); err != nil {
 		return "", err
 	}
@@ -144,7 +99,7 @@ func (s *Service) SetHook(ctx context.Context, h Hook, actor string) (secret str
 		}
 		return audit.Append(tx, audit.Entry{Tenant: h.Tenant, Actor: actor, Kind: "hook.set", Subject: hookSubject(h), Data: map[string]any{"url": h.URL, "product": h.Product, "open": h.Open}})
 	})
-	return "whsec_" + base64.StdEncoding.EncodeToString(raw), err
+	return raw.Text(), err
 }
 
 func hookPurpose(h Hook) string { return "enroll.hook/" + h.Tenant + "/" + h.Product }
@@ -157,18 +112,8 @@ func hookSubject(h Hook) string {
 }
 
 func (s *Service) checkHook(h *Hook) error {
-	u, err := url.Parse(h.URL)
-	if err != nil || u.Host == "" || u.User != nil || len(h.URL) > 500 {
-		return problem.Invalid("The hook needs an address such as https://erp.example/allow.").At("url")
-	}
-	ip, notIP := netip.ParseAddr(u.Hostname())
-	loopback := u.Hostname() == "localhost" || notIP == nil && ip.IsLoopback()
-	if u.Scheme != "https" && !(u.Scheme == "http" && loopback) {
-		return problem.Invalid("A hook is asked over https; http is for this machine only.").At("url")
-	}
-	if !s.cfg.PrivateHooks && (loopback || notIP == nil && !outside(ip)) {
-		return problem.Forbidden("enroll.hook-address", "The hook's address is one of the inside.").At("url").
-			Hint("The administrator of the host may allow it: openthings up --private-hooks.")
+	if err := webhook.Check(h.URL, "enroll.hook-address", s.cfg.PrivateHooks); err != nil {
+		return err
 	}
 	if h.Patience == 0 {
 		h.Patience = DefaultPatience.Milliseconds()
@@ -266,16 +211,10 @@ func (s *Service) consult(ctx context.Context, h Hook, q Question) (a Answer, er
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(h.Patience)*time.Millisecond)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.URL, bytes.NewReader(b))
+	req, err := webhook.Secret(secret).Request(ctx, h.URL, q.ID, time.UnixMilli(q.Time), b)
 	if err != nil {
 		return a, err
 	}
-	at := strconv.FormatInt(q.Time/1000, 10)
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("User-Agent", "OpenThings")
-	req.Header.Set("webhook-id", q.ID)
-	req.Header.Set("webhook-timestamp", at)
-	req.Header.Set("webhook-signature", signHook(secret, q.ID, at, b))
 	resp, err := s.hooks.Do(req)
 	if err != nil {
 		return a, err
@@ -297,14 +236,6 @@ func (s *Service) consult(ctx context.Context, h Hook, q Question) (a Answer, er
 		return Answer{}, fmt.Errorf("the answer is to %.40q, not to %s", a.ID, q.ID)
 	}
 	return a, nil
-}
-
-// signHook signs as Standard Webhooks have it: HMAC-SHA256 over id, timestamp and body.
-func signHook(secret []byte, id, at string, body []byte) string {
-	m := hmac.New(sha256.New, secret)
-	fmt.Fprintf(m, "%s.%s.", id, at)
-	m.Write(body)
-	return "v1," + base64.StdEncoding.EncodeToString(m.Sum(nil))
 }
 
 // tally counts what the hook said.

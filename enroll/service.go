@@ -17,6 +17,7 @@ import (
 	"github.com/openthings-platform/openthings/seal"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"
+	"github.com/openthings-platform/openthings/webhook"
 )
 
 // Config is what enroll needs. All but Clock, Log and TrustRoot are mandatory.
@@ -60,7 +61,7 @@ func New(cfg Config) *Service {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{cfg: cfg, hooks: hookClient(cfg.PrivateHooks)}
+	s := &Service{cfg: cfg, hooks: webhook.Client(cfg.PrivateHooks)}
 	s.crowd = newCrowd(s.cfg.Clock.Now)
 	s.guesses = api.NewLimiter(cfg.Clock, guesses)
 	cfg.DB.Handle(jobCRL, s.fetchCRL)
