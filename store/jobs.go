@@ -67,7 +67,8 @@ func (db *DB) Handle(kind string, fn func(context.Context, Job) error) {
 }
 
 // Enqueue adds a job in the caller's transaction. There is at most one open job per kind and key: enqueuing it again
-// moves it forward if that is earlier, or lets it run once more if it is running. An empty key makes it a job of its own.
+// moves it forward if that is earlier; if it is running it runs once more afterwards, not before runAt. So a job may
+// enqueue itself for later. An empty key makes it a job of its own.
 func (db *DB) Enqueue(tx *Tx, kind, key string, runAt time.Time, data any) error {
 	b, err := json.Marshal(data)
 	if err != nil {
@@ -79,9 +80,9 @@ func (db *DB) Enqueue(tx *Tx, kind, key string, runAt time.Time, data any) error
 	}
 	_, err = tx.Exec(`INSERT INTO job(id, kind, key, run_at, attempts, lease_until, again, data, error) VALUES ($1, $2, $3, $4, 0, 0, 0, $5, '')
 		ON CONFLICT (kind, key) DO UPDATE SET data = excluded.data,
-			again = CASE WHEN job.lease_until > 0 THEN 1 ELSE job.again END,
-			run_at = CASE WHEN excluded.run_at < job.run_at THEN excluded.run_at ELSE job.run_at END`,
-		id, kind, key, Millis(runAt), string(b))
+			again = CASE WHEN job.lease_until = 0 OR job.again > 0 AND job.again < excluded.run_at THEN job.again ELSE excluded.run_at END,
+			run_at = CASE WHEN job.lease_until = 0 AND excluded.run_at < job.run_at THEN excluded.run_at ELSE job.run_at END`,
+		id, kind, key, max(1, Millis(runAt)), string(b)) // in the column again, 0 is nothing, else the time of the next run
 	if err != nil {
 		return fmt.Errorf("store: job %s: %w", kind, err)
 	}
@@ -208,7 +209,7 @@ func (db *DB) claim(ctx context.Context) ([]Job, error) {
 	var out []Job
 	err := db.Write(ctx, func(tx *Tx) error {
 		var err error
-		rows, err := tx.Query(`UPDATE job SET lease_until = $2, attempts = attempts + 1, again = 0 WHERE id IN (
+		rows, err := tx.Query(`UPDATE job SET lease_until = $2, attempts = attempts + 1, again = CASE WHEN again > $1 THEN again ELSE 0 END WHERE id IN (
 			SELECT id FROM job WHERE run_at <= $1 AND lease_until < $1 AND kind IN (`+strings.Join(in, ", ")+`) ORDER BY run_at LIMIT $3`+skip+`)
 			RETURNING id, kind, key, attempts, data`, args...)
 		out, err = Collect(rows, err, func(r *sql.Rows) (j Job, err error) {
@@ -241,7 +242,7 @@ func (db *DB) runJob(ctx context.Context, j Job) {
 			if e != nil || n == 1 {
 				return e
 			}
-			_, e = tx.Exec(`UPDATE job SET lease_until = 0, attempts = 0, again = 0, run_at = $2 WHERE id = $1`, j.ID, Millis(now))
+			_, e = tx.Exec(`UPDATE job SET lease_until = 0, attempts = 0, again = 0, run_at = again WHERE id = $1`, j.ID)
 			tx.After(db.wakeJobs)
 			return e
 		}

@@ -267,6 +267,64 @@ func TestJobs(t *testing.T) {
 	}, func(c *store.Config) { c.Clock = hand })
 }
 
+// What is enqueued while the same job runs is run afterwards, and not before its time: a job may put itself off.
+func TestJobsPutOff(t *testing.T) {
+	hand := clock.NewHand(time.Date(2026, 11, 21, 9, 0, 0, 0, time.UTC))
+	storetest.Each(t, nil, func(t *testing.T, db *store.DB) {
+		ran := 0
+		var next []time.Duration // of each run
+		var fail bool
+		db.Handle("look", func(ctx context.Context, j store.Job) error {
+			if ran++; ran > 10 {
+				return nil // it goes round and round
+			}
+			for _, d := range next {
+				if err := db.Write(ctx, func(tx *store.Tx) error { return db.Enqueue(tx, "look", "k", hand.Now().Add(d), nil) }); err != nil {
+					return err
+				}
+			}
+			next = nil
+			if fail {
+				fail = false
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		after := func(d time.Duration, want int) {
+			t.Helper()
+			hand.Advance(d)
+			ran = 0
+			if _, err := db.RunDue(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if ran != want {
+				t.Errorf("it ran %d times, want %d", ran, want)
+			}
+		}
+		begin := func() {
+			t.Helper()
+			if err := db.Write(t.Context(), func(tx *store.Tx) error { return db.Enqueue(tx, "look", "k", time.Time{}, nil) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		next = []time.Duration{2 * time.Hour, time.Hour}
+		begin()
+		after(0, 1)
+		after(time.Hour-time.Second, 0)
+		after(time.Second, 1)
+		after(2*time.Hour, 0)
+		next = []time.Duration{0, time.Hour} // once more at once covers nothing of later
+		begin()
+		after(0, 2)
+		next, fail = []time.Duration{time.Hour}, true // the failed run is repeated, and the later one still comes
+		begin()
+		after(0, 1)
+		after(time.Minute, 1)
+		after(time.Hour, 1)
+		after(time.Hour, 0)
+	}, func(c *store.Config) { c.Clock = hand })
+}
+
 func TestLeaseIsFenced(t *testing.T) {
 	storetest.EachURL(t, func(t *testing.T, url string) {
 		hand := clock.NewHand(time.Date(2026, 11, 21, 9, 0, 0, 0, time.UTC))
