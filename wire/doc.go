@@ -7,6 +7,8 @@
 //
 //	tele/<stream>           up    QoS 0/1  Telemetry
 //	event/<type>            up    QoS 1    Event, security events among them: the agent tells boot and update-refused
+//	state/desired           down  QoS 1    TwinDelta: what the device shall be like
+//	state/reported          up    QoS 1    TwinReport: what it is like
 //	inv                     up    QoS 1    Inventory: what runs, from which slot, under which floor
 //	cmd/<id>/<name>         down  QoS 1    Command arguments (a JSON object)
 //	cmd/<id>/ack            up    QoS 1    CommandAck: accepted or refused
@@ -16,7 +18,7 @@
 //
 // A device may publish on the topics marked "up" only. Any other, also below its own root, is refused before anything is
 // kept: PUBACK 0x87 (not authorized) with the reason in words for QoS 1 of MQTT 5, the end of the connection otherwise,
-// 403 over HTTPS. There is no reported state yet, so state/reported is among them.
+// 403 over HTTPS.
 //
 // Over HTTPS (port 8444, mutual TLS; which certificate opens a route is part of the route):
 //
