@@ -3,6 +3,7 @@
 package enroll
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -66,6 +67,8 @@ func errCode() error {
 		Hint("It is on the unit's box; hyphens, spaces and case do not matter.")
 }
 
+var errUsed error = problem.Conflict("This claim code was already used.").At("code")
+
 // Claim binds the unit whose box shows the code to a solution, if the actor in ctx may.
 func (s *Service) Claim(ctx context.Context, code, solution string) (identity.Device, error) {
 	who, _ := tenant.ActorFrom(ctx)
@@ -80,17 +83,14 @@ func (s *Service) Claim(ctx context.Context, code, solution string) (identity.De
 	if err := mayClaim(s.reads(ctx), t, who.ID, hash, s.now()); err != nil {
 		return identity.Device{}, err
 	}
-	c, err := claimByHash(s.reads(ctx), t, hash)
+	id, err := claimByHash(s.reads(ctx), t, hash)
 	if errors.Is(err, store.ErrNoRows) {
 		return identity.Device{}, s.failed(ctx, t, who.ID, "", problem.NotFound("No unit has this claim code.").At("code"))
 	}
 	if err != nil {
 		return identity.Device{}, err
 	}
-	if c.used {
-		return identity.Device{}, s.failed(ctx, t, who.ID, hash, problem.Conflict("This claim code was already used.").At("code"))
-	}
-	d, err := s.cfg.Identity.Get(ctx, t, c.device)
+	d, err := s.cfg.Identity.Get(ctx, t, id)
 	if err != nil {
 		return identity.Device{}, err
 	}
@@ -98,11 +98,11 @@ func (s *Service) Claim(ctx context.Context, code, solution string) (identity.De
 		return identity.Device{}, s.failed(ctx, t, who.ID, hash, err)
 	}
 	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		if ok, err := useClaim(tx, t, hash, solution, s.now()); err != nil || !ok {
+			return cmp.Or(err, errUsed)
+		}
 		if err := s.notDenied(tx.QueryRow, t, d.ID); err != nil {
 			return err
-		}
-		if ok, err := useClaim(tx, t, hash, solution, s.now()); err != nil || !ok {
-			return errors.Join(err, problem.Conflict("This claim code was already used.").At("code"))
 		}
 		if err := leaveLobby(tx, t, d.ID, who.ID, s.now()); err != nil {
 			return err
@@ -112,6 +112,9 @@ func (s *Service) Claim(ctx context.Context, code, solution string) (identity.De
 		}
 		return s.cfg.Identity.SetState(tx, t, d.ID, identity.Pending, who.ID, "")
 	})
+	if errors.Is(err, errUsed) {
+		return identity.Device{}, s.failed(ctx, t, who.ID, hash, err)
+	}
 	if err != nil {
 		return identity.Device{}, err
 	}
@@ -174,19 +177,14 @@ func spendClaim(tx *store.Tx, tenant, device, solution string, at time.Time) err
 	return err
 }
 
-// claimed is a claim row.
-type claimed struct {
-	device string
-	used   bool
+// claimByHash is the device that the code is of, whether or not it was used.
+func claimByHash(q querier, tenant, hash string) (device string, err error) {
+	err = q(`SELECT device FROM claim WHERE tenant = $1 AND code_hash = $2`, tenant, hash).Scan(&device)
+	return device, err
 }
 
-func claimByHash(q querier, tenant, hash string) (claimed, error) {
-	var c claimed
-	err := q(`SELECT device, used > 0 FROM claim WHERE tenant = $1 AND code_hash = $2`, tenant, hash).Scan(&c.device, &c.used)
-	return c, err
-}
-
-// useClaim marks the code as used; false means that it was used meanwhile.
+// useClaim marks the code as used; false means that it was used before. A unit that its owner releases is
+// anybody's to claim, but not by the code that this owner has seen.
 func useClaim(tx *store.Tx, tenant, hash, solution string, at time.Time) (bool, error) {
 	n, err := tx.Exec(`UPDATE claim SET used = $1, solution = $2 WHERE tenant = $3 AND code_hash = $4 AND used = 0`, store.Millis(at), solution, tenant, hash)
 	return n == 1, err

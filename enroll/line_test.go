@@ -604,6 +604,9 @@ func TestClaimCodeAfterRelease(t *testing.T) {
 		h.must(h.identity.SetSolution(tx, ten, unit.Device, ""))
 		return h.identity.SetState(tx, ten, unit.Device, identity.Provisioned, "per_a", "released")
 	})
+	if code, m := h.claim(unit.Claim); code != 409 {
+		t.Errorf("the code that the last owner has seen: %d %v", code, m)
+	}
 	code, m := h.call("POST", path, nil)
 	if code != 201 {
 		t.Fatalf("new code: %d %v", code, m)
