@@ -157,6 +157,12 @@ func collectCounts(rows *sql.Rows, err error) (map[string]int64, error) {
 	return out, err
 }
 
+// releasesSeen lists the releases that devices of the tenant run or ran.
+func releasesSeen(ctx context.Context, db *store.DB, tenant string) ([]string, error) {
+	rows, err := db.Query(ctx, `SELECT release_id FROM fleet_count WHERE tenant = $1 UNION SELECT release_id FROM fleet_delta WHERE tenant = $1`, tenant)
+	return store.Collect(rows, err, func(r *sql.Rows) (id string, err error) { return id, r.Scan(&id) })
+}
+
 func countByRelease(ctx context.Context, db *store.DB, tenant string) (map[string]int64, error) {
 	return collectCounts(db.Query(ctx, `SELECT release_id, CAST(sum(n) AS bigint) FROM (
 			SELECT release_id, n FROM fleet_count WHERE tenant = $1
