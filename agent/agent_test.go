@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/openthings-platform/openthings/agent"
+	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/update/trust"
 	"github.com/openthings-platform/openthings/wire"
 )
@@ -329,7 +330,7 @@ func TestCommands(t *testing.T) {
 		t.Errorf("a negative interval: %+v", r)
 	}
 	// The restart may be faster than the PUBACK of the command; the platform then sends it again, as below.
-	_ = h.g.Send(t.Context(), u.id, "cmd/c4/reboot", []byte("{}"))
+	_ = h.g.Send(t.Context(), gateway.Downlink{Device: u.id, Topic: "cmd/c4/reboot", Payload: []byte("{}")})
 	await(h, "cmd/c4/res", result)
 	if inv := await(h, "inv", anyInventory); inv.Boot != 2 {
 		t.Errorf("after the reboot %+v", inv)

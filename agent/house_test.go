@@ -418,7 +418,7 @@ func (u *unit) send(topic string, v any) {
 	if err != nil {
 		u.h.t.Fatal(err)
 	}
-	if err := u.h.g.Send(u.h.t.Context(), u.id, topic, b); err != nil {
+	if err := u.h.g.Send(u.h.t.Context(), gateway.Downlink{Device: u.id, Topic: topic, Payload: b}); err != nil {
 		u.h.t.Fatalf("send %s: %v", topic, err)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/openthings-platform/openthings/agent"
+	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/update/trust"
 	"github.com/openthings-platform/openthings/wire"
 )
@@ -128,7 +129,7 @@ func TestPowerCutAtEveryEffectOfAWipe(t *testing.T) {
 		h.forget()
 		wiped := func() bool { _, err := os.Stat(filepath.Join(u.dir, "wiped")); return err == nil }
 		effects := u.powered(at, func(ctx context.Context) error {
-			return h.g.Send(ctx, u.id, "cmd/w1/wipe", []byte(`{"nonce":"n"}`))
+			return h.g.Send(ctx, gateway.Downlink{Device: u.id, Topic: "cmd/w1/wipe", Payload: []byte(`{"nonce":"n"}`)})
 		}, func() bool { return false })
 		if at == 0 {
 			whole = len(effects)
@@ -167,7 +168,7 @@ func (u *unit) tryOffer(ctx context.Context, x trust.Target) error {
 	if err != nil {
 		return err
 	}
-	return u.h.g.Send(ctx, u.id, wire.TopicOffer, b)
+	return u.h.g.Send(ctx, gateway.Downlink{Device: u.id, Topic: wire.TopicOffer, Payload: b})
 }
 
 // reported says that the boot record holds no update any more.

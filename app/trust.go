@@ -17,11 +17,11 @@ const (
 )
 
 // send hands a message to a device, unless this node cannot tell whether the device is still trusted.
-func (h *house) send(ctx context.Context, device, topic string, payload []byte) error {
+func (h *house) send(ctx context.Context, d gateway.Downlink) error {
 	if err := h.identity.Ready(); err != nil {
 		return err
 	}
-	return h.gateway.Send(ctx, device, topic, payload)
+	return h.gateway.Send(ctx, d)
 }
 
 // publicURL is where others reach the people's door, if somebody has said so.

@@ -43,8 +43,8 @@ func each(t *testing.T, fn func(r rig)) {
 	storetest.Each(t, []store.Migrations{audit.Schema, Schema}, func(t *testing.T, db *store.DB) {
 		clk.Set(t0)
 		r := rig{t: t, clk: clk, sent: make(chan delivery)}
-		r.Service = New(Config{DB: db, Clock: clk, Deliver: func(ctx context.Context, device, topic string, payload []byte) error {
-			d := delivery{device, topic, string(payload), make(chan error)}
+		r.Service = New(Config{DB: db, Clock: clk, Deliver: func(ctx context.Context, m gateway.Downlink) error {
+			d := delivery{m.Device, m.Topic, string(m.Payload), make(chan error)}
 			select {
 			case r.sent <- d:
 				return <-d.ack

@@ -11,6 +11,7 @@ import (
 
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/clock"
+	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
@@ -23,9 +24,9 @@ type Config struct {
 	Identity *identity.Service
 	Clock    clock.Clock // default clock.System
 	Log      *slog.Logger
-	// Deliver publishes to a device and returns nil once the device acknowledged it (gateway.Send). topic is below the
-	// device's root. An error leaves the command queued until Kick.
-	Deliver func(ctx context.Context, device, topic string, payload []byte) error
+	// Deliver publishes to a device and returns nil once the device acknowledged it (gateway.Send). An error leaves the
+	// command queued until Kick.
+	Deliver func(context.Context, gateway.Downlink) error
 	// Live says whether the device has a session, so that nothing is tried in vain (gateway.Live); nil: try always.
 	Live func(device string) bool
 }

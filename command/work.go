@@ -95,7 +95,10 @@ func (s *Service) deliver(ctx context.Context, c Command) error {
 		return err
 	}
 	dctx, cancel := context.WithTimeout(ctx, deliverTime)
-	err := s.cfg.Deliver(dctx, c.Device, topicPrefix+c.ID+"/"+c.Name, c.Args)
+	err := s.cfg.Deliver(dctx, gateway.Downlink{
+		Device: c.Device, Topic: topicPrefix + c.ID + "/" + c.Name, Payload: c.Args, Type: "application/json",
+		Expires: c.NotAfter, Reply: topicPrefix + c.ID + "/res", Correlation: c.ID,
+	})
 	cancel()
 	ctx = context.WithoutCancel(ctx)
 	if err != nil {

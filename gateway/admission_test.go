@@ -63,7 +63,7 @@ func TestCutOfADeviceThatDoesNotRead(t *testing.T) {
 	c.next()
 	h.await("ready dev_1")
 	for range 200 { // far more than the socket's buffers hold
-		if err := h.g.Send(t.Context(), "dev_1", "cmd/c/x", make([]byte, 200<<10)); err != nil {
+		if err := h.g.Send(t.Context(), gateway.Downlink{Device: "dev_1", Topic: "cmd/c/x", Payload: make([]byte, 200<<10)}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -5,8 +5,10 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/openthings-platform/openthings/wire/mqtt"
 )
@@ -85,21 +87,57 @@ func (s *session) unsubscribe(p *mqtt.Unsubscribe) error {
 	return err
 }
 
-// Send publishes payload to the device on topic, which is below the device's root ("cmd/<id>/reboot"). It returns nil
-// once the device acknowledged it, or at once if the device asked for QoS 0. ErrOffline and ErrNotSubscribed say that
-// nothing was sent; after any other error the device may have received it. A device that refuses it gives an *mqtt.Error.
-func (g *Gateway) Send(ctx context.Context, device, topic string, payload []byte) error {
-	s := g.registry.session(device)
+// Downlink is a message for a device. What follows Payload reaches MQTT 5 devices only, except that Expires holds for all.
+type Downlink struct {
+	Device      string
+	Topic       string // below the device's root: "cmd/<id>/reboot"
+	Payload     []byte
+	Type        string    // media type of Payload; "": not said
+	Expires     time.Time // it is not sent afterwards, and the device is told how long it counts; zero: always
+	Reply       string    // topic below the device's root on which the answer belongs; "": none
+	Correlation string    // what the device repeats in its answer
+}
+
+// properties says what MQTT 5 has a place for; root is the device's own spelling.
+func (d Downlink) properties(root string, now time.Time) (ps mqtt.Properties) {
+	if d.Type != "" {
+		ps = append(ps, mqtt.Property{ID: mqtt.ContentType, Str: d.Type})
+	}
+	if !d.Expires.IsZero() {
+		left := min((d.Expires.Sub(now)+time.Second-1)/time.Second, math.MaxUint32)
+		ps = append(ps, mqtt.Property{ID: mqtt.MessageExpiry, Num: uint32(left)})
+	}
+	if d.Reply != "" {
+		ps = append(ps, mqtt.Property{ID: mqtt.ResponseTopic, Str: root + d.Reply})
+	}
+	if d.Correlation != "" {
+		ps = append(ps, mqtt.Property{ID: mqtt.CorrelationData, Str: d.Correlation})
+	}
+	return ps
+}
+
+// Send publishes d to its device. It returns nil once the device acknowledged it, or at once if the device asked for
+// QoS 0. ErrOffline, ErrNotSubscribed and ErrExpired say that nothing was sent; after any other error the device may
+// have received it. A device that refuses it gives an *mqtt.Error.
+func (g *Gateway) Send(ctx context.Context, d Downlink) error {
+	s := g.registry.session(d.Device)
 	if s == nil {
 		return ErrOffline
 	}
-	sub, ok := s.listens(topic)
+	sub, ok := s.listens(d.Topic)
 	if !ok {
 		return ErrNotSubscribed
 	}
-	p := &mqtt.Publish{Topic: sub.root + topic, QoS: sub.qos, Payload: payload}
-	if s.largest > 0 && len(p.Topic)+len(payload)+16 > s.largest { // 16: header, lengths, identifier
-		return fmt.Errorf("a message of %d bytes: the device takes packets of %d", len(payload), s.largest)
+	now := g.cfg.Clock.Now()
+	if !d.Expires.IsZero() && !now.Before(d.Expires) {
+		return ErrExpired
+	}
+	p := &mqtt.Publish{Topic: sub.root + d.Topic, QoS: sub.qos, Payload: d.Payload}
+	if s.version == mqtt.V5 {
+		p.Properties = d.properties(sub.root, now)
+	}
+	if s.largest > 0 && len(p.Topic)+len(d.Payload)+16 > s.largest { // 16: header, lengths, identifier
+		return fmt.Errorf("a message of %d bytes: the device takes packets of %d", len(d.Payload), s.largest)
 	}
 	if sub.qos == 0 {
 		return s.send(p)
@@ -119,11 +157,11 @@ func (g *Gateway) Send(ctx context.Context, device, topic string, payload []byte
 	select {
 	case r := <-got:
 		if r.Failed() {
-			return &mqtt.Error{Reason: r, Text: "the device refused " + topic}
+			return &mqtt.Error{Reason: r, Text: "the device refused " + d.Topic}
 		}
 		return nil
 	case <-s.done:
-		return fmt.Errorf("%w: it left before it acknowledged %s", ErrLost, topic)
+		return fmt.Errorf("%w: it left before it acknowledged %s", ErrLost, d.Topic)
 	case <-ctx.Done():
 		return ctx.Err() // the slot stays taken until the PUBACK
 	}

@@ -103,6 +103,7 @@ var (
 	ErrOffline       = errors.New("the device has no live session")
 	ErrNotSubscribed = errors.New("the device is not subscribed to this topic")
 	ErrLost          = errors.New("the device's session ended")
+	ErrExpired       = errors.New("the message has expired")
 )
 
 // Gateway is the device side of the platform. Its methods are safe for concurrent use.

@@ -104,7 +104,7 @@ func TestMosquitto(t *testing.T) {
 				t.Fatal(err)
 			}
 			h.await("ready dev_1")
-			if err := h.g.Send(ctx, "dev_1", "cmd/c1/reboot", []byte(`{"in":5}`)); err != nil {
+			if err := h.g.Send(ctx, gateway.Downlink{Device: "dev_1", Topic: "cmd/c1/reboot", Payload: []byte(`{"in":5}`)}); err != nil {
 				t.Errorf("Send: %v", err)
 			}
 			r := bufio.NewReader(out)

@@ -206,18 +206,20 @@ func TestSend(t *testing.T) {
 	bothVersions(t, func(t *testing.T, v mqtt.Version) {
 		h := newHouse(t, gateway.Limits{})
 		ctx := t.Context()
-		if err := h.g.Send(ctx, "dev_1", "cmd/c1/reboot", nil); !errors.Is(err, gateway.ErrOffline) {
+		if err := h.g.Send(ctx, gateway.Downlink{Device: "dev_1", Topic: "cmd/c1/reboot"}); !errors.Is(err, gateway.ErrOffline) {
 			t.Errorf("before CONNECT: %v", err)
 		}
 		c := h.session(h.device("dev_1"), v)
 		h.await("online dev_1")
-		if err := h.g.Send(ctx, "dev_1", "cmd/c1/reboot", nil); !errors.Is(err, gateway.ErrNotSubscribed) {
+		if err := h.g.Send(ctx, gateway.Downlink{Device: "dev_1", Topic: "cmd/c1/reboot"}); !errors.Is(err, gateway.ErrNotSubscribed) {
 			t.Errorf("before SUBSCRIBE: %v", err)
 		}
 		c.send(&mqtt.Subscribe{ID: 1, Filters: []mqtt.Filter{{Topic: "ot/1/acme/dev_1/cmd/+/reboot", QoS: 1}}})
 		c.next()
 		sent := make(chan error, 1)
-		go func() { sent <- h.g.Send(ctx, "dev_1", "cmd/c1/reboot", []byte("{}")) }()
+		go func() {
+			sent <- h.g.Send(ctx, gateway.Downlink{Device: "dev_1", Topic: "cmd/c1/reboot", Payload: []byte("{}")})
+		}()
 		p, ok := c.next().(*mqtt.Publish)
 		if !ok || p.Topic != "ot/1/acme/dev_1/cmd/c1/reboot" || p.QoS != 1 || string(p.Payload) != "{}" {
 			t.Fatalf("the device got %+v", p)
@@ -231,7 +233,7 @@ func TestSend(t *testing.T) {
 		if err := <-sent; err != nil {
 			t.Errorf("Send: %v", err)
 		}
-		go func() { sent <- h.g.Send(ctx, "dev_1", "cmd/c2/reboot", nil) }()
+		go func() { sent <- h.g.Send(ctx, gateway.Downlink{Device: "dev_1", Topic: "cmd/c2/reboot"}) }()
 		c.next()
 		c.Close()
 		if err := <-sent; !errors.Is(err, gateway.ErrLost) {
@@ -252,12 +254,14 @@ func TestSendKeepsTheWindow(t *testing.T) {
 		&mqtt.Subscribe{ID: 1, Filters: []mqtt.Filter{{Topic: "ot/1/me/#", QoS: 1}}})
 	c.next()
 	c.next()
-	if err := h.g.Send(t.Context(), "dev_1", "cmd/c0/x", make([]byte, 100)); err == nil {
+	if err := h.g.Send(t.Context(), gateway.Downlink{Device: "dev_1", Topic: "cmd/c0/x", Payload: make([]byte, 100)}); err == nil {
 		t.Error("a packet beyond the device's maximum was sent")
 	}
 	sent := make(chan error, 2)
 	for i := range 2 {
-		go func() { sent <- h.g.Send(t.Context(), "dev_1", fmt.Sprintf("cmd/c%d/x", i), nil) }()
+		go func() {
+			sent <- h.g.Send(t.Context(), gateway.Downlink{Device: "dev_1", Topic: fmt.Sprintf("cmd/c%d/x", i)})
+		}()
 	}
 	first := c.next().(*mqtt.Publish)
 	c.send(&mqtt.Pingreq{})

@@ -43,7 +43,7 @@ type Config struct {
 	Clock    clock.Clock     // nil: clock.System
 	Log      *slog.Logger
 	// Send hands an offer to a device and returns once the device has it; gateway.ErrOffline says that it is not here.
-	Send func(ctx context.Context, device, topic string, payload []byte) error
+	Send func(context.Context, gateway.Downlink) error
 	// Live says whether a device is connected.
 	Live func(device string) bool
 	// Checks are the names of the checks that a release waits for; nil: DefaultChecks.

@@ -322,7 +322,7 @@ func (s *Service) send(ctx context.Context, u Update, r Release) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, offerTime)
 	defer cancel()
-	return s.cfg.Send(ctx, u.Device, wire.TopicOffer, b)
+	return s.cfg.Send(ctx, gateway.Downlink{Device: u.Device, Topic: wire.TopicOffer, Payload: b, Type: "application/json", Expires: u.Offered.Add(s.cfg.Deadline)})
 }
 
 // Ready is called when a device has subscribed. It never blocks.
