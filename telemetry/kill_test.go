@@ -5,85 +5,124 @@ package telemetry
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/openthings-platform/openthings/clock"
-	"github.com/openthings-platform/openthings/gateway"
-	"github.com/openthings-platform/openthings/seal"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/store/storetest"
 )
 
-const (
-	killDevices = 8
-	killRounds  = 3
-	killMost    = 3000 // messages of one device in one round
-)
-
-// TestMain lets the test binary be its own child: a process that appends until it is killed.
-func TestMain(m *testing.M) {
-	if url := os.Getenv("TELEMETRY_CHILD_URL"); url != "" {
-		if err := child(url, os.Getenv("TELEMETRY_CHILD_KEYS"), os.Getenv("TELEMETRY_CHILD_FIRST")); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	os.Exit(m.Run())
-}
-
-// child appends from several devices at once while it compacts, and prints "device sequence" after each receipt.
-func child(url, keyDir, first string) error {
-	ctx := context.Background()
-	from, err := strconv.Atoi(first)
-	if err != nil {
-		return err
-	}
-	db, err := store.Open(ctx, store.Config{URL: url, Schema: schema})
-	if err != nil {
-		return err
-	}
-	keys, err := seal.Open(keyDir, clock.System)
-	if err != nil {
-		return err
-	}
-	s := New(Config{DB: db, Platform: db, Keys: keys, Linger: 5 * time.Millisecond})
-	go s.Work(ctx)
-	var wg sync.WaitGroup
-	for d := range killDevices {
-		wg.Go(func() {
-			for seq := from; seq < from+killMost; seq++ {
-				m := message(fmt.Sprintf("dev_%d", d), t0.Add(time.Duration(seq)*time.Millisecond), seq, float64(seq))
-				if err := s.Append(ctx, []gateway.Record{m}); err != nil {
-					return
-				}
-				os.Stdout.WriteString(fmt.Sprintf("%d %d\n", d, seq)) // one write: never torn
-			}
-		})
-	}
-	wg.Wait()
-	return nil
-}
-
-// Promise 1: what was acknowledged is on disk. The process is killed at random moments while it acknowledges and
-// compacts; afterwards every acknowledged value is there, once.
-func TestKillNineLosesNothingAcknowledged(t *testing.T) {
+// each place runs fn once per engine with a place of its own.
+func eachPlace(t *testing.T, fn func(t *testing.T, at place)) {
 	storetest.EachURL(t, func(t *testing.T, url string) {
-		keyDir := filepath.Join(t.TempDir(), "keys")
-		acked := map[[2]int]bool{}
-		for round := range killRounds {
+		at := sqlitePlace(t.TempDir())
+		if t.Name()[len(t.Name())-len("sqlite"):] != "sqlite" {
+			at.Platform, at.Records = url, url
+		}
+		fn(t, at)
+	})
+}
+
+// The process is killed at random moments while devices publish over MQTT and it compacts what they said: every
+// acknowledged message is there, once and in its device's order. OPENTHINGS_ROUNDS says how often.
+func TestS02_KillNineLosesNothingAcknowledged(t *testing.T) {
+	eachPlace(t, func(t *testing.T, at place) {
+		kills := rounds(5)
+		l := newLoad(newParty(t, 8))
+		for range kills {
+			d := startDoor(t, l.party, at)
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				l.publish(ctx, d.addr, most/kills)
+			}()
+			more := l.acks.Load() + 50 + rand.Int64N(400)
+			for tick := time.NewTicker(time.Millisecond); l.acks.Load() < more; <-tick.C {
+				select {
+				case <-ended: // all that may be sent was sent
+					more = 0
+				default:
+				}
+			}
+			d.kill()
+			cancel()
+			<-ended
+		}
+		v := l.judge(t, at)
+		t.Logf("%d kills: %d sent, %d acknowledged, %d found", kills, v.Sent, v.Acked, v.Found)
+		if err := v.Err(); err != nil {
+			t.Error(err)
+		}
+		if v.Acked < 50*min(kills, 100) {
+			t.Errorf("only %d messages were acknowledged: the test proves too little", v.Acked)
+		}
+	})
+}
+
+// compactChild compacts what is in the inbox up to the last moment before its transaction would commit, says so, and
+// waits there to be killed.
+func compactChild() error {
+	ctx := context.Background()
+	var at place
+	if err := json.Unmarshal([]byte(os.Getenv("TELEMETRY_CHILD_PLACE")), &at); err != nil {
+		return err
+	}
+	s, _, err := at.open(ctx, nil)
+	if err != nil {
+		return err
+	}
+	b := newBatch()
+	if b.rows, err = readInbox(ctx, s.cfg.DB); err != nil {
+		return err
+	}
+	for _, row := range b.rows {
+		records, _, err := s.open(ctx, row)
+		if err != nil {
+			return err
+		}
+		for _, r := range records {
+			b.sort(r)
+		}
+	}
+	if err := s.pack(ctx, b); err != nil {
+		return err
+	}
+	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		if err := s.put(tx, b); err != nil {
+			return err
+		}
+		fmt.Println("between")
+		select {}
+	})
+}
+
+// The compactor is killed when it has written the chunks and taken the rows out of the inbox, and has not committed:
+// every value is there once, in the inbox, and the next compaction brings it into a chunk.
+func TestS05_KilledInCompaction(t *testing.T) {
+	eachPlace(t, func(t *testing.T, at place) {
+		s, done, err := at.open(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer done()
+		r := rig{s, t, nil}
+		r.append(message("dev_a", t0, 1, 20), message("dev_a", t0.Add(time.Second), 2, 21), message("dev_b", t0, 1, 30))
+		want := r.all("dev_a") + r.all("dev_b")
+		where, err := json.Marshal(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range rounds(2) {
 			cmd := exec.Command(os.Args[0])
-			cmd.Env = append(os.Environ(), "TELEMETRY_CHILD_URL="+url, "TELEMETRY_CHILD_KEYS="+keyDir,
-				"TELEMETRY_CHILD_FIRST="+strconv.Itoa(1+round*killMost))
-			cmd.Stderr = os.Stderr
+			cmd.Env = append(os.Environ(), "TELEMETRY_CHILD=compact", "TELEMETRY_CHILD_PLACE="+string(where))
+			cmd.Stderr = testWriter{t}
 			out, err := cmd.StdoutPipe()
 			if err != nil {
 				t.Fatal(err)
@@ -91,67 +130,27 @@ func TestKillNineLosesNothingAcknowledged(t *testing.T) {
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			n, last := 0, 200+rand.IntN(600)
-			for lines := bufio.NewScanner(out); lines.Scan(); n++ {
-				var k [2]int
-				if _, err := fmt.Sscan(lines.Text(), &k[0], &k[1]); err != nil {
-					t.Fatal(err)
-				}
-				acked[k] = true
-				if n == last {
-					if err := cmd.Process.Kill(); err != nil {
-						t.Fatal(err)
-					}
-				}
-			}
+			line, err := bufio.NewReader(out).ReadString('\n')
+			cmd.Process.Kill()
 			cmd.Wait()
-			if n < last {
-				t.Fatalf("the child ended by itself after %d receipts", n)
+			if line != "between\n" {
+				t.Fatalf("the compactor says %q, %v", line, err)
+			}
+			if got := r.all("dev_a") + r.all("dev_b"); got != want {
+				t.Errorf("after the kill: %s, want %s", got, want)
 			}
 		}
-		db := storetest.Open(t, url, schema)
-		keys, err := seal.Open(keyDir, clock.System)
-		if err != nil {
+		if n := r.rows("telemetry_chunk"); n != 0 {
+			t.Errorf("%d chunks were left behind", n)
+		}
+		if err := s.settle(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		s := New(Config{DB: db, Platform: db, Keys: keys})
-		for _, when := range []string{"before", "after"} {
-			found := map[[2]int]int{}
-			for d := range killDevices {
-				series, err := s.Series(t.Context(), "ten", fmt.Sprintf("dev_%d", d), Query{From: t0, To: t0.Add(MaxPoints * time.Millisecond), Max: MaxPoints})
-				if err != nil {
-					t.Fatal(err)
-				}
-				for _, f := range series {
-					for _, b := range f.Points {
-						found[[2]int{d, int(b.Last)}] += b.Count
-					}
-				}
-			}
-			lost := 0
-			for k := range acked {
-				if found[k] != 1 {
-					lost++
-				}
-			}
-			if lost > 0 {
-				t.Fatalf("%s compaction %d of %d acknowledged values are missing or double", when, lost, len(acked))
-			}
-			t.Logf("%s compaction: %d acknowledged, %d found", when, len(acked), len(found))
-			for more := true; more; {
-				if more, err = s.step(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-				// The lease of the killed process runs out on PostgreSQL; here it is enough to compact without it.
-				if inbox, err := hasInbox(t.Context(), db, ""); err != nil {
-					t.Fatal(err)
-				} else if inbox && !more {
-					if err := s.compact(t.Context()); err != nil {
-						t.Fatal(err)
-					}
-					more = true
-				}
-			}
+		if got := r.all("dev_a") + r.all("dev_b"); got != want || r.rows("telemetry_inbox") != 0 || r.rows("telemetry_chunk") != 2 {
+			t.Errorf("after the next compaction: %s, want %s", got, want)
+		}
+		if _, err := os.Stat(filepath.Join(at.Keys, "platform.key")); err != nil {
+			t.Error(err)
 		}
 	})
 }
