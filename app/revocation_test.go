@@ -253,7 +253,7 @@ func TestI03_RevocationStoreUnreachable(t *testing.T) {
 			t.Fatal("a node that hears of no revocation still vouches for its devices")
 		}
 	}
-	if err := w.h.send(t.Context(), u.id, wire.TopicOffer, []byte("{}")); !problem.Is(err, problem.KindUnavailable) {
+	if err := w.h.send(t.Context(), gateway.Downlink{Device: u.id, Topic: wire.TopicOffer, Payload: []byte("{}")}); !problem.Is(err, problem.KindUnavailable) {
 		t.Errorf("a command leaves: %v", err)
 	}
 	if a, err := w.do(http.DefaultClient, "GET", w.info.Health+"/readyz", "", "", nil); err != nil || a.status != 503 || !strings.Contains(string(a.body), "revocation") {
