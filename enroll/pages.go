@@ -38,6 +38,7 @@ type enrolPage struct {
 	Revisions []console.Option
 	Open      []console.Option // batches that take a station
 	Names     map[string]string
+	Revoked   map[string]bool // ids of stations and batches that were revoked as a whole
 	MayWrite  bool
 	MayClaim  bool
 	Typed     url.Values
@@ -48,13 +49,27 @@ type enrolPage struct {
 // batchLine is a batch with its bar.
 type batchLine struct {
 	BatchOut
-	Bar console.Bar
+	Bar     console.Bar
+	Revoked bool // as a whole
 }
 
-func lineOf(b BatchOut) batchLine {
+func lineOf(b BatchOut, revoked bool) batchLine {
 	waiting := max(0, b.Issued-b.Claimed-b.Failed)
-	return batchLine{b, console.Bar{Label: "units", Total: b.Size, Parts: []console.BarPart{
+	return batchLine{BatchOut: b, Revoked: revoked, Bar: console.Bar{Label: "units", Total: b.Size, Parts: []console.BarPart{
 		{Word: "claimed", N: b.Claimed, Tone: "good"}, {Word: "issued", N: waiting, Tone: "busy"}, {Word: "failed", N: b.Failed, Tone: "bad"}}}}
+}
+
+// maxBars is how many revocations of a whole the pages know.
+const maxBars = 1000
+
+// revoked are the ids of what was revoked as a whole.
+func (s *Service) revoked(ctx context.Context, tenant string) (map[string]bool, error) {
+	bars, err := s.cfg.Identity.Bars(ctx, tenant, "", maxBars)
+	ids := make(map[string]bool, len(bars))
+	for _, b := range bars {
+		ids[b.ID] = true
+	}
+	return ids, err
 }
 
 type claimPage struct {
@@ -166,6 +181,8 @@ func (s *Service) batchForms(c *console.Console) {
 
 type unitsPage struct {
 	Station  StationOut
+	Batch    string // its name
+	Revoked  bool   // with all that it made
 	Units    []Affected
 	Refusals []wire.RefusedUnit
 	MayWrite bool
@@ -183,6 +200,15 @@ func (s *Service) loadStation(r *http.Request) (any, error) {
 		return nil, err
 	}
 	p := unitsPage{Station: StationOut{st, st.State(s.now())}, MayWrite: tenant.Holds(ctx, string(tenant.LineWrite)), Typed: console.Typed(r)}
+	b, err := batchByID(s.reads(ctx), st.Tenant, st.Batch)
+	if err != nil {
+		return nil, err
+	}
+	gone, err := s.revoked(ctx, st.Tenant)
+	if err != nil {
+		return nil, err
+	}
+	p.Batch, p.Revoked = b.Name, gone[st.ID]
 	after := r.FormValue("after")
 	if p.Units, err = affected(ctx, s.cfg.DB, st, after, pageSize+1); err != nil {
 		return nil, err
@@ -213,7 +239,19 @@ func (s *Service) loadBatch(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := batchPage{batchLine: lineOf(out[0]), MayRevoke: tenant.Holds(ctx, string(tenant.DeviceRevoke))}
+	gone, err := s.revoked(ctx, b.Tenant)
+	if err != nil {
+		return nil, err
+	}
+	rev, err := s.cfg.Products.Revision(ctx, b.Tenant, b.Revision)
+	if err != nil {
+		return nil, err
+	}
+	pr, err := s.cfg.Products.Get(ctx, b.Tenant, rev.Product)
+	if err != nil {
+		return nil, err
+	}
+	p := batchPage{batchLine: lineOf(out[0], gone[b.ID]), Hardware: pr.Name + " " + rev.Name, MayRevoke: !gone[b.ID] && tenant.Holds(ctx, string(tenant.DeviceRevoke))}
 	if b.List != "" {
 		after := r.FormValue("after")
 		if p.Differences, err = s.Differences(ctx, b, after, pageSize+1); err != nil {
@@ -294,10 +332,13 @@ func (s *Service) loadEnrol(r *http.Request) (any, error) {
 		return nil, err
 	}
 	bs, p.Pager = turn(bs, "/enrol", "before", at.Get("before"), func(b BatchOut) string { return b.ID })
+	if p.Revoked, err = s.revoked(ctx, tenant.MustTenant(ctx)); err != nil {
+		return nil, err
+	}
 	for _, b := range bs {
-		p.Batches = append(p.Batches, lineOf(b))
+		p.Batches = append(p.Batches, lineOf(b, p.Revoked[b.ID]))
 		p.Names[b.ID] = b.Name
-		if b.Closed.IsZero() {
+		if b.Closed.IsZero() && !p.Revoked[b.ID] {
 			p.Open = append(p.Open, console.Option{Value: b.ID, Word: b.Name})
 		}
 	}

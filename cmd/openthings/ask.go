@@ -6,13 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"mime/multipart"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -21,10 +19,8 @@ import (
 	"github.com/openthings-platform/openthings/api"
 	"github.com/openthings-platform/openthings/app"
 	"github.com/openthings-platform/openthings/audit"
-	"github.com/openthings-platform/openthings/fleet"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/respond"
-	"github.com/openthings-platform/openthings/telemetry"
 	"github.com/openthings-platform/openthings/update"
 	"github.com/openthings-platform/openthings/vuln"
 )
@@ -314,68 +310,6 @@ func auditCommand() *cobra.Command {
 	pages.flags(list)
 	c.AddCommand(list, auditVerifyCommand(), acknowledgeCommand())
 	return c
-}
-
-func deviceCommand() *cobra.Command {
-	c, r := group("device", "Devices")
-	var pages paging
-	list := &cobra.Command{
-		Use: "list", Short: "List devices", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return read(c, r, pages.path("/v1/devices", nil), func(w io.Writer, p api.Page[fleet.DeviceOut]) error {
-				rows := [][]string{{"DEVICE", "SERIAL", "STATE", "ONLINE", "RELEASE"}}
-				for _, d := range p.Items {
-					rows = append(rows, []string{d.ID, d.Serial, string(d.State), yes(d.Presence.Online), d.Release})
-				}
-				return pages.table(w, rows, p.Next)
-			})
-		},
-	}
-	pages.flags(list)
-	passport := &cobra.Command{
-		Use: "show DEVICE", Short: "A device's passport", Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			return read(c, r, "/v1/devices/"+url.PathEscape(args[0]), func(w io.Writer, d fleet.PassportOut) error {
-				fmt.Fprintf(w, "%s  serial %s  %s\n", d.ID, d.Serial, strings.ToUpper(string(d.State)))
-				rows := [][]string{{"RAN", "FROM", "TO"}}
-				for _, i := range d.History {
-					to := "now"
-					if i.To != nil {
-						to = instant(*i.To)
-					}
-					rows = append(rows, []string{i.Release, instant(i.From), to})
-				}
-				return table(w, rows)
-			})
-		},
-	}
-	telemetryOf := &cobra.Command{
-		Use: "telemetry DEVICE", Short: "What a device said last, and what of it was lost or refused", Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			return read(c, r, "/v1/devices/"+url.PathEscape(args[0])+"/telemetry/latest", printLatest)
-		},
-	}
-	c.AddCommand(list, passport, telemetryOf)
-	return c
-}
-
-func printLatest(w io.Writer, l telemetry.Latest) error {
-	rows := [][]string{{"STREAM", "VALUE", "SAID", "AT"}}
-	for _, s := range l.Streams {
-		for _, name := range slices.Sorted(maps.Keys(s.Values)) {
-			rows = append(rows, []string{s.Stream, name, fmt.Sprint(s.Values[name]), instant(s.Time)})
-		}
-	}
-	if err := table(w, rows); err != nil {
-		return err
-	}
-	if l.Missing > 0 {
-		fmt.Fprintf(w, "%d messages did not arrive, by the device's own count\n", l.Missing)
-	}
-	if l.Refused > 0 {
-		fmt.Fprintf(w, "%d payloads were refused, the last because: %s\n", l.Refused, l.Reason)
-	}
-	return nil
 }
 
 func caseCommand() *cobra.Command {

@@ -3,13 +3,16 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -245,7 +248,7 @@ func lobbyCommand() *cobra.Command {
 			return read(c, r, pages.path("/v1/lobby", url.Values{"verdict": {verdict}}), func(w io.Writer, p api.Page[enroll.Guest]) error {
 				rows := [][]string{{"DEVICE", "SERIAL", "HOW", "SINCE", "VERDICT", "SHOWED"}}
 				for _, g := range p.Items {
-					rows = append(rows, []string{g.Device, g.Serial, g.How, instant(g.Since), string(g.Verdict), string(g.Evidence)})
+					rows = append(rows, []string{g.Device, g.Serial, g.How, instant(g.Since), string(g.Verdict), showed(g.Evidence)})
 				}
 				return pages.table(w, rows, p.Next)
 			})
@@ -253,18 +256,25 @@ func lobbyCommand() *cobra.Command {
 	}
 	list.Flags().StringVar(&verdict, "verdict", "", "waiting, approved or denied; default waiting")
 	pages.flags(list)
-	decide := func(c *cobra.Command, path string, in map[string]any) error {
+	decide := func(c *cobra.Command, devices []string, path, done string, in map[string]any) error {
 		cl, err := r.client()
 		if err != nil {
 			return err
 		}
-		return cl.Do(c.Context(), http.MethodPost, path, in, nil)
+		in["devices"] = devices
+		if err := cl.Do(c.Context(), http.MethodPost, path, in, nil); err != nil {
+			return err
+		}
+		for _, device := range devices {
+			fmt.Fprintln(c.OutOrStdout(), device, done)
+		}
+		return nil
 	}
 	approve := &cobra.Command{
 		Use: "approve DEVICE...", Short: "Let devices into a solution, with labels; all of them or none", Args: cobra.RangeArgs(1, enroll.MaxDecide),
 		Example: `  openthings lobby approve dev_… --solution sol_… --label site=harbour`,
 		RunE: func(c *cobra.Command, args []string) error {
-			return decide(c, "/v1/lobby/approve", map[string]any{"devices": args, "solution": solution, "labels": labels})
+			return decide(c, args, "/v1/lobby/approve", "is approved; it enrols when it asks again", map[string]any{"solution": solution, "labels": labels})
 		},
 	}
 	approve.Flags().StringVar(&solution, "solution", "", "the solution")
@@ -273,13 +283,26 @@ func lobbyCommand() *cobra.Command {
 	deny := &cobra.Command{
 		Use: "deny DEVICE...", Short: "Turn devices away; all of them or none", Args: cobra.RangeArgs(1, enroll.MaxDecide),
 		RunE: func(c *cobra.Command, args []string) error {
-			return decide(c, "/v1/lobby/deny", map[string]any{"devices": args, "reason": reason})
+			return decide(c, args, "/v1/lobby/deny", "is turned away; approve lets it in after all", map[string]any{"reason": reason})
 		},
 	}
 	deny.Flags().StringVar(&reason, "reason", "", "why")
 	cobra.CheckErr(deny.MarkFlagRequired("reason"))
 	c.AddCommand(list, approve, deny)
 	return c
+}
+
+// showed is what a device showed, as NAME=TEXT.
+func showed(evidence json.RawMessage) string {
+	var m map[string]any
+	if json.Unmarshal(evidence, &m) != nil {
+		return string(evidence)
+	}
+	var words []string
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		words = append(words, fmt.Sprintf("%s=%v", name, m[name]))
+	}
+	return strings.Join(words, " ")
 }
 
 func hookCommand() *cobra.Command {
@@ -363,20 +386,20 @@ func claimCommand() *cobra.Command {
 }
 
 func labelCommand() *cobra.Command {
-	var code, serial, link, out string
+	var serial, link, out string
 	c := &cobra.Command{
-		Use: "label --code CODE [-o FILE]", Short: "Make the label of a unit's box: a QR code as SVG, PNG or text", Args: cobra.NoArgs,
+		Use: "label CODE [-o FILE]", Short: "Make the label of a unit's box: a QR code as SVG, PNG or text", Args: cobra.ExactArgs(1),
 		DisableFlagsInUseLine: true,
-		Example: `  openthings label --code 7H2KD-… --link https://things.example
-  openthings label --code 7H2KD-… --serial LMP-0001 -o label.svg`,
-		RunE: func(c *cobra.Command, _ []string) error { return writeLabel(c.OutOrStdout(), out, serial, code, link) },
+		Example: `  openthings label 7H2KD-… --link https://things.example
+  openthings label 7H2KD-… --serial LMP-0001 -o label.svg`,
+		RunE: func(c *cobra.Command, args []string) error {
+			return writeLabel(c.OutOrStdout(), out, serial, args[0], link)
+		},
 	}
 	f := c.Flags()
-	f.StringVar(&code, "code", "", "the claim code")
 	f.StringVar(&serial, "serial", "", "the unit's serial number")
 	f.StringVar(&link, "link", "", "address of the platform, for a QR code that leads to the page; default the code alone")
 	f.StringVarP(&out, "out", "o", "-", "where to write it: .svg or .png; - prints it on the terminal")
-	cobra.CheckErr(c.MarkFlagRequired("code"))
 	return c
 }
 

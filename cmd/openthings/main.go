@@ -106,6 +106,10 @@ func report(w io.Writer, err error) int {
 	}
 	fmt.Fprintln(w, "openthings:", p.Text)
 	for _, f := range p.Fields {
+		if f.Message == p.Text { // it was just said: only where
+			fmt.Fprintln(w, "  at:", f.At)
+			continue
+		}
 		fmt.Fprintf(w, "  %s: %s\n", f.At, f.Message)
 	}
 	if p.Rule != "" {

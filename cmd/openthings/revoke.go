@@ -50,8 +50,11 @@ func revokeCommand() *cobra.Command {
 				return problem.Invalid("--dry-run counts what a station, batch, CA or authority brought; a device is one").At("--dry-run")
 			}
 			return send(c, r, "/v1/devices/"+url.PathEscape(device)+"/revoke", map[string]string{"reason": reason}, func(w io.Writer, d identity.Device) error {
-				_, err := fmt.Fprintf(w, "%s: its operational certificates are revoked\n", d.ID)
-				return err
+				fmt.Fprintf(w, "%s: its operational certificates are revoked\n", d.ID)
+				if !d.State.Barred() {
+					fmt.Fprintf(w, "It may enrol again with its birth certificate. To lock it out: openthings api POST /v1/devices/%s/suspend reason=…\n", d.ID)
+				}
+				return nil
 			})
 		},
 	}
@@ -60,13 +63,13 @@ func revokeCommand() *cobra.Command {
 	f.StringVar(&device, "device", "", "a device; it may enrol again with its IDevID unless it is retired")
 	f.StringVar(&station, "station", "", "a line station, and every unit that it made")
 	f.StringVar(&batch, "batch", "", "every device of a batch")
-	f.StringVar(&ca, "ca", "", "all that a trusted manufacturer CA brought")
+	f.StringVar(&ca, "trusted-ca", "", "all that a trusted manufacturer CA brought")
 	f.StringVar(&authority, "authority", "", "all that one of the platform's authorities signed")
 	f.StringVar(&reason, "reason", "", "why, for the log")
 	f.BoolVar(&dry, "dry-run", false, "only count what it would hit")
 	f.StringVar(&o.data, "data", defaultData(), "for --authority: the platform's data folder ($OPENTHINGS_DATA_DIR)")
-	c.MarkFlagsOneRequired("device", "station", "batch", "ca", "authority")
-	c.MarkFlagsMutuallyExclusive("device", "station", "batch", "ca", "authority")
+	c.MarkFlagsOneRequired("device", "station", "batch", "trusted-ca", "authority")
+	c.MarkFlagsMutuallyExclusive("device", "station", "batch", "trusted-ca", "authority")
 	c.MarkFlagsOneRequired("reason", "dry-run")
 	return c
 }

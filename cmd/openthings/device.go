@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/openthings-platform/openthings/api"
+	"github.com/openthings-platform/openthings/fleet"
+	"github.com/openthings-platform/openthings/identity"
+	"github.com/openthings-platform/openthings/telemetry"
+)
+
+func deviceCommand() *cobra.Command {
+	c, r := group("device", "Devices")
+	var pages paging
+	list := &cobra.Command{
+		Use: "list", Short: "List devices", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return read(c, r, pages.path("/v1/devices", nil), func(w io.Writer, p api.Page[fleet.DeviceOut]) error {
+				rows := [][]string{{"DEVICE", "SERIAL", "STATE", "ONLINE", "RELEASE"}}
+				for _, d := range p.Items {
+					rows = append(rows, []string{d.ID, d.Serial, string(d.State), yes(d.Presence.Online), d.Release})
+				}
+				return pages.table(w, rows, p.Next)
+			})
+		},
+	}
+	pages.flags(list)
+	passport := &cobra.Command{
+		Use: "show DEVICE", Short: "A device's passport: state, identity, what ran on it", Args: oneDevice,
+		RunE: func(c *cobra.Command, args []string) error {
+			return read(c, r, "/v1/devices/"+url.PathEscape(args[0]), func(w io.Writer, d fleet.PassportOut) error {
+				fmt.Fprintf(w, "%s  serial %s  %s", d.ID, d.Serial, strings.ToUpper(string(d.State)))
+				if d.State == identity.Suspended && d.Reason != "" {
+					fmt.Fprintf(w, ": %s", d.Reason)
+				}
+				if fmt.Fprintln(w); len(d.History) == 0 {
+					_, err := fmt.Fprintln(w, "no known release has run on it")
+					return err
+				}
+				rows := [][]string{{"RAN", "FROM", "TO"}}
+				for _, i := range d.History {
+					to := "now"
+					if i.To != nil {
+						to = instant(*i.To)
+					}
+					rows = append(rows, []string{i.Release, instant(i.From), to})
+				}
+				return table(w, rows)
+			})
+		},
+	}
+	telemetryOf := &cobra.Command{
+		Use: "telemetry DEVICE", Short: "What a device said last, and what of it was lost or refused", Args: oneDevice,
+		RunE: func(c *cobra.Command, args []string) error {
+			return read(c, r, "/v1/devices/"+url.PathEscape(args[0])+"/telemetry/latest", printLatest)
+		},
+	}
+	certificates := &cobra.Command{
+		Use: "certificates DEVICE", Short: "Its certificates: of birth (IDevID) and of operation (LDevID)", Args: oneDevice,
+		RunE: func(c *cobra.Command, args []string) error {
+			return read(c, r, "/v1/devices/"+url.PathEscape(args[0])+"/certificates", func(w io.Writer, p api.Page[identity.Certificate]) error {
+				rows := [][]string{{"KIND", "PHASE", "FROM", "UNTIL", "AUTHORITY", "SERIAL", "REASON"}}
+				for _, x := range p.Items {
+					rows = append(rows, []string{string(x.Kind), string(x.Phase), instant(x.NotBefore), instant(x.NotAfter), x.Authority, x.Serial, x.Reason})
+				}
+				return table(w, rows)
+			})
+		},
+	}
+	c.AddCommand(list, passport, certificates, telemetryOf)
+	return c
+}
+
+// oneDevice wants the id of a device; people have its serial number at hand first.
+func oneDevice(c *cobra.Command, args []string) error {
+	if err := cobra.ExactArgs(1)(c, args); err != nil {
+		return err
+	}
+	if !strings.HasPrefix(args[0], "dev_") {
+		return usageError{fmt.Errorf("%q is not the id of a device, which begins with dev_; openthings device list has it beside the serial number", args[0])}
+	}
+	return nil
+}
+
+func printLatest(w io.Writer, l telemetry.Latest) error {
+	rows := [][]string{{"STREAM", "VALUE", "SAID", "AT"}}
+	for _, s := range l.Streams {
+		for _, name := range slices.Sorted(maps.Keys(s.Values)) {
+			rows = append(rows, []string{s.Stream, name, fmt.Sprint(s.Values[name]), instant(s.Time)})
+		}
+	}
+	if err := table(w, rows); err != nil {
+		return err
+	}
+	if l.Missing > 0 {
+		fmt.Fprintf(w, "%d messages did not arrive, by the device's own count\n", l.Missing)
+	}
+	if l.Refused > 0 {
+		fmt.Fprintf(w, "%d payloads were refused, the last because: %s\n", l.Refused, l.Reason)
+	}
+	return nil
+}
