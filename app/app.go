@@ -55,6 +55,7 @@ type Config struct {
 	OpenBao openbao.Config // for IssuerOpenBao; its Clock and Log are the platform's
 	// PrivateHooks lets hooks of tenants reach loopback and private addresses.
 	PrivateHooks bool
+	Mail         Mail
 	Log          *slog.Logger
 	Clock        clock.Clock
 	// Ready is called once everything is served.

@@ -24,6 +24,7 @@ import (
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/identity/embedded"
 	"github.com/openthings-platform/openthings/identity/keystore"
+	"github.com/openthings-platform/openthings/notify"
 	"github.com/openthings-platform/openthings/product"
 	"github.com/openthings-platform/openthings/respond"
 	"github.com/openthings-platform/openthings/retire"
@@ -48,6 +49,7 @@ type house struct {
 	audit     *audit.Log
 	refusals  *audit.Refusals
 	tenant    *tenant.Service
+	notify    *notify.Service
 	product   *product.Service
 	identity  *identity.Service
 	enroll    *enroll.Service
@@ -76,7 +78,7 @@ type house struct {
 // platformSchema lists the migrations of the platform's handle, telemetrySchema those of the other.
 var (
 	platformSchema = []store.Migrations{
-		seal.Schema, api.Schema, audit.Schema, tenant.Schema, product.Schema, identity.Schema, enroll.Schema, fleet.Schema, command.Schema,
+		seal.Schema, api.Schema, audit.Schema, tenant.Schema, notify.Schema, product.Schema, identity.Schema, enroll.Schema, fleet.Schema, command.Schema,
 		sbom.Schema, update.Schema, vuln.Schema, respond.Schema, retire.Schema,
 	}
 	telemetrySchema = []store.Migrations{seal.Schema, telemetry.Schema}
@@ -153,6 +155,12 @@ func (h *house) build(origins []string) (err error) {
 	if h.tenant, err = tenant.New(tenant.Config{DB: h.db, Clock: cfg.Clock, Log: cfg.Log, Origins: origins}); err != nil {
 		return err
 	}
+	mailer, err := cfg.Mail.mailer()
+	if err != nil {
+		return err
+	}
+	h.notify = notify.New(notify.Config{DB: h.db, Keys: h.keys, Clock: cfg.Clock, Log: cfg.Log, PrivateHooks: cfg.PrivateHooks, Mailer: mailer, URL: cmp.Or(cfg.PublicURL, origins[0])})
+	h.tellOutside()
 	h.product = product.New(product.Config{DB: h.db, Clock: cfg.Clock, Sign: h.audit.Sign, Verify: h.signedText})
 	if h.identity, err = identity.New(identity.Config{
 		DB: h.db, Issuer: h.issuer, Clock: cfg.Clock, Log: cfg.Log, Journal: journal,
@@ -242,15 +250,15 @@ func (h *house) mount() error {
 	})
 	h.console = console.New(console.Config{
 		Clock: h.cfg.Clock, Log: h.cfg.Log, SignIn: tenant.SignInPath, Authenticate: h.tenant.Authenticate, Holds: tenant.Holds, Visitor: tenant.Visitor, Name: h.name, Refused: h.refusedActor,
-		Menu: []string{"Today", "Products", "Enrol", "Issuers", "Fleet", "Releases", "Vulnerabilities", "Cases", "Evidence", "Law", "Access"},
+		Menu: []string{"Today", "Products", "Enrol", "Issuers", "Fleet", "Alarms", "Releases", "Vulnerabilities", "Cases", "Evidence", "Law", "Access"},
 	})
 	for _, room := range []interface{ Routes(*api.API) }{
-		h.tenant, h.audit, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.sbom, h.update, h.vuln, h.respond, h.retire, h.evidence,
+		h.tenant, h.audit, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.sbom, h.update, h.vuln, h.respond, h.retire, h.evidence,
 	} {
 		room.Routes(h.api)
 	}
 	for _, room := range []interface{ Pages(*console.Console) }{
-		h.tenant, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.sbom, h.update, h.vuln, h.respond, h.retire, h.evidence,
+		h.tenant, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.sbom, h.update, h.vuln, h.respond, h.retire, h.evidence,
 	} {
 		room.Pages(h.console)
 	}
@@ -297,7 +305,7 @@ func (h *house) work() []worker {
 	work := []worker{
 		{"issuer", h.identity.WatchIssuer},
 		{"jobs", h.db.RunJobs}, {"telemetry jobs", h.records.RunJobs}, {"identity", h.identity.Work}, {"fleet", h.fleet.Work},
-		{"refusals", h.refusals.Run}, {"telemetry", h.telemetry.Work}, {"command", h.command.Work}, {"update", h.update.Work}, {"evidence", h.evidence.Work},
+		{"refusals", h.refusals.Run}, {"notify", h.notify.Work}, {"telemetry", h.telemetry.Work}, {"command", h.command.Work}, {"update", h.update.Work}, {"evidence", h.evidence.Work},
 		{"keys", func(ctx context.Context) error { return h.keys.Work(ctx, h.cfg.Log, h.db, h.records) }},
 	}
 	if h.issuerWork != nil {

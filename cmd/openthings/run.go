@@ -78,6 +78,7 @@ func upCommand() *cobra.Command {
 	issuerFlags(f, &cfg)
 	f.StringSliceVar(&cfg.Names, "name", nil, "further host names that the server certificates are valid for")
 	f.BoolVar(&cfg.PrivateHooks, "private-hooks", false, "let hooks of tenants reach loopback and private addresses")
+	mailFlags(f, &cfg)
 	f.BoolVar(&asJSON, "json", false, "print where it is reached as JSON")
 	f.StringVar(&cfg.PublicURL, "public-url", "", "where others reach --listen, for revocation lists and OCSP named in certificates; default: the first --name")
 	c.MarkFlagsRequiredTogether("tls-cert", "tls-key")

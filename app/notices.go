@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package app
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/openthings-platform/openthings/notify"
+	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/vuln"
+)
+
+// told are the events of the stages that people outside are told of. A stage announces and does not know who listens, so
+// the words for people stand here. words returns a title and the page to look at; an empty title tells nobody.
+var told = []struct {
+	topic, text string
+	words       func(h *house, ctx context.Context, e store.Event) (n notify.Notice, err error)
+}{
+	{"vuln.exploited", "a vulnerability that a feed knows as exploited is in a release of yours", func(h *house, ctx context.Context, e store.Event) (n notify.Notice, err error) {
+		var x vuln.Exploited
+		if err := e.Decode(&x); err != nil {
+			return n, err
+		}
+		return notify.Notice{Title: x.Group + " is known to be exploited and in " + h.productName(ctx, e.Tenant, x.Product) + " " + x.Version,
+			Text: "Find out whether it can be reached and whether it was exploited in this product. Since 2026-09-11 an exploited vulnerability is reported within 24 hours of becoming aware (Regulation (EU) 2024/2847, Article 14).",
+			Link: "/vulnerabilities/" + x.ID, Data: x}, nil
+	}},
+	{"case.deadline", "a clock of a case is near its end or over it", func(_ *house, _ context.Context, e store.Event) (n notify.Notice, err error) {
+		var d map[string]any
+		if err := e.Decode(&d); err != nil {
+			return n, err
+		}
+		return notify.Notice{Title: fmt.Sprintf("Case %s: the %s is %s", e.Subject, spaced(d["stage"]), spaced(d["level"])), Link: "/cases/" + e.Subject, Data: d}, nil
+	}},
+	{"clone.detected", "a device was seen twice: same key, certificate or serial number", func(_ *house, _ context.Context, e store.Event) (n notify.Notice, err error) {
+		var d map[string]any
+		if err := e.Decode(&d); err != nil {
+			return n, err
+		}
+		return notify.Notice{Title: fmt.Sprintf("Two devices show the same %v", d["what"]), Text: "They are suspended until a person decides which one is genuine.", Link: "/enrol/quarantine", Data: d}, nil
+	}},
+	{"deployment.ended", "a deployment was aborted", func(_ *house, _ context.Context, e store.Event) (n notify.Notice, err error) {
+		var d struct{ State, Release, Reason string }
+		if err := e.Decode(&d); err != nil || d.State != "aborted" {
+			return n, err
+		}
+		return notify.Notice{Title: "A deployment was aborted: " + d.Reason, Link: "/deployments/" + e.Subject, Data: map[string]any{"release": d.Release, "reason": d.Reason}}, nil
+	}},
+}
+
+func spaced(v any) string { return strings.NewReplacer("_", " ", "-", " ").Replace(fmt.Sprint(v)) }
+
+// tellOutside has the events of the stages told to whoever the tenant named.
+func (h *house) tellOutside() {
+	for _, t := range told {
+		h.notify.Know(notify.Topic{Name: t.topic, Text: t.text})
+		h.db.On(t.topic, "notify", func(ctx context.Context, e store.Event) error {
+			n, err := t.words(h, ctx, e)
+			if err != nil || n.Title == "" {
+				return err
+			}
+			n.Tenant, n.Topic, n.Subject, n.Key = e.Tenant, e.Topic, e.Subject, e.ID
+			return h.db.Write(ctx, func(tx *store.Tx) error { return h.notify.Tell(tx, n) })
+		})
+	}
+}
+
+// Mail names the server that mail leaves by.
+type Mail struct {
+	Server       string // smtps://user@host:465 or smtp://host:587; empty: no mail
+	From         string
+	PasswordFile string
+	CAFile       string // PEM; empty: the roots of the machine
+}
+
+// mailer is nil when no server is named.
+func (m Mail) mailer() (*notify.Mailer, error) {
+	if m.Server == "" {
+		return nil, nil
+	}
+	password, err := smallFile("--mail-password-file", m.PasswordFile)
+	if err != nil {
+		return nil, err
+	}
+	var roots *x509.CertPool
+	if m.CAFile != "" {
+		pem, err := smallFile("--mail-ca", m.CAFile)
+		if err != nil {
+			return nil, err
+		}
+		roots = x509.NewCertPool()
+		if !roots.AppendCertsFromPEM(pem) {
+			return nil, problem.Invalid("the file holds no certificate").At("--mail-ca")
+		}
+	}
+	return notify.NewMailer(m.Server, strings.TrimRight(string(password), "\r\n"), m.From, roots)
+}
+
+// smallFile reads a file that a flag names; no name, no content.
+func smallFile(flag, path string) ([]byte, error) {
+	if path == "" {
+		return nil, nil
+	}
+	b, err := os.ReadFile(path)
+	if err != nil || len(b) > 1<<20 {
+		return nil, problem.Invalid("the file cannot be read").At(flag).Because(err)
+	}
+	return b, nil
+}

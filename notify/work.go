@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package notify
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/webhook"
+)
+
+const (
+	patience    = 15 * time.Second // for one attempt
+	claimFor    = 5 * time.Minute  // an endpoint whose process died is taken again after this
+	drain       = 10               // deliveries to one endpoint in a row; 10 attempts end well within claimFor
+	workers     = 16               // endpoints at the same time
+	poll        = time.Second
+	maxAnswer   = 4 << 10
+	keep        = 90 * 24 * time.Hour // how long what was delivered stays on record
+	forgetEvery = time.Hour
+)
+
+// errGone is the answer of a webhook that wants nothing any more (HTTP 410).
+var errGone = errors.New("the endpoint is gone (410)")
+
+// refusedError is an answer that asks for another pause.
+type refusedError struct {
+	status int
+	after  time.Duration
+}
+
+func (e *refusedError) Error() string { return fmt.Sprintf("status %d", e.status) }
+
+// Work delivers until ctx ends.
+func (s *Service) Work(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	slots := make(chan struct{}, workers)
+	var tidied time.Time
+	for ctx.Err() == nil {
+		if now := s.cfg.Clock.Now(); now.Sub(tidied) >= forgetEvery {
+			tidied = now
+			if err := s.forget(ctx); err != nil && ctx.Err() == nil {
+				s.cfg.Log.ErrorContext(ctx, "old deliveries cannot be removed", slog.Any("error", err))
+			}
+		}
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
+		e, ok, err := s.claim(ctx)
+		if err != nil && ctx.Err() == nil {
+			s.cfg.Log.ErrorContext(ctx, "deliveries cannot be read", slog.Any("error", err))
+		}
+		if !ok {
+			<-slots
+			s.pause(ctx)
+			continue
+		}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			if err := s.deliver(ctx, e); err != nil && ctx.Err() == nil {
+				s.cfg.Log.ErrorContext(ctx, "deliveries cannot be settled", slog.String("endpoint", e.ID), slog.Any("error", err))
+			}
+		})
+	}
+	return nil
+}
+
+func (s *Service) pause(ctx context.Context) {
+	t := s.cfg.Clock.NewTimer(poll)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-s.wake:
+	case <-t.C:
+	}
+}
+
+// claim takes an endpoint for which something is due. Reading first keeps an idle platform from writing.
+func (s *Service) claim(ctx context.Context) (e Endpoint, ok bool, err error) {
+	now := s.cfg.Clock.Now()
+	var n int64
+	err = s.cfg.DB.QueryRow(ctx, `SELECT count(*) FROM (SELECT 1 FROM notify_delivery WHERE state = 'open' AND next <= $1 LIMIT 1) q`, store.Millis(now)).Scan(&n)
+	if err != nil || n == 0 {
+		return e, false, err
+	}
+	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) (err error) {
+		e, err = claim(tx, now, now.Add(claimFor))
+		return err
+	})
+	if errors.Is(err, store.ErrNoRows) {
+		return e, false, nil
+	}
+	return e, err == nil, err
+}
+
+// deliver sends what is due to an endpoint that was claimed, until one attempt fails, and gives it back.
+func (s *Service) deliver(ctx context.Context, e Endpoint) error {
+	waits, err := due(ctx, s.cfg.DB, e.ID, s.cfg.Clock.Now(), drain)
+	until := time.Time{}
+	for _, d := range waits {
+		var fault error
+		if fault = s.attempt(ctx, e, d); fault != nil && ctx.Err() != nil {
+			break // stopped half-way: the next start tries again
+		}
+		if until, err = s.settle(ctx, &e, d, fault); err != nil || fault != nil {
+			break
+		}
+	}
+	ctx = context.WithoutCancel(ctx)
+	return errors.Join(err, s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		if err := release(tx, e, until); err != nil || e.Off == "" {
+			return err
+		}
+		return failOpen(tx, e.ID, e.Off, s.cfg.Clock.Now())
+	}))
+}
+
+// settle records an attempt and says how long the endpoint rests.
+func (s *Service) settle(ctx context.Context, e *Endpoint, d Delivery, fault error) (until time.Time, err error) {
+	now := s.cfg.Clock.Now()
+	d.Attempts++
+	var refused *refusedError
+	switch {
+	case fault == nil:
+		d.State, d.Ended, d.Answer = Done, now, "taken"
+		e.Faults, e.Fault, e.Reached = 0, "", now
+	default:
+		e.Faults++
+		e.Fault = plain(fault.Error(), 300)
+		d.Answer = e.Fault
+		until = now.Add(rest(e.Faults))
+		if d.Attempts > int64(len(waits)) {
+			d.State, d.Ended = Failed, now
+			break
+		}
+		wait := waits[d.Attempts-1]
+		if errors.As(fault, &refused) {
+			wait = max(wait, min(refused.after, waits[len(waits)-1]))
+		}
+		d.Next = now.Add(wait)
+		if errors.Is(fault, errGone) {
+			e.Off = e.Fault
+		}
+	}
+	return until, s.cfg.DB.Write(context.WithoutCancel(ctx), func(tx *store.Tx) error { return settle(tx, d) })
+}
+
+// attempt tells an endpoint once.
+func (s *Service) attempt(ctx context.Context, e Endpoint, d Delivery) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if d.notice.Link != "" {
+		d.notice.Link = s.cfg.URL + d.notice.Link
+	}
+	if e.Kind == Mail {
+		if s.cfg.Mailer == nil {
+			return errors.New("this platform knows no mail server")
+		}
+		return s.cfg.Mailer.send(ctx, e.Address, d)
+	}
+	return s.post(ctx, e, d)
+}
+
+// message is the body of a webhook, as Standard Webhooks recommend it.
+type message struct {
+	Type      string      `json:"type"`
+	Timestamp time.Time   `json:"timestamp"`
+	Data      messageData `json:"data"`
+}
+
+type messageData struct {
+	Subject string          `json:"subject"`
+	Title   string          `json:"title"`
+	Text    string          `json:"text,omitempty"`
+	Link    string          `json:"link,omitempty"`
+	Facts   json.RawMessage `json:"facts"`
+}
+
+func (s *Service) post(ctx context.Context, e Endpoint, d Delivery) error {
+	secret, err := s.cfg.Keys.Unwrap(purpose(e), e.secret)
+	if err != nil {
+		return err
+	}
+	body, err := json.Marshal(message{Type: d.Topic, Timestamp: d.At.UTC(), Data: messageData{d.Subject, d.Title, d.notice.Text, d.notice.Link, json.RawMessage(d.data)}})
+	if err != nil {
+		return err
+	}
+	req, err := webhook.Secret(secret).Request(ctx, e.Address, d.ID, s.cfg.Clock.Now(), body)
+	if err != nil {
+		return err
+	}
+	resp, err := s.client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer)) // so that the connection can be used again
+	switch {
+	case resp.StatusCode >= 200 && resp.StatusCode < 300:
+		return nil
+	case resp.StatusCode == http.StatusGone:
+		return errGone
+	}
+	seconds, err := strconv.Atoi(strings.TrimSpace(resp.Header.Get("Retry-After")))
+	if err != nil || seconds < 0 || seconds > 7*86400 {
+		seconds = 0
+	}
+	return &refusedError{resp.StatusCode, time.Duration(seconds) * time.Second}
+}
+
+// forget removes what was delivered long ago, in small transactions.
+func (s *Service) forget(ctx context.Context) error {
+	before := s.cfg.Clock.Now().Add(-keep)
+	for {
+		var n int64
+		err := s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) (err error) {
+			n, err = forget(tx, before, 500)
+			return err
+		})
+		if err != nil || n < 500 {
+			return err
+		}
+	}
+}
