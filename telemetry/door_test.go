@@ -19,6 +19,7 @@ import (
 	"io"
 	"log/slog"
 	"math/big"
+	randv2 "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -268,7 +269,7 @@ type load struct {
 	base   time.Time // message n carries base + n ms
 	sent   []uint64  // by device: the last number given out
 	open   []map[uint64]bool
-	pad    string       // further text in each event
+	pad    int          // further random letters in each event
 	events bool         // every eighth message is an event
 	acks   atomic.Int64 // receipts so far
 	failed atomic.Int64 // publishes that were answered by an error of the server
@@ -384,7 +385,11 @@ func (l *load) session(ctx context.Context, addr string, i int, last uint64) err
 func (l *load) message(n uint64) (topic string, body []byte) {
 	ts := l.base.UnixMilli() + int64(n)
 	if l.events && n%8 == 0 {
-		return "event/load", fmt.Appendf(nil, `{"ts":%d,"detail":"%s","data":{"n":%d}}`, ts, l.pad, n)
+		pad := make([]byte, l.pad)
+		for random, i := randv2.New(randv2.NewPCG(n, 0)), 0; i < len(pad); i++ { // the same when it is sent again
+			pad[i] = 'A' + byte(random.IntN(26))
+		}
+		return "event/load", fmt.Appendf(nil, `{"ts":%d,"detail":"%s","data":{"n":%d}}`, ts, pad, n)
 	}
 	return "tele/load", fmt.Appendf(nil, `{"ts":%d,"boot":1,"seq":%d,"values":{"n":%d}}`, ts, n, n)
 }
