@@ -27,6 +27,16 @@ func TestStart(t *testing.T) {
 	}
 }
 
+// TestEnrolment executes docs/enrolment.md.
+func TestEnrolment(t *testing.T) {
+	out := openPage(t, "enrolment.md").run(t, "openthings")
+	for _, want := range []string{"PROVEN:", "202", "rule: enroll.unclaimed", "is approved", `"durable":1`, "Maker: active", "lot 7", "next.pem: revoked", "is refused since", "chain whole:"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the reader does not see %q", want)
+		}
+	}
+}
+
 // page is a page of docs whose sh blocks are executed in one shell, in order. Three things differ from what a reader
 // does: the programs are built by go instead of "make build", ports are free ones, and a block marked "again" is
 // repeated for the reader, for at most a minute.
