@@ -88,7 +88,9 @@ func compactChild() error {
 			return err
 		}
 		for _, r := range records {
-			b.sort(r)
+			if err := s.sort(ctx, b, r); err != nil {
+				return err
+			}
 		}
 	}
 	if err := s.pack(ctx, b); err != nil {

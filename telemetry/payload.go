@@ -31,6 +31,7 @@ const (
 type point struct {
 	t         int64 // ms since 1970 UTC
 	boot, seq uint64
+	same      bool    // said by the same message as the point before it in this stream
 	values    []value // sorted by name
 }
 

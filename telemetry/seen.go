@@ -73,6 +73,14 @@ func (s *seen) add(boot, seq uint64) bool {
 	return fresh
 }
 
+// takes reports whether a point is new. All points of one message share its count: they stay or go with the first.
+func (s *seen) takes(p point, before bool) bool {
+	if p.same {
+		return before
+	}
+	return s.add(p.boot, p.seq)
+}
+
 // missing counts the messages of the device's newest boot that are known to be lost or still under way: the holes in
 // the union of its streams. A device that counts per stream instead shows fewer holes, never false ones.
 func missing(streams []seen) uint64 {

@@ -145,7 +145,9 @@ func TestS05_InterruptedCompaction(t *testing.T) {
 			r.t.Fatal(err)
 		}
 		for _, rec := range records {
-			b.sort(rec)
+			if err := r.sort(ctx, b, rec); err != nil {
+				r.t.Fatal(err)
+			}
 		}
 		if err := r.pack(ctx, b); err != nil {
 			r.t.Fatal(err)
@@ -493,7 +495,7 @@ func TestHourlyKeysEnd(t *testing.T) {
 
 func TestBuckets(t *testing.T) {
 	g := gather{}
-	q := Query{From: t0, To: t0.Add(10 * time.Second), Max: 2, Fields: []string{"env/a"}}
+	q := Query{From: t0, To: t0.Add(10 * time.Second), Step: 5 * time.Second, Fields: []string{"env/a"}}
 	for i, v := range []float64{1, 2, 6, 4, 5} {
 		g.add(q, "env", point{t: t0.Add(time.Duration(i) * 2 * time.Second).UnixMilli(), values: []value{{"a", v}, {"b", 0}}})
 	}

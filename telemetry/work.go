@@ -159,7 +159,9 @@ func (s *Service) compact(ctx context.Context) error {
 			id := fmt.Sprintf("%s.%03d", row.id, i)
 			switch {
 			case strings.HasPrefix(r.Topic, prefix):
-				b.sort(r)
+				if err := s.sort(ctx, b, r); err != nil {
+					return err
+				}
 				continue
 			case strings.HasPrefix(r.Topic, eventPrefix):
 				b.note("evt_"+strings.TrimPrefix(id, "inb_"), r)
@@ -182,15 +184,18 @@ func (s *Service) compact(ctx context.Context) error {
 	return err
 }
 
-// sort puts a measurement into its stream, or counts it as refused.
-func (b *batch) sort(r gateway.Record) {
-	stream, p, err := parseRecord(r)
-	if err != nil {
+// sort puts a measurement into its streams, or counts it as refused.
+func (s *Service) sort(ctx context.Context, b *batch, r gateway.Record) error {
+	points, err := s.understand(ctx, r)
+	if problem.Is(err, problem.KindInvalid) {
 		b.refuse(r.Tenant, r.Device, r.At, problem.Of(err).Text)
-		return
+		return nil
 	}
-	k := streamKey{r.Tenant, r.Device, stream}
-	b.points[k] = append(b.points[k], p)
+	for _, p := range points {
+		k := streamKey{r.Tenant, r.Device, p.stream}
+		b.points[k] = append(b.points[k], p.point)
+	}
+	return err
 }
 
 func (b *batch) refuse(tenant, device string, at int64, reason string) {
@@ -223,7 +228,11 @@ func (s *Service) pack(ctx context.Context, b *batch) error {
 			s.cfg.Log.ErrorContext(ctx, "latest row is damaged and was begun anew", slog.String("device", k.device), slog.String("stream", k.stream), slog.Any("error", err))
 			set, last = nil, &lastState{}
 		}
-		fresh := slices.DeleteFunc(slices.Clone(points), func(p point) bool { return !set.add(p.boot, p.seq) })
+		kept := false
+		fresh := slices.DeleteFunc(slices.Clone(points), func(p point) bool {
+			kept = set.takes(p, kept)
+			return !kept
+		})
 		for _, p := range fresh {
 			last.add(p)
 		}

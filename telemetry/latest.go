@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package telemetry
+
+import (
+	"cmp"
+	"context"
+	"crypto/cipher"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/openthings-platform/openthings/store"
+)
+
+// Latest is what a device said last.
+type Latest struct {
+	Streams []LatestStream `json:"streams"`
+	// Missing counts messages of the device's newest boot that never arrived, or not yet.
+	Missing uint64 `json:"missing" doc:"Messages since the last start that did not arrive, by the device's own count"`
+	// Refused counts payloads that were received and dropped because they could not be read.
+	Refused   int64      `json:"refused" doc:"Payloads dropped because they could not be read"`
+	RefusedAt *time.Time `json:"refused_at,omitempty"`
+	Reason    string     `json:"refused_reason,omitempty" doc:"Why the last one was dropped"`
+}
+
+// LatestStream is the last message of one stream.
+type LatestStream struct {
+	Stream string             `json:"stream"`
+	Time   time.Time          `json:"time"`
+	Boot   uint64             `json:"boot,omitempty"`
+	Seq    uint64             `json:"seq,omitempty"`
+	Values map[string]float64 `json:"values" doc:"Each value as it was said last"`
+}
+
+// Latest returns the last values of each stream, and how much of what the device sent was lost or could not be read.
+func (s *Service) Latest(ctx context.Context, tenant, device string) (Latest, error) {
+	snap, err := s.read(ctx, tenant, device, 0, 0)
+	if err != nil {
+		return Latest{}, err
+	}
+	key, err := s.readKey(ctx, tenant, device)
+	if err != nil {
+		return Latest{}, err
+	}
+	out := Latest{Streams: []LatestStream{}, Refused: snap.refused.n, Reason: snap.refused.reason}
+	if snap.refused.n > 0 {
+		at := store.Time(snap.refused.at)
+		out.RefusedAt = &at
+	}
+	states := map[string]*lastState{}
+	for _, l := range snap.latest {
+		if states[l.stream], err = openLatest(key, l); err != nil {
+			return Latest{}, err
+		}
+	}
+	fresh, sets, err := snap.fresh()
+	if err != nil {
+		return Latest{}, err
+	}
+	for _, p := range fresh {
+		if states[p.stream] == nil {
+			states[p.stream] = &lastState{}
+		}
+		states[p.stream].add(p.point)
+	}
+	for stream, l := range states {
+		v := LatestStream{Stream: stream, Time: time.UnixMilli(l.t).UTC(), Boot: l.boot, Seq: l.seq, Values: map[string]float64{}}
+		for name, x := range l.values {
+			v.Values[name] = x.V
+		}
+		out.Streams = append(out.Streams, v)
+	}
+	slices.SortFunc(out.Streams, func(a, b LatestStream) int { return strings.Compare(a.Stream, b.Stream) })
+	var all []seen
+	for _, set := range sets {
+		all = append(all, set)
+	}
+	out.Missing = missing(all)
+	return out, nil
+}
+
+// lastState is a stream's latest row in the clear: each value carries its own time, since messages may name different
+// values and may be late.
+type lastState struct {
+	t         int64
+	boot, seq uint64
+	values    map[string]lastValue
+}
+
+type lastValue struct {
+	T int64   `json:"t"`
+	V float64 `json:"v"`
+}
+
+// add takes what is newer. Of two at the same time the greater stays, so that the order of arrival never shows.
+func (l *lastState) add(p point) {
+	if l.values == nil {
+		l.values = map[string]lastValue{}
+	}
+	if p.t > l.t || p.t == l.t && cmp.Or(cmp.Compare(p.boot, l.boot), cmp.Compare(p.seq, l.seq)) > 0 {
+		l.t, l.boot, l.seq = p.t, p.boot, p.seq
+	}
+	for _, v := range p.values {
+		old, ok := l.values[v.name]
+		if !ok && len(l.values) >= chunkColumns {
+			continue // a device that invents names without end keeps its first ones
+		}
+		if !ok || p.t > old.T || p.t == old.T && v.v > old.V {
+			l.values[v.name] = lastValue{p.t, v.v}
+		}
+	}
+}
+
+func openLatest(key cipher.AEAD, l latestRow) (*lastState, error) {
+	body, err := key.Open(nil, nil, l.body, l.bind("latest", ""))
+	if err != nil {
+		return nil, fmt.Errorf("telemetry: latest of %s: %w", l.device, err)
+	}
+	s := &lastState{t: l.t, boot: l.boot, seq: l.seq}
+	if err := json.Unmarshal(body, &s.values); err != nil {
+		return nil, fmt.Errorf("telemetry: latest of %s: %w", l.device, err)
+	}
+	return s, nil
+}
+
+func sealLatest(key cipher.AEAD, l *latestRow, s *lastState) {
+	body, err := json.Marshal(s.values)
+	if err != nil {
+		panic(err) // finite numbers under plain names: cannot fail
+	}
+	l.t, l.boot, l.seq = s.t, s.boot, s.seq
+	l.body = key.Seal(nil, nil, body, l.bind("latest", ""))
+}
