@@ -78,7 +78,7 @@ type house struct {
 // platformSchema lists the migrations of the platform's handle, telemetrySchema those of the other.
 var (
 	platformSchema = []store.Migrations{
-		seal.Schema, api.Schema, audit.Schema, tenant.Schema, notify.Schema, product.Schema, identity.Schema, enroll.Schema, fleet.Schema, command.Schema,
+		seal.Schema, api.Schema, audit.Schema, tenant.Schema, notify.Schema, product.Schema, identity.Schema, enroll.Schema, fleet.Schema, telemetry.CatalogueSchema, command.Schema,
 		sbom.Schema, update.Schema, vuln.Schema, respond.Schema, retire.Schema,
 	}
 	telemetrySchema = []store.Migrations{seal.Schema, telemetry.Schema}

@@ -64,7 +64,7 @@ type unit struct {
 
 func each(t *testing.T, fn func(w *world)) {
 	hand := clock.NewHand(t0)
-	schema := []store.Migrations{audit.Schema, seal.Schema, identity.Schema, fleet.Schema, command.Schema, telemetry.Schema, Schema}
+	schema := []store.Migrations{audit.Schema, seal.Schema, identity.Schema, fleet.Schema, command.Schema, telemetry.CatalogueSchema, telemetry.Schema, Schema}
 	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
 		hand.Set(t0)
 		w := &world{t: t, db: db, hand: hand}

@@ -29,7 +29,7 @@ import (
 func TestDoors(t *testing.T) {
 	clk := clock.NewHand(t0)
 	at := func(c *store.Config) { c.Clock = clk }
-	platform := storetest.Open(t, storetest.SQLiteURL(t), []store.Migrations{seal.Schema, audit.Schema, identity.Schema}, at)
+	platform := storetest.Open(t, storetest.SQLiteURL(t), []store.Migrations{seal.Schema, audit.Schema, identity.Schema, CatalogueSchema}, at)
 	db := storetest.Open(t, storetest.SQLiteURL(t), schema, at)
 	keys, err := seal.Open(filepath.Join(t.TempDir(), "keys"), clk)
 	if err != nil {

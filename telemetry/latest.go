@@ -24,6 +24,8 @@ type Latest struct {
 	Refused   int64      `json:"refused" doc:"Payloads dropped because they could not be read"`
 	RefusedAt *time.Time `json:"refused_at,omitempty"`
 	Reason    string     `json:"refused_reason,omitempty" doc:"Why the last one was dropped"`
+	Holes     []Hole     `json:"holes,omitempty" doc:"Runs of messages that did not arrive, the latest first, at most 20"`
+	Dropped   []Dropped  `json:"dropped,omitempty" doc:"Values that the product's catalogue refused, by field and rule"`
 }
 
 // LatestStream is the last message of one stream.
@@ -60,6 +62,9 @@ func (s *Service) Latest(ctx context.Context, tenant, device string) (Latest, er
 	if err != nil {
 		return Latest{}, err
 	}
+	if fresh, err = s.admitted(ctx, tenant, device, fresh); err != nil {
+		return Latest{}, err
+	}
 	for _, p := range fresh {
 		if states[p.stream] == nil {
 			states[p.stream] = &lastState{}
@@ -67,6 +72,9 @@ func (s *Service) Latest(ctx context.Context, tenant, device string) (Latest, er
 		states[p.stream].add(p.point)
 	}
 	for stream, l := range states {
+		if len(l.values) == 0 {
+			continue // nothing that it said is kept
+		}
 		v := LatestStream{Stream: stream, Time: time.UnixMilli(l.t).UTC(), Boot: l.boot, Seq: l.seq, Values: map[string]float64{}}
 		for name, x := range l.values {
 			v.Values[name] = x.V
@@ -79,7 +87,10 @@ func (s *Service) Latest(ctx context.Context, tenant, device string) (Latest, er
 		all = append(all, set)
 	}
 	out.Missing = missing(all)
-	return out, nil
+	holes, _ := holesIn(all)
+	out.Holes = holes[:min(len(holes), holesShown)]
+	out.Dropped, err = s.droppedOf(ctx, key, tenant, device)
+	return out, err
 }
 
 // lastState is a stream's latest row in the clear: each value carries its own time, since messages may name different

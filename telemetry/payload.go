@@ -31,8 +31,9 @@ const (
 type point struct {
 	t         int64 // ms since 1970 UTC
 	boot, seq uint64
-	same      bool    // said by the same message as the point before it in this stream
-	values    []value // sorted by name
+	same      bool              // said by the same message as the point before it in this stream
+	values    []value           // sorted by name
+	units     map[string]string // by name, where the message said them; else nil
 }
 
 type value struct {

@@ -79,11 +79,15 @@ func (s *Service) understand(_ context.Context, r gateway.Record) ([]streamPoint
 	if err != nil {
 		return nil, err
 	}
-	p, err := parsePayload(r.Body, r.At)
+	points, err := measurements(r)
 	if err != nil {
 		return nil, err
 	}
-	return []streamPoint{{stream, p}}, nil
+	out := make([]streamPoint, len(points))
+	for i, p := range points {
+		out[i] = streamPoint{stream, p}
+	}
+	return out, nil
 }
 
 // fresh leaves out of the inbox what arrived before, and returns what has arrived in all, by stream.

@@ -187,6 +187,9 @@ func (s *Service) gather(ctx context.Context, tenant, device string, q Query) (g
 		}
 	}
 	fresh, _, err := snap.fresh()
+	if err == nil {
+		fresh, err = s.admitted(ctx, tenant, device, fresh)
+	}
 	for _, p := range fresh {
 		g.add(q, p.stream, p.point)
 	}

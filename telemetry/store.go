@@ -361,6 +361,9 @@ func deleteDevice(tx *store.Tx, tenant, device string) (done bool, err error) {
 	for _, q := range []string{
 		`DELETE FROM telemetry_latest WHERE tenant = $1 AND device = $2`,
 		`DELETE FROM telemetry_refused WHERE tenant = $1 AND device = $2`,
+		`DELETE FROM telemetry_dropped WHERE tenant = $1 AND device = $2`,
+		`DELETE FROM telemetry_gap WHERE tenant = $1 AND device = $2`,
+		`DELETE FROM telemetry_retained WHERE tenant = $1 AND device = $2`,
 	} {
 		if _, err := tx.Exec(q, tenant, device); err != nil {
 			return false, err

@@ -54,9 +54,13 @@ type Service struct {
 	lease     store.Lease               // zero: not held
 	keys      map[[2]string]cipher.AEAD // by tenant and device, to write with; never kept long and never read with
 	keysSince time.Time
+	touched   map[[2]string]bool // devices that spoke since the last look for gaps
+	looked    bool               // this process has looked for gaps before
 
 	mu   sync.Mutex // guards the fields below
 	hour hourKey
+
+	judges judges
 }
 
 // hourKey is the inbox key of the present hour.

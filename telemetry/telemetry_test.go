@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/clock"
 	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/problem"
@@ -26,7 +27,7 @@ import (
 )
 
 var (
-	schema = []store.Migrations{seal.Schema, Schema}
+	schema = []store.Migrations{seal.Schema, audit.Schema, CatalogueSchema, Schema}
 	t0     = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 )
 

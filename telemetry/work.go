@@ -41,11 +41,16 @@ func (s *Service) Work(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { s.dispatchAll(ctx) })
 	merged := s.cfg.Clock.Now()
+	looked := merged
 	for ctx.Err() == nil {
 		more, err := s.step(ctx)
 		if err == nil && s.cfg.Clock.Now().Sub(merged) >= mergeEvery {
 			merged = s.cfg.Clock.Now()
 			err = s.tidy(ctx)
+		}
+		if err == nil && s.cfg.Clock.Now().Sub(looked) >= gapEvery {
+			looked = s.cfg.Clock.Now()
+			_, err = s.turn(ctx, s.lookForGaps)
 		}
 		if err != nil && ctx.Err() == nil && !errors.Is(err, errMoved) {
 			s.cfg.Log.ErrorContext(ctx, "telemetry is not compacted", slog.Any("error", err))
@@ -125,10 +130,14 @@ type batch struct {
 	latest   []latestRow
 	events   []eventRow
 	pending  []pendingRow
+
+	drops      drops // values that a catalogue refused
+	dropped    []droppedRow
+	undeclared []undeclaredRow
 }
 
 func newBatch() *batch {
-	return &batch{points: map[streamKey][]point{}, refused: map[[2]string]refusal{}, happened: map[[2]string][]happening{}}
+	return &batch{points: map[streamKey][]point{}, refused: map[[2]string]refusal{}, happened: map[[2]string][]happening{}, drops: drops{}}
 }
 
 // compact moves the oldest inbox rows to where their records belong, in one transaction. The caller holds s.pass.
@@ -178,6 +187,9 @@ func (s *Service) compact(ctx context.Context) error {
 		return err
 	}
 	err = s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error { return s.put(tx, b) })
+	if err == nil {
+		s.touch(b)
+	}
 	if err == nil && len(b.pending) > 0 {
 		signal(s.due)
 	}
@@ -233,16 +245,22 @@ func (s *Service) pack(ctx context.Context, b *batch) error {
 			kept = set.takes(p, kept)
 			return !kept
 		})
-		for _, p := range fresh {
-			last.add(p)
-		}
 		if len(fresh) == 0 {
 			continue
+		}
+		if fresh, err = s.admit(ctx, b, k, fresh); err != nil {
+			return err
+		}
+		for _, p := range fresh {
+			last.add(p)
 		}
 		row.seen = set.encode()
 		sealLatest(key, &row, last)
 		b.latest = append(b.latest, row)
 		b.chunks = append(b.chunks, s.seal(key, k, fresh)...)
+	}
+	if err := s.packDropped(ctx, b); err != nil {
+		return err
 	}
 	return s.packEvents(ctx, b)
 }
@@ -310,6 +328,9 @@ func (s *Service) put(tx *store.Tx, b *batch) error {
 		return err
 	}
 	if err := insertPending(tx, b.pending); err != nil {
+		return err
+	}
+	if err := putDropped(tx, b); err != nil {
 		return err
 	}
 	for k, r := range b.refused {

@@ -46,7 +46,7 @@ import (
 const ten = "ten_a"
 
 var schema = []store.Migrations{seal.Schema, api.Schema, audit.Schema, product.Schema, identity.Schema, enroll.Schema, fleet.Schema,
-	telemetry.Schema, sbom.Schema, update.Schema}
+	telemetry.CatalogueSchema, telemetry.Schema, sbom.Schema, update.Schema}
 
 // world is the part of the house that an update goes through, all of it real, with a signing folder beside it.
 type world struct {
