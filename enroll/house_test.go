@@ -52,6 +52,7 @@ type house struct {
 	gateway  *gateway.Gateway
 	api      *httptest.Server // for programs; the header As names the actor's role
 	door     string           // https://localhost:port of the device door
+	open     sync.WaitGroup   // connections that the door holds
 	roots    *x509.CertPool
 	revision string
 	solution string
@@ -161,11 +162,36 @@ func (h *house) serve() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var served sync.WaitGroup
 	served.Go(func() {
-		if err := h.gateway.ServeHTTPS(ctx, l); err != nil && ctx.Err() == nil {
+		if err := h.gateway.ServeHTTPS(ctx, counting{l, &h.open}); err != nil && ctx.Err() == nil {
 			h.t.Error(err)
 		}
 	})
 	h.t.Cleanup(func() { cancel(); served.Wait() })
+}
+
+// counting is a listener that counts its connections.
+type counting struct {
+	net.Listener
+	open *sync.WaitGroup
+}
+
+func (l counting) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	l.open.Add(1)
+	return counted{c, sync.OnceFunc(l.open.Done)}, nil
+}
+
+type counted struct {
+	net.Conn
+	done func()
+}
+
+func (c counted) Close() error {
+	defer c.done()
+	return c.Conn.Close()
 }
 
 // call asks the API as the owner of the tenant.
