@@ -114,7 +114,7 @@ func (c control) fits(dir string) ([]byte, error) {
 }
 
 // check applies the control to the copy, runs its test and puts the file back. A change that does not compile is no
-// proof, so it is told apart.
+// proof, and neither is a test that only never ends; both are told apart.
 func (c control) check(dir string) (string, error) {
 	path := filepath.Join(dir, c.file)
 	orig, err := c.fits(dir)
@@ -139,6 +139,8 @@ func (c control) check(dir string) (string, error) {
 		return "NO TEST", nil
 	case err == nil:
 		return "GREEN", nil
+	case bytes.Contains(out, []byte("panic: test timed out")):
+		return "TIMED OUT", nil
 	case !bytes.Contains(out, []byte("--- FAIL")) && !bytes.Contains(out, []byte("panic:")):
 		return "BROKEN", nil
 	}
