@@ -182,6 +182,7 @@ func (h *house) build(origins []string) (err error) {
 			}
 			return r.Version
 		},
+		Keys: h.keys, Send: h.send, Live: func(device string) bool { return h.gateway.Live(device) },
 	})
 	h.telemetry = telemetry.New(telemetry.Config{DB: h.records, Platform: h.db, Keys: h.keys, Identity: h.identity, Clock: cfg.Clock, Log: cfg.Log})
 	h.command = command.New(command.Config{DB: h.db, Identity: h.identity, Clock: cfg.Clock, Log: cfg.Log, Deliver: h.send,
@@ -191,7 +192,7 @@ func (h *house) build(origins []string) (err error) {
 	}
 	h.gateway, err = gateway.New(gateway.Config{
 		Admit: h.admit, Vouch: h.vouch, Introduce: h.introduce, Used: h.used, Spent: h.spent, TakenOver: h.takenOver, Refused: h.refused, Append: h.telemetry.Append, Online: h.fleet.Online, Offline: h.fleet.Offline,
-		Ready: func(p gateway.Peer) { h.command.Kick(p.Device); h.update.Ready(p) },
+		Ready: func(p gateway.Peer) { h.command.Kick(p.Device); h.update.Ready(p); h.fleet.TwinReady(p.Device) },
 		TLS:   &tls.Config{GetCertificate: h.certificate}, Clock: cfg.Clock, Log: cfg.Log,
 	})
 	if err != nil {
@@ -229,6 +230,7 @@ func (h *house) build(origins []string) (err error) {
 // mount registers routes, topics, pages and slots of every stage.
 func (h *house) mount() error {
 	h.telemetry.Route("cmd/", h.command.Receive)
+	h.telemetry.Route("state/", h.fleet.Reported)
 	h.telemetry.Route("ota/", h.update.Status)
 	h.telemetry.Route("inv", h.inventory)
 	for _, topic := range gateway.Uplinks() { // a message that nobody takes must not get a receipt
@@ -304,7 +306,7 @@ type worker struct {
 func (h *house) work() []worker {
 	work := []worker{
 		{"issuer", h.identity.WatchIssuer},
-		{"jobs", h.db.RunJobs}, {"telemetry jobs", h.records.RunJobs}, {"identity", h.identity.Work}, {"fleet", h.fleet.Work},
+		{"jobs", h.db.RunJobs}, {"telemetry jobs", h.records.RunJobs}, {"identity", h.identity.Work}, {"fleet", h.fleet.Work}, {"twins", h.fleet.WorkTwins},
 		{"refusals", h.refusals.Run}, {"notify", h.notify.Work}, {"telemetry", h.telemetry.Work}, {"command", h.command.Work}, {"update", h.update.Work}, {"evidence", h.evidence.Work},
 		{"keys", func(ctx context.Context) error { return h.keys.Work(ctx, h.cfg.Log, h.db, h.records) }},
 	}

@@ -22,8 +22,8 @@ func TestEveryReceiptHasATaker(t *testing.T) {
 	}
 	defer c.Close()
 	var refused *mqtt.Error
-	if err := c.Publish(t.Context(), "ot/1/me/state/reported", []byte(`{}`)); !errors.As(err, &refused) || refused.Reason != mqtt.NotAuthorized || !strings.Contains(err.Error(), "no part of the platform keeps") {
-		t.Errorf("a reported state: %v", err)
+	if err := c.Publish(t.Context(), "ot/1/me/state/wished", []byte(`{}`)); !errors.As(err, &refused) || refused.Reason != mqtt.NotAuthorized || !strings.Contains(err.Error(), "no part of the platform keeps") {
+		t.Errorf("a class that nobody keeps: %v", err)
 	}
 	if err := c.Publish(t.Context(), "ot/1/me/event/tamper", []byte(`{"detail":"the lid was opened"}`)); err != nil {
 		t.Fatal(err)

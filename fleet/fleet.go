@@ -8,8 +8,10 @@ import (
 	"sync"
 
 	"github.com/openthings-platform/openthings/clock"
+	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/product"
+	"github.com/openthings-platform/openthings/seal"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"
 )
@@ -25,6 +27,11 @@ type Config struct {
 	// ReleaseName turns a release's id into words for people ("2.4.1"); nil shows the id. Releases belong to a later
 	// stage, so the words are handed in.
 	ReleaseName func(ctx context.Context, tenant, release string) string
+	// Keys seal the twins of devices; without them there are none.
+	Keys *seal.Keys
+	// Send hands a device what is desired of it (gateway.Send), Live says whether it has a session here (gateway.Live).
+	Send func(context.Context, gateway.Downlink) error
+	Live func(device string) bool
 }
 
 // Service is the stage. Its methods are safe for concurrent use.
@@ -32,6 +39,10 @@ type Service struct {
 	cfg    Config
 	holder string        // of the folding lease
 	wake   chan struct{} // capacity 1: presence has changed
+
+	turns   *gateway.Turns // devices to tell what is desired of them
+	told    *told
+	applied []AppliedHook // complete before the doors open
 
 	mu      sync.Mutex          // guards the fields below
 	present map[string]presence // by device: who is online here, and who went offline and is not written yet
@@ -51,6 +62,6 @@ func New(cfg Config) *Service {
 	if cfg.ReleaseName == nil {
 		cfg.ReleaseName = func(_ context.Context, _, release string) string { return release }
 	}
-	return &Service{cfg: cfg, holder: store.NewID("node"), wake: make(chan struct{}, 1), present: map[string]presence{},
+	return &Service{cfg: cfg, holder: store.NewID("node"), wake: make(chan struct{}, 1), turns: gateway.NewTurns(), told: newTold(), present: map[string]presence{},
 		dirty: map[string]bool{}, online: map[string]int{}, changed: make(chan struct{})}
 }

@@ -92,7 +92,7 @@ func TestForeignTopics(t *testing.T) {
 	for _, topic := range []string{
 		"ot/1/acme/dev_2/tele/env", "ot/1/other/dev_1/tele/env", "ot/1/acme/dev_10/tele/env", "ot/2/me/tele/env", "tele/env", "$SYS/x",
 		"ot/1/me/", "ot/1/me/tele", "ot/1/me/tele/", "ot/1/me/tele//x", "ot/1/me/cmd/c1/reboot", "ot/1/me/cmd/ack", "ot/1/me/ota/offer",
-		"ot/1/me/state/desired", "ot/1/me/state/reported", "ot/1/me/inv/x", "ot/1/me/err", "ot/1/acme/dev_1", strings.Repeat("x", 300),
+		"ot/1/me/state/desired", "ot/1/me/state", "ot/1/me/state/reported/x", "ot/1/me/inv/x", "ot/1/me/err", "ot/1/acme/dev_1", strings.Repeat("x", 300),
 	} {
 		want := mqtt.NotAuthorized
 		if len(topic) > 256 {
@@ -138,7 +138,7 @@ func TestRefusalInWords(t *testing.T) {
 			if ack, ok := c.next().(*mqtt.Connack); !ok || ack.Reason != mqtt.Success {
 				t.Fatalf("CONNACK %+v", ack)
 			}
-			c.send(qos1(1, "ot/1/me/state/reported", `{"on":true}`))
+			c.send(qos1(1, "ot/1/me/state/desired", `{"on":true}`))
 			ack, ok := c.next().(*mqtt.Ack)
 			if !ok || ack.Reason != mqtt.NotAuthorized {
 				t.Fatalf("got %+v", ack)

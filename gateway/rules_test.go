@@ -44,7 +44,7 @@ func TestRefusalsDoNotFlood(t *testing.T) {
 
 // FuzzTopic: what a device may write to is one of the documented topics, in its own tree.
 func FuzzTopic(f *testing.F) {
-	for _, s := range []string{"ot/1/me/tele/env", "ot/1/acme/dev_1/cmd/c1/res", "ot/1/acme/dev_2/inv", "ot/1/me/cmd//ack", "ot/1/me/", "ot/1/me/ota/x/status", "ot/1/me/state/reported"} {
+	for _, s := range []string{"ot/1/me/tele/env", "ot/1/acme/dev_1/cmd/c1/res", "ot/1/acme/dev_2/inv", "ot/1/me/cmd//ack", "ot/1/me/", "ot/1/me/ota/x/status", "ot/1/me/state/reported", "ot/1/me/state/desired"} {
 		f.Add(s)
 	}
 	p := Peer{Kind: LDevID, Tenant: "acme", Device: "dev_1"}
@@ -62,7 +62,7 @@ func FuzzTopic(f *testing.F) {
 		if !mayPublish(rest) || mqtt.CheckTopic(rest) != nil {
 			return
 		}
-		for _, filter := range []string{"tele/+/#", "event/+/#", "inv", "cmd/+/ack", "cmd/+/res", "ota/+/status"} {
+		for _, filter := range []string{"tele/+/#", "event/+/#", "inv", "cmd/+/ack", "cmd/+/res", "ota/+/status", "state/reported"} {
 			if mqtt.Match(filter, rest) && !strings.Contains("/"+rest+"/", "//") && slices.ContainsFunc(Uplinks(), func(p string) bool { return strings.HasPrefix(rest, p) }) {
 				return
 			}

@@ -22,10 +22,10 @@ func below(p Peer, topic string) (root, rest string, ok bool) {
 
 // Uplinks lists the beginnings of all topics, below its root, on which a device may publish. Whoever is handed the
 // messages has to take each of them: what is acknowledged must not be dropped.
-func Uplinks() []string { return []string{"tele/", "event/", wire.TopicInv, "cmd/", "ota/"} }
+func Uplinks() []string { return []string{"tele/", "event/", "state/", wire.TopicInv, "cmd/", "ota/"} }
 
 // mayPublish says whether a device may write to a topic below its root; see package wire for the meaning of each. A
-// class that no stage keeps, such as a reported state, is refused here: it must not get a receipt.
+// class that no stage keeps is refused here: it must not get a receipt.
 func mayPublish(rest string) bool {
 	class, more, _ := strings.Cut(rest, "/")
 	if strings.HasPrefix(more, "/") || strings.HasSuffix(more, "/") || strings.Contains(more, "//") {
@@ -36,6 +36,8 @@ func mayPublish(rest string) bool {
 		return more != ""
 	case wire.TopicInv:
 		return rest == wire.TopicInv
+	case "state":
+		return more == "reported"
 	case "cmd":
 		_, last, _ := strings.Cut(more, "/")
 		return last == "ack" || last == "res"

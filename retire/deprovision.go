@@ -27,6 +27,7 @@ const (
 	stepTrust     = "trust"     // certificates revoked, IDevID barred: in the transaction of the request; identity cuts sessions with it
 	stepSessions  = "sessions"  // whatever slipped in meanwhile is cut too
 	stepTelemetry = "telemetry" // data and its key gone
+	stepState     = "state"     // what it should be like and said that it is like
 	stepTombstone = "tombstone" // state, erasure record and proof
 )
 
@@ -120,6 +121,7 @@ func (s *Service) finish(ctx context.Context, w which) error {
 	}{
 		{stepSessions, s.cutSessions},
 		{stepTelemetry, s.eraseTelemetry},
+		{stepState, s.eraseState},
 	} {
 		if slices.ContainsFunc(done, func(d Step) bool { return d.Name == step.name }) {
 			continue
@@ -143,6 +145,10 @@ func (s *Service) cutSessions(_ context.Context, w which, t Tombstone) (string, 
 
 func (s *Service) eraseTelemetry(ctx context.Context, w which, _ Tombstone) (string, error) {
 	return "telemetry deleted, its key destroyed", s.cfg.Telemetry.EraseDevice(ctx, w.Tenant, w.Device)
+}
+
+func (s *Service) eraseState(ctx context.Context, w which, _ Tombstone) (string, error) {
+	return "desired and reported state deleted", s.cfg.Fleet.EraseTwin(ctx, w.Tenant, w.Device)
 }
 
 // bury writes the tombstone: the final state and the record of the erasure, once.
@@ -169,7 +175,7 @@ func (s *Service) bury(ctx context.Context, w which) error {
 		if err := completed(tx, w.Tenant, w.Device, Step{stepTombstone, t.Done, "unreadable in every backup from " + t.Horizon.UTC().Format(time.DateOnly)}); err != nil {
 			return err
 		}
-		record := map[string]any{"erased": []string{"telemetry", "telemetry key"}, "kept": kept, "key_destroyed": t.Erased.UTC(), "backup_horizon": t.Horizon.UTC(), "rule": "gdpr.17", "reason": t.Reason}
+		record := map[string]any{"erased": []string{"telemetry", "state", "key of both"}, "kept": kept, "key_destroyed": t.Erased.UTC(), "backup_horizon": t.Horizon.UTC(), "rule": "gdpr.17", "reason": t.Reason}
 		if err := audit.Append(tx, audit.Entry{Tenant: w.Tenant, Actor: t.Actor, Kind: "device.erased", Subject: w.Device, Data: record}); err != nil {
 			return err
 		}
@@ -196,9 +202,12 @@ func (s *Service) eraseAgain(ctx context.Context, e store.Event) error {
 	if err := s.cfg.Telemetry.EraseDevice(ctx, e.Tenant, e.Subject); err != nil {
 		return err
 	}
+	if err := s.cfg.Fleet.EraseTwin(ctx, e.Tenant, e.Subject); err != nil {
+		return err
+	}
 	s.cfg.Log.WarnContext(ctx, "a restored backup had brought back the data of a deprovisioned device; it is erased again", slog.String("device", e.Subject))
 	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
 		return audit.Append(tx, audit.Entry{Tenant: e.Tenant, Actor: "system", Kind: "device.erased", Subject: e.Subject,
-			Data: map[string]any{"erased": []string{"telemetry", "telemetry key"}, "reason": "a restored backup had brought it back", "rule": "gdpr.17"}})
+			Data: map[string]any{"erased": []string{"telemetry", "state", "key of both"}, "reason": "a restored backup had brought it back", "rule": "gdpr.17"}})
 	})
 }

@@ -242,7 +242,7 @@ func TestWholeEnd(t *testing.T) {
 		cutsBefore := len(w.cuts)
 		r, err = w.Deprovision(w.t.Context(), maker, u.ID, "per_a", "scrapped", false)
 		w.must(err)
-		if r.State != identity.Deprovisioned || r.Tombstone == nil || r.Tombstone.Unwiped || r.Tombstone.Done.IsZero() || len(r.Tombstone.Steps) != 4 {
+		if r.State != identity.Deprovisioned || r.Tombstone == nil || r.Tombstone.Unwiped || r.Tombstone.Done.IsZero() || len(r.Tombstone.Steps) != 5 {
 			t.Fatalf("%+v", r.Tombstone)
 		}
 		if !r.Tombstone.Horizon.After(r.Tombstone.Erased) {
@@ -418,7 +418,7 @@ func TestResumed(t *testing.T) {
 		w.must(err)
 		r, err := w.Retirement(w.t.Context(), maker, u.ID)
 		w.must(err)
-		if r.State != identity.Deprovisioned || len(r.Tombstone.Steps) != 4 {
+		if r.State != identity.Deprovisioned || len(r.Tombstone.Steps) != 5 {
 			t.Errorf("%+v", r.Tombstone)
 		}
 		var g sync.WaitGroup
