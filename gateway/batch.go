@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 
+	"github.com/openthings-platform/openthings/clock"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/wire/mqtt"
 )
@@ -28,6 +30,7 @@ type collector struct {
 	commit  func(context.Context, []Record) error
 	limits  Limits
 	log     *slog.Logger
+	clock   clock.Clock
 	dropped atomic.Int64 // QoS 0 messages that found no room
 
 	mu       sync.Mutex // guards the open batch below
@@ -40,7 +43,7 @@ type collector struct {
 }
 
 func newCollector(cfg Config) *collector {
-	c := &collector{commit: cfg.Append, limits: cfg.Limits, log: cfg.Log}
+	c := &collector{commit: cfg.Append, limits: cfg.Limits, log: cfg.Log, clock: cfg.Clock}
 	c.room.L = &c.mu
 	return c
 }
@@ -113,6 +116,8 @@ func (c *collector) run() {
 		c.room.Broadcast()
 		c.mu.Unlock()
 
+		now := c.clock.Now().UnixMilli()
+		records = slices.DeleteFunc(records, func(r Record) bool { return r.Expires > 0 && r.Expires <= now }) // [MQTT-3.3.2-5]
 		err := c.appendAll(records)
 		if err != nil {
 			c.log.Error("messages were not made durable and are not acknowledged", "records", len(records), "err", err)

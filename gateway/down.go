@@ -3,89 +3,15 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/openthings-platform/openthings/wire/mqtt"
 )
-
-// subscribe answers a SUBSCRIBE. A device hears its own tree and nothing else.
-func (s *session) subscribe(p *mqtt.Subscribe) error {
-	if p.Properties.Has(mqtt.SubscriptionID) {
-		return &mqtt.Error{Reason: mqtt.SubIDsNotSupported, Text: "a subscription identifier"}
-	}
-	ack := &mqtt.Suback{ID: p.ID}
-	var refused []string
-	s.mu.Lock()
-	for _, f := range p.Filters {
-		r := s.grant(f)
-		if r.Failed() {
-			refused = append(refused, f.Topic)
-			if s.version == mqtt.V4 {
-				r = mqtt.UnspecifiedError
-			}
-		}
-		ack.Reasons = append(ack.Reasons, r)
-	}
-	err := s.queue(ack)
-	s.start()
-	s.mu.Unlock()
-	for _, topic := range refused {
-		s.g.refused(s.peer, "topic.own", topic)
-	}
-	if err == nil && len(refused) < len(p.Filters) {
-		s.g.registry.ready(s)
-	}
-	return err
-}
-
-// grant enters one filter. The caller holds s.mu.
-func (s *session) grant(f mqtt.Filter) mqtt.Reason {
-	if strings.HasPrefix(f.Topic, "$share/") {
-		return mqtt.SharedNotSupported
-	}
-	root, rest, ok := below(s.peer, f.Topic)
-	if !ok || rest == "" {
-		return mqtt.NotAuthorized
-	}
-	if len(f.Topic) > s.g.cfg.Limits.Topic {
-		return mqtt.TopicFilterInvalid
-	}
-	n := subscription{strings.Clone(root), strings.Clone(rest), min(f.QoS, 1)}
-	if i := slices.IndexFunc(s.filters, func(o subscription) bool { return o.root == n.root && o.filter == n.filter }); i >= 0 {
-		s.filters[i] = n
-	} else if len(s.filters) >= s.g.cfg.Limits.Filters {
-		return mqtt.QuotaExceeded
-	} else {
-		s.filters = append(s.filters, n)
-	}
-	return mqtt.Reason(n.qos)
-}
-
-func (s *session) unsubscribe(p *mqtt.Unsubscribe) error {
-	ack := &mqtt.Unsuback{ID: p.ID}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, t := range p.Topics {
-		root, rest, _ := below(s.peer, t)
-		had := len(s.filters)
-		s.filters = slices.DeleteFunc(s.filters, func(o subscription) bool { return o.root == root && o.filter == rest })
-		if s.version == mqtt.V5 {
-			r := mqtt.Success
-			if len(s.filters) == had {
-				r = mqtt.NoSubscriptionExisted
-			}
-			ack.Reasons = append(ack.Reasons, r)
-		}
-	}
-	err := s.queue(ack)
-	s.start()
-	return err
-}
 
 // Downlink is a message for a device. What follows Payload reaches MQTT 5 devices only, except that Expires holds for all.
 type Downlink struct {
@@ -98,13 +24,15 @@ type Downlink struct {
 	Correlation string    // what the device repeats in its answer
 }
 
+func (d Downlink) expired(now time.Time) bool { return !d.Expires.IsZero() && !now.Before(d.Expires) }
+
 // properties says what MQTT 5 has a place for; root is the device's own spelling.
 func (d Downlink) properties(root string, now time.Time) (ps mqtt.Properties) {
 	if d.Type != "" {
 		ps = append(ps, mqtt.Property{ID: mqtt.ContentType, Str: d.Type})
 	}
 	if !d.Expires.IsZero() {
-		left := min((d.Expires.Sub(now)+time.Second-1)/time.Second, math.MaxUint32)
+		left := min(max(d.Expires.Sub(now)+time.Second-1, 0)/time.Second, math.MaxUint32)
 		ps = append(ps, mqtt.Property{ID: mqtt.MessageExpiry, Num: uint32(left)})
 	}
 	if d.Reply != "" {
@@ -116,31 +44,47 @@ func (d Downlink) properties(root string, now time.Time) (ps mqtt.Properties) {
 	return ps
 }
 
+// flight is a QoS 1 downlink that the device has not acknowledged.
+type flight struct {
+	id   uint16
+	root string // how the device spelled the tree in its subscription
+	down Downlink
+	got  chan mqtt.Reason // the device's answer
+
+	// guarded by session.mu
+	again  bool // it may have been sent on an earlier connection
+	sent   bool // it was sent on this one
+	waited bool // a Send waits for the answer
+	acked  bool // answered while nobody waited
+}
+
+func newAnswer() chan mqtt.Reason { return make(chan mqtt.Reason, 1) }
+
 // Send publishes d to its device. It returns nil once the device acknowledged it, or at once if the device asked for
 // QoS 0. ErrOffline, ErrNotSubscribed and ErrExpired say that nothing was sent; after any other error the device may
-// have received it. A device that refuses it gives an *mqtt.Error.
+// have received it, and a session that outlives its connection sends it once more when the device is back: sending the
+// same message again then waits for that one's answer. A device that refuses it gives an *mqtt.Error.
 func (g *Gateway) Send(ctx context.Context, d Downlink) error {
 	s := g.registry.session(d.Device)
 	if s == nil {
 		return ErrOffline
 	}
+	if d.expired(g.cfg.Clock.Now()) {
+		return ErrExpired
+	}
+	if f := s.adopt(d); f != nil {
+		return s.await(ctx, f)
+	}
 	sub, ok := s.listens(d.Topic)
 	if !ok {
 		return ErrNotSubscribed
 	}
-	now := g.cfg.Clock.Now()
-	if !d.Expires.IsZero() && !now.Before(d.Expires) {
-		return ErrExpired
-	}
-	p := &mqtt.Publish{Topic: sub.root + d.Topic, QoS: sub.qos, Payload: d.Payload}
-	if s.version == mqtt.V5 {
-		p.Properties = d.properties(sub.root, now)
-	}
-	if s.largest > 0 && len(p.Topic)+len(d.Payload)+16 > s.largest { // 16: header, lengths, identifier
-		return fmt.Errorf("a message of %d bytes: the device takes packets of %d", len(d.Payload), s.largest)
-	}
 	if sub.qos == 0 {
-		return s.send(p)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		err := s.queue(s.packet(&flight{root: sub.root, down: d}, 0))
+		s.start()
+		return err
 	}
 	select {
 	case s.slots <- struct{}{}:
@@ -149,28 +93,127 @@ func (g *Gateway) Send(ctx context.Context, d Downlink) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	got, err := s.deliver(p)
+	f, err := s.launch(ctx, &flight{root: sub.root, down: d, got: newAnswer(), waited: true})
 	if err != nil {
 		<-s.slots
 		return err
 	}
+	return s.await(ctx, f)
+}
+
+// await waits for the device's answer.
+func (s *session) await(ctx context.Context, f *flight) error {
 	select {
-	case r := <-got:
+	case r := <-f.got:
 		if r.Failed() {
-			return &mqtt.Error{Reason: r, Text: "the device refused " + d.Topic}
+			return &mqtt.Error{Reason: r, Text: "the device refused " + f.down.Topic}
 		}
 		return nil
 	case <-s.done:
-		return fmt.Errorf("%w: it left before it acknowledged %s", ErrLost, d.Topic)
-	case <-ctx.Done():
-		return ctx.Err() // the slot stays taken until the PUBACK
+		return fmt.Errorf("%w: it left before it acknowledged %s", ErrLost, f.down.Topic)
+	case <-ctx.Done(): // the slot stays taken until the PUBACK
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		f.waited = false
+		return ctx.Err()
 	}
 }
 
-// listens finds the subscription for a topic, the one with the higher QoS if there are several.
+// adopt finds the same message in flight without anybody who waits for it: one that an earlier connection sent.
+func (s *session) adopt(d Downlink) *flight {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, f := range s.flights {
+		if !f.waited && f.down.Topic == d.Topic && bytes.Equal(f.down.Payload, d.Payload) {
+			if f.waited = true; f.acked {
+				s.flights = slices.Delete(s.flights, i, i+1)
+			}
+			return f
+		}
+	}
+	return nil
+}
+
+// launch gives f a free identifier, makes it durable if the session outlives its connection, and sends it.
+func (s *session) launch(ctx context.Context, f *flight) (*flight, error) {
+	s.mu.Lock()
+	for s.lastDown++; s.lastDown == 0 || s.flight(s.lastDown) != nil; s.lastDown++ {
+	}
+	f.id = s.lastDown
+	s.flights = append(s.flights, f)
+	keeps := s.expiry > 0
+	s.mu.Unlock()
+	var err error
+	if keeps {
+		err = s.save(ctx)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		f.sent = true
+		err = s.queue(s.packet(f, 1))
+		s.start()
+	}
+	if err != nil {
+		s.flights = slices.DeleteFunc(s.flights, func(o *flight) bool { return o == f })
+		return nil, err
+	}
+	return f, nil
+}
+
+// flight is the one with that identifier. The caller holds s.mu.
+func (s *session) flight(id uint16) *flight {
+	for _, f := range s.flights {
+		if f.id == id && !f.acked {
+			return f
+		}
+	}
+	return nil
+}
+
+// packet makes the PUBLISH of f. The caller holds s.mu.
+func (s *session) packet(f *flight, qos byte) *mqtt.Publish {
+	p := &mqtt.Publish{Topic: f.root + f.down.Topic, QoS: qos, ID: f.id, Dup: f.again && qos > 0, Payload: f.down.Payload}
+	if s.version == mqtt.V5 {
+		p.Properties = f.down.properties(f.root, s.g.cfg.Clock.Now())
+		for _, sub := range s.filters {
+			if sub.id > 0 && sub.root == f.root && mqtt.Match(sub.filter, f.down.Topic) {
+				p.Properties = append(p.Properties, mqtt.Property{ID: mqtt.SubscriptionID, Num: sub.id})
+			}
+		}
+	}
+	return p
+}
+
+// resend sends what earlier connections sent without an answer, in the order of then and as much as the device allows
+// at once. The caller holds s.mu.
+func (s *session) resend() error {
+	for _, f := range s.flights {
+		if f.sent || f.acked {
+			continue
+		}
+		select {
+		case s.slots <- struct{}{}:
+		default:
+			return nil // delivered goes on
+		}
+		f.sent = true
+		if err := s.queue(s.packet(f, 1)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// listens finds the subscription for a topic, the one with the highest QoS if there are several.
 func (s *session) listens(topic string) (best subscription, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.matching(topic)
+}
+
+// matching is listens for a caller that holds s.mu.
+func (s *session) matching(topic string) (best subscription, ok bool) {
 	for _, f := range s.filters {
 		if mqtt.Match(f.filter, topic) && (!ok || f.qos > best.qos) {
 			best, ok = f, true
@@ -179,35 +222,23 @@ func (s *session) listens(topic string) (best subscription, ok bool) {
 	return best, ok
 }
 
-// deliver queues p under a free identifier and returns where its PUBACK arrives.
-func (s *session) deliver(p *mqtt.Publish) (<-chan mqtt.Reason, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for s.lastDown++; s.lastDown == 0 || s.downs[s.lastDown] != nil; s.lastDown++ {
-	}
-	p.ID = s.lastDown
-	if err := s.queue(p); err != nil {
-		return nil, err
-	}
-	s.start()
-	if s.downs == nil {
-		s.downs = map[uint16]chan mqtt.Reason{}
-	}
-	got := make(chan mqtt.Reason, 1)
-	s.downs[p.ID] = got
-	return got, nil
-}
-
 // delivered takes the PUBACK of a downlink.
 func (s *session) delivered(p *mqtt.Ack) error {
 	s.mu.Lock()
-	got := s.downs[p.ID]
-	delete(s.downs, p.ID)
-	s.mu.Unlock()
-	if got == nil {
+	defer s.mu.Unlock()
+	i := slices.IndexFunc(s.flights, func(f *flight) bool { return f.id == p.ID && f.sent && !f.acked })
+	if i < 0 {
 		return &mqtt.Error{Reason: mqtt.ProtocolError, Text: "a PUBACK for nothing"}
 	}
-	got <- p.Reason
+	f := s.flights[i]
+	f.got <- p.Reason
+	if f.waited || !f.again {
+		s.flights = slices.Delete(s.flights, i, i+1)
+	} else {
+		f.acked = true // whoever sent it on the connection before may ask
+	}
 	<-s.slots
-	return nil
+	err := s.resend()
+	s.start()
+	return err
 }

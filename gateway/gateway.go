@@ -47,6 +47,9 @@ type Peer struct {
 	// Groups are the names under which CutGroup finds the peer: who signed its certificate, who made it.
 	Groups []string
 	Cert   *x509.Certificate
+	// Generation counts the MQTT sessions of the device on all nodes; 0 on HTTPS. What was said of a session counts no
+	// more once something was said of one with a higher generation.
+	Generation int64
 }
 
 // id is what Cut is called with; the ids of devices and stations and the fingerprints of strangers never collide.
@@ -59,6 +62,7 @@ type Record struct {
 	At             int64  // time of receipt, ms since 1970 UTC
 	Boot, Seq      uint64 // the device's own count of its starts and messages, said beside the body; 0: not said there
 	Type           string // media type of Body without parameters, as the device named it; "": it named none
+	Expires        int64  // ms since 1970 UTC: it is not appended afterwards; 0: it always counts
 	Body           []byte // not shared with anybody
 }
 
@@ -83,6 +87,9 @@ type Config struct {
 	// Append makes records durable; nil is the permission to acknowledge all of them. It must not keep the slice.
 	// An error of kind problem.KindLimited becomes reason 0x97 (quota exceeded), any other 0x80.
 	Append func(ctx context.Context, records []Record) error
+
+	// Sessions keeps what outlives a connection. nil: nothing does, and sessions are counted in this process only.
+	Sessions *Sessions
 
 	// Online and Offline follow a device's MQTT session; Ready comes after each accepted subscription, when pending
 	// downlinks may be sent. They are called one at a time in the order of events and must not block.
@@ -114,8 +121,10 @@ type Gateway struct {
 	registry    registry
 	batch       *collector
 	refusals    refusals
-	pending     map[string]*atomic.Int64 // by door: connections that have not said who they are
-	serving     sync.WaitGroup           // MQTT connections
+	begun       atomic.Int64              // sessions, without Config.Sessions
+	elsewhere   atomic.Pointer[Elsewhere] // where devices are sent; nil: they may stay
+	pending     map[string]*atomic.Int64  // by door: connections that have not said who they are
+	serving     sync.WaitGroup            // MQTT connections
 
 	mu       sync.Mutex // guards the fields below
 	routes   []Route
@@ -168,6 +177,14 @@ func (g *Gateway) Cut(device, reason string) int {
 		g.cfg.Log.Info("connections cut", "device", device, "connections", n, "reason", reason)
 	}
 	return n
+}
+
+// Supersede ends the device's session here, since one of that higher generation has begun on another node; resumed says
+// that it goes on with what this one left.
+func (g *Gateway) Supersede(device string, generation int64, resumed bool) {
+	if s := g.registry.supersede(device, generation, resumed); s != nil {
+		s.close(mqtt.SessionTakenOver, "another connection of the device took over, on another node")
+	}
 }
 
 // CutGroup is Cut for all live connections of peers of the group.
@@ -240,7 +257,7 @@ func (g *Gateway) Drain(ctx context.Context) error {
 		errs = append(errs, s.Shutdown(ctx))
 	}
 	errs = append(errs, g.batch.wait(ctx))
-	for _, id := range g.registry.all() {
+	for _, id := range g.registry.ids() {
 		g.registry.cut(id, mqtt.ServerShuttingDown, "the platform is shutting down")
 	}
 	gone := make(chan struct{})

@@ -19,6 +19,8 @@ type Limits struct {
 	Batch      int           // records of one group commit; 4096
 	BatchBytes int           // bytes of one group commit; 8 MiB
 	QoS0       int           // records without receipt in one group commit, the rest is dropped and counted; 2048
+	Aliases    int           // topic aliases of one connection, each way; 16
+	Session    time.Duration // longest time that a session outlives its connection; 7 days
 	Messages   int           // messages of one POST /d/1/messages; 1000
 	Body       int64         // bytes of an HTTPS request body; 1 MiB
 	PerPeer    int           // connections of one device or station; 16
@@ -34,7 +36,7 @@ func (l Limits) withDefaults() Limits {
 		Packet: cmp.Or(l.Packet, 256<<10), Connect: cmp.Or(l.Connect, 4<<10), Topic: cmp.Or(l.Topic, 256),
 		Filters: cmp.Or(l.Filters, 32), Receive: cmp.Or(l.Receive, 64), Downlinks: cmp.Or(l.Downlinks, 16),
 		Out: cmp.Or(l.Out, 1<<20), Batch: cmp.Or(l.Batch, 4096), BatchBytes: cmp.Or(l.BatchBytes, 8<<20),
-		QoS0: cmp.Or(l.QoS0, 2048), Messages: cmp.Or(l.Messages, 1000), Body: cmp.Or(l.Body, 1<<20),
+		QoS0: cmp.Or(l.QoS0, 2048), Aliases: cmp.Or(l.Aliases, 16), Session: cmp.Or(l.Session, 7*24*time.Hour), Messages: cmp.Or(l.Messages, 1000), Body: cmp.Or(l.Body, 1<<20),
 		PerPeer: cmp.Or(l.PerPeer, 16), Pending: cmp.Or(l.Pending, 1024),
 		Opening: cmp.Or(l.Opening, 10*time.Second), Partial: cmp.Or(l.Partial, 30*time.Second),
 		Write: cmp.Or(l.Write, 20*time.Second), KeepAlive: cmp.Or(l.KeepAlive, 20*time.Minute),

@@ -37,6 +37,8 @@ type link struct {
 	gone    bool     // closed: it is not listed again
 	barred  bool     // cut: no session may begin, and no will is kept
 	session *session // nil before CONNECT and on HTTPS
+	over    bool     // another connection of the device took over
+	resumed bool     // and goes on with the session
 }
 
 // Write gives each write its deadline, so that a peer that does not read cannot hold anything for long.

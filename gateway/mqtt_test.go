@@ -332,12 +332,12 @@ func TestConnect(t *testing.T) {
 	}
 	ps := connack(t, &mqtt.Connect{Version: 5, KeepAlive: 600, Properties: mqtt.Properties{{ID: mqtt.SessionExpiry, Num: 60}}}).Properties
 	for id, want := range map[mqtt.PropID]uint32{mqtt.ReceiveMaximum: 7, mqtt.MaximumQoS: 1, mqtt.RetainAvailable: 0, mqtt.MaximumPacketSize: 5000,
-		mqtt.SharedAvailable: 0, mqtt.SubIDAvailable: 0, mqtt.ServerKeepAlive: 60, mqtt.SessionExpiry: 0} {
+		mqtt.SharedAvailable: 0, mqtt.TopicAliasMaximum: 16, mqtt.ServerKeepAlive: 60, mqtt.SessionExpiry: 0} {
 		if got := ps.Num(id, 99999); got != want {
 			t.Errorf("property 0x%02X of CONNACK is %d, want %d", byte(id), got, want)
 		}
 	}
-	if got := ps.Str(mqtt.AssignedClientID); got != "dev_1" {
+	if got := ps.Str(mqtt.AssignedClientID); !strings.HasPrefix(got, "dev_1-") {
 		t.Errorf("assigned client identifier %q", got)
 	}
 }
@@ -386,12 +386,12 @@ func TestProtocolErrors(t *testing.T) {
 		"a second CONNECT":        {[]byte{0x10, 13, 0, 4, 'M', 'Q', 'T', 'T', 5, 2, 0, 60, 0, 0, 0}, mqtt.ProtocolError},
 		"QoS 2":                   {[]byte{0x34, 6, 0, 1, 't', 0, 1, 0}, mqtt.QoSNotSupported},
 		"retain":                  {[]byte{0x33, 6, 0, 1, 't', 0, 1, 0}, mqtt.RetainNotSupported},
-		"topic alias":             {[]byte{0x30, 7, 0, 1, 't', 3, 0x23, 0, 1}, mqtt.TopicAliasInvalid},
+		"topic alias":             {[]byte{0x30, 7, 0, 1, 't', 3, 0x23, 0, 17}, mqtt.TopicAliasInvalid},
 		"PUBREL":                  {[]byte{0x62, 2, 0, 1}, mqtt.ProtocolError},
 		"PUBACK for nothing":      {[]byte{0x40, 2, 0, 1}, mqtt.ProtocolError},
 		"SUBACK":                  {[]byte{0x90, 4, 0, 1, 0, 0}, mqtt.ProtocolError},
 		"AUTH":                    {[]byte{0xF0, 0}, mqtt.ProtocolError},
-		"subscription identifier": {[]byte{0x82, 9, 0, 1, 2, 0x0B, 1, 0, 1, 'a', 0}, mqtt.SubIDsNotSupported},
+		"subscription identifier": {[]byte{0x30, 6, 0, 1, 't', 2, 0x0B, 1}, mqtt.ProtocolError},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bothVersions(t, func(t *testing.T, v mqtt.Version) {

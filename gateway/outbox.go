@@ -13,9 +13,6 @@ import (
 // pooledOut is the largest output buffer that is kept for reuse.
 const pooledOut = 8 << 10
 
-// ackMost is the size of the longest PUBACK with its reason in words.
-const ackMost = 256
-
 var outs = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}
 
 // queue writes p into the session's output. The caller holds s.mu and calls start or kick after it.
@@ -26,9 +23,13 @@ func (s *session) queue(p mqtt.Packet) error {
 	if s.out == nil {
 		s.out = outs.Get().(*[]byte)
 	}
-	b, err := mqtt.Append(*s.out, s.version, p)
+	pub, alias := s.aliased(p)
+	b, err := s.fit(*s.out, p)
 	if err != nil {
 		return err
+	}
+	if alias != "" {
+		s.aliases.note(pub, alias)
 	}
 	*s.out = b
 	if len(b) > s.g.cfg.Limits.Out { // it does not read what it asked for
@@ -55,11 +56,9 @@ func (s *session) acknowledge(ack *mqtt.Ack) bool {
 	s.unacked--
 	s.room.Signal()
 	if s.version == mqtt.V4 && ack.Reason.Failed() {
-		s.finish(ack.Reason, "refused: "+ack.Reason.String())
+		s.explain("", &mqtt.Error{Reason: ack.Reason, Text: "the platform could not keep the message"})
+		s.finish(ack.Reason, "refused: "+ack.Reason.String(), nil)
 		return false
-	}
-	if s.terse || s.largest > 0 && s.largest < ackMost { // [MQTT-3.1.2-29], [MQTT-3.4.2-2]
-		ack.Properties = nil
 	}
 	if s.queue(ack) != nil || s.dirty {
 		return false
@@ -113,20 +112,24 @@ func (s *session) flush() {
 
 // close ends the session from outside: the last words why (MQTT 5 only), then the connection, also when the peer does
 // not read.
-func (s *session) close(why mqtt.Reason, reason string) {
+func (s *session) close(why mqtt.Reason, reason string) { s.closeWith(why, reason, nil) }
+
+// closeWith is close with properties for the last words.
+func (s *session) closeWith(why mqtt.Reason, reason string, ps mqtt.Properties) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.finish(why, reason)
+	s.finish(why, reason, ps)
 }
 
-// finish is close for a caller that holds s.mu.
-func (s *session) finish(why mqtt.Reason, reason string) {
+// finish is closeWith for a caller that holds s.mu.
+func (s *session) finish(why mqtt.Reason, reason string, ps mqtt.Properties) {
 	if s.closing {
 		return
 	}
 	s.cause = reason
 	if s.version == mqtt.V5 && s.open && why != mqtt.Success {
-		_ = s.queue(&mqtt.Disconnect{Reason: why}) // a reason that no DISCONNECT may have is left unsaid
+		ps = append(ps, mqtt.Property{ID: mqtt.ReasonString, Str: reason})
+		_ = s.queue(&mqtt.Disconnect{Reason: why, Properties: ps}) // a reason that no DISCONNECT may have is left unsaid
 	}
 	s.closing = true
 	s.room.Broadcast()

@@ -4,6 +4,7 @@ package gateway
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -75,14 +76,18 @@ func (r *registry) remove(l *link) {
 	}
 }
 
-// begin makes s the session of its device and returns the one it takes over. false: its connection was cut meanwhile.
-func (r *registry) begin(s *session) (old *session, ok bool) {
+// begin makes s the session of its device and returns the one it takes over; resumed says that it goes on with what that
+// one left. false: its connection was cut meanwhile, or a younger one was faster.
+func (r *registry) begin(s *session, resumed bool) (old *session, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s.link.barred {
+	old = r.sessions[s.peer.Device]
+	if s.link.barred || old != nil && old.peer.Generation > s.peer.Generation {
 		return nil, false
 	}
-	old = r.sessions[s.peer.Device]
+	if old != nil {
+		old.link.over, old.link.resumed = true, resumed
+	}
 	r.sessions[s.peer.Device] = s
 	s.link.session = s
 	if f := s.g.cfg.Online; f != nil {
@@ -91,8 +96,8 @@ func (r *registry) begin(s *session) (old *session, ok bool) {
 	return old, true
 }
 
-// end takes s out, unless another session took over, and says whether s was cut.
-func (r *registry) end(s *session, reason string) (cut bool) {
+// end takes s out, unless another session took over. It says whether s was cut, or taken over by one that goes on.
+func (r *registry) end(s *session, reason string) (cut, over, resumed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.sessions[s.peer.Device] == s {
@@ -101,7 +106,26 @@ func (r *registry) end(s *session, reason string) (cut bool) {
 			r.said.say(func() { f(s.peer, reason) })
 		}
 	}
-	return s.link.barred
+	return s.link.barred, s.link.over, s.link.resumed
+}
+
+// supersede notes that a session of the device has begun elsewhere, and returns the one here that it ends.
+func (r *registry) supersede(device string, generation int64, resumed bool) *session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.sessions[device]
+	if s == nil || s.peer.Generation >= generation {
+		return nil
+	}
+	s.link.over, s.link.resumed = true, resumed
+	return s
+}
+
+// bar ends a connection's right to a session and a will.
+func (r *registry) bar(s *session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.link.barred = true
 }
 
 // ready announces that s listens.
@@ -172,15 +196,18 @@ func (r *registry) peers() (out []Peer) {
 	return out
 }
 
-// all lists who has a connection.
-func (r *registry) all() []string {
+// all lists the sessions.
+func (r *registry) all() []*session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var ids []string
-	for id := range r.links {
-		ids = append(ids, id)
-	}
-	return ids
+	return slices.Collect(maps.Values(r.sessions))
+}
+
+// ids lists who has a connection.
+func (r *registry) ids() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Collect(maps.Keys(r.links))
 }
 
 // announcer runs calls one at a time in the order they were said, without making the speaker wait.

@@ -18,6 +18,7 @@ const (
 	UnspecifiedError      Reason = 0x80
 	MalformedPacket       Reason = 0x81
 	ProtocolError         Reason = 0x82
+	ImplementationError   Reason = 0x83
 	UnsupportedVersion    Reason = 0x84
 	ClientIDNotValid      Reason = 0x85
 	BadUserOrPassword     Reason = 0x86
@@ -34,8 +35,11 @@ const (
 	PacketTooLarge        Reason = 0x95
 	QuotaExceeded         Reason = 0x97
 	AdministrativeAction  Reason = 0x98
+	PayloadFormatInvalid  Reason = 0x99
 	RetainNotSupported    Reason = 0x9A
 	QoSNotSupported       Reason = 0x9B
+	UseAnotherServer      Reason = 0x9C
+	ServerMoved           Reason = 0x9D
 	SharedNotSupported    Reason = 0x9E
 	SubIDsNotSupported    Reason = 0xA1
 )
