@@ -52,7 +52,7 @@ func streamOf(topic string) (string, error) {
 
 // parsePayload reads a wire.Telemetry, or a flat object of numbers, received at the time given (ms).
 //
-// Under "values" everything must be a number; in a flat object members of other types are ignored, since such
+// Under "values" everything must be a number, or true (1) or false (0); in a flat object members of other types are ignored, since such
 // firmware often adds a name or a unit. A message without a single number is refused.
 func parsePayload(body []byte, received int64) (point, error) {
 	if p, ok := quickPayload(body, received); ok {
@@ -86,6 +86,11 @@ func slowPayload(body []byte, received int64) (point, error) {
 	}
 	for name, raw := range members {
 		v, err := strconv.ParseFloat(string(raw), 64) // a RawMessage holds no surrounding space
+		if on := string(raw) == "true"; strict && (on || string(raw) == "false") {
+			if v, err = 0, nil; on {
+				v = 1
+			}
+		}
 		switch {
 		case err != nil && !strict:
 			continue

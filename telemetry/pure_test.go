@@ -29,6 +29,7 @@ func TestParsePayload(t *testing.T) {
 		{`{"ts":12,"values":{"a":1}}`, "1790000000000 0/0 [{a 1}]"},            // clock never set
 		{`{"ts":1999999999999,"values":{"a":1}}`, "1790000000000 0/0 [{a 1}]"}, // years ahead
 		{`{"values":{"a":-0.0}}`, "1790000000000 0/0 [{a -0}]"},
+		{`{"values":{"on":true,"off":false}}`, "1790000000000 0/0 [{off 0} {on 1}]"},
 		{`[1]`, "the payload is not a JSON object"},
 		{`null`, "the payload is not a JSON object"},
 		{``, "the payload is not a JSON object"},

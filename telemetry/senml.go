@@ -6,8 +6,10 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/fxamacker/cbor/v2"
@@ -92,7 +94,11 @@ func plain(v any) any {
 		if !ok1 || !ok2 {
 			return nil
 		}
-		return float64(mantissa) * math.Pow10(int(max(min(exp, 400), -400)))
+		n, err := strconv.ParseFloat(fmt.Sprintf("%de%d", mantissa, exp), 64) // rounds once
+		if err != nil {
+			return nil
+		}
+		return n
 	}
 	return v
 }
@@ -181,10 +187,11 @@ func readPack(pack []map[string]any, received int64) ([]point, error) {
 			if cells++; cells > maxPackCells {
 				return nil, problem.Invalid("more than %d values in one pack", maxPackCells)
 			}
+			code := unit
 			if suffix != "" {
-				unit = "" // a sum is in units times seconds, and has no code
+				code = "" // a sum is in units times seconds, and has no code
 			}
-			if err := p.set(name+suffix, v, unit); err != nil {
+			if err := p.set(name+suffix, v, code); err != nil {
 				return nil, err
 			}
 		}
