@@ -133,7 +133,7 @@ func (s *Service) revokeOrigin(ctx context.Context, scope Scope, id, reason stri
 		return Bar{}, err
 	}
 	if r == (Reach{}) {
-		return Bar{}, problem.NotFound("Nothing came with this %s.", scope)
+		return Bar{}, problem.NotFound("Nothing came with this %s.", scope).Hint("A batch without units is closed, a line station without any is killed: openthings batch close, openthings station kill.")
 	}
 	who, _ := tenant.ActorFrom(ctx)
 	if err := s.cfg.DB.WriteFirst(ctx, func(tx *store.Tx) error { return s.Bar(tx, t, scope, id, who.ID, reason) }); err != nil {

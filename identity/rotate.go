@@ -175,7 +175,7 @@ func (s *Service) installRoot(ctx context.Context, c *x509.Certificate, all []Au
 	}
 	a.ID = AuthorityID(role, a.Generation)
 	if name != a.ID {
-		return Installed{}, problem.Conflict("The certificate calls itself %q, but %s is next here.", name, a.ID).
+		return Installed{}, problem.Conflict("The certificate calls itself %q (OU of its subject), but %s is next here.", name, a.ID).
 			Hint("openthings ca ceremony --generation %d makes the next root and anchor.", a.Generation)
 	}
 	a.Parent = a.ID

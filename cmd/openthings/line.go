@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/openthings-platform/openthings/api"
+	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/enroll"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/problem"
@@ -155,7 +156,7 @@ func batchVerifyCommand() *cobra.Command {
 					return err
 				}
 			} else if err == nil {
-				fmt.Fprintf(w, "PROVEN: the batch %s (%s) had %d identities on %s, and these are all of them.\n", m.Name, m.Batch, m.Count, instant(m.At))
+				fmt.Fprintf(w, "PROVEN: the batch %s (%s) had %s on %s, and these are all of them.\n", m.Name, m.Batch, console.Plural(m.Count, "identity", "identities"), instant(m.At))
 			} else {
 				fmt.Fprintf(w, "NOT PROVEN: %v\n", err)
 			}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/openthings-platform/openthings/api"
 	"github.com/openthings-platform/openthings/app"
+	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/problem"
 )
@@ -95,7 +96,7 @@ func send[T any](c *cobra.Command, r *remote, path string, in any, human func(w 
 }
 
 func printReach(w io.Writer, x identity.Reach) error {
-	_, err := fmt.Fprintf(w, "it would hit %d devices with %d certificates that are not revoked yet\n", x.Devices, x.Certificates)
+	_, err := fmt.Fprintf(w, "it would hit %s with %s not revoked yet\n", console.Plural(x.Devices, "device", "devices"), console.Plural(x.Certificates, "certificate", "certificates"))
 	return err
 }
 
