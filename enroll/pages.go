@@ -183,6 +183,7 @@ type unitsPage struct {
 	Station  StationOut
 	Batch    string // its name
 	Revoked  bool   // with all that it made
+	Spoilt   bool   // its batch was revoked as a whole
 	Units    []Affected
 	Refusals []wire.RefusedUnit
 	MayWrite bool
@@ -208,7 +209,7 @@ func (s *Service) loadStation(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.Batch, p.Revoked = b.Name, gone[st.ID]
+	p.Batch, p.Revoked, p.Spoilt = b.Name, gone[st.ID], gone[st.Batch]
 	after := r.FormValue("after")
 	if p.Units, err = affected(ctx, s.cfg.DB, st, after, pageSize+1); err != nil {
 		return nil, err

@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/openthings-platform/openthings/console"
+	"github.com/openthings-platform/openthings/identity"
+	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"
 )
 
@@ -125,6 +127,27 @@ func TestPagesOfTheLine(t *testing.T) {
 	if page := part(); !strings.Contains(page, "site=bonn") || strings.Contains(page, "roof") {
 		t.Errorf("labels: %s", page)
 	}
+}
+
+// What was revoked as a whole says so wherever it is listed, and nothing is offered that would be in vain.
+func TestPagesSayWhatWasRevoked(t *testing.T) {
+	h := lite(t)
+	v := h.visitor(t)
+	batch, st, station := h.demanding("B1", 10, nil)
+	h.unit(st, "A1")
+	closing := "/enrol/batches/" + batch + "/close"
+	v.sees("/enrol", closing)
+	v.sees("/enrol/batches/"+batch, "Lamp", "Revoke all of it")
+	h.must(h.db.WriteFirst(t.Context(), func(tx *store.Tx) error {
+		return h.identity.Bar(tx, ten, identity.ScopeBatch, batch, "per_a", "leaked")
+	}))
+	if page := v.sees("/enrol", "revoked", "with its batch"); strings.Contains(page, closing) {
+		t.Error("a revoked batch can be closed with a count")
+	}
+	if page := v.sees("/enrol/batches/"+batch, "revoked", "as a whole"); strings.Contains(page, "Revoke all of it") {
+		t.Error("a revoked batch is offered for revocation")
+	}
+	v.sees("/enrol/stations/"+station, "revoked", "with its batch", "B1")
 }
 
 // Lists of batches and stations come page by page.
