@@ -166,12 +166,29 @@ func (g *Gateway) readMessages(r *http.Request, p Peer) ([]Record, error) {
 			g.refused(p, "topic.own", m.Topic)
 			return nil, problem.Forbidden("topic.own", "A device may not write to topic %q.", m.Topic).At(at + ".topic")
 		}
-		if len(m.Payload) == 0 {
-			return nil, problem.Invalid("A message has no payload.").At(at + ".payload")
+		body := []byte(m.Payload)
+		if len(body) == 0 {
+			body = m.Data
 		}
-		records = append(records, Record{Tenant: p.Tenant, Device: p.Device, Topic: m.Topic, At: now, Body: m.Payload})
+		if len(body) == 0 || len(m.Payload) > 0 && len(m.Data) > 0 {
+			return nil, problem.Invalid("A message has no payload, or two.").At(at + ".payload")
+		}
+		kind, err := mediaType(m.Type)
+		if err != nil {
+			return nil, problem.Invalid("%q is no media type.", m.Type).At(at + ".type")
+		}
+		records = append(records, Record{Tenant: p.Tenant, Device: p.Device, Topic: m.Topic, At: now, Boot: m.Boot, Seq: m.Seq, Type: kind, Body: body})
 	}
 	return records, nil
+}
+
+// mediaType is a media type without its parameters; none stays none.
+func mediaType(s string) (string, error) {
+	if s == "" {
+		return "", nil
+	}
+	t, _, err := mime.ParseMediaType(s)
+	return t, err
 }
 
 func bodyProblem(err error) error {

@@ -20,6 +20,15 @@
 // kept: PUBACK 0x87 (not authorized) with the reason in words for QoS 1 of MQTT 5, the end of the connection otherwise,
 // 403 over HTTPS.
 //
+// Measurements are Telemetry, or SenML packs in JSON or CBOR (RFC 8428): the media type tells, application/senml+json or
+// application/senml+cbor, and without one an array of JSON is a pack. The media type is the Content Type of MQTT 5 and the
+// member type of Message.
+//
+// A message on tele/… that counts itself is kept once, however often it is sent, and a hole in the count is told as a gap.
+// Boot counts the device's starts, seq its messages on tele/… since the start, from 1. They stand in the body (members
+// boot and seq of Telemetry; labels boot and seq of any record of a pack), or beside it: the user properties boot and seq
+// of MQTT 5, the members boot and seq of Message. Where both say it, the body counts.
+//
 // Over HTTPS (port 8444, mutual TLS; which certificate opens a route is part of the route):
 //
 //	GET  /.well-known/est/cacerts                 none              RFC 7030 4.1

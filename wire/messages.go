@@ -124,10 +124,15 @@ type Time struct {
 	Now int64 `json:"now"` // ms since 1970 UTC
 }
 
-// Message is one message on the HTTPS door: topic without the device root.
+// Message is one message on the HTTPS door: topic without the device root. Boot, Seq and Type are what MQTT 5 says in
+// properties.
 type Message struct {
 	Topic   string          `json:"topic"`
-	Payload json.RawMessage `json:"payload"`
+	Payload json.RawMessage `json:"payload,omitempty"`
+	Data    []byte          `json:"data,omitempty"` // the body if it is no JSON, in base64; in place of Payload
+	Type    string          `json:"type,omitempty"` // media type of the body; "": JSON of this package
+	Boot    uint64          `json:"boot,omitempty"`
+	Seq     uint64          `json:"seq,omitempty"`
 }
 
 // Receipt answers POST /d/1/messages: that many messages are on disk.
