@@ -325,7 +325,7 @@ func TestI07_AnAnswerThatIsLostAHundredTimesMakesOneIdentity(t *testing.T) {
 		for range 100 {
 			h.cutAfterRequest(&born, "/.well-known/est/simpleenroll", csr)
 		}
-		h.open.Wait() // until the door has noticed, they count towards the connections that a device may have
+		h.open.allGone() // until the door has noticed, they count towards the connections that a device may have
 		code, body := h.do(&born, "POST", "/.well-known/est/simpleenroll", "application/pkcs10", csr)
 		if code != 200 {
 			t.Fatalf("%d %s", code, body)

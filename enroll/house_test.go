@@ -52,7 +52,7 @@ type house struct {
 	gateway  *gateway.Gateway
 	api      *httptest.Server // for programs; the header As names the actor's role
 	door     string           // https://localhost:port of the device door
-	open     sync.WaitGroup   // connections that the door holds
+	open     *counting        // the door's listener
 	roots    *x509.CertPool
 	revision string
 	solution string
@@ -159,10 +159,11 @@ func (h *house) serve() {
 	_, port, err := net.SplitHostPort(l.Addr().String())
 	h.must(err)
 	h.door = "https://localhost:" + port
+	h.open = &counting{Listener: l, fewer: sync.NewCond(new(sync.Mutex))}
 	ctx, cancel := context.WithCancel(context.Background())
 	var served sync.WaitGroup
 	served.Go(func() {
-		if err := h.gateway.ServeHTTPS(ctx, counting{l, &h.open}); err != nil && ctx.Err() == nil {
+		if err := h.gateway.ServeHTTPS(ctx, h.open); err != nil && ctx.Err() == nil {
 			h.t.Error(err)
 		}
 	})
@@ -172,25 +173,42 @@ func (h *house) serve() {
 // counting is a listener that counts its connections.
 type counting struct {
 	net.Listener
-	open *sync.WaitGroup
+	fewer *sync.Cond
+	n     int // guarded by fewer.L
 }
 
-func (l counting) Accept() (net.Conn, error) {
+func (l *counting) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	l.open.Add(1)
-	return counted{c, sync.OnceFunc(l.open.Done)}, nil
+	l.count(1)
+	return counted{c, sync.OnceFunc(func() { l.count(-1) })}, nil
+}
+
+func (l *counting) count(n int) {
+	l.fewer.L.Lock()
+	defer l.fewer.L.Unlock()
+	l.n += n
+	l.fewer.Broadcast()
+}
+
+// allGone waits until every connection has ended.
+func (l *counting) allGone() {
+	l.fewer.L.Lock()
+	defer l.fewer.L.Unlock()
+	for l.n > 0 {
+		l.fewer.Wait()
+	}
 }
 
 type counted struct {
 	net.Conn
-	done func()
+	gone func()
 }
 
 func (c counted) Close() error {
-	defer c.done()
+	defer c.gone()
 	return c.Conn.Close()
 }
 
