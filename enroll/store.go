@@ -188,7 +188,7 @@ func countSkew(tx *store.Tx, s Station) (n int64, err error) {
 func reserve(tx *store.Tx, b Batch, n int64) error {
 	rows, err := tx.Exec(`UPDATE batch SET reserved = reserved + $1 WHERE tenant = $2 AND id = $3 AND issued + reserved + $1 <= size`, n, b.Tenant, b.ID)
 	if err == nil && rows == 0 {
-		return problem.Forbidden(RuleQuota, "The batch has no %d units left to promise.", n).At("quota")
+		return problem.Forbidden(RuleQuota, "The batch has %d of %d units left to promise, and the station wants %d.", b.Size-b.Issued-b.Reserved, b.Size, n).At("quota")
 	}
 	return err
 }
