@@ -12,16 +12,15 @@ import (
 	"io/fs"
 	"log/slog"
 	"math/bits"
-	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
-	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
@@ -52,7 +51,8 @@ type Migrations struct {
 // Config says what to open.
 type Config struct {
 	// URL is sqlite:///absolute/path.db or postgres://…; a PostgreSQL server beyond loopback must be reached with
-	// sslmode=verify-full.
+	// sslmode=verify-full. With several hosts (postgres://user@a:5432,b:5432/db) the one that takes writes is used, and
+	// the next one after a failover.
 	URL string
 	// Schema is applied at Open, stage by stage in this order.
 	Schema []Migrations
@@ -78,6 +78,9 @@ type DB struct {
 
 	reads reads
 	jobs  jobs
+
+	warned     atomic.Pointer[string] // the last warning of PostgreSQL on the writing connection
+	generation atomic.Uint64
 }
 
 // Open opens the database at cfg.URL, applies missing migrations and starts the writer.
@@ -102,7 +105,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	case strings.HasPrefix(cfg.URL, "sqlite://"):
 		err = db.openSQLite(strings.TrimPrefix(cfg.URL, "sqlite://"))
 	case strings.HasPrefix(cfg.URL, "postgres://"), strings.HasPrefix(cfg.URL, "postgresql://"):
-		err = db.openPostgres(cfg.URL)
+		err = db.openPostgres(ctx, cfg.URL)
 	default:
 		err = errors.New("store: the database URL begins with neither sqlite:// nor postgres://") // it may hold a password
 	}
@@ -112,7 +115,11 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if err := db.migrate(ctx, append([]Migrations{Schema}, cfg.Schema...)); err != nil {
 		return nil, errors.Join(err, db.read.Close(), db.write.Close())
 	}
-	go db.writer()
+	w := &batchWriter{db: db}
+	if err := w.connect(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("store: %w", err), db.read.Close(), db.write.Close())
+	}
+	go db.writer(w)
 	return db, nil
 }
 
@@ -145,38 +152,6 @@ func (db *DB) openSQLite(path string) error {
 	return nil
 }
 
-func (db *DB) openPostgres(rawURL string) error {
-	u, err := url.Parse(rawURL)
-	if err != nil {
-		return errors.New("store: the database URL cannot be parsed") // the cause would print the password
-	}
-	if host := u.Hostname(); host != "" && !loopback(host) && u.Query().Get("sslmode") != "verify-full" {
-		return fmt.Errorf("store: the database at %s is beyond loopback and the URL does not say sslmode=verify-full", host)
-	}
-	q := u.Query()
-	// Read by the server at connect: a write is acknowledged only when it is flushed, whatever the server's default.
-	q.Set("synchronous_commit", "on")
-	db.engine = Postgres
-	if db.write, err = sql.Open("pgx", idle(u, q, idleWrite)); err != nil {
-		return fmt.Errorf("store: %w", err)
-	}
-	db.write.SetMaxOpenConns(1)
-	if db.read, err = sql.Open("pgx", idle(u, q, idleRead)); err != nil {
-		return fmt.Errorf("store: %w", err)
-	}
-	db.read.SetMaxOpenConns(16)
-	db.read.SetMaxIdleConns(8)
-	return nil
-}
-
-func loopback(host string) bool {
-	if host == "localhost" || strings.HasPrefix(host, "/") {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
-}
-
 // Engine says which engine keeps the rows.
 func (db *DB) Engine() Engine { return db.engine }
 
@@ -189,6 +164,11 @@ func (db *DB) Close() error {
 	<-db.closed
 	return errors.Join(db.read.Close(), db.write.Close())
 }
+
+// Generation is a number that grows when the writing connection is made anew. While it stays, what was read before a
+// write is there when the write commits; after it has grown, the database may be a standby that took over and never heard
+// of rows that were read. Who keeps something at hand that later writes depend on compares it in Write (Tx.Generation).
+func (db *DB) Generation() uint64 { return db.generation.Load() }
 
 // Ping checks that both reading and writing work.
 func (db *DB) Ping(ctx context.Context) error {

@@ -92,6 +92,9 @@ func (tx *Tx) After(f func()) { tx.after = append(tx.after, f) }
 // Engine says which engine runs the transaction.
 func (tx *Tx) Engine() Engine { return tx.db.engine }
 
+// Generation is that of the connection which the transaction runs on; see DB.Generation.
+func (tx *Tx) Generation() uint64 { return tx.db.generation.Load() }
+
 // DB is the handle the transaction belongs to.
 func (tx *Tx) DB() *DB { return tx.db }
 
@@ -160,9 +163,8 @@ func (db *DB) submit(ctx context.Context, queue chan<- *call, fn func(*Tx) error
 
 // writer is the one goroutine that writes. A batch begins when the one before has ended, so latency is one commit at
 // low load and throughput grows with load.
-func (db *DB) writer() {
+func (db *DB) writer(w *batchWriter) {
 	defer close(db.closed)
-	w := &batchWriter{db: db}
 	defer w.drop()
 	for {
 		batch, ok := db.gather()
@@ -255,6 +257,28 @@ func (w *batchWriter) drop() {
 	w.conn, w.stmts = nil, nil
 }
 
+// connect makes the writing connection if there is none.
+func (w *batchWriter) connect(ctx context.Context) error {
+	if w.conn != nil {
+		return nil
+	}
+	conn, err := w.db.write.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	if w.db.engine == SQLite {
+		_, err = conn.ExecContext(ctx, subjournal)
+	} else {
+		err = checkSession(ctx, conn)
+	}
+	if err != nil {
+		return errors.Join(err, conn.Close())
+	}
+	w.conn, w.stmts = conn, map[string]*sql.Stmt{}
+	w.db.generation.Add(1)
+	return nil
+}
+
 // commit runs a batch and tells every caller how it ended.
 func (w *batchWriter) commit(batch []*call) {
 	err := w.try(batch)
@@ -302,17 +326,8 @@ func (w *batchWriter) try(batch []*call) error {
 		w.drop()
 		return &fatalError{err: err, unknown: unknown}
 	}
-	if w.conn == nil {
-		conn, err := w.db.write.Conn(ctx)
-		if err != nil {
-			return fail(err, false)
-		}
-		w.conn, w.stmts = conn, map[string]*sql.Stmt{}
-		if w.db.engine == SQLite {
-			if _, err := conn.ExecContext(ctx, subjournal); err != nil {
-				return fail(err, false)
-			}
-		}
+	if err := w.connect(ctx); err != nil {
+		return fail(err, false)
 	}
 	begin := "BEGIN IMMEDIATE"
 	if w.db.engine == Postgres {
@@ -374,14 +389,20 @@ func (w *batchWriter) try(batch []*call) error {
 }
 
 // finish commits. PostgreSQL answers COMMIT of a failed transaction with ROLLBACK and no error, hence the status check.
+// It warns, and answers COMMIT, when somebody cancels the wait for a standby (pg_cancel_backend): then the rows are on one
+// disk only, which is not what COMMIT promises.
 func (w *batchWriter) finish(exec func(string) error) error {
 	if w.db.engine == SQLite {
 		return exec("COMMIT")
 	}
 	return w.conn.Raw(func(driverConn any) error {
+		w.db.warned.Store(nil)
 		tag, err := pgExec(driverConn, "COMMIT")
 		if err == nil && tag != "COMMIT" {
 			err = fmt.Errorf("the server answered COMMIT with %s: a failed statement was ignored", tag)
+		}
+		if warning := w.db.warned.Load(); err == nil && warning != nil {
+			err = fmt.Errorf("the server warned at COMMIT: %s", *warning)
 		}
 		return err
 	})

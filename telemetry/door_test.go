@@ -204,7 +204,7 @@ func startDoor(t testing.TB, p *party, at place, wrap ...string) *door {
 	args := append(wrap, os.Args[0])
 	d := &door{t: t, cmd: exec.Command(args[0], args[1:]...)}
 	d.cmd.Env = append(os.Environ(), "TELEMETRY_CHILD=door", "TELEMETRY_CHILD_PLACE="+string(where), "TELEMETRY_CHILD_PARTY="+p.dir)
-	d.cmd.Stderr = testWriter{t}
+	d.cmd.Stderr = newWords(t)
 	d.in, err = d.cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -227,11 +227,28 @@ func startDoor(t testing.TB, p *party, at place, wrap ...string) *door {
 	return d
 }
 
-// testWriter is the log of a test. A child's words are kept for the case that it fails.
-type testWriter struct{ t testing.TB }
+// words are what a child said; the last of them are shown if the test fails.
+type words struct {
+	mu sync.Mutex
+	b  []byte
+}
 
-func (w testWriter) Write(b []byte) (int, error) {
-	w.t.Logf("child: %s", strings.TrimSpace(string(b)))
+func newWords(t testing.TB) *words {
+	w := &words{}
+	t.Cleanup(func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if t.Failed() {
+			t.Logf("the child said:\n%s", w.b[max(0, len(w.b)-8000):])
+		}
+	})
+	return w
+}
+
+func (w *words) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.b = append(w.b, b...)
 	return len(b), nil
 }
 

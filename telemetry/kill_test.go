@@ -78,7 +78,7 @@ func compactChild() error {
 	if err != nil {
 		return err
 	}
-	b := newBatch()
+	b := s.newBatch()
 	if b.rows, err = readInbox(ctx, s.cfg.DB); err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ func TestS05_KilledInCompaction(t *testing.T) {
 		for range rounds(2) {
 			cmd := exec.Command(os.Args[0])
 			cmd.Env = append(os.Environ(), "TELEMETRY_CHILD=compact", "TELEMETRY_CHILD_PLACE="+string(where))
-			cmd.Stderr = testWriter{t}
+			cmd.Stderr = newWords(t)
 			out, err := cmd.StdoutPipe()
 			if err != nil {
 				t.Fatal(err)

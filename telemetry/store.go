@@ -20,8 +20,8 @@ var migrationsFS embed.FS
 // Schema belongs to the telemetry handle.
 var Schema = store.Migrations{Stage: "telemetry", FS: migrationsFS}
 
-// errMoved says that another process has compacted the same rows meanwhile.
-var errMoved = errors.New("telemetry: rows were compacted by another process")
+// errMoved says that another process has compacted the same rows meanwhile, or that the database may be another one.
+var errMoved = errors.New("telemetry: the rows were compacted by another process, or the database was connected anew")
 
 // streamKey is what chunks and latest rows are about.
 type streamKey struct{ tenant, device, stream string }

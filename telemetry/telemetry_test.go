@@ -139,7 +139,7 @@ func TestS05_InterruptedCompaction(t *testing.T) {
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		b := newBatch()
+		b := r.newBatch()
 		b.rows = rows
 		records, _, err := r.open(ctx, rows[0])
 		if err != nil {

@@ -121,6 +121,7 @@ func (s *Service) lead(ctx context.Context) (bool, error) {
 
 // batch is what one pass makes of some inbox rows.
 type batch struct {
+	gen      uint64 // of the database when it was begun
 	rows     []inboxRow
 	points   map[streamKey][]point     // in order of arrival
 	refused  map[[2]string]refusal     // by tenant and device
@@ -136,17 +137,17 @@ type batch struct {
 	undeclared []undeclaredRow
 }
 
-func newBatch() *batch {
-	return &batch{points: map[streamKey][]point{}, refused: map[[2]string]refusal{}, happened: map[[2]string][]happening{}, drops: drops{}}
+func (s *Service) newBatch() *batch {
+	return &batch{gen: s.cfg.DB.Generation(), points: map[streamKey][]point{}, refused: map[[2]string]refusal{}, happened: map[[2]string][]happening{}, drops: drops{}}
 }
 
 // compact moves the oldest inbox rows to where their records belong, in one transaction. The caller holds s.pass.
 func (s *Service) compact(ctx context.Context) error {
+	b := s.newBatch()
 	rows, err := readInbox(ctx, s.cfg.DB)
 	if err != nil || len(rows) == 0 {
 		return err
 	}
-	b := newBatch()
 	n := int64(0)
 	for _, row := range rows {
 		if n += row.n; 2*len(b.points)+b.noted+len(b.pending) > enoughRows || n > enoughRecords && len(b.rows) > 0 {
@@ -217,8 +218,8 @@ func (b *batch) refuse(tenant, device string, at int64, reason string) {
 
 // pack drops repeats and seals chunks, latest rows and events.
 func (s *Service) pack(ctx context.Context, b *batch) error {
-	if now := s.cfg.Clock.Now(); now.Sub(s.keysSince) > keysKept || s.keys == nil {
-		s.keys, s.keysSince = map[[2]string]cipher.AEAD{}, now
+	if now := s.cfg.Clock.Now(); now.Sub(s.keysSince) > keysKept || s.keysGen != b.gen || s.keys == nil {
+		s.keys, s.keysSince, s.keysGen = map[[2]string]cipher.AEAD{}, now, b.gen
 	}
 	rows, err := readLatest(ctx, s.cfg.DB, slices.Collect(maps.Keys(b.points)))
 	if err != nil {
@@ -311,8 +312,12 @@ func (s *Service) seal(key cipher.AEAD, k streamKey, points []point) []chunkRow 
 	return out
 }
 
-// put writes a batch and takes its rows out of the inbox, or does neither.
+// put writes a batch and takes its rows out of the inbox, or does neither. After a failover the batch is made anew: a key
+// that it is sealed with may be one that the standby never heard of.
 func (s *Service) put(tx *store.Tx, b *batch) error {
+	if tx.Generation() != b.gen {
+		return errMoved
+	}
 	if s.lease.Name != "" {
 		if err := tx.Fence(s.lease, leaseTTL); err != nil {
 			return err

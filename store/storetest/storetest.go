@@ -16,7 +16,6 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -120,12 +119,10 @@ rm -rf "$2"
 
 // StartPostgres starts a server of its own and returns its URL and what stops it. It needs Debian's postgresql.
 func StartPostgres() (dbURL string, stop func(), err error) {
-	bins, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
-	if len(bins) == 0 {
-		return "", nil, fmt.Errorf("no /usr/lib/postgresql/*/bin/postgres: install Debian's postgresql (scripts/deps.sh does)")
+	bin, err := postgresBin()
+	if err != nil {
+		return "", nil, err
 	}
-	slices.Sort(bins)
-	bin := filepath.Dir(bins[len(bins)-1])
 	dir, err := os.MkdirTemp("", "openthings-postgres-")
 	if err != nil {
 		return "", nil, err

@@ -141,7 +141,7 @@ type Verdict struct {
 	Lost    []string // acknowledged and not found: the broken promise
 	Phantom []string // found and never sent
 	Doubled []string // found more than once
-	Order   []string // found after a message that their device sent later
+	Order   []string // found in an order in which their device cannot have sent them, repeats included
 	Forged  []string // acknowledged and never sent: the test itself is wrong
 }
 
@@ -169,43 +169,42 @@ func (v Verdict) Err() error {
 func (h *History) Check() Verdict {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	place := map[message]int{} // of the first sending, among all
+	places := map[message][]int{} // of its sendings, among all entries
 	acked, found := map[message]bool{}, map[message]int{}
-	latest := map[string]int{} // by device: the place of the last message found
+	last := map[string]int{} // by device: the sending of which the last message found came
 	var order []message
 	for i, e := range h.entries {
 		m := message{e.Device, e.N}
 		switch e.What {
 		case Sent:
-			if _, ok := place[m]; !ok {
-				place[m] = i
-			}
+			places[m] = append(places[m], i)
 		case Acked:
 			acked[m] = true
 		case Found:
-			if found[m]++; found[m] > 1 {
+			if found[m]++; found[m] > 1 || len(places[m]) == 0 {
 				continue
 			}
-			if p, ok := place[m]; ok {
-				if last, ok := latest[e.Device]; ok && p < last {
-					order = append(order, m)
-				}
-				latest[e.Device] = max(latest[e.Device], p)
+			// The earliest sending that fits leaves most room for what follows.
+			fits := slices.IndexFunc(places[m], func(p int) bool { return p >= last[e.Device] })
+			if fits < 0 {
+				order = append(order, m)
+				continue
 			}
+			last[e.Device] = places[m][fits]
 		}
 	}
-	v := Verdict{Sent: len(place), Acked: len(acked), Found: len(found), Order: names(order)}
+	v := Verdict{Sent: len(places), Acked: len(acked), Found: len(found), Order: names(order)}
 	var lost, phantom, doubled, forged []message
 	for m := range acked {
 		if found[m] == 0 {
 			lost = append(lost, m)
 		}
-		if _, ok := place[m]; !ok {
+		if len(places[m]) == 0 {
 			forged = append(forged, m)
 		}
 	}
 	for m, n := range found {
-		if _, ok := place[m]; !ok {
+		if len(places[m]) == 0 {
 			phantom = append(phantom, m)
 		}
 		if n > 1 {
