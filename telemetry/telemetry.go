@@ -18,8 +18,10 @@ import (
 	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/product"
 	"github.com/openthings-platform/openthings/seal"
 	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/tenant"
 )
 
 // prefix of the topics that carry measurements.
@@ -30,9 +32,13 @@ type Config struct {
 	DB       *store.DB // the telemetry handle: inbox, chunks, latest, hourly keys
 	Platform *store.DB // the platform handle: the devices' keys
 	Keys     *seal.Keys
-	Identity *identity.Service // the devices that routes and pages ask about
-	Clock    clock.Clock       // default clock.System
-	Log      *slog.Logger
+	Identity *identity.Service // the devices that routes and pages ask about; without it no catalogue is applied
+	Product  *product.Service  // the products whose catalogues are read and set
+	Tenants  *tenant.Service   // makes the tokens of shares
+	// Select returns devices by a filter of the fleet, within the reach of whoever asks (fleet.Service.Select).
+	Select func(ctx context.Context, tenant, filter, after string, limit int) ([]identity.Device, error)
+	Clock  clock.Clock // default clock.System
+	Log    *slog.Logger
 	// Linger is how long measurements may rest in the inbox, so that they are compacted together; default 2 s. Other
 	// records leave at once.
 	Linger time.Duration
@@ -54,7 +60,6 @@ type Service struct {
 	lease     store.Lease               // zero: not held
 	keys      map[[2]string]cipher.AEAD // by tenant and device, to write with; never kept long and never read with
 	keysSince time.Time
-	keysGen   uint64             // of the database when they were read
 	touched   map[[2]string]bool // devices that spoke since the last look for gaps
 	looked    bool               // this process has looked for gaps before
 
@@ -69,7 +74,6 @@ type hourKey struct {
 	hour int64
 	id   string
 	aead cipher.AEAD
-	gen  uint64 // of the database when it was read
 }
 
 // New makes the stage. Register every Route before the first Append.
@@ -113,7 +117,18 @@ func (s *Service) Append(ctx context.Context, records []gateway.Record) error {
 			return problem.Invalid("No stage takes messages on %q.", cut(r.Topic))
 		}
 	}
-	if err := s.keep(ctx, records, s.cfg.Clock.Now()); err != nil {
+	now := s.cfg.Clock.Now()
+	keyID, key, err := s.hourKey(ctx, now)
+	if err != nil {
+		return err
+	}
+	var rows []inboxRow
+	for part := range slices.Chunk(records, rowRecords) {
+		row := inboxRow{id: store.NewID("inb"), n: int64(len(part)), keyID: keyID}
+		row.body = key.Seal(nil, nil, s.codec.encodeRecords(part), []byte(row.id))
+		rows = append(rows, row)
+	}
+	if err := s.keep(ctx, rows, now); err != nil {
 		return fmt.Errorf("telemetry: append: %w", err)
 	}
 	if urgent {
@@ -122,36 +137,16 @@ func (s *Service) Append(ctx context.Context, records []gateway.Record) error {
 	return nil
 }
 
-// keep writes records in one commit. They are sealed anew if the database may have become another one meanwhile: after a
-// failover a key that was at hand may be one that the standby never heard of, and what it seals could never be read.
-func (s *Service) keep(ctx context.Context, records []gateway.Record, at time.Time) error {
-	for {
-		gen := s.cfg.DB.Generation()
-		keyID, key, err := s.hourKey(ctx, at)
-		if err != nil {
-			return err
-		}
-		var rows []inboxRow
-		for part := range slices.Chunk(records, rowRecords) {
-			row := inboxRow{id: store.NewID("inb"), n: int64(len(part)), keyID: keyID}
-			row.body = key.Seal(nil, nil, s.codec.encodeRecords(part), []byte(row.id))
-			rows = append(rows, row)
-		}
-		err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-			if tx.Generation() != gen {
-				return errMoved
+// keep writes inbox rows in one commit.
+func (s *Service) keep(ctx context.Context, rows []inboxRow, at time.Time) error {
+	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		for _, row := range rows {
+			if err := insertInbox(tx, row, at); err != nil {
+				return err
 			}
-			for _, row := range rows {
-				if err := insertInbox(tx, row, at); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if !errors.Is(err, errMoved) {
-			return err
 		}
-	}
+		return nil
+	})
 }
 
 func signal(c chan struct{}) {
@@ -163,11 +158,11 @@ func signal(c chan struct{}) {
 
 // hourKey returns the key that seals inbox rows at the time given.
 func (s *Service) hourKey(ctx context.Context, now time.Time) (string, cipher.AEAD, error) {
-	hour, gen := store.Millis(now.Truncate(time.Hour)), s.cfg.DB.Generation()
+	hour := store.Millis(now.Truncate(time.Hour))
 	s.mu.Lock()
 	h := s.hour
 	s.mu.Unlock()
-	if h.aead != nil && h.hour == hour && h.gen == gen {
+	if h.aead != nil && h.hour == hour {
 		return h.id, h.aead, nil
 	}
 	id, a, err := s.cfg.Keys.Hour(ctx, s.cfg.DB, now)
@@ -175,7 +170,7 @@ func (s *Service) hourKey(ctx context.Context, now time.Time) (string, cipher.AE
 		return "", nil, err
 	}
 	s.mu.Lock()
-	s.hour = hourKey{hour, id, a, gen}
+	s.hour = hourKey{hour, id, a}
 	s.mu.Unlock()
 	return id, a, nil
 }

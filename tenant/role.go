@@ -22,6 +22,7 @@ const (
 	ComplianceOfficer      Role = "compliance-officer"
 	Auditor                Role = "auditor"
 	Customer               Role = "customer"
+	DataRecipient          Role = "data-recipient"
 )
 
 // Roles is the table of who may do what, in the order that it is printed.
@@ -45,7 +46,8 @@ var Roles = []struct {
 		EvidenceExport, AuditRead, AccessRead}},
 	{Auditor, "Reads everything but telemetry and exports evidence; changes nothing.", []Verb{
 		ProductRead, LineRead, IssuerRead, EnrolRead, DeviceRead, AlarmRead, NotifyRead, ReleaseRead, SBOMRead, VulnRead, CaseRead, EvidenceRead, EvidenceExport, AuditRead, AccessRead}},
-	{Customer, "Uses the devices of the own solution.", []Verb{DeviceRead, DeviceClaim, TelemetryRead, AlarmRead, TwinWrite, CommandSend}},
+	{Customer, "Uses the devices of the own solution.", []Verb{DeviceRead, DeviceClaim, TelemetryRead, DataShare, AlarmRead, TwinWrite, CommandSend}},
+	{DataRecipient, "Reads the telemetry that the user of devices shares with a third party; nothing else.", []Verb{TelemetryRead}},
 }
 
 func all() []Verb {

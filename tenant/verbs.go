@@ -21,6 +21,7 @@ const (
 	GroupWrite      Verb = "group.write"
 	TelemetryRead   Verb = "telemetry.read"
 	CatalogueWrite  Verb = "catalogue.write"
+	DataShare       Verb = "data.share"
 	AlarmRead       Verb = "alarm.read"
 	AlarmWrite      Verb = "alarm.write"
 	NotifyRead      Verb = "notify.read"
@@ -66,6 +67,7 @@ var Verbs = []struct {
 	{GroupWrite, "make groups and label devices"},
 	{TelemetryRead, "read telemetry"},
 	{CatalogueWrite, "declare what a product's devices may send, why and for how long it is kept"},
+	{DataShare, "let a third party read the data of the own devices (Data Act, article 5)"},
 	{AlarmRead, "read alarms and their rules"},
 	{AlarmWrite, "set rules that raise alarms, acknowledge and close alarms"},
 	{NotifyRead, "read who is told of what, and whether it arrived"},
