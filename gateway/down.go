@@ -5,6 +5,7 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -101,10 +102,13 @@ func (g *Gateway) Send(ctx context.Context, d Downlink) error {
 	return s.await(ctx, f)
 }
 
-// await waits for the device's answer.
+// await waits for the device's answer, and for it to be durable: what was answered is not sent again.
 func (s *session) await(ctx context.Context, f *flight) error {
 	select {
 	case r := <-f.got:
+		if err := s.save(ctx); err != nil && !errors.Is(err, ErrStale) {
+			s.g.cfg.Log.Warn("a device may get a message twice", "device", s.peer.Device, "topic", f.down.Topic, "err", err)
+		}
 		if r.Failed() {
 			return &mqtt.Error{Reason: r, Text: "the device refused " + f.down.Topic}
 		}

@@ -50,6 +50,11 @@ type house struct {
 }
 
 func newHouse(t testing.TB, limits gateway.Limits, routes ...func(*gateway.Gateway)) *house {
+	return newHouseWith(t, func(c *gateway.Config) { c.Limits = limits }, routes...)
+}
+
+// newHouseWith is newHouse with a configuration that the test changes.
+func newHouseWith(t testing.TB, change func(*gateway.Config), routes ...func(*gateway.Gateway)) *house {
 	h := &house{t: t, register: map[string]gateway.Peer{}, events: make(chan string, 100000)}
 	h.caKey = newKey(t)
 	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Now().Add(time.Hour),
@@ -60,7 +65,7 @@ func newHouse(t testing.TB, limits gateway.Limits, routes ...func(*gateway.Gatew
 	h.caFile = h.write("ca.pem", "CERTIFICATE", h.ca.Raw)
 	server := h.issue(&x509.Certificate{DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}})
 
-	g, err := gateway.New(gateway.Config{
+	cfg := gateway.Config{
 		Used:  func(_ context.Context, p gateway.Peer) error { h.events <- "used " + p.Device; return nil },
 		Admit: h.admit, Append: h.append, TLS: &tls.Config{Certificates: []tls.Certificate{server}},
 		Online:  func(p gateway.Peer) { h.events <- "online " + p.Device },
@@ -72,8 +77,10 @@ func newHouse(t testing.TB, limits gateway.Limits, routes ...func(*gateway.Gatew
 				panic("a defect behind the door")
 			}
 		},
-		Log: slog.New(slog.NewTextHandler(&lockedWriter{w: &h.log}, nil)), Limits: limits,
-	})
+		Log: slog.New(slog.NewTextHandler(&lockedWriter{w: &h.log}, nil)),
+	}
+	change(&cfg)
+	g, err := gateway.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
