@@ -60,6 +60,7 @@ type Service struct {
 	lease     store.Lease               // zero: not held
 	keys      map[[2]string]cipher.AEAD // by tenant and device, to write with; never kept long and never read with
 	keysSince time.Time
+	keysGen   uint64             // of the database when they were read
 	touched   map[[2]string]bool // devices that spoke since the last look for gaps
 	looked    bool               // this process has looked for gaps before
 
@@ -74,6 +75,7 @@ type hourKey struct {
 	hour int64
 	id   string
 	aead cipher.AEAD
+	gen  uint64 // of the database when it was read
 }
 
 // New makes the stage. Register every Route before the first Append.
@@ -117,18 +119,7 @@ func (s *Service) Append(ctx context.Context, records []gateway.Record) error {
 			return problem.Invalid("No stage takes messages on %q.", cut(r.Topic))
 		}
 	}
-	now := s.cfg.Clock.Now()
-	keyID, key, err := s.hourKey(ctx, now)
-	if err != nil {
-		return err
-	}
-	var rows []inboxRow
-	for part := range slices.Chunk(records, rowRecords) {
-		row := inboxRow{id: store.NewID("inb"), n: int64(len(part)), keyID: keyID}
-		row.body = key.Seal(nil, nil, s.codec.encodeRecords(part), []byte(row.id))
-		rows = append(rows, row)
-	}
-	if err := s.keep(ctx, rows, now); err != nil {
+	if err := s.keep(ctx, records, s.cfg.Clock.Now()); err != nil {
 		return fmt.Errorf("telemetry: append: %w", err)
 	}
 	if urgent {
@@ -137,16 +128,36 @@ func (s *Service) Append(ctx context.Context, records []gateway.Record) error {
 	return nil
 }
 
-// keep writes inbox rows in one commit.
-func (s *Service) keep(ctx context.Context, rows []inboxRow, at time.Time) error {
-	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-		for _, row := range rows {
-			if err := insertInbox(tx, row, at); err != nil {
-				return err
-			}
+// keep writes records in one commit. They are sealed anew if the database may have become another one meanwhile: after a
+// failover a key that was at hand may be one that the standby never heard of, and what it seals could never be read.
+func (s *Service) keep(ctx context.Context, records []gateway.Record, at time.Time) error {
+	for {
+		gen := s.cfg.DB.Generation()
+		keyID, key, err := s.hourKey(ctx, at)
+		if err != nil {
+			return err
 		}
-		return nil
-	})
+		var rows []inboxRow
+		for part := range slices.Chunk(records, rowRecords) {
+			row := inboxRow{id: store.NewID("inb"), n: int64(len(part)), keyID: keyID}
+			row.body = key.Seal(nil, nil, s.codec.encodeRecords(part), []byte(row.id))
+			rows = append(rows, row)
+		}
+		err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+			if tx.Generation() != gen {
+				return errMoved
+			}
+			for _, row := range rows {
+				if err := insertInbox(tx, row, at); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if !errors.Is(err, errMoved) {
+			return err
+		}
+	}
 }
 
 func signal(c chan struct{}) {
@@ -158,11 +169,11 @@ func signal(c chan struct{}) {
 
 // hourKey returns the key that seals inbox rows at the time given.
 func (s *Service) hourKey(ctx context.Context, now time.Time) (string, cipher.AEAD, error) {
-	hour := store.Millis(now.Truncate(time.Hour))
+	hour, gen := store.Millis(now.Truncate(time.Hour)), s.cfg.DB.Generation()
 	s.mu.Lock()
 	h := s.hour
 	s.mu.Unlock()
-	if h.aead != nil && h.hour == hour {
+	if h.aead != nil && h.hour == hour && h.gen == gen {
 		return h.id, h.aead, nil
 	}
 	id, a, err := s.cfg.Keys.Hour(ctx, s.cfg.DB, now)
@@ -170,7 +181,7 @@ func (s *Service) hourKey(ctx context.Context, now time.Time) (string, cipher.AE
 		return "", nil, err
 	}
 	s.mu.Lock()
-	s.hour = hourKey{hour, id, a}
+	s.hour = hourKey{hour, id, a, gen}
 	s.mu.Unlock()
 	return id, a, nil
 }
