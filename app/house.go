@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/openthings-platform/openthings/alarm"
 	"github.com/openthings-platform/openthings/api"
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/command"
@@ -54,8 +55,10 @@ type house struct {
 	identity  *identity.Service
 	enroll    *enroll.Service
 	fleet     *fleet.Service
+	sessions  *fleet.Sessions
 	telemetry *telemetry.Service
 	command   *command.Service
+	alarm     *alarm.Service
 	sbom      *sbom.Service
 	update    *update.Service
 	vuln      *vuln.Service
@@ -78,7 +81,7 @@ type house struct {
 // platformSchema lists the migrations of the platform's handle, telemetrySchema those of the other.
 var (
 	platformSchema = []store.Migrations{
-		seal.Schema, api.Schema, audit.Schema, tenant.Schema, notify.Schema, product.Schema, identity.Schema, enroll.Schema, fleet.Schema, telemetry.CatalogueSchema, command.Schema,
+		seal.Schema, api.Schema, audit.Schema, tenant.Schema, notify.Schema, product.Schema, identity.Schema, enroll.Schema, fleet.Schema, telemetry.CatalogueSchema, command.Schema, alarm.Schema,
 		sbom.Schema, update.Schema, vuln.Schema, respond.Schema, retire.Schema,
 	}
 	telemetrySchema = []store.Migrations{seal.Schema, telemetry.Schema}
@@ -187,11 +190,17 @@ func (h *house) build(origins []string) (err error) {
 	h.telemetry = telemetry.New(telemetry.Config{DB: h.records, Platform: h.db, Keys: h.keys, Identity: h.identity, Product: h.product, Tenants: h.tenant, Select: h.fleet.Select, Clock: cfg.Clock, Log: cfg.Log})
 	h.command = command.New(command.Config{DB: h.db, Identity: h.identity, Clock: cfg.Clock, Log: cfg.Log, Deliver: h.send,
 		Live: func(device string) bool { return h.gateway.Live(device) }})
+	h.alarm = alarm.New(alarm.Config{DB: h.db, Identity: h.identity, Fleet: h.fleet, Notify: h.notify, Clock: cfg.Clock, Log: cfg.Log})
 	if h.certificate, err = h.identity.ServerTLS(cfg.Names); err != nil {
 		return err
 	}
+	h.sessions = fleet.NewSessions(fleet.SessionsConfig{
+		DB: h.db, Keys: h.keys, Clock: cfg.Clock, Log: cfg.Log, Append: h.telemetry.Append,
+		Supersede: func(device string, generation int64, resumed bool) { h.gateway.Supersede(device, generation, resumed) },
+	})
 	h.gateway, err = gateway.New(gateway.Config{
-		Admit: h.admit, Vouch: h.vouch, Introduce: h.introduce, Used: h.used, Spent: h.spent, TakenOver: h.takenOver, Refused: h.refused, Append: h.telemetry.Append, Online: h.fleet.Online, Offline: h.fleet.Offline,
+		Sessions: h.sessions.Keeper(),
+		Admit:    h.admit, Vouch: h.vouch, Introduce: h.introduce, Used: h.used, Spent: h.spent, TakenOver: h.takenOver, Refused: h.refused, Append: h.telemetry.Append, Online: h.fleet.Online, Offline: h.fleet.Offline,
 		Ready: func(p gateway.Peer) { h.command.Kick(p.Device); h.update.Ready(p); h.fleet.TwinReady(p.Device) },
 		TLS:   &tls.Config{GetCertificate: h.certificate}, Clock: cfg.Clock, Log: cfg.Log,
 	})
@@ -229,6 +238,7 @@ func (h *house) build(origins []string) (err error) {
 
 // mount registers routes, topics, pages and slots of every stage.
 func (h *house) mount() error {
+	h.telemetry.Watch(h.alarm.Watches, h.alarm.Observe)
 	h.telemetry.Route("cmd/", h.command.Receive)
 	h.telemetry.Route("state/", h.fleet.Reported)
 	h.telemetry.Route("ota/", h.update.Status)
@@ -255,12 +265,12 @@ func (h *house) mount() error {
 		Menu: []string{"Today", "Products", "Enrol", "Issuers", "Fleet", "Alarms", "Releases", "Vulnerabilities", "Cases", "Evidence", "Law", "Access"},
 	})
 	for _, room := range []interface{ Routes(*api.API) }{
-		h.tenant, h.audit, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.sbom, h.update, h.vuln, h.respond, h.retire, h.evidence,
+		h.tenant, h.audit, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.sbom, h.update, h.vuln, h.respond, h.retire, h.evidence,
 	} {
 		room.Routes(h.api)
 	}
 	for _, room := range []interface{ Pages(*console.Console) }{
-		h.tenant, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.sbom, h.update, h.vuln, h.respond, h.retire, h.evidence,
+		h.tenant, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.sbom, h.update, h.vuln, h.respond, h.retire, h.evidence,
 	} {
 		room.Pages(h.console)
 	}
@@ -306,8 +316,8 @@ type worker struct {
 func (h *house) work() []worker {
 	work := []worker{
 		{"issuer", h.identity.WatchIssuer},
-		{"jobs", h.db.RunJobs}, {"telemetry jobs", h.records.RunJobs}, {"identity", h.identity.Work}, {"fleet", h.fleet.Work}, {"twins", h.fleet.WorkTwins},
-		{"refusals", h.refusals.Run}, {"notify", h.notify.Work}, {"telemetry", h.telemetry.Work}, {"command", h.command.Work}, {"update", h.update.Work}, {"evidence", h.evidence.Work},
+		{"jobs", h.db.RunJobs}, {"telemetry jobs", h.records.RunJobs}, {"identity", h.identity.Work}, {"fleet", h.fleet.Work}, {"sessions", h.sessions.Work}, {"twins", h.fleet.WorkTwins},
+		{"refusals", h.refusals.Run}, {"notify", h.notify.Work}, {"telemetry", h.telemetry.Work}, {"command", h.command.Work}, {"alarm", h.alarm.Work}, {"update", h.update.Work}, {"evidence", h.evidence.Work},
 		{"keys", func(ctx context.Context) error { return h.keys.Work(ctx, h.cfg.Log, h.db, h.records) }},
 	}
 	if h.issuerWork != nil {

@@ -40,6 +40,8 @@ func (h *house) name(ctx context.Context, id string) string {
 	case "rev":
 		r, e := h.product.Revision(ctx, who.Tenant, id)
 		name, err = r.Name, e
+	case "alr":
+		name, err = h.alarm.Name(ctx, who.Tenant, id)
 	case "nep":
 		name, err = h.notify.Name(ctx, who.Tenant, id)
 	case "bat", "sta", "tca", "etk":

@@ -280,7 +280,7 @@ func TestEscalatesOnce(t *testing.T) {
 		}
 		h = openHouse(t, url, hand, h.product) // a second machine
 		hand.Advance(12 * time.Hour)
-		alarm := alarm{maker, id, Escalation{EarlyWarning, DeadlineOverdue, clockOf(t, c.Clocks, EarlyWarning).Due.UnixMilli()}}
+		alarm := reminder{maker, id, Escalation{EarlyWarning, DeadlineOverdue, clockOf(t, c.Clocks, EarlyWarning).Due.UnixMilli()}}
 		for range 2 { // the same job, again
 			err := h.db.Write(t.Context(), func(tx *store.Tx) error { return h.db.Enqueue(tx, jobEscalate, "", hand.Now(), alarm) })
 			if err != nil {

@@ -12,13 +12,14 @@ import (
 const (
 	SourcePerson = "person"
 	SourceVuln   = "vuln"
+	SourceAlarm  = "alarm"
 )
 
 // Signal is a hint that a product may be attacked. It starts no clock.
 type Signal struct {
 	ID         string    `json:"id"`
 	Product    string    `json:"product"`
-	Source     string    `json:"source" enum:"person,vuln"`
+	Source     string    `json:"source" enum:"person,vuln,alarm"`
 	Ref        string    `json:"ref" doc:"What the source calls it, such as a vulnerability"`
 	Title      string    `json:"title"`
 	Detail     string    `json:"detail,omitempty"`

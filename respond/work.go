@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/openthings-platform/openthings/alarm"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"
 	"github.com/openthings-platform/openthings/vuln"
@@ -14,8 +15,8 @@ import (
 
 const jobEscalate = "respond.escalate"
 
-// alarm is a job: at its time it looks whether the duty is still open, and writes the escalation if so.
-type alarm struct {
+// reminder is a job: at its time it looks whether the duty is still open, and writes the escalation if so.
+type reminder struct {
 	Tenant, Case string
 	Escalation   Escalation
 }
@@ -23,6 +24,7 @@ type alarm struct {
 func (s *Service) react() {
 	s.cfg.DB.Handle(jobEscalate, s.escalate)
 	s.cfg.DB.On("vuln.exploited", "respond", s.exploited)
+	s.cfg.DB.On("alarm.raised", "respond", s.alarmed)
 }
 
 // arm enqueues an alarm for each clock of the case that runs. One that is enqueued already stays a single one; one of a
@@ -34,7 +36,7 @@ func (s *Service) arm(tx *store.Tx, f file) error {
 			continue
 		}
 		key := fmt.Sprintf("%s %s %s %d", f.ID, e.Stage, e.Level, e.At)
-		if err := s.cfg.DB.Enqueue(tx, jobEscalate, key, time.UnixMilli(e.At), alarm{f.Tenant, f.ID, e}); err != nil {
+		if err := s.cfg.DB.Enqueue(tx, jobEscalate, key, time.UnixMilli(e.At), reminder{f.Tenant, f.ID, e}); err != nil {
 			return err
 		}
 	}
@@ -44,7 +46,7 @@ func (s *Service) arm(tx *store.Tx, f file) error {
 // escalate writes that a deadline is near or over. The event's place in the log and Check make it once, however often
 // the job runs and on however many machines.
 func (s *Service) escalate(ctx context.Context, j store.Job) error {
-	var al alarm
+	var al reminder
 	if err := j.Decode(&al); err != nil {
 		return err
 	}
@@ -75,5 +77,17 @@ func (s *Service) exploited(ctx context.Context, e store.Event) error {
 	sig := Signal{ID: store.NewID("sig"), Product: x.Product, Source: SourceVuln, Ref: x.Group, Exploited: "unknown",
 		Title: x.Group + " is known to be exploited and in our software", Actor: "system",
 		Detail: "A component of version " + x.Version + " matches a vulnerability that a feed lists as exploited somewhere. Find out whether it can be reached and whether it was exploited in this product."}
+	return s.receive(ctx, e.Tenant, &sig)
+}
+
+// alarmed turns an alarm whose rule asks for it into a signal: what it means is for a person to find out.
+func (s *Service) alarmed(ctx context.Context, e store.Event) error {
+	var x alarm.Raised
+	if err := e.Decode(&x); err != nil || !x.Signal {
+		return err
+	}
+	sig := Signal{ID: store.NewID("sig"), Product: x.Product, Source: SourceAlarm, Ref: e.Subject, Exploited: "unknown",
+		Title: "Alarm “" + x.Name + "” on a device", Actor: "system",
+		Detail: x.Value + " on device " + x.Device + ". Find out whether somebody attacks the device or its product, and whether a vulnerability was exploited."}
 	return s.receive(ctx, e.Tenant, &sig)
 }

@@ -54,7 +54,8 @@ type Service struct {
 	wake   chan struct{} // capacity 1: the inbox holds what should not linger
 	due    chan struct{} // capacity 1: records wait for their handlers
 
-	routes map[string]Handler // by prefix; complete before Append and Work
+	routes  map[string]Handler // by prefix; complete before Append and Work
+	watched func(tenant, device, topic string) bool
 
 	pass      sync.Mutex                // one compaction, merge or erasure at a time; guards the fields below
 	lease     store.Lease               // zero: not held

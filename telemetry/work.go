@@ -167,6 +167,9 @@ func (s *Service) compact(ctx context.Context) error {
 		b.rows = append(b.rows, row)
 		for i, r := range records {
 			id := fmt.Sprintf("%s.%03d", row.id, i)
+			if err := s.watch(ctx, b, id, r); err != nil {
+				return err
+			}
 			switch {
 			case strings.HasPrefix(r.Topic, prefix):
 				if err := s.sort(ctx, b, r); err != nil {
