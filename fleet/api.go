@@ -7,7 +7,6 @@ import (
 	"context"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/openthings-platform/openthings/api"
 	"github.com/openthings-platform/openthings/identity"
@@ -15,11 +14,7 @@ import (
 )
 
 type listIn struct {
-	State    string `query:"state" enum:"manufactured,provisioned,pending,commissioned,suspended,decommissioning,decommissioned,deprovisioned"`
-	Product  string `query:"product" maxLength:"64"`
-	Solution string `query:"solution" maxLength:"64"`
-	Release  string `query:"release" doc:"Only devices that run this release now"`
-	Search   string `query:"q" maxLength:"64" doc:"A part of the serial number, or an id"`
+	Filter string `query:"filter" maxLength:"2000" doc:"Which devices, in the language of docs/reference/filter.md, such as state:commissioned seen:>7d"`
 	api.Paging
 }
 
@@ -30,8 +25,9 @@ type byIDIn struct {
 // DeviceOut is a device with what runs on it and whether it is online.
 type DeviceOut struct {
 	identity.Device
-	Presence Presence `json:"presence"`
-	Release  string   `json:"release,omitempty" doc:"What runs on it now"`
+	Presence Presence          `json:"presence"`
+	Release  string            `json:"release,omitempty" doc:"What runs on it now"`
+	Labels   map[string]string `json:"labels,omitempty"`
 }
 
 // PassportOut is a device with its installation history.
@@ -65,8 +61,11 @@ func (s *Service) Routes(a *api.API) {
 		if err != nil {
 			return nil, err
 		}
-		ds, err := s.list(ctx, identity.Filter{State: identity.State(in.State), Product: in.Product, Solution: in.Solution, Search: in.Search,
-			After: after, Limit: in.Size() + 1}, in.Release)
+		f, err := ParseFilter(in.Filter)
+		if err != nil {
+			return nil, err
+		}
+		ds, err := s.list(ctx, f, after, in.Size()+1)
 		return api.More(a, in.Paging, ds, func(d DeviceOut) string { return d.ID }), err
 	})
 	api.Handle(a, api.Op{ID: "get-device", Method: "GET", Path: "/v1/devices/{id}", Verb: string(tenant.DeviceRead), Stage: stage,
@@ -85,55 +84,17 @@ func (s *Service) Routes(a *api.API) {
 	})
 }
 
-// list returns the devices that whoever asks may read, with presence and release; a release keeps those that run it.
-func (s *Service) list(ctx context.Context, f identity.Filter, release string) ([]DeviceOut, error) {
-	who, _ := tenant.ActorFrom(ctx)
-	whole, products, solutions := tenant.Scope(who, tenant.DeviceRead)
-	if !whole {
-		if len(products)+len(solutions) == 0 {
-			return nil, nil
-		}
-		f.Products, f.Solutions = products, solutions
-	}
-	find := s.cfg.Identity.List
-	if release != "" {
-		find = s.running(release)
-	}
-	ds, err := find(ctx, who.Tenant, f)
+// list returns the devices that whoever asks may read, with presence, release and labels.
+func (s *Service) list(ctx context.Context, f Filter, after string, limit int) ([]DeviceOut, error) {
+	t := tenant.MustTenant(ctx)
+	ds, err := s.find(ctx, tenant.DeviceRead, t, f, identity.Filter{After: after, Limit: limit})
 	if err != nil {
 		return nil, err
 	}
-	return s.dress(ctx, who.Tenant, ds)
+	return s.dress(ctx, t, ds)
 }
 
-// runningStep is how many devices on a release are compared with a filter at once.
-const runningStep = 200
-
-// running finds devices that run the release now. What runs is this stage's, the rest of a filter is identity's, so it
-// walks the devices on the release and asks for those among them that match.
-func (s *Service) running(release string) func(context.Context, string, identity.Filter) ([]identity.Device, error) {
-	return func(ctx context.Context, t string, f identity.Filter) (out []identity.Device, err error) {
-		limit, page := f.Limit, Page{After: f.After, Limit: runningStep}
-		f.Limit = runningStep
-		for {
-			placed, err := s.Devices(ctx, t, []string{release}, time.Time{}, page)
-			if err != nil || len(placed) == 0 {
-				return out, err
-			}
-			f.IDs = f.IDs[:0]
-			for _, p := range placed {
-				f.IDs = append(f.IDs, p.Device)
-			}
-			ds, err := s.cfg.Identity.List(ctx, t, f)
-			if out = append(out, ds...); err != nil || len(out) >= limit || len(placed) < runningStep {
-				return out[:min(len(out), limit)], err
-			}
-			page.After = placed[len(placed)-1].Device
-		}
-	}
-}
-
-// dress adds presence and release to devices of one tenant.
+// dress adds presence, release and labels to devices of one tenant.
 func (s *Service) dress(ctx context.Context, t string, ds []identity.Device) ([]DeviceOut, error) {
 	ids := make([]string, len(ds))
 	for i, d := range ds {
@@ -147,9 +108,13 @@ func (s *Service) dress(ctx context.Context, t string, ds []identity.Device) ([]
 	if err != nil {
 		return nil, err
 	}
+	labels, err := labelsOf(ctx, s.cfg.DB, t, ids)
+	if err != nil {
+		return nil, err
+	}
 	out := make([]DeviceOut, len(ds))
 	for i, d := range ds {
-		out[i] = DeviceOut{Device: d, Presence: present[d.ID], Release: runs[d.ID]}
+		out[i] = DeviceOut{Device: d, Presence: present[d.ID], Release: runs[d.ID], Labels: labels[d.ID]}
 	}
 	return out, nil
 }

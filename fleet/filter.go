@@ -34,6 +34,7 @@ type (
 // term is one condition: a key and the values of which one must hold. The key of a bare word is "".
 type term struct {
 	key    string // "state", "label.site"
+	of     string // the entry of FilterKeys: "state", "label."
 	name   string // what follows the dot of a key that has one: "site"
 	op     string // "" is; or < <= > >=
 	values []value

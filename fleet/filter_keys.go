@@ -42,6 +42,8 @@ var FilterKeys = []FilterKey{
 	{"revision", "Its hardware revision, by name or id", "revision:B2", nil, kindName},
 	{"solution", "Where it serves, by name or id", "solution:harbour", nil, kindName},
 	{"owner", "Whose solution it serves in", `owner:"City of Ghent"`, nil, kindName},
+	{"label.", "A label of it; * is any value", "label.site:ghent,antwerp", nil, kindText},
+	{"group", "Whether it belongs to a group, by name or id", "group:pilot", nil, kindName},
 	{"batch", "In which batch it was made, by id", "batch:bat_01kgx2*", nil, kindText},
 	{"grade", "How sure we are of its key", "grade:A,B", []string{"A", "B", "C", "none"}, kindChoice},
 	{"created", "When it was made known", "created:>2026-10-01", nil, kindTime},
@@ -60,7 +62,7 @@ func stateNames() []string {
 // keyOf finds the key that a term names; name is what follows the dot of one that goes on.
 func keyOf(key string) (k FilterKey, name string, ok bool) {
 	for _, k := range FilterKeys {
-		if k.Name == key {
+		if k.Name == key && !strings.HasSuffix(key, ".") {
 			return k, "", true
 		}
 		if name, found := strings.CutPrefix(key, k.Name); found && strings.HasSuffix(k.Name, ".") {
@@ -101,7 +103,10 @@ func (p *parser) check(t *term) error {
 		}
 		return e.Hint("The keys are %s.", keyNames())
 	}
-	t.name = name
+	t.of, t.name = k.Name, name
+	if t.of == "label." && !labelName.MatchString(name) {
+		return p.fail(t.at+len("label."), "%q cannot be the name of a label.", name).Hint("%s", labelNameHint)
+	}
 	if t.op != "" && k.kind != kindTime {
 		return p.fail(t.values[0].at-len(t.op), "%s cannot be compared with %s.", t.key, t.op).Hint("For example %s.", k.Example)
 	}

@@ -4,10 +4,9 @@ package fleet
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
-
-	"github.com/openthings-platform/openthings/identity"
 )
 
 // query is a filter with its names looked up: it writes the condition that identity puts into its list of devices.
@@ -15,7 +14,20 @@ type query struct {
 	filter Filter
 	tenant string
 	now    time.Time
-	ids    map[*term][]string // of the keys that take names
+	ids    map[*term][]string // of the keys that take names, but groups
+	groups map[*term][]member // of the key group
+	few    map[*term]bool     // terms that so few devices fulfil that the list begins with those
+	terms  int                // looked up so far
+}
+
+func newQuery(tenant string, f Filter, now time.Time) *query {
+	return &query{filter: f, tenant: tenant, now: now, ids: map[*term][]string{}, groups: map[*term][]member{}, few: map[*term]bool{}}
+}
+
+// member is one group that a term names: the filter of a dynamic one, else the id.
+type member struct {
+	filter expr
+	id     string
 }
 
 // where is the condition over identity's row "device".
@@ -51,7 +63,7 @@ var column = map[string]string{"state": "device.state", "product": "device.produ
 	"owner": "device.solution", "batch": "device.batch", "grade": "device.grade", "serial": "device.serial", "id": "device.id"}
 
 func (q *query) term(t *term, bind func(any) string) string {
-	switch t.key {
+	switch t.of {
 	case "":
 		v := t.values[0]
 		if v.prefix {
@@ -59,22 +71,26 @@ func (q *query) term(t *term, bind func(any) string) string {
 		}
 		return "lower(device.serial) LIKE " + bind("%"+like(v.text)+"%") + ` ESCAPE '\' OR device.id = ` + bind(v.text)
 	case "serial", "batch", "id":
-		return texts("lower("+column[t.key]+")", column[t.key], t.values, bind)
+		return texts(column[t.of], t.values, bind)
 	case "state", "grade":
-		return q.among(column[t.key], wanted(t.values), bind)
+		return q.among(column[t.of], wanted(t.values), bind)
 	case "product", "revision", "solution", "owner":
-		return q.among(column[t.key], q.ids[t], bind)
+		return q.among(column[t.of], q.ids[t], bind)
 	case "release":
-		return q.release(q.ids[t], bind)
+		return q.release(t, bind)
+	case "group":
+		return q.group(t, bind)
+	case "label.":
+		return q.label(t, bind)
 	case "online":
-		return q.online(t.values, bind)
+		return q.online(t, bind)
 	case "seen":
 		return q.seen(t, bind)
 	case "created":
 		from, until := t.window(q.now)
 		return fmt.Sprintf("device.created >= %s AND device.created < %s", bind(from), bind(until))
 	}
-	panic("fleet: the parser let the key " + t.key + " pass")
+	panic("fleet: the parser let the key " + t.of + " pass")
 }
 
 // wanted are the texts to compare with; none is the empty one.
@@ -105,15 +121,20 @@ func (q *query) among(column string, want []string, bind func(any) string) strin
 	return column + " IN (" + strings.Join(marks, ", ") + ")"
 }
 
-// texts compares without regard to case; serial numbers and ids are ASCII, so both engines agree on lower().
-func texts(lowered, column string, values []value, bind func(any) string) string {
+// texts compares serial numbers and ids. They are ASCII, so that both engines agree on lower(); ids have no capitals.
+func texts(column string, values []value, bind func(any) string) string {
+	if column == "device.serial" {
+		column = "lower(device.serial)"
+	}
 	parts := make([]string, len(values))
 	for i, v := range values {
 		switch {
+		case v.is(none) && column == "device.batch":
+			parts[i] = column + " = ''"
 		case v.prefix:
-			parts[i] = lowered + " LIKE " + bind(like(v.text)+"%") + ` ESCAPE '\'`
+			parts[i] = column + " LIKE " + bind(like(v.text)+"%") + ` ESCAPE '\'`
 		default:
-			parts[i] = lowered + " = " + bind(strings.ToLower(v.text))
+			parts[i] = column + " = " + bind(strings.ToLower(v.text))
 		}
 	}
 	return strings.Join(parts, " OR ")
@@ -124,28 +145,119 @@ func like(s string) string {
 	return strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(strings.ToLower(s))
 }
 
-func (q *query) release(want []string, bind func(any) string) string {
-	runs := "EXISTS (SELECT 1 FROM install WHERE install.tenant = " + bind(q.tenant) + " AND install.device_id = device.id AND install.to_ts = " + bind(int64(Forever))
+// inside writes that the device is among those that rows, "FROM table WHERE …" of one of ours, tell of. Where those are
+// few the list begins with them, elsewhere each device is looked up.
+func (q *query) inside(t *term, table, rows string) string {
+	if q.few[t] {
+		return "device.id IN (SELECT " + table + ".device_id " + rows + ")"
+	}
+	return "EXISTS (SELECT 1 " + rows + " AND " + table + ".device_id = device.id)"
+}
+
+func (q *query) release(t *term, bind func(any) string) string {
 	var parts, ids []string
-	for _, id := range want {
-		if id == "" {
-			parts = append(parts, "NOT "+runs+")")
-		} else {
+	for _, id := range q.ids[t] {
+		if id != "" {
 			ids = append(ids, id)
+			continue
 		}
+		parts = append(parts, "NOT EXISTS (SELECT 1 FROM install WHERE install.tenant = "+bind(q.tenant)+" AND install.device_id = device.id AND install.to_ts = "+bind(int64(Forever))+")")
 	}
 	if len(ids) > 0 || len(parts) == 0 {
-		parts = append(parts, runs+" AND "+q.among("install.release_id", ids, bind)+")")
+		parts = append(parts, q.inside(t, "install", q.runs(ids, bind)))
 	}
 	return strings.Join(parts, " OR ")
 }
 
-func (q *query) online(values []value, bind func(any) string) string {
-	here := "EXISTS (SELECT 1 FROM presence WHERE presence.device_id = device.id AND presence.tenant = " + bind(q.tenant) + " AND presence.online = 1)"
-	parts := make([]string, len(values))
-	for i, v := range values {
-		if parts[i] = here; v.text == "no" {
-			parts[i] = "NOT " + here
+func (q *query) runs(ids []string, bind func(any) string) string {
+	return "FROM install WHERE install.tenant = " + bind(q.tenant) + " AND " + q.among("install.release_id", ids, bind) + " AND install.to_ts = " + bind(int64(Forever))
+}
+
+func (q *query) group(t *term, bind func(any) string) string {
+	var parts, ids []string
+	for _, m := range q.groups[t] {
+		if m.id == "" {
+			parts = append(parts, q.expr(m.filter, bind))
+		} else {
+			ids = append(ids, m.id)
+		}
+	}
+	if len(ids) > 0 {
+		parts = append(parts, q.inside(t, "group_member", q.members(ids, bind)))
+	}
+	return strings.Join(parts, " OR ")
+}
+
+func (q *query) members(ids []string, bind func(any) string) string {
+	return "FROM group_member WHERE group_member.tenant = " + bind(q.tenant) + " AND " + q.among("group_member.group_id", ids, bind)
+}
+
+func (q *query) label(t *term, bind func(any) string) string {
+	return q.inside(t, "label", q.labelled(t, bind))
+}
+
+func (q *query) labelled(t *term, bind func(any) string) string {
+	rows := "FROM label WHERE label.tenant = " + bind(q.tenant) + " AND label.name = " + bind(t.name)
+	if slices.ContainsFunc(t.values, value.any) {
+		return rows
+	}
+	var exact, parts []string
+	for _, v := range t.values {
+		switch {
+		case v.prefix:
+			parts = append(parts, fmt.Sprintf("substr(label.value, 1, %d) = %s", len([]rune(v.text)), bind(v.text)))
+		default:
+			exact = append(exact, v.text)
+		}
+	}
+	if len(exact) > 0 {
+		parts = append(parts, q.among("label.value", exact, bind))
+	}
+	return rows + " AND (" + strings.Join(parts, " OR ") + ")"
+}
+
+// fewAtMost is how many devices a list may begin with. It is text in two statements: with it a page of 50 in 100,000
+// devices takes 1 ms where looking each device up takes 60.
+const fewAtMost = 2000
+
+// rare is what counts the devices of a term that a list could begin with; "" where there is none.
+func (q *query) rare(t *term, bind func(any) string) string {
+	switch {
+	case t.of == "release" && !slices.Contains(q.ids[t], ""):
+		return q.runs(q.ids[t], bind)
+	case t.of == "label.":
+		return q.labelled(t, bind)
+	case t.of == "group" && !slices.ContainsFunc(q.groups[t], func(m member) bool { return m.id == "" }):
+		var ids []string
+		for _, m := range q.groups[t] {
+			ids = append(ids, m.id)
+		}
+		return q.members(ids, bind)
+	case t.of == "online" && len(t.values) == 1 && t.values[0].text == "yes":
+		return "FROM presence WHERE presence.tenant = " + bind(q.tenant) + " AND presence.online = 1"
+	}
+	return ""
+}
+
+// required lists the terms that every match fulfils.
+func required(e expr) (out []*term) {
+	switch e := e.(type) {
+	case all:
+		for _, part := range e {
+			out = append(out, required(part)...)
+		}
+	case *term:
+		out = append(out, e)
+	}
+	return out
+}
+
+func (q *query) online(t *term, bind func(any) string) string {
+	here := "FROM presence WHERE presence.tenant = " + bind(q.tenant) + " AND presence.online = 1"
+	parts := make([]string, len(t.values))
+	for i, v := range t.values {
+		if parts[i] = q.inside(t, "presence", here); v.text == "no" {
+			parts[i] = "NOT " + parts[i]
 		}
 	}
 	return strings.Join(parts, " OR ")
@@ -163,9 +275,4 @@ func (q *query) seen(t *term, bind func(any) string) string {
 		return known + " AND (presence.online = 1 OR " + away + "))"
 	}
 	return known + " AND " + away + ")"
-}
-
-// list is the filter as identity takes it.
-func (q *query) list(after string, limit int) identity.Filter {
-	return identity.Filter{Where: q.where, After: after, Limit: limit}
 }

@@ -44,6 +44,8 @@ type Service struct {
 	told    *told
 	applied []AppliedHook // complete before the doors open
 
+	uses []GroupUses // complete before the doors open
+
 	mu      sync.Mutex          // guards the fields below
 	present map[string]presence // by device: who is online here, and who went offline and is not written yet
 	dirty   map[string]bool     // devices whose row is behind

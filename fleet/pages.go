@@ -116,8 +116,16 @@ func (s *Service) loadFleet(r *http.Request) (any, error) {
 	who, _ := tenant.ActorFrom(ctx)
 	p := fleetPage{Query: q}
 	n := s.names(ctx, t)
-	ds, err := s.list(ctx, identity.Filter{State: identity.State(q.Get("state")), Product: q.Get("product"), Solution: q.Get("solution"),
-		Search: q.Get("q"), After: q.Get("after"), Limit: pageRows + 1}, q.Get("release"))
+	f, err := ParseFilter(q.Get("q"))
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range filters[1:] {
+		if v := q.Get(key); v != "" {
+			f = f.And(Filter{&term{key: key, of: key, values: []value{{text: v}}}})
+		}
+	}
+	ds, err := s.list(ctx, f, q.Get("after"), pageRows+1)
 	if err != nil {
 		return nil, err
 	}

@@ -4,8 +4,7 @@ package fleet
 
 import (
 	"context"
-	"slices"
-	"strings"
+	"fmt"
 
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/tenant"
@@ -19,7 +18,7 @@ func (s *Service) Select(ctx context.Context, tenantID, filter, after string, li
 	if err != nil {
 		return nil, err
 	}
-	return s.find(ctx, tenantID, f, identity.Filter{After: after, Limit: limit})
+	return s.find(ctx, tenant.DeviceRead, tenantID, f, identity.Filter{After: after, Limit: limit})
 }
 
 // Matches says whether the device is among those that Select returns for the filter.
@@ -28,13 +27,24 @@ func (s *Service) Matches(ctx context.Context, tenantID, filter, device string) 
 	if err != nil {
 		return false, err
 	}
-	ds, err := s.find(ctx, tenantID, f, identity.Filter{IDs: []string{device}, Limit: 1})
+	ds, err := s.find(ctx, tenant.DeviceRead, tenantID, f, identity.Filter{IDs: []string{device}, Limit: 1})
 	return len(ds) == 1, err
 }
 
-// find is the one way from a filter to devices: its names are looked up, whoever asks is held to its grants.
-func (s *Service) find(ctx context.Context, t string, f Filter, page identity.Filter) ([]identity.Device, error) {
-	page, ok, err := s.narrowed(ctx, t, f, page)
+// CheckFilter says what is wrong with a filter that is to be kept: its form, or a name that nothing of the tenant has.
+func (s *Service) CheckFilter(ctx context.Context, tenantID, filter string) error {
+	f, err := ParseFilter(filter)
+	if err != nil {
+		return err
+	}
+	_, err = s.prepare(ctx, tenantID, f)
+	return err
+}
+
+// find is the one way from a filter to devices: its names are looked up, and whoever asks is held to what its grants
+// reach with the verb.
+func (s *Service) find(ctx context.Context, v tenant.Verb, t string, f Filter, page identity.Filter) ([]identity.Device, error) {
+	page, ok, err := s.narrowed(ctx, v, t, f, page)
 	if err != nil || !ok {
 		return nil, err
 	}
@@ -42,12 +52,12 @@ func (s *Service) find(ctx context.Context, t string, f Filter, page identity.Fi
 }
 
 // narrowed puts the filter and the reach of whoever asks into page; false: nothing can be within its reach.
-func (s *Service) narrowed(ctx context.Context, t string, f Filter, page identity.Filter) (identity.Filter, bool, error) {
+func (s *Service) narrowed(ctx context.Context, v tenant.Verb, t string, f Filter, page identity.Filter) (identity.Filter, bool, error) {
 	if who, ok := tenant.ActorFrom(ctx); ok {
 		if who.Tenant != t {
 			return page, false, nil
 		}
-		whole, products, solutions := tenant.Scope(who, tenant.DeviceRead)
+		whole, products, solutions := tenant.Scope(who, v)
 		if !whole {
 			if len(products)+len(solutions) == 0 {
 				return page, false, nil
@@ -58,149 +68,42 @@ func (s *Service) narrowed(ctx context.Context, t string, f Filter, page identit
 	if f.Empty() {
 		return page, true, nil
 	}
-	q := &query{filter: f, tenant: t, now: s.cfg.Clock.Now(), ids: map[*term][]string{}}
-	if err := s.lookUp(ctx, q, f.root); err != nil {
+	q, err := s.prepare(ctx, t, f)
+	if err != nil {
 		return page, false, err
+	}
+	if len(page.IDs) == 0 {
+		if err := s.weigh(ctx, q); err != nil {
+			return page, false, err
+		}
 	}
 	page.Where = q.where
 	return page, true, nil
 }
 
-// lookUp finds the ids behind the names in e.
-func (s *Service) lookUp(ctx context.Context, q *query, e expr) (err error) {
-	switch e := e.(type) {
-	case all:
-		for _, part := range e {
-			err = cmpErr(err, s.lookUp(ctx, q, part))
-		}
-		return err
-	case some:
-		for _, part := range e {
-			err = cmpErr(err, s.lookUp(ctx, q, part))
-		}
-		return err
-	case not:
-		return s.lookUp(ctx, q, e.of)
+// prepare looks up what the filter names.
+func (s *Service) prepare(ctx context.Context, t string, f Filter) (*query, error) {
+	q := newQuery(t, f, s.cfg.Clock.Now())
+	if f.root == nil {
+		return q, nil
 	}
-	t := e.(*term)
-	list := s.words(t.key)
-	if list == nil {
-		return nil
-	}
-	words, err := list(ctx, q.tenant)
-	if err != nil {
-		return err
-	}
-	ids := []string{}
-	for _, v := range t.values {
-		found := false
-		for _, w := range words {
-			if slices.ContainsFunc(w.names, func(n string) bool { return strings.EqualFold(n, v.text) }) {
-				ids, found = append(ids, w.id), true
-			}
-		}
-		switch {
-		case found:
-		case v.is(none):
-			ids = append(ids, "")
-		default:
-			return unknown(t, v, words)
-		}
-	}
-	slices.Sort(ids)
-	q.ids[t] = slices.Compact(ids)
-	return nil
+	return q, s.lookUp(ctx, q, f.root, nil)
 }
 
-func cmpErr(a, b error) error {
-	if a != nil {
-		return a
-	}
-	return b
-}
-
-// named is a thing that a filter may name.
-type named struct {
-	id    string
-	names []string // the id among them
-}
-
-// words returns how the things that a key names are listed; nil: it takes no names.
-func (s *Service) words(key string) func(ctx context.Context, tenant string) ([]named, error) {
-	switch key {
-	case "product":
-		return s.productWords
-	case "revision":
-		return s.revisionWords
-	case "solution":
-		return func(ctx context.Context, t string) ([]named, error) {
-			return s.solutionWords(ctx, t, func(so tenant.Solution) []string { return []string{so.ID, so.Name} })
+// weigh finds the terms that few devices fulfil. SQLite keeps no statistics by itself, and a planner that takes a rare
+// release for a common one walks the whole fleet.
+func (s *Service) weigh(ctx context.Context, q *query) error {
+	for _, t := range required(q.filter.root) {
+		var args []any
+		rows := q.rare(t, func(v any) string { args = append(args, v); return fmt.Sprintf("$%d", len(args)) })
+		if rows == "" {
+			continue
 		}
-	case "owner":
-		return func(ctx context.Context, t string) ([]named, error) {
-			return s.solutionWords(ctx, t, func(so tenant.Solution) []string { return []string{so.Owner} })
-		}
-	case "release":
-		return s.releaseWords
-	}
-	return nil
-}
-
-func (s *Service) productWords(ctx context.Context, t string) (out []named, err error) {
-	ps, err := s.cfg.Product.List(ctx, t)
-	for _, p := range ps {
-		out = append(out, named{p.ID, []string{p.ID, p.Name, p.Model}})
-	}
-	return out, err
-}
-
-func (s *Service) revisionWords(ctx context.Context, t string) (out []named, err error) {
-	ps, err := s.cfg.Product.List(ctx, t)
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range ps {
-		rs, err := s.cfg.Product.Revisions(ctx, t, p.ID)
+		n, err := countUpTo(ctx, s.cfg.DB, rows, args, fewAtMost+1)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		for _, r := range rs {
-			out = append(out, named{r.ID, []string{r.ID, r.Name}})
-		}
+		q.few[t] = n <= fewAtMost
 	}
-	return out, nil
-}
-
-func (s *Service) solutionWords(ctx context.Context, t string, names func(tenant.Solution) []string) (out []named, err error) {
-	if s.cfg.Tenant == nil {
-		return nil, nil
-	}
-	sols, err := s.cfg.Tenant.Solutions(ctx, t)
-	for _, so := range sols {
-		out = append(out, named{so.ID, names(so)})
-	}
-	return out, err
-}
-
-// releaseWords are the releases that some device ran; nobody can be on another.
-func (s *Service) releaseWords(ctx context.Context, t string) (out []named, err error) {
-	ids, err := releasesSeen(ctx, s.cfg.DB, t)
-	for _, id := range ids {
-		out = append(out, named{id, []string{id, s.cfg.ReleaseName(ctx, t, id)}})
-	}
-	return out, err
-}
-
-// unknown says that nothing has the name, and what was perhaps meant.
-func unknown(t *term, v value, words []named) error {
-	var p parser
-	e := p.fail(v.at, "There is no %s %q.", t.key, v.text)
-	var names []string
-	for _, w := range words {
-		names = append(names, w.names...)
-	}
-	if near := nearest(v.text, names); near != "" {
-		return e.Hint("Did you mean %s:%s?", t.key, value{text: near}.write(false))
-	}
-	return e.Hint("Write its name or its id; %s:none finds devices without one.", t.key)
+	return nil
 }

@@ -472,10 +472,15 @@ func TestList(t *testing.T) {
 		if want := []string{"LAMP_0", "LAMP_1", "LAMP_2", "LAMP_3", "LAMP_4"}; !slices.Equal(got, want) {
 			t.Errorf("%v, want %v", got, want)
 		}
-		for search, n := range map[string]int{"lamp_": 5, "P_3": 1, "%": 0, "LAMP-": 0} {
-			if ds, err := w.List(ctx, "ten_a", identity.Filter{Search: search}); err != nil || len(ds) != n {
-				t.Errorf("%q finds %d, want %d (%v)", search, len(ds), n, err)
-			}
+		last := identity.Filter{Where: func(bind func(any) string) string { return "device.serial = " + bind("LAMP_4") + " OR 1 = 0" }}
+		if ds, err := w.List(ctx, "ten_a", last); err != nil || len(ds) != 1 || ds[0].Serial != "LAMP_4" {
+			t.Errorf("a condition of a later stage finds %v, %v", ds, err)
+		}
+		if ds, err := w.List(ctx, "ten_b", last); err != nil || len(ds) != 0 {
+			t.Errorf("a condition of a later stage reaches into another tenant: %v, %v", ds, err)
+		}
+		if got, err := w.Tally(ctx, "ten_a", identity.Filter{Limit: 3}, "device.state"); err != nil || len(got) != 1 || got[0].Devices != 3 || got[0].Keys[0] != "provisioned" {
+			t.Errorf("the first three by state: %v, %v", got, err)
 		}
 		if ds, err := w.List(ctx, "ten_a", identity.Filter{Products: []string{"prd_b"}, Solutions: []string{"sol_b"}}); err != nil || len(ds) != 0 {
 			t.Errorf("outside the scope: %v %v", ds, err)

@@ -64,7 +64,6 @@ func deviceBySerial(q querier, tenant, product, serial string) (Device, error) {
 type Filter struct {
 	Product, Solution, Batch string
 	State                    State
-	Search                   string // a part of the serial number, or an id
 	Products, Solutions      []string
 	IDs                      []string // these devices only; at most a few hundred
 	After                    string   // id of the last device of the page before
@@ -76,45 +75,9 @@ type Filter struct {
 }
 
 func listDevices(ctx context.Context, db *store.DB, tenant string, f Filter) ([]Device, error) {
-	args := []any{tenant}
-	where := []string{"tenant = $1"}
-	arg := func(v any) string { args = append(args, v); return fmt.Sprintf("$%d", len(args)) }
-	for _, c := range []struct{ column, value string }{{"product", f.Product}, {"solution", f.Solution}, {"batch", f.Batch}, {"state", string(f.State)}} {
-		if c.value != "" {
-			where = append(where, c.column+" = "+arg(c.value))
-		}
-	}
-	if f.Search != "" {
-		like := arg("%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(strings.ToLower(f.Search)) + "%")
-		where = append(where, `(lower(serial) LIKE `+like+` ESCAPE '\' OR id = `+arg(f.Search)+`)`)
-	}
-	var scope []string
-	for _, p := range f.Products {
-		scope = append(scope, "product = "+arg(p))
-	}
-	for _, p := range f.Solutions {
-		scope = append(scope, "solution = "+arg(p))
-	}
-	if len(scope) > 0 {
-		where = append(where, "("+strings.Join(scope, " OR ")+")")
-	}
-	if len(f.IDs) > 0 {
-		marks := make([]string, len(f.IDs))
-		for i, id := range f.IDs {
-			marks[i] = arg(id)
-		}
-		where = append(where, "id IN ("+strings.Join(marks, ", ")+")")
-	}
-	if f.After != "" {
-		where = append(where, "id > "+arg(f.After))
-	}
-	if f.Where != nil {
-		where = append(where, f.Where(arg))
-	}
-	if f.Limit <= 0 {
-		f.Limit = 100
-	}
-	query := `SELECT ` + deviceColumns + ` FROM device WHERE ` + strings.Join(where, " AND ") + ` ORDER BY id LIMIT ` + arg(f.Limit)
+	where, args := f.where(tenant)
+	query := `SELECT ` + deviceColumns + ` FROM device WHERE ` + where + ` ORDER BY id LIMIT ` + fmt.Sprintf("$%d", len(args)+1)
+	args = append(args, f.limit())
 	scan := func(r *sql.Rows) (Device, error) { return scanDevice(r) }
 	if f.Where == nil {
 		rows, err := db.Query(ctx, query, args...)
@@ -127,6 +90,49 @@ func listDevices(ctx context.Context, db *store.DB, tenant string, f Filter) ([]
 		return err
 	})
 	return out, err
+}
+
+func (f Filter) limit() int {
+	if f.Limit <= 0 {
+		return 100
+	}
+	return f.Limit
+}
+
+// where writes the filter, but for its limit, as a condition over the row "device".
+func (f Filter) where(tenant string) (string, []any) {
+	args := []any{tenant}
+	where := []string{"device.tenant = $1"}
+	arg := func(v any) string { args = append(args, v); return fmt.Sprintf("$%d", len(args)) }
+	for _, c := range []struct{ column, value string }{{"product", f.Product}, {"solution", f.Solution}, {"batch", f.Batch}, {"state", string(f.State)}} {
+		if c.value != "" {
+			where = append(where, "device."+c.column+" = "+arg(c.value))
+		}
+	}
+	var scope []string
+	for _, p := range f.Products {
+		scope = append(scope, "device.product = "+arg(p))
+	}
+	for _, p := range f.Solutions {
+		scope = append(scope, "device.solution = "+arg(p))
+	}
+	if len(scope) > 0 {
+		where = append(where, "("+strings.Join(scope, " OR ")+")")
+	}
+	if len(f.IDs) > 0 {
+		marks := make([]string, len(f.IDs))
+		for i, id := range f.IDs {
+			marks[i] = arg(id)
+		}
+		where = append(where, "device.id IN ("+strings.Join(marks, ", ")+")")
+	}
+	if f.After != "" {
+		where = append(where, "device.id > "+arg(f.After))
+	}
+	if f.Where != nil {
+		where = append(where, "("+f.Where(arg)+")")
+	}
+	return strings.Join(where, " AND "), args
 }
 
 func insertDevice(tx *store.Tx, d Device) error {
