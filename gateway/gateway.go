@@ -121,6 +121,7 @@ type Gateway struct {
 	registry    registry
 	batch       *collector
 	refusals    refusals
+	quotas      *quotas
 	begun       atomic.Int64              // sessions, without Config.Sessions
 	elsewhere   atomic.Pointer[Elsewhere] // where devices are sent; nil: they may stay
 	pending     map[string]*atomic.Int64  // by door: connections that have not said who they are
@@ -150,6 +151,7 @@ func New(cfg Config) (*Gateway, error) {
 		registry: registry{links: map[string][]*link{}, sessions: map[string]*session{}},
 		refusals: refusals{told: map[refusal]*tally{}},
 		batch:    newCollector(cfg),
+		quotas:   newQuotas(cfg.Limits, cfg.Clock),
 		pending:  map[string]*atomic.Int64{doorMQTT: {}, doorHTTPS: {}},
 	}
 	g.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {

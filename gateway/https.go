@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/openthings-platform/openthings/problem"
@@ -123,11 +124,22 @@ func (g *Gateway) ServeHTTPS(ctx context.Context, l net.Listener) error {
 
 // postMessages is the second way for messages: a JSON array of wire.Message, all of them durable or none.
 func (g *Gateway) postMessages(w http.ResponseWriter, r *http.Request, p Peer) {
+	size := max(0, int(r.ContentLength))
+	if o := g.quotas.spend(p, 1, size); o != nil {
+		g.refused(p, o.rule, r.URL.Path)
+		w.Header().Set("Retry-After", strconv.Itoa(int(o.wait/time.Second)+1))
+		WriteProblem(w, o.problem())
+		return
+	}
 	records, err := g.readMessages(r, p)
 	if err != nil {
 		WriteProblem(w, err)
 		return
 	}
+	for _, rec := range records {
+		size -= len(rec.Body)
+	}
+	g.quotas.charge(p, len(records)-1, max(0, -size))
 	if len(records) > 0 {
 		done := make(chan error, 1)
 		g.batch.add(receipt{done: done}, records...)

@@ -29,6 +29,9 @@ type Limits struct {
 	Partial    time.Duration // for the rest of a packet whose beginning arrived; 30 s
 	Write      time.Duration // for one write to a socket; 20 s
 	KeepAlive  time.Duration // longest silence granted between two packets (Server Keep Alive); 20 min
+
+	Device Quota // of what one device sends, over both doors; 5,000 messages and 8 MiB a second, 20 s at once
+	Tenant Quota // of what all devices of a tenant send together; 50,000 messages and 64 MiB a second, 20 s at once
 }
 
 func (l Limits) withDefaults() Limits {
@@ -40,5 +43,7 @@ func (l Limits) withDefaults() Limits {
 		PerPeer: cmp.Or(l.PerPeer, 16), Pending: cmp.Or(l.Pending, 1024),
 		Opening: cmp.Or(l.Opening, 10*time.Second), Partial: cmp.Or(l.Partial, 30*time.Second),
 		Write: cmp.Or(l.Write, 20*time.Second), KeepAlive: cmp.Or(l.KeepAlive, 20*time.Minute),
+		Device: l.Device.withDefaults(Quota{Messages: 5000, Bytes: 8 << 20, Burst: 20 * time.Second}),
+		Tenant: l.Tenant.withDefaults(Quota{Messages: 50_000, Bytes: 64 << 20, Burst: 20 * time.Second}),
 	}
 }

@@ -187,8 +187,16 @@ func (s *session) publish(p *mqtt.Publish) error {
 	if err != nil {
 		return err
 	}
-	rec, refusal := s.record(topic, p.Properties, p.Payload)
-	if refusal != nil {
+	var rec Record
+	refusal := s.afford(p)
+	switch {
+	case refusal == nil:
+		rec, refusal = s.record(topic, p.Properties, p.Payload)
+	case p.QoS == 0:
+		s.g.batch.dropped.Add(1)
+		return nil
+	}
+	if refusal != nil && refusal.Reason != mqtt.QuotaExceeded {
 		s.g.refused(s.peer, rule(refusal), topic)
 		if s.version == mqtt.V4 || p.QoS == 0 { // no PUBACK can say it
 			s.mu.Lock()
