@@ -8,12 +8,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -40,6 +44,7 @@ func TestScript(t *testing.T) {
 		Dir: filepath.Join(repo, "testdata", "script"),
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"platform":   startPlatform,
+			"receiver":   receiver,
 			"token":      token,
 			"json":       jsonHas,
 			"setenv":     setFromStdout,
@@ -99,12 +104,12 @@ func (s *started) stop() {
 	}
 }
 
-// platform ROLE starts "openthings up" on free ports with its data in $WORK/data, makes a token of the role given, and
+// platform ROLE [FLAG...] starts "openthings up" on free ports with its data in $WORK/data, makes a token of the role given, and
 // sets OPENTHINGS_URL, OPENTHINGS_CA, OPENTHINGS_TOKEN, OPENTHINGS_DATA_DIR, CONSOLE (host:port), DEVICES (URL),
 // MQTT_HOST, MQTT_PORT, HEALTH (URL), LOG_KEY and SETUP. "platform stop" ends it in order and waits for its end.
 func startPlatform(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: platform ROLE|stop")
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: platform ROLE|stop [FLAG...]")
 	}
 	run := ts.Value(started{}).(*started)
 	run.stop()
@@ -115,6 +120,7 @@ func startPlatform(ts *testscript.TestScript, neg bool, args []string) {
 	// testscript puts its commands first on the PATH.
 	bin := filepath.Join(filepath.SplitList(ts.Getenv("PATH"))[0], "openthings")
 	cmd := exec.Command(bin, "up", "--data", data, "--listen", "localhost:0", "--device-listen", "localhost:0", "--mqtt-listen", "localhost:0", "--health-listen", "localhost:0", "--json")
+	cmd.Args = append(cmd.Args, args[1:]...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.StdoutPipe()
@@ -134,7 +140,7 @@ func startPlatform(ts *testscript.TestScript, neg bool, args []string) {
 	} {
 		ts.Setenv(k, v)
 	}
-	token(ts, false, args)
+	token(ts, false, args[:1])
 }
 
 // token ROLE makes a token of that role for the tenant "Lumen GmbH" and sets OPENTHINGS_TOKEN.
@@ -145,6 +151,33 @@ func token(ts *testscript.TestScript, neg bool, args []string) {
 	var t app.Token
 	ts.Check(app.Host(context.Background(), ts.MkAbs("data"), "/token", map[string]any{"tenant": "Lumen GmbH", "role": args[0], "create": true}, &t))
 	ts.Setenv("OPENTHINGS_TOKEN", t.Token)
+}
+
+// receiver starts a program that takes webhooks on loopback and sets HOOK to its address. Of the newest one it writes
+// hook.id, hook.at and hook.signature (the headers of Standard Webhooks) and hook.body.
+func receiver(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: receiver")
+	}
+	var mu sync.Mutex // one webhook's files at a time
+	files := map[string]string{}
+	for _, part := range []string{"id", "at", "signature", "body"} {
+		files[part] = ts.MkAbs("hook." + part)
+	}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		body, err := io.ReadAll(r.Body)
+		for part, text := range map[string]string{"id": r.Header.Get("webhook-id"), "at": r.Header.Get("webhook-timestamp"),
+			"signature": r.Header.Get("webhook-signature"), "body": string(body)} {
+			err = errors.Join(err, os.WriteFile(files[part], []byte(text), 0o600))
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
+	}))
+	ts.Defer(srv.Close)
+	ts.Setenv("HOOK", srv.URL)
 }
 
 // json FILE PATTERN... fails unless FILE ("stdout" for the last output) is JSON whose compact form matches each pattern.
