@@ -99,6 +99,37 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any, heade
 	return nil
 }
 
+// Copy writes the answer of a GET to w as it comes, however long it takes, and returns how many bytes that were. One that
+// is cut short is an error.
+func (c *Client) Copy(ctx context.Context, path string, w io.Writer) (int64, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Base+path, nil)
+	if err != nil {
+		return 0, problem.Invalid("%s is not an address", c.Base).Because(err)
+	}
+	if c.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.Token)
+	}
+	patient := *c.HTTP
+	patient.Timeout = 0
+	resp, err := patient.Do(req)
+	if err != nil {
+		return 0, problem.Unavailable("the platform at %s does not answer", c.Base).Hint("is it running, and is its CA the one in --ca?").Because(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= 300 {
+		b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+		if err != nil {
+			return 0, problem.Unavailable("the answer broke off").Because(err)
+		}
+		return 0, readProblem(resp.StatusCode, b)
+	}
+	n, err := io.Copy(w, resp.Body)
+	if err != nil {
+		return n, problem.Unavailable("the answer broke off after %d bytes", n).Because(err)
+	}
+	return n, nil
+}
+
 // readProblem turns an answer of RFC 9457 back into the problem it came from.
 func readProblem(status int, body []byte) error {
 	var p struct {

@@ -107,5 +107,11 @@ func printLatest(w io.Writer, l telemetry.Latest) error {
 	if l.Refused > 0 {
 		fmt.Fprintf(w, "%d payloads were refused, the last because: %s\n", l.Refused, l.Reason)
 	}
+	for _, h := range l.Holes {
+		fmt.Fprintf(w, "missing: messages %d to %d of start %d\n", h.From, h.To, h.Boot)
+	}
+	for _, d := range l.Dropped {
+		fmt.Fprintf(w, "dropped: %d values of %s/%s (rule %s), the last %s\n", d.Count, d.Stream, d.Field, d.Rule, instant(d.Last))
+	}
 	return nil
 }
