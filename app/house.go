@@ -189,7 +189,10 @@ func (h *house) build(origins []string) (err error) {
 	})
 	h.telemetry = telemetry.New(telemetry.Config{DB: h.records, Platform: h.db, Keys: h.keys, Identity: h.identity, Product: h.product, Tenants: h.tenant, Select: h.fleet.Select, Clock: cfg.Clock, Log: cfg.Log})
 	h.command = command.New(command.Config{DB: h.db, Identity: h.identity, Clock: cfg.Clock, Log: cfg.Log, Deliver: h.send,
-		Live: func(device string) bool { return h.gateway.Live(device) }})
+		Live: func(device string) bool { return h.gateway.Live(device) }, Fleet: h.fleet, Product: func(ctx context.Context, tenant, id string) error {
+			_, err := h.product.Get(ctx, tenant, id)
+			return err
+		}})
 	h.alarm = alarm.New(alarm.Config{DB: h.db, Identity: h.identity, Fleet: h.fleet, Notify: h.notify, Clock: cfg.Clock, Log: cfg.Log})
 	if h.certificate, err = h.identity.ServerTLS(cfg.Names); err != nil {
 		return err
@@ -201,7 +204,7 @@ func (h *house) build(origins []string) (err error) {
 	h.gateway, err = gateway.New(gateway.Config{
 		Sessions: h.sessions.Keeper(),
 		Admit:    h.admit, Vouch: h.vouch, Introduce: h.introduce, Used: h.used, Spent: h.spent, TakenOver: h.takenOver, Refused: h.refused, Append: h.telemetry.Append, Online: h.fleet.Online, Offline: h.fleet.Offline,
-		Ready: func(p gateway.Peer) { h.command.Kick(p.Device); h.update.Ready(p); h.fleet.TwinReady(p.Device) },
+		Ready: func(p gateway.Peer) { h.command.Ready(p.Device); h.update.Ready(p); h.fleet.TwinReady(p.Device) },
 		TLS:   &tls.Config{GetCertificate: h.certificate}, Clock: cfg.Clock, Log: cfg.Log,
 	})
 	if err != nil {

@@ -150,7 +150,7 @@ func TestOfflineDevice(t *testing.T) {
 		r.until(first, Queued)
 		second := r.send("dev_a", "two", nil)
 		(<-r.sent).ack <- gateway.ErrOffline // the first again: order holds
-		r.Kick("dev_a")
+		r.Ready("dev_a")
 		var topics []string
 		for range 2 {
 			d := <-r.sent
@@ -177,11 +177,11 @@ func TestExpiry(t *testing.T) {
 		id := r.send("dev_a", "reboot", nil)
 		(<-r.sent).ack <- gateway.ErrOffline
 		r.until(id, Queued)
-		if _, err := r.cfg.DB.RunDue(r.t.Context()); err != nil || r.get(id).State != Queued {
+		if err := r.sweep(r.t.Context()); err != nil || r.get(id).State != Queued {
 			r.t.Errorf("before its time: %s, %v", r.get(id).State, err)
 		}
 		r.clk.Advance(time.Hour)
-		if _, err := r.cfg.DB.RunDue(r.t.Context()); err != nil || r.get(id).State != Expired {
+		if err := r.sweep(r.t.Context()); err != nil || r.get(id).State != Expired {
 			r.t.Errorf("after its time: %s, %v", r.get(id).State, err)
 		}
 		r.Kick("dev_a")
@@ -343,13 +343,12 @@ func TestListIsPaged(t *testing.T) {
 
 // Ends are final, but for a result that comes after the expiry.
 func TestMay(t *testing.T) {
-	all := []State{Queued, Sent, Received, Accepted, Done, Failed, Expired}
-	for _, s := range all {
-		for _, to := range all {
-			if s.Ended() && s.May(to) != (s == Expired && (to == Done || to == Failed)) {
+	for _, s := range states {
+		for _, to := range states {
+			if s.Ended() && s.May(to) != ((s == Expired || s == Cancelled) && (to == Done || to == Failed)) {
 				t.Errorf("%s may become %s: %v", s, to, s.May(to))
 			}
-			if !s.Ended() && to.Ended() && !s.May(to) {
+			if !s.Ended() && to.Ended() && !s.May(to) && (to != Cancelled || s == Queued) {
 				t.Errorf("%s can never become %s", s, to)
 			}
 		}

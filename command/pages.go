@@ -43,7 +43,7 @@ func (s *Service) Pages(c *console.Console) {
 		if args == "" {
 			args = "{}"
 		}
-		cmd, err := s.ask(r.Context(), r.PathValue("id"), r.FormValue("name"), json.RawMessage(args), s.cfg.Clock.Now().Add(DefaultLife))
+		cmd, err := s.ask(r.Context(), r.PathValue("id"), Request{Name: r.FormValue("name"), Args: json.RawMessage(args)}, nil)
 		if err == nil {
 			console.Say(r, "Command "+cmd.Name+" is queued.")
 		}

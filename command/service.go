@@ -11,6 +11,7 @@ import (
 
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/clock"
+	"github.com/openthings-platform/openthings/fleet"
 	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/problem"
@@ -22,8 +23,11 @@ import (
 type Config struct {
 	DB       *store.DB // the platform handle
 	Identity *identity.Service
-	Clock    clock.Clock // default clock.System
-	Log      *slog.Logger
+	Fleet    *fleet.Service // whom a job reaches; nil: there are no jobs
+	// Product says whether there is such a product (kind not-found); nil: any is.
+	Product func(ctx context.Context, tenant, id string) error
+	Clock   clock.Clock // default clock.System
+	Log     *slog.Logger
 	// Deliver publishes to a device and returns nil once the device acknowledged it (gateway.Send). An error leaves the
 	// command queued until Kick.
 	Deliver func(context.Context, gateway.Downlink) error
@@ -39,10 +43,12 @@ type Hook func(tx *store.Tx, c Command, r wire.CommandResult) error
 type Service struct {
 	cfg   Config
 	hooks map[string]Hook // by command name; complete before work begins
-	queue *queue          // devices to look at
+	turns *gateway.Turns  // devices to look at
+
+	returned *arrivals // devices that have come back, for jobs
 }
 
-// New makes the stage and takes over the jobs that expire commands.
+// New makes the stage and takes over its jobs, and what devices say of their twins if there is a fleet.
 func New(cfg Config) *Service {
 	if cfg.Clock == nil {
 		cfg.Clock = clock.System
@@ -50,8 +56,11 @@ func New(cfg Config) *Service {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{cfg: cfg, hooks: map[string]Hook{}, queue: newQueue()}
-	cfg.DB.Handle(expireJob, s.expire)
+	s := &Service{cfg: cfg, hooks: map[string]Hook{}, turns: gateway.NewTurns(), returned: newArrivals()}
+	cfg.DB.Handle(driveJob, s.drive)
+	if cfg.Fleet != nil {
+		cfg.Fleet.OnApplied(s.applied)
+	}
 	return s
 }
 
@@ -63,32 +72,83 @@ func (s *Service) OnResult(name string, h Hook) {
 	s.hooks[name] = h
 }
 
-// Send asks the device to do something, with args as a JSON object (nil: none), and tries to deliver it once the
-// transaction is durable. The caller has checked that the device is the tenant's.
+// Request asks one device to do something. The caller has checked that the device is the tenant's.
+type Request struct {
+	Tenant, Device, Name string
+	Args                 any // a JSON object; nil: none
+	NotAfter             time.Time
+	Actor                string
+	Key                  string // the same key for a device is the same command; empty: each is another
+	Job                  string
+	Policy               Policy // zero: DefaultPolicy
+}
+
+// Send is Ask for what needs no key, job or policy.
 func (s *Service) Send(tx *store.Tx, tenant, device, name string, args any, notAfter time.Time, actor string) (id string, err error) {
+	return s.Ask(tx, Request{Tenant: tenant, Device: device, Name: name, Args: args, NotAfter: notAfter, Actor: actor})
+}
+
+// Ask asks a device to do something, and tries to deliver it once the transaction is durable.
+func (s *Service) Ask(tx *store.Tx, r Request) (id string, err error) {
 	raw := json.RawMessage(`{}`)
-	if args != nil {
-		if raw, err = json.Marshal(args); err != nil {
+	if r.Args != nil {
+		if raw, err = json.Marshal(r.Args); err != nil {
 			return "", problem.Invalid("The arguments cannot be written as JSON.").At("args").Because(err)
 		}
 	}
+	if r.Policy == (Policy{}) {
+		r.Policy = DefaultPolicy
+	}
 	now := s.cfg.Clock.Now()
-	c := Command{ID: store.NewID("cmd"), Tenant: tenant, Device: device, Name: name, Args: raw, State: Queued, Actor: actor, Created: now, NotAfter: notAfter}
+	c := Command{ID: store.NewID("cmd"), Tenant: r.Tenant, Device: r.Device, Name: r.Name, Args: raw, State: Queued, Actor: r.Actor, Created: now,
+		NotAfter: r.NotAfter, Key: r.Key, Job: r.Job, Policy: r.Policy}
 	if err := c.check(now); err != nil {
 		return "", err
 	}
-	if err := insert(tx, c); err != nil {
+	fresh, err := insert(tx, c)
+	if err != nil {
 		return "", err
 	}
-	if err := audit.Append(tx, audit.Entry{Tenant: tenant, Actor: actor, Kind: "command.created", Subject: device,
-		Data: map[string]any{"command": c.ID, "name": name, "args": wire.Digest(raw), "not_after": store.Millis(notAfter)}}); err != nil {
+	if !fresh {
+		return repeated(tx, c)
+	}
+	data := map[string]any{"command": c.ID, "name": c.Name, "args": wire.Digest(raw), "not_after": store.Millis(c.NotAfter)}
+	if c.Job != "" {
+		data["job"] = c.Job
+	}
+	if err := audit.Append(tx, audit.Entry{Tenant: c.Tenant, Actor: c.Actor, Kind: "command.created", Subject: c.Device, Data: data}); err != nil {
 		return "", err
 	}
-	if err := s.cfg.DB.Enqueue(tx, expireJob, c.ID, notAfter, expiry{tenant, c.ID}); err != nil {
-		return "", err
-	}
-	tx.After(func() { s.Kick(device) })
+	tx.After(func() { s.Kick(c.Device) })
 	return c.ID, nil
+}
+
+// repeated finds the command that was asked for with the same key before. The key of another one is a conflict.
+func repeated(tx *store.Tx, c Command) (string, error) {
+	before, err := byKey(tx, c.Tenant, c.Device, c.Key)
+	if err != nil {
+		return "", err
+	}
+	if before.Name != c.Name || string(before.Args) != string(c.Args) {
+		return "", problem.Conflict("The key %q was used for another command to this device.", c.Key).At("key")
+	}
+	return before.ID, nil
+}
+
+// Cancel takes a command back that the device does not have yet.
+func (s *Service) Cancel(tx *store.Tx, tenant, id, actor, reason string) error {
+	c, err := byID(tx.QueryRow, tenant, id)
+	if err != nil {
+		return err
+	}
+	if why := reserved[c.Name]; why != "" {
+		return problem.Forbidden("command.reserved", "A %s cannot be taken back.", c.Name).Hint("%s", why)
+	}
+	ok, err := s.end(tx, c, Cancelled, actor, shorten(reason), "")
+	if err == nil && !ok {
+		err = problem.Conflict("The command is %s: it cannot be taken back any more.", c.State)
+	}
+	return err
 }
 
 // Get returns a command of the tenant.
@@ -102,8 +162,9 @@ func (s *Service) List(ctx context.Context, tenant, device, before string, limit
 }
 
 // end moves a command to its end and tells everybody, in one transaction. It says whether the command moved.
-func (s *Service) end(tx *store.Tx, c Command, to State, reason, result string) (bool, error) {
-	ok, err := move(tx, c.Tenant, c.ID, to, store.Millis(s.cfg.Clock.Now()), reason, result)
+func (s *Service) end(tx *store.Tx, c Command, to State, actor, reason, result string) (bool, error) {
+	now := s.cfg.Clock.Now()
+	ok, err := move(tx, c, to, step{at: now, reason: reason, result: result})
 	if err != nil || !ok {
 		return false, err
 	}
@@ -111,15 +172,16 @@ func (s *Service) end(tx *store.Tx, c Command, to State, reason, result string) 
 	if result != "" {
 		data["result"] = wire.Digest([]byte(result))
 	}
-	if c.State == Expired {
+	if c.State == Expired || c.State == Cancelled {
 		data["late"] = true
-	}
-	actor := c.Device
-	if to == Expired {
-		actor = "system"
 	}
 	if err := audit.Append(tx, audit.Entry{Tenant: c.Tenant, Actor: actor, Kind: "command.ended", Subject: c.Device, Data: data}); err != nil {
 		return false, err
+	}
+	if c.Job != "" {
+		if err := s.ended(tx, c, to, reason, now); err != nil {
+			return false, err
+		}
 	}
 	return true, s.cfg.DB.Emit(tx, "command.ended", c.Tenant, c.ID, map[string]any{"device": c.Device, "name": c.Name, "state": to})
 }

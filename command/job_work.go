@@ -1,0 +1,627 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/openthings-platform/openthings/audit"
+	"github.com/openthings-platform/openthings/fleet"
+	"github.com/openthings-platform/openthings/identity"
+	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/wire"
+)
+
+// driveJob looks at a job: walks its filter, lets devices begin, judges. Its key is the job.
+const driveJob = "command.drive"
+
+const (
+	walkPage   = 500              // devices looked at together
+	walkPages  = 10               // of a filter in one round
+	beginPages = 20               // of waiting devices in one round
+	beginBatch = 50               // devices that begin in one transaction
+	clearBatch = 500              // devices cleared up in one transaction
+	tickEvery  = time.Second      // while devices are at work
+	walkEvery  = 30 * time.Second // for devices that match later
+	awayEvery  = 5 * time.Minute  // until it is looked again whether those who were away are back
+	freshFor   = time.Minute      // a command that was just queued counts as at work
+)
+
+type driven struct {
+	Tenant string `json:"tenant"`
+}
+
+// CreateJob begins a job. The caller has checked that the actor may.
+func (s *Service) CreateJob(ctx context.Context, j Job) (Job, error) {
+	now := s.cfg.Clock.Now()
+	j.ID, j.State, j.Created = store.NewID("job"), Scheduled, store.Time(store.Millis(now))
+	if j.NotBefore.IsZero() {
+		j.NotBefore = j.Created
+	}
+	if j.NotAfter.IsZero() {
+		j.NotAfter = j.NotBefore.Add(DefaultLife)
+	}
+	if err := j.check(now); err != nil {
+		return Job{}, err
+	}
+	if _, err := fleet.ParseFilter(j.Filter); err != nil {
+		return Job{}, err
+	}
+	return j, s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		if err := insertJob(tx, j); err != nil {
+			return err
+		}
+		data := map[string]any{"kind": j.Kind, "filter": j.Filter, "product": j.Product, "solution": j.Solution, "name": j.Name, "args": wire.Digest(j.Args), "not_after": store.Millis(j.NotAfter)}
+		if err := audit.Append(tx, audit.Entry{Tenant: j.Tenant, Actor: j.Actor, Kind: "job.created", Subject: j.ID, Data: data}); err != nil {
+			return err
+		}
+		return s.cfg.DB.Enqueue(tx, driveJob, j.ID, j.NotBefore, driven{j.Tenant})
+	})
+}
+
+// Job returns a job of the tenant with its counts.
+func (s *Service) Job(ctx context.Context, tenant, id string) (j Job, err error) {
+	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error {
+		if j, err = jobByID(tx.QueryRow, tenant, id); err != nil {
+			return err
+		}
+		j.Counts, err = countJob(tx.Query, id)
+		return err
+	})
+	return j, err
+}
+
+// Steer pauses, resumes or cancels a job. Devices that have begun go on; what no device has yet is taken back by a cancel.
+func (s *Service) Steer(ctx context.Context, tenant, id, to, actor, reason string) error {
+	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		j, err := jobByID(tx.QueryRow, tenant, id)
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(moves[to], j.State) {
+			return problem.Conflict("The job is %s.", j.State)
+		}
+		now := s.cfg.Clock.Now()
+		ok, err := moveJob(tx, j, to, reason, j.Started, time.Time{})
+		if err != nil || !ok {
+			return err
+		}
+		if to == Running { // nothing is made up for
+			j.credited = now
+			if err := keepJob(tx, j); err != nil {
+				return err
+			}
+		}
+		kind := map[string]string{Paused: "job.paused", Running: "job.resumed", string(Cancelled): "job.cancelled"}[to]
+		if err := audit.Append(tx, audit.Entry{Tenant: tenant, Actor: actor, Kind: kind, Subject: id, Data: map[string]any{"reason": reason}}); err != nil {
+			return err
+		}
+		return s.cfg.DB.Enqueue(tx, driveJob, id, now, driven{tenant})
+	})
+}
+
+// drive makes one round of a job and says when the next is due. Every round may be cut off anywhere: the next one goes on
+// from the rows.
+func (s *Service) drive(ctx context.Context, w store.Job) error {
+	var d driven
+	if err := w.Decode(&d); err != nil {
+		return err
+	}
+	j, err := s.Job(ctx, d.Tenant, w.Key)
+	if problem.Is(err, problem.KindNotFound) || err == nil && !j.Ended.IsZero() {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	again, err := s.round(ctx, &j)
+	if err != nil || again.IsZero() {
+		return err
+	}
+	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error { return s.cfg.DB.Enqueue(tx, driveJob, j.ID, again, d) })
+}
+
+// round looks at a job as it stands; again is when the next look is due, zero for none.
+func (s *Service) round(ctx context.Context, j *Job) (again time.Time, err error) {
+	now := s.cfg.Clock.Now()
+	switch {
+	case j.State == Aborted || j.State == string(Cancelled):
+		return s.clear(ctx, *j, j.State, j.Reason, Cancelled)
+	case j.State == Completed:
+		return time.Time{}, nil
+	case !now.Before(j.NotAfter):
+		return s.clear(ctx, *j, Completed, "its time has ended", Expired)
+	case j.State == Paused:
+		return j.NotAfter, nil
+	case now.Before(j.NotBefore):
+		return j.NotBefore, nil
+	}
+	if j.Started.IsZero() {
+		j.Started, j.credit, j.credited = now, oneDevice, now
+		if err := s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+			if _, err := moveJob(tx, *j, Running, "", now, time.Time{}); err != nil {
+				return err
+			}
+			return keepJob(tx, *j)
+		}); err != nil {
+			return again, err
+		}
+		j.State = Running
+	}
+	if err := s.walk(ctx, j); err != nil {
+		return again, err
+	}
+	if err := s.expireParts(ctx, *j, now); err != nil {
+		return again, err
+	}
+	limited, err := s.begin(ctx, j)
+	if err != nil {
+		return again, err
+	}
+	fresh, err := s.Job(ctx, j.Tenant, j.ID)
+	if err != nil || fresh.State != Running {
+		return now, err // steered meanwhile
+	}
+	if why, bad := j.over(fresh.Counts); bad {
+		return now, s.decide(ctx, fresh, Aborted, why)
+	}
+	whole := !j.selected.IsZero()
+	switch {
+	case whole && !j.Follow && fresh.Counts.open() == 0:
+		return again, s.finish(ctx, fresh, Completed, "")
+	case !whole:
+		return now, nil
+	case fresh.Counts.Waiting > 0 && !limited:
+		return now, nil
+	case fresh.Counts.Waiting > 0 || fresh.Counts.Started > 0:
+		return earliest(now.Add(max(tickEvery, j.nextCredit())), j.NotAfter), nil
+	case j.Follow:
+		return earliest(now.Add(walkEvery), j.NotAfter), nil
+	}
+	return earliest(now.Add(awayEvery), j.NotAfter), nil
+}
+
+func earliest(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// walk gives devices that match their part, a few pages at a time; a job that follows walks again later.
+func (s *Service) walk(ctx context.Context, j *Job) error {
+	now := s.cfg.Clock.Now()
+	if !j.selected.IsZero() && (!j.Follow || now.Sub(j.selected) < walkEvery) {
+		return nil
+	}
+	for range walkPages {
+		found, err := s.cfg.Fleet.Select(ctx, j.Tenant, j.Filter, j.place, walkPage)
+		if err != nil {
+			return err
+		}
+		if err := s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
+			for _, d := range found {
+				if !j.reaches(d) {
+					continue
+				}
+				if err := join(tx, *j, d.ID, store.Millis(now)); err != nil {
+					return err
+				}
+			}
+			next := *j
+			if next.place = ""; len(found) == walkPage {
+				next.place = found[len(found)-1].ID
+			} else {
+				next.selected = now
+			}
+			return keepJob(tx, next)
+		}); err != nil {
+			return err
+		}
+		if len(found) < walkPage {
+			j.place, j.selected = "", now
+			return nil
+		}
+		j.place = found[len(found)-1].ID
+	}
+	return nil
+}
+
+// reaches says whether a device can have a part in the job.
+func (j Job) reaches(d identity.Device) bool {
+	return (j.Product == "" || j.Product == d.Product) && (j.Solution == "" || j.Solution == d.Solution) &&
+		(d.State == identity.Commissioned || d.State == identity.Suspended)
+}
+
+// expireParts ends the parts of twins that took too long, and has those looked at again who were away for a while. A
+// command keeps its own time.
+func (s *Service) expireParts(ctx context.Context, j Job, now time.Time) error {
+	return s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
+		if j.Kind == KindTwin && j.Timeout > 0 {
+			limit := store.Millis(now.Add(-time.Duration(j.Timeout) * time.Second))
+			if _, err := moveParts(tx, j.ID, []string{Started}, string(Expired), fmt.Sprintf("not applied within %d s", j.Timeout), now, limit, clearBatch); err != nil {
+				return err
+			}
+		}
+		_, err := moveParts(tx, j.ID, []string{Away}, Waiting, "", now, store.Millis(now.Add(-awayEvery)), clearBatch)
+		return err
+	})
+}
+
+// begin lets waiting devices begin that are connected, as many as rate and bound allow, and sets aside those that are
+// not. limited says that a bound was met.
+func (s *Service) begin(ctx context.Context, j *Job) (limited bool, err error) {
+	now := s.cfg.Clock.Now()
+	room := j.earn(now)
+	if j.Parallel > 0 {
+		busy, err := atWork(ctx, s.cfg.DB, *j, store.Millis(now.Add(-freshFor)))
+		if err != nil {
+			return false, err
+		}
+		room = min(room, max(0, j.Parallel-busy))
+	}
+	place := ""
+	for range beginPages {
+		if room == 0 {
+			return true, s.cfg.DB.Write(ctx, func(tx *store.Tx) error { return keepJob(tx, *j) })
+		}
+		waits, err := parts(ctx, s.cfg.DB, j.Tenant, j.ID, Waiting, place, int(min(room, walkPage)))
+		if err != nil || len(waits) == 0 {
+			return false, err
+		}
+		place = waits[len(waits)-1].Device
+		here, err := s.sort(ctx, *j, waits)
+		if err != nil {
+			return false, err
+		}
+		for batch := range slices.Chunk(here, beginBatch) {
+			n, err := s.beginSome(ctx, j, batch)
+			if err != nil {
+				return false, err
+			}
+			room -= n
+		}
+	}
+	return false, nil
+}
+
+// sort returns the devices that can begin, and moves the others where they belong.
+func (s *Service) sort(ctx context.Context, j Job, waits []Part) (here []identity.Device, err error) {
+	ids := make([]string, len(waits))
+	for i, p := range waits {
+		ids[i] = p.Device
+	}
+	devices, err := s.cfg.Identity.List(ctx, j.Tenant, identity.Filter{IDs: ids, Limit: len(ids)})
+	if err != nil {
+		return nil, err
+	}
+	known := map[string]identity.Device{}
+	for _, d := range devices {
+		known[d.ID] = d
+	}
+	now := s.cfg.Clock.Now()
+	put := func(states map[string]string, reason string) error {
+		return s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
+			for id, to := range states {
+				if _, err := setPart(tx, j.ID, id, Waiting, to, now, "", 0, reason); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	gone, absent := map[string]string{}, map[string]string{}
+	online, err := s.online(ctx, j.Tenant, ids)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		d, ok := known[id]
+		switch {
+		case !ok || !j.reaches(d):
+			gone[id] = string(Cancelled)
+		case d.State != identity.Commissioned || !online[id]:
+			absent[id] = Away
+		default:
+			here = append(here, d)
+		}
+	}
+	if len(gone) > 0 {
+		if err := put(gone, "it is no longer among those that the job reaches"); err != nil {
+			return nil, err
+		}
+	}
+	if len(absent) == 0 {
+		return here, nil
+	}
+	if err := put(absent, ""); err != nil {
+		return nil, err
+	}
+	// One that came back between the look and the note has been told of by Ready already: look once more.
+	var back []string
+	for id := range absent {
+		back = append(back, id)
+	}
+	online, err = s.online(ctx, j.Tenant, back)
+	if err != nil {
+		return nil, err
+	}
+	return here, s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
+		for _, id := range back {
+			if online[id] && known[id].State == identity.Commissioned {
+				if _, err := setPart(tx, j.ID, id, Away, Waiting, now, "", 0, ""); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// online says which of the devices are connected, on whatever node.
+func (s *Service) online(ctx context.Context, tenant string, devices []string) (map[string]bool, error) {
+	present, err := s.cfg.Fleet.Presence(ctx, tenant, devices)
+	out := map[string]bool{}
+	for id, p := range present {
+		out[id] = p.Online
+	}
+	return out, err
+}
+
+// beginSome lets devices begin, and takes them from the credit, in one transaction, and says how many did.
+func (s *Service) beginSome(ctx context.Context, j *Job, devices []identity.Device) (begun int64, err error) {
+	if j.Kind == KindTwin {
+		return s.desireSome(ctx, j, devices)
+	}
+	declared := map[string]Declared{}
+	for _, d := range devices {
+		if _, ok := declared[d.Product]; ok {
+			continue
+		}
+		if declared[d.Product], err = s.declared(ctx, j.Tenant, d.Product, j.Name); err != nil {
+			return 0, err
+		}
+	}
+	now := s.cfg.Clock.Now()
+	var kept Job
+	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		begun, kept = 0, *j
+		if still, err := jobByID(tx.QueryRow, j.Tenant, j.ID); err != nil || still.State != Running {
+			return err // paused or cancelled meanwhile
+		}
+		for _, d := range devices {
+			kind := declared[d.Product]
+			if err := kind.accepts(j.Args); err != nil {
+				if _, err := setPart(tx, j.ID, d.ID, Waiting, string(Failed), now, "", 0, problem.Of(err).Text); err != nil {
+					return err
+				}
+				continue
+			}
+			policy := kind.policy()
+			policy.Retries = j.Retries
+			if j.Timeout > 0 {
+				policy.ResultTimeout = j.Timeout
+			}
+			id, err := s.Ask(tx, Request{Tenant: j.Tenant, Device: d.ID, Name: j.Name, Args: j.Args, NotAfter: j.NotAfter, Actor: j.Actor, Key: j.ID, Job: j.ID, Policy: policy})
+			if err != nil {
+				return err
+			}
+			moved, err := setPart(tx, j.ID, d.ID, Waiting, Started, now, id, 0, "")
+			if err != nil {
+				return err
+			}
+			if moved {
+				begun++
+				kept.spend()
+			}
+		}
+		return keepJob(tx, kept)
+	})
+	if err == nil {
+		*j = kept
+	}
+	return begun, err
+}
+
+// spend takes one device from the credit.
+func (j *Job) spend() {
+	if j.Rate > 0 {
+		j.credit -= oneDevice
+	}
+}
+
+// desireSome changes what devices shall be like. The change comes first: cut off between the two, it is made again and
+// changes nothing.
+func (s *Service) desireSome(ctx context.Context, j *Job, devices []identity.Device) (begun int64, err error) {
+	patch, err := wire.ParsePatch(j.Args)
+	if err != nil {
+		return 0, err
+	}
+	for _, d := range devices {
+		state, reason, version := Started, "", int64(0)
+		t, err := s.cfg.Fleet.SetDesired(ctx, fleet.Desired{Tenant: j.Tenant, Device: d.ID, Patch: patch, If: fleet.Any, Actor: j.Actor, Job: j.ID})
+		switch {
+		case problem.Is(err, problem.KindInvalid), problem.Is(err, problem.KindConflict):
+			state, reason = string(Failed), problem.Of(err).Text
+		case err != nil:
+			return begun, err
+		default:
+			version = t.DesiredVersion
+		}
+		moved := false
+		err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+			if moved, err = setPart(tx, j.ID, d.ID, Waiting, state, s.cfg.Clock.Now(), "", version, reason); err != nil || !moved {
+				return err
+			}
+			next := *j
+			next.spend()
+			return keepJob(tx, next)
+		})
+		if err != nil {
+			return begun, err
+		}
+		if !moved {
+			continue
+		}
+		j.spend()
+		begun++
+		// It may have said that it applies this before its part was noted.
+		now, err := s.cfg.Fleet.Twin(ctx, j.Tenant, d.ID)
+		if err != nil {
+			return begun, err
+		}
+		if state == Started && now.Applied >= version {
+			if err := s.cfg.DB.Write(ctx, func(tx *store.Tx) error { return s.applied(tx, j.Tenant, d.ID, now.Applied, 0, "") }); err != nil {
+				return begun, err
+			}
+		}
+	}
+	return begun, nil
+}
+
+// applied ends the parts of a device that goes by what was desired, or cannot. It is the fleet's hook.
+func (s *Service) applied(tx *store.Tx, _, device string, applied, failed int64, why string) error {
+	now := store.Millis(s.cfg.Clock.Now())
+	if _, err := tx.Exec(`UPDATE command_job_device SET state = 'done', at = $3, reason = '' WHERE device = $1 AND state = 'started' AND version > 0 AND version <= $2`, device, applied, now); err != nil || failed == 0 {
+		return err
+	}
+	_, err := tx.Exec(`UPDATE command_job_device SET state = 'failed', at = $3, reason = $4 WHERE device = $1 AND state = 'started' AND version > 0 AND version = $2`, device, failed, now, why)
+	return err
+}
+
+// ended notes in a job how its command to a device ended.
+func (s *Service) ended(tx *store.Tx, c Command, to State, reason string, at time.Time) error {
+	return endPart(tx, c.Job, c.Device, string(to), at, reason)
+}
+
+// decide ends a job; what is left to do is cleared up in rounds.
+func (s *Service) decide(ctx context.Context, j Job, to, reason string) error {
+	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		_, err := moveJob(tx, j, to, reason, j.Started, time.Time{})
+		return err
+	})
+}
+
+// clear takes back what no device has begun, a part at a time, and ends the job when nothing is left.
+func (s *Service) clear(ctx context.Context, j Job, to, reason string, rest State) (again time.Time, err error) {
+	now := s.cfg.Clock.Now()
+	var left int64
+	from := []string{Waiting, Away}
+	if rest == Expired && j.Kind == KindTwin {
+		from = append(from, Started)
+	}
+	if err := s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
+		left, err = moveParts(tx, j.ID, from, string(rest), "", now, 1<<62, clearBatch)
+		return err
+	}); err != nil {
+		return again, err
+	}
+	queued, err := queuedOf(ctx, s.cfg.DB, j.ID, clearBatch)
+	if err != nil {
+		return again, err
+	}
+	if err := s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
+		for _, c := range queued {
+			if _, err := s.end(tx, c, rest, "system", "the job was ended", ""); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		return again, err
+	}
+	if left > 0 || len(queued) == clearBatch {
+		return now, nil
+	}
+	return again, s.finish(ctx, j, to, reason)
+}
+
+// finish closes a job for good.
+func (s *Service) finish(ctx context.Context, j Job, to, reason string) error {
+	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		ok, err := moveJob(tx, j, to, reason, j.Started, s.cfg.Clock.Now())
+		if err != nil || !ok {
+			return err
+		}
+		counts, err := countJob(tx.Query, j.ID)
+		if err != nil {
+			return err
+		}
+		if err := audit.Append(tx, audit.Entry{Tenant: j.Tenant, Actor: "system", Kind: "job.ended", Subject: j.ID, Data: map[string]any{"state": to, "reason": reason, "counts": counts}}); err != nil {
+			return err
+		}
+		return s.cfg.DB.Emit(tx, "job.ended", j.Tenant, j.ID, map[string]any{"state": to, "reason": reason, "title": j.Title})
+	})
+}
+
+// arrivals are devices that have come back since they were last taken.
+type arrivals struct {
+	mu      sync.Mutex // guards devices
+	devices map[string]bool
+	wake    chan struct{} // capacity 1
+}
+
+func newArrivals() *arrivals {
+	return &arrivals{devices: map[string]bool{}, wake: make(chan struct{}, 1)}
+}
+
+func (a *arrivals) add(device string) {
+	a.mu.Lock()
+	a.devices[device] = true
+	a.mu.Unlock()
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take returns at most n of them.
+func (a *arrivals) take(n int) (out []string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for d := range a.devices {
+		if len(out) == n {
+			break
+		}
+		out = append(out, d)
+		delete(a.devices, d)
+	}
+	return out
+}
+
+// welcome lets devices that have come back wait for their turn again.
+func (s *Service) welcome(ctx context.Context) error {
+	for {
+		devices := s.returned.take(walkPage)
+		if len(devices) == 0 {
+			return nil
+		}
+		found, err := away(ctx, s.cfg.DB, devices)
+		if err == nil && len(found) > 0 {
+			err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+				now := s.cfg.Clock.Now()
+				for _, p := range found {
+					if _, err := setPart(tx, p.job, p.device, Away, Waiting, now, "", 0, ""); err != nil {
+						return err
+					}
+					if err := s.cfg.DB.Enqueue(tx, driveJob, p.job, now, driven{p.tenant}); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
+		if err != nil {
+			for _, d := range devices { // they are looked for again
+				s.returned.add(d)
+			}
+			return errors.Join(err, ctx.Err())
+		}
+	}
+}
