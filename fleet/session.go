@@ -138,7 +138,7 @@ func (s *Sessions) begin(tx *store.Tx, o gateway.Opening, will []byte, delay int
 	r := gateway.Resumed{Generation: was.generation + 1, Present: was.resumes(o, now)}
 	state := []byte{}
 	if r.Present {
-		r.State, state = was.state, was.state
+		r.State, state = was.state, append(state, was.state...)
 	}
 	n, err := tx.Exec(`UPDATE mqtt_session SET generation = $1, node = $2, client_id = $3, ended = $4, expiry = $5, state = $6, will = $7, will_delay = $8
 		WHERE device_id = $9 AND tenant = $10 AND generation = $11`,

@@ -149,15 +149,14 @@ func (s *session) save(ctx context.Context) error {
 	return nil
 }
 
-// leave settles what the session leaves behind: its will, and what is kept of it. cut says that the platform ended it
-// for a reason of its own, over whether another connection took it over, and resumed whether that one goes on with it.
-func (s *session) leave(cut, over, resumed bool) {
+// leave settles what the session leaves behind: its will, and what is kept of it.
+func (s *session) leave(how parting) {
 	will := s.will
-	if cut {
+	if how.cut {
 		will = nil
 	}
-	if over {
-		if will != nil && (!resumed || will.Delay == 0) {
+	if how.over {
+		if will != nil && (!how.resumed || will.Delay == 0) {
 			_ = s.say(will) // nobody keeps it any more; the collector has told the log
 		}
 		return

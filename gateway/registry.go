@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -41,6 +42,9 @@ func (r *registry) add(l *link, limit int) error {
 	return nil
 }
 
+// errFull is what a peer hears that has as many connections as it may.
+var errFull = errors.New("too many connections")
+
 // full refuses when the peer has as many connections as it may.
 func (r *registry) full(id string, limit int) error {
 	r.mu.Lock()
@@ -50,7 +54,7 @@ func (r *registry) full(id string, limit int) error {
 
 func (r *registry) fullLocked(id string, limit int) error {
 	if len(r.links[id]) >= limit {
-		return fmt.Errorf("%s has %d connections already", id, limit)
+		return fmt.Errorf("%w: %s has %d", errFull, id, limit)
 	}
 	return nil
 }
@@ -96,17 +100,33 @@ func (r *registry) begin(s *session, resumed bool) (old *session, ok bool) {
 	return old, true
 }
 
-// end takes s out, unless another session took over. It says whether s was cut, or taken over by one that goes on.
-func (r *registry) end(s *session, reason string) (cut, over, resumed bool) {
+// parting is how a session came to its end.
+type parting struct {
+	cut     bool // by the platform, for a reason of its own
+	over    bool // another connection took over
+	resumed bool // and goes on with what this one left
+	last    bool // no other connection of the device was on this node
+}
+
+// end takes s out, unless another session took over.
+func (r *registry) end(s *session) parting {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	p := parting{cut: s.link.barred, over: s.link.over, resumed: s.link.resumed}
 	if r.sessions[s.peer.Device] == s {
 		delete(r.sessions, s.peer.Device)
-		if f := s.g.cfg.Offline; f != nil {
-			r.said.say(func() { f(s.peer, reason) })
-		}
+		p.last = true
 	}
-	return s.link.barred, s.link.over, s.link.resumed
+	return p
+}
+
+// left announces that the device is offline, once what s leaves behind is settled, unless it is back.
+func (r *registry) left(s *session, reason string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if f := s.g.cfg.Offline; f != nil && r.sessions[s.peer.Device] == nil {
+		r.said.say(func() { f(s.peer, reason) })
+	}
 }
 
 // supersede notes that a session of the device has begun elsewhere, and returns the one here that it ends.

@@ -344,6 +344,10 @@ func (s *session) last(err error) {
 	reason = s.cause // an earlier one, such as a cut, stays
 	s.mu.Unlock()
 	if s.began {
-		s.leave(s.g.registry.end(s, reason))
+		how := s.g.registry.end(s)
+		s.leave(how)
+		if how.last {
+			s.g.registry.left(s, reason)
+		}
 	}
 }

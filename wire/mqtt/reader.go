@@ -84,6 +84,9 @@ func (r *Reader) measure() (head, total int, err error) {
 	for i, b := range r.buf[r.r+1 : r.w] {
 		n |= int(b&0x7F) << (7 * i)
 		if b < 0x80 {
+			if b == 0 && i > 0 { // [MQTT-1.5.5-1]
+				return 0, 0, malformed("the length of a packet is longer than it needs to be")
+			}
 			total = 2 + i + n
 			if total > r.Limit {
 				return 0, 0, &Error{PacketTooLarge, fmt.Sprintf("a packet of %d bytes, the limit is %d", total, r.Limit)}
