@@ -39,7 +39,7 @@ type PassportOut struct {
 // Summary counts a tenant's fleet.
 type Summary struct {
 	Devices  int64                    `json:"devices"`
-	Online   int64                    `json:"online" doc:"With a live session at this node"`
+	Online   int64                    `json:"online" doc:"With a live session"`
 	States   map[identity.State]int64 `json:"states"`
 	Releases []ReleaseCount           `json:"releases" doc:"The most widespread first"`
 }
@@ -72,6 +72,15 @@ func (s *Service) Routes(a *api.API) {
 		Summary: "Read a device, what runs on it and what ran before"}, func(ctx context.Context, in *byIDIn) (*api.Out[PassportOut], error) {
 		p, err := s.passport(ctx, in.ID)
 		return api.One(p), err
+	})
+	api.Handle(a, api.Op{ID: "list-device-connections", Method: "GET", Path: "/v1/devices/{id}/connections", Verb: string(tenant.DeviceRead), Stage: stage,
+		Summary: "List a device's last connections, the newest first", Doc: "The last 16 are kept."}, func(ctx context.Context, in *byIDIn) (*api.List[Connection], error) {
+		d, err := s.readable(ctx, in.ID)
+		if err != nil {
+			return nil, err
+		}
+		was, err := s.Connections(ctx, d.Tenant, d.ID)
+		return api.Items(was), err
 	})
 	api.Handle(a, api.Op{ID: "get-fleet-summary", Method: "GET", Path: "/v1/fleet/summary", Verb: string(tenant.DeviceRead), Stage: stage,
 		Summary: "Count the fleet by state and release"}, func(ctx context.Context, _ *struct{}) (*api.Out[Summary], error) {
@@ -119,13 +128,19 @@ func (s *Service) dress(ctx context.Context, t string, ds []identity.Device) ([]
 	return out, nil
 }
 
-// passport returns a device that whoever asks may read.
-func (s *Service) passport(ctx context.Context, id string) (PassportOut, error) {
+// readable returns a device that whoever asks may read.
+func (s *Service) readable(ctx context.Context, id string) (identity.Device, error) {
 	d, err := s.cfg.Identity.Get(ctx, tenant.MustTenant(ctx), id)
 	if err != nil {
-		return PassportOut{}, err
+		return identity.Device{}, err
 	}
-	if err := tenant.Require(ctx, tenant.DeviceRead, tenant.Thing{Tenant: d.Tenant, Product: d.Product, Solution: d.Solution}); err != nil {
+	return d, tenant.Require(ctx, tenant.DeviceRead, tenant.Thing{Tenant: d.Tenant, Product: d.Product, Solution: d.Solution})
+}
+
+// passport returns a device that whoever asks may read, with what ran on it.
+func (s *Service) passport(ctx context.Context, id string) (PassportOut, error) {
+	d, err := s.readable(ctx, id)
+	if err != nil {
 		return PassportOut{}, err
 	}
 	out, err := s.dress(ctx, d.Tenant, []identity.Device{d})

@@ -9,12 +9,10 @@
 //   - Counters equal a recount at any moment: an installation appends deltas in its own transaction, a leased job folds
 //     them into totals and days, and readers add what is not folded yet. Nothing serialises a wave on one row.
 //   - Every list and count carries the tenant; lists are keyset pages in the order of device ids.
-//   - Presence follows the sessions of the gateway. Rows tell the last known state; after a restart everybody is offline
-//     until seen again.
-//   - A device's twin has two documents: what the device shall be like, which people and programs change in versions, and
-//     what it says that it is like. Both are sealed with the device's own key and gone with it. A device hears what is
-//     desired until its acknowledgement is on record, whole or as a patch to the version that it says it goes by; it is
-//     behind until it says that it goes by the newest. An older report never undoes a newer one.
+//   - A filter selects exactly what it says, in the tenant it is asked for and within what whoever asks may read, in keyset
+//     pages and with one statement a page (TestS19_FiltersMeanWhatTheySay).
+//   - Presence follows the sessions of the gateway. Each node says that it lives; when one has not for nodeLives its devices
+//     are offline. A device is online where it came last.
 //
 // It announces no events.
 package fleet

@@ -6,6 +6,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/openthings-platform/openthings/clock"
 	"github.com/openthings-platform/openthings/gateway"
@@ -37,7 +38,8 @@ type Config struct {
 // Service is the stage. Its methods are safe for concurrent use.
 type Service struct {
 	cfg    Config
-	holder string        // of the folding lease
+	holder string        // names this process: holder of the folding lease, node of the devices that are here
+	beats  time.Time     // when the next sign of life is due; Work's own
 	wake   chan struct{} // capacity 1: presence has changed
 
 	turns   *gateway.Turns // devices to tell what is desired of them
@@ -46,11 +48,12 @@ type Service struct {
 
 	uses []GroupUses // complete before the doors open
 
-	mu      sync.Mutex          // guards the fields below
-	present map[string]presence // by device: who is online here, and who went offline and is not written yet
-	dirty   map[string]bool     // devices whose row is behind
-	online  map[string]int      // devices online, by tenant
-	changed chan struct{}       // closed and renewed when online changes
+	mu        sync.Mutex          // guards the fields below
+	present   map[string]presence // by device: who is online here, and who went offline and is not written yet
+	dirty     map[string]bool     // devices whose row is behind
+	online    map[string]int      // devices online here, by tenant
+	elsewhere map[string]int      // and at other nodes, as they said last
+	changed   chan struct{}       // closed and renewed when online changes
 }
 
 // New makes the stage.

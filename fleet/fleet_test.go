@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -238,31 +239,143 @@ func TestPresence(t *testing.T) {
 	})
 }
 
-// A process that dies leaves rows that say online; the next one corrects them, and keeps those who are here already.
+// A process that dies leaves rows that say online; the next one corrects them, and keeps those who are here already. On a
+// database that nodes share it waits until the dead one's time has run out.
 func TestPresenceAfterACrash(t *testing.T) {
 	each(t, func(r rig) {
+		ctx := r.t.Context()
+		must(r.t, r.watchNodes(ctx))
 		for _, d := range []string{"dev_gone", "dev_here"} {
 			r.Online(gateway.Peer{Tenant: "ten", Device: d})
 		}
-		if err := r.flush(r.t.Context()); err != nil {
-			r.t.Fatal(err)
-		}
+		must(r.t, r.flush(ctx))
 		next := New(r.cfg)
 		next.Online(gateway.Peer{Tenant: "ten", Device: "dev_here"})
-		ctx, stop := context.WithCancel(r.t.Context())
+		ctx, stop := context.WithCancel(ctx)
 		ended := make(chan error)
 		go func() { ended <- next.Work(ctx) }()
 		r.clk.WaitTimers(1)
+		for at := time.Duration(0); at <= nodeLives; at += nodeBeats {
+			r.clk.Advance(nodeBeats)
+			r.clk.WaitTimers(1)
+		}
 		stop()
 		if err := <-ended; err != nil {
 			r.t.Error(err)
 		}
 		p, err := presences(r.t.Context(), r.cfg.DB, "ten", []string{"dev_gone", "dev_here"})
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		if p["dev_gone"].Online || !p["dev_here"].Online {
+		must(r.t, err)
+		if p["dev_gone"].Online || p["dev_gone"].Reason != reasonNodeGone || !p["dev_here"].Online {
 			r.t.Errorf("after the restart: %+v", p)
+		}
+		was, err := r.Connections(r.t.Context(), "ten", "dev_gone")
+		if err != nil || len(was) != 1 || was[0].To == nil || was[0].Reason != reasonNodeGone {
+			r.t.Errorf("the connection to the dead node: %+v, %v", was, err)
+		}
+	})
+}
+
+// Several nodes on one database: a device is online where it came last, whoever writes first; a node that dies takes its
+// devices along when its time has run out, and one that was only taken for dead says them again.
+func TestPresenceOnSeveralNodes(t *testing.T) {
+	each(t, func(a rig) {
+		if a.cfg.DB.Engine() == store.SQLite {
+			return // one process has the file
+		}
+		t, ctx, b := a.t, a.t.Context(), New(a.cfg)
+		must(t, a.watchNodes(ctx))
+		must(t, b.watchNodes(ctx))
+		both, mine := gateway.Peer{Tenant: "ten", Device: "dev_both"}, gateway.Peer{Tenant: "ten", Device: "dev_mine"}
+		state := func(device string) string {
+			t.Helper()
+			node, live, err := New(a.cfg).Live(ctx, "ten", device) // as a third node knows it
+			must(t, err)
+			switch {
+			case !live:
+				return "offline"
+			case node == a.Node():
+				return "a"
+			}
+			return "b"
+		}
+		a.Online(both)
+		a.Online(mine)
+		must(t, a.flush(ctx))
+		a.clk.Advance(time.Second)
+		b.Online(both)
+		must(t, b.flush(ctx))
+		a.clk.Advance(time.Second)
+		a.Offline(both, "another connection of the device took over, on another node")
+		must(t, a.flush(ctx))
+		if got := state("dev_both") + " " + state("dev_mine"); got != "b a" {
+			t.Errorf("after the move: %s", got)
+		}
+		if p, err := a.Presence(ctx, "ten", []string{"dev_both"}); err != nil || !p["dev_both"].Online || !p["dev_both"].Since.Equal(t0) {
+			t.Errorf("who looks at the old node sees %+v, %v", p, err)
+		}
+		was, err := a.Connections(ctx, "ten", "dev_both")
+		if err != nil || len(was) != 2 || was[0].Node != b.Node() || was[0].To != nil || was[1].Node != a.Node() || was[1].To == nil || !strings.Contains(was[1].Reason, "another node") {
+			t.Errorf("connections: %+v, %v", was, err)
+		}
+		a.clk.Advance(nodeBeats)
+		must(t, a.watchNodes(ctx))
+		must(t, b.watchNodes(ctx))
+		must(t, a.watchNodes(ctx))
+		if n, _ := b.OnlineCount("ten"); n != 2 {
+			t.Errorf("node b counts %d online", n)
+		}
+		// Node a falls silent.
+		for range 5 {
+			a.clk.Advance(nodeBeats)
+			must(t, b.watchNodes(ctx))
+		}
+		if got := state("dev_both") + " " + state("dev_mine"); got != "b offline" {
+			t.Errorf("after a is silent: %s", got)
+		}
+		if n, _ := b.OnlineCount("ten"); n != 1 {
+			t.Errorf("node b counts %d online", n)
+		}
+		must(t, a.watchNodes(ctx))
+		must(t, a.flush(ctx))
+		if got := state("dev_mine"); got != "a" {
+			t.Errorf("after a speaks again: %s", got)
+		}
+	})
+}
+
+// A device's last connections are kept, and no more.
+func TestConnectionsAreBounded(t *testing.T) {
+	each(t, func(r rig) {
+		peer := gateway.Peer{Tenant: "ten", Device: "dev_a"}
+		for i := range 3 * connectionsKept {
+			r.Online(peer)
+			r.clk.Advance(time.Minute)
+			if i%3 == 0 { // else it comes again before it went
+				r.Offline(peer, "silent for too long")
+			}
+			if i%5 == 0 {
+				must(r.t, r.flush(r.t.Context()))
+			}
+			r.clk.Advance(time.Minute)
+		}
+		must(r.t, r.flush(r.t.Context()))
+		was, err := r.Connections(r.t.Context(), "ten", "dev_a")
+		must(r.t, err)
+		if len(was) != connectionsKept {
+			r.t.Fatalf("%d connections are kept", len(was))
+		}
+		for i, c := range was {
+			last := 3*connectionsKept - 1 - i
+			begun, reason, lasted := t0.Add(time.Duration(2*last)*time.Minute), reasonTakenOver, 2*time.Minute
+			if last%3 == 0 {
+				reason, lasted = "silent for too long", time.Minute
+			}
+			if !c.From.Equal(begun) || i > 0 && (c.To == nil || !c.To.Equal(begun.Add(lasted)) || c.Reason != reason) || i == 0 && c.To != nil {
+				r.t.Errorf("connection %d: %+v, want from %s, %s", last, c, begun, reason)
+			}
+		}
+		if other, err := r.Connections(r.t.Context(), "other", "dev_a"); err != nil || len(other) != 0 {
+			r.t.Errorf("another tenant reads %v, %v", other, err)
 		}
 	})
 }

@@ -81,6 +81,14 @@ func (s *Service) Pages(c *console.Console) {
 		}})
 	c.Fragment("device", console.Fragment{Order: 40, Half: true, Title: "Software over time", Verb: verb, FS: pagesFS, Template: "pages/history.html",
 		Load: func(r *http.Request, id string) (any, error) { return s.loadHistory(r.Context(), id) }})
+	c.Fragment("device", console.Fragment{Order: 70, Title: "Connections", Verb: verb, FS: pagesFS, Template: "pages/connections.html",
+		Load: func(r *http.Request, id string) (any, error) {
+			was, err := s.Connections(r.Context(), tenant.MustTenant(r.Context()), id)
+			if len(was) == 0 {
+				return nil, err
+			}
+			return was, err
+		}})
 	c.Tile(console.Tile{Order: 10, Verb: verb, Load: s.onlineTile})
 	c.Step(console.Step{Order: 50, Title: "See it at work", Text: "It comes online over mutual TLS, measures, and takes commands.", Href: "/fleet", Button: "Look at the fleet",
 		Done: func(ctx context.Context) (bool, error) { return anySeen(ctx, s.cfg.DB, tenant.MustTenant(ctx)) }})

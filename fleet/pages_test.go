@@ -164,7 +164,7 @@ func (h *house) put(tx *store.Tx, fleet []known) error {
 			}
 		}
 		if !d.seen.IsZero() {
-			if err := putPresence(tx, d.ID, presence{tenant: d.Tenant, here: d.online, since: d.seen, seen: d.seen}); err != nil {
+			if err := putPresence(tx, "node", d.ID, presence{tenant: d.Tenant, here: d.online, since: d.seen, seen: d.seen}); err != nil {
 				return err
 			}
 		}

@@ -26,6 +26,17 @@ func newPresence(online bool, since, seen time.Time, reason string) Presence {
 	return p
 }
 
+// Connection is one connection of a device, as it was.
+type Connection struct {
+	Node   string     `json:"node" doc:"The process that the device was connected to"`
+	From   time.Time  `json:"from"`
+	To     *time.Time `json:"to,omitempty" doc:"Absent: it lasts"`
+	Reason string     `json:"reason,omitempty" doc:"Why it ended"`
+}
+
+// reasonTakenOver is why the connection before ended: the gateway announces the new one only.
+const reasonTakenOver = "another connection of the device took over"
+
 // presence is what this process knows of one device. The gateway announces in order, and a device that takes its own
 // session over comes twice and goes once.
 type presence struct {
@@ -33,6 +44,35 @@ type presence struct {
 	here        bool
 	since, seen time.Time
 	reason      string
+	news        []connection // not written yet, the oldest first
+}
+
+// connection is a change that is not written yet.
+type connection struct {
+	from   time.Time // zero: it is one that was written before
+	to     time.Time // zero: it lasts
+	reason string
+}
+
+// maxNews bounds what a device that comes and goes without end leaves in memory between two writes.
+const maxNews = connectionsKept
+
+func (p *presence) begin(at time.Time) {
+	if p.here {
+		p.end(at, reasonTakenOver)
+	}
+	if len(p.news) == maxNews {
+		p.news = p.news[1:]
+	}
+	p.news = append(p.news, connection{from: at})
+}
+
+func (p *presence) end(at time.Time, reason string) {
+	if n := len(p.news); n > 0 && p.news[n-1].to.IsZero() {
+		p.news[n-1].to, p.news[n-1].reason = at, reason
+		return
+	}
+	p.news = append(p.news, connection{to: at, reason: reason})
 }
 
 func (p presence) online() int64 {
@@ -57,13 +97,18 @@ func (s *Service) note(peer gateway.Peer, here bool, reason string) {
 	defer s.mu.Unlock()
 	p := s.present[peer.Device]
 	before := p.online()
+	switch {
+	case here:
+		p.begin(now)
+	case p.here:
+		p.end(now, reason)
+	}
 	p.tenant, p.seen, p.reason = peer.Tenant, now, reason
 	p.here = here
 	if after := p.online(); after != before {
 		p.since = now
 		s.online[peer.Tenant] += int(after - before)
-		close(s.changed)
-		s.changed = make(chan struct{})
+		s.stirLocked()
 	}
 	s.present[peer.Device] = p
 	s.dirty[peer.Device] = true
@@ -73,12 +118,33 @@ func (s *Service) note(peer gateway.Peer, here bool, reason string) {
 	}
 }
 
-// OnlineCount is how many devices of the tenant have a session with this process; changed is closed at the next change.
+// stirLocked tells whoever waits that somebody came or went.
+func (s *Service) stirLocked() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// OnlineCount is how many devices of the tenant have a session, those at other nodes as they said last; changed is
+// closed at the next change.
 func (s *Service) OnlineCount(tenant string) (n int, changed <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.online[tenant], s.changed
+	return s.online[tenant] + s.elsewhere[tenant], s.changed
 }
+
+// Live says whether the device has a session, and at which node. Node returns this one's name.
+func (s *Service) Live(ctx context.Context, tenant, device string) (node string, live bool, err error) {
+	s.mu.Lock()
+	p, known := s.present[device]
+	s.mu.Unlock()
+	if known && p.here && p.tenant == tenant {
+		return s.holder, true, nil
+	}
+	return liveAt(ctx, s.cfg.DB, tenant, device)
+}
+
+// Node names this process among those that devices connect to.
+func (s *Service) Node() string { return s.holder }
 
 // Presence returns what is known of the devices' presence; one that was never seen is absent.
 func (s *Service) Presence(ctx context.Context, tenant string, devices []string) (map[string]Presence, error) {
@@ -89,11 +155,18 @@ func (s *Service) Presence(ctx context.Context, tenant string, devices []string)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, d := range devices { // rows lag behind by a moment
-		if p, ok := s.present[d]; ok && p.tenant == tenant {
-			out[d] = newPresence(p.here, p.since, p.seen, p.reason)
+		p, ok := s.present[d]
+		if !ok || p.tenant != tenant || !p.here && out[d].Online && out[d].Since.After(p.since) { // it is at another node meanwhile
+			continue
 		}
+		out[d] = newPresence(p.here, p.since, p.seen, p.reason)
 	}
 	return out, nil
+}
+
+// Connections returns the device's last connections, the newest first.
+func (s *Service) Connections(ctx context.Context, tenant, device string) ([]Connection, error) {
+	return connections(ctx, s.cfg.DB, tenant, device)
 }
 
 // flush writes what changed, in steps. Devices that are offline leave the memory once their row is written.
@@ -105,7 +178,10 @@ func (s *Service) flush(ctx context.Context) error {
 			if len(part) == 500 {
 				break
 			}
-			part[d] = s.present[d]
+			p := s.present[d]
+			part[d] = p
+			p.news = nil
+			s.present[d] = p
 			delete(s.dirty, d)
 		}
 		s.mu.Unlock()
@@ -114,7 +190,7 @@ func (s *Service) flush(ctx context.Context) error {
 		}
 		err := s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
 			for d, p := range part {
-				if err := putPresence(tx, d, p); err != nil {
+				if err := putPresence(tx, s.holder, d, p); err != nil {
 					return err
 				}
 			}
@@ -122,9 +198,12 @@ func (s *Service) flush(ctx context.Context) error {
 		})
 		s.mu.Lock()
 		for d, p := range part {
-			if err != nil {
-				s.dirty[d] = true
-			} else if !p.here && s.present[d] == p {
+			switch now := s.present[d]; {
+			case err != nil:
+				now.news = append(p.news, now.news...)
+				now.news = now.news[max(0, len(now.news)-maxNews):]
+				s.present[d], s.dirty[d] = now, true
+			case !now.here && !s.dirty[d]:
 				delete(s.present, d)
 			}
 		}

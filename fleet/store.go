@@ -182,26 +182,11 @@ func countAsOf(ctx context.Context, db *store.DB, tenant string, at int64) (map[
 		GROUP BY release_id HAVING sum(n) <> 0`, tenant, day, day*dayMillis, at))
 }
 
-func putPresence(tx *store.Tx, device string, p presence) error {
-	_, err := tx.Exec(`INSERT INTO presence(device_id, tenant, online, since, seen, reason) VALUES ($1, $2, $3, $4, $5, $6)
-		ON CONFLICT (device_id) DO UPDATE SET tenant = excluded.tenant, online = excluded.online, since = excluded.since, seen = excluded.seen, reason = excluded.reason`,
-		device, p.tenant, p.online(), store.Millis(p.since), store.Millis(p.seen), p.reason)
-	return err
-}
-
 // anySeen says whether any device of the tenant ever had a session.
 func anySeen(ctx context.Context, db *store.DB, tenant string) (bool, error) {
 	var n int64
 	err := db.QueryRow(ctx, `SELECT count(*) FROM (SELECT 1 FROM presence WHERE tenant = $1 LIMIT 1) q`, tenant).Scan(&n)
 	return n > 0, err
-}
-
-// forgetOnline marks everybody offline: the process before cannot have said good-bye for its sessions.
-func forgetOnline(ctx context.Context, db *store.DB) error {
-	return db.Write(ctx, func(tx *store.Tx) error {
-		_, err := tx.Exec(`UPDATE presence SET online = 0, reason = 'the platform was restarted' WHERE online = 1`)
-		return err
-	})
 }
 
 func presences(ctx context.Context, db *store.DB, tenant string, devices []string) (map[string]Presence, error) {

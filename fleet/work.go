@@ -17,18 +17,10 @@ const (
 	foldRows  = 300 // deltas folded in one transaction: at most two counters each
 )
 
-// Work writes presence and folds counters until ctx ends; then it writes what it still holds.
+// Work watches the nodes, writes presence and folds counters until ctx ends; then it writes what it still holds.
 func (s *Service) Work(ctx context.Context) error {
-	if err := forgetOnline(ctx, s.cfg.DB); err != nil && ctx.Err() == nil {
-		return err
-	}
-	s.mu.Lock()
-	for d := range s.present { // who came in before this
-		s.dirty[d] = true
-	}
-	s.mu.Unlock()
 	for ctx.Err() == nil {
-		if err := errors.Join(s.flush(ctx), s.foldAll(ctx)); err != nil && ctx.Err() == nil {
+		if err := errors.Join(s.watchNodes(ctx), s.flush(ctx), s.foldAll(ctx)); err != nil && ctx.Err() == nil {
 			s.cfg.Log.ErrorContext(ctx, "fleet rows are behind", slog.Any("error", err))
 		}
 		t := s.cfg.Clock.NewTimer(foldEvery)

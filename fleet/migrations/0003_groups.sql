@@ -49,6 +49,7 @@ CREATE TABLE connection (
 	reason text NOT NULL,
 	PRIMARY KEY (device_id, slot)
 );
+CREATE INDEX connection_open ON connection (node, device_id) WHERE to_ts = 9223372036854775807;
 
 -- The processes that devices connect to. One whose time has run out without a word has died, and its devices with it.
 CREATE TABLE fleet_node (
