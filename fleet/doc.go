@@ -13,6 +13,10 @@
 //     pages and with one statement a page (TestS19_FiltersMeanWhatTheySay).
 //   - Presence follows the sessions of the gateway. Each node says that it lives; when one has not for nodeLives its devices
 //     are offline. A device is online where it came last.
+//   - A device's twin has two documents: what the device shall be like, which people and programs change in versions, and
+//     what it says that it is like. Both are sealed with the device's own key and gone with it. A device hears what is
+//     desired until its acknowledgement is on record, whole or as a patch to the version that it says it goes by; it is
+//     behind until it says that it goes by the newest. An older report never undoes a newer one.
 //
 // It announces no events.
 package fleet
