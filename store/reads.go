@@ -32,7 +32,7 @@ func (db *DB) prepared(ctx context.Context, query string) *sql.Stmt {
 	if s = r.stmts[query]; s != nil {
 		return s
 	}
-	s, err := db.read.PrepareContext(ctx, query)
+	s, err := db.read.PrepareContext(ctx, ordinal(query))
 	if err != nil {
 		return nil // the plain path reports it
 	}

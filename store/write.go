@@ -44,7 +44,7 @@ func (tx *Tx) prepared(query string) *sql.Stmt {
 	if len(tx.stmts) >= maxStmts {
 		return nil
 	}
-	s, err := conn.PrepareContext(tx.ctx, query)
+	s, err := conn.PrepareContext(tx.ctx, ordinal(query))
 	if err != nil {
 		return nil // the plain path reports it
 	}

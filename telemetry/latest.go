@@ -39,7 +39,7 @@ type LatestStream struct {
 
 // Latest returns the last values of each stream, and how much of what the device sent was lost or could not be read.
 func (s *Service) Latest(ctx context.Context, tenant, device string) (Latest, error) {
-	snap, err := s.read(ctx, tenant, device, 0, 0)
+	snap, err := s.read(ctx, tenant, device, "", 0, 0)
 	if err != nil {
 		return Latest{}, err
 	}
@@ -65,11 +65,11 @@ func (s *Service) Latest(ctx context.Context, tenant, device string) (Latest, er
 	if fresh, err = s.admitted(ctx, tenant, device, fresh); err != nil {
 		return Latest{}, err
 	}
-	for _, p := range fresh {
-		if states[p.stream] == nil {
-			states[p.stream] = &lastState{}
+	for stream, points := range byStream(fresh) {
+		if states[stream] == nil {
+			states[stream] = &lastState{}
 		}
-		states[p.stream].add(p.point)
+		states[stream].add(points, tableOf(points))
 	}
 	for stream, l := range states {
 		if len(l.values) == 0 {
@@ -106,21 +106,24 @@ type lastValue struct {
 	V float64 `json:"v"`
 }
 
-// add takes what is newer. Of two at the same time the greater stays, so that the order of arrival never shows.
-func (l *lastState) add(p point) {
+// add takes what is newer; t is the points, sorted by time, as a table. Of two at the same time the greater stays, so that the
+// order of arrival never shows.
+func (l *lastState) add(points []point, t table) {
 	if l.values == nil {
 		l.values = map[string]lastValue{}
 	}
-	if p.t > l.t || p.t == l.t && cmp.Or(cmp.Compare(p.boot, l.boot), cmp.Compare(p.seq, l.seq)) > 0 {
-		l.t, l.boot, l.seq = p.t, p.boot, p.seq
+	for _, p := range points {
+		if p.t > l.t || p.t == l.t && cmp.Or(cmp.Compare(p.boot, l.boot), cmp.Compare(p.seq, l.seq)) > 0 {
+			l.t, l.boot, l.seq = p.t, p.boot, p.seq
+		}
 	}
-	for _, v := range p.values {
-		old, ok := l.values[v.name]
+	for j, name := range t.names {
+		old, ok := l.values[name]
 		if !ok && len(l.values) >= chunkColumns {
 			continue // a device that invents names without end keeps its first ones
 		}
-		if !ok || p.t > old.T || p.t == old.T && v.v > old.V {
-			l.values[v.name] = lastValue{p.t, v.v}
+		if newest := t.newest(j); !ok || newest.t > old.T || newest.t == old.T && newest.v > old.V {
+			l.values[name] = lastValue{newest.t, newest.v}
 		}
 	}
 }

@@ -133,6 +133,65 @@ func TestChunkGivesBackEveryBit(t *testing.T) {
 	})
 }
 
+// A reader that wants some columns gets those, and the times of all points.
+func TestColumnsApart(t *testing.T) {
+	c := newCodec()
+	points := []point{{t: 1, values: []value{{"a", 1}, {"b", math.Pi}}}, {t: 5, values: []value{{"b", 2}, {"c", 3}}}}
+	for _, body := range [][]byte{c.encodeChunk(points), chunkOne(t)} {
+		all, err := c.decodeTable(body, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range all.names {
+			one, err := c.decodeTable(body, func(n string) bool { return n == name })
+			if err != nil {
+				t.Fatal(err)
+			}
+			i := slices.Index(all.names, name)
+			if !slices.Equal(one.at, all.at) || !slices.Equal(one.names, []string{name}) || fmt.Sprint(one.columns[0]) != fmt.Sprint(all.columns[i]) {
+				t.Errorf("%s alone is %v, among all it is %v", name, one, all)
+			}
+		}
+	}
+}
+
+// chunkOne is a chunk of version 1.
+func chunkOne(t *testing.T) []byte {
+	t.Helper()
+	b, err := os.ReadFile("testdata/chunk-1.hex")
+	if err == nil {
+		b, err = hex.DecodeString(strings.TrimSpace(string(b)))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// Tables that are put together read like their points, sorted.
+func TestJoined(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var tables []table
+		var want []point
+		for range rapid.IntRange(0, 4).Draw(t, "tables") {
+			var points []point
+			for range rapid.IntRange(1, 5).Draw(t, "points") {
+				p := point{t: rapid.Int64Range(0, 9).Draw(t, "t")}
+				for _, name := range []string{"a", "b", "c"} {
+					if rapid.Bool().Draw(t, "has") {
+						p.values = append(p.values, value{name, float64(rapid.IntRange(0, 3).Draw(t, "v"))})
+					}
+				}
+				points = append(points, p)
+			}
+			slices.SortStableFunc(points, byTime)
+			tables, want = append(tables, tableOf(points)), append(want, points...)
+		}
+		slices.SortStableFunc(want, byTime)
+		same(t, joined(tables).points(), want)
+	})
+}
+
 // What was stored years ago can be read: the bytes in testdata never change.
 func TestStoredFormatsStay(t *testing.T) {
 	c := newCodec()
@@ -153,6 +212,10 @@ func TestStoredFormatsStay(t *testing.T) {
 	}
 	got, err := c.decodeChunk(read("chunk-1.hex", c.encodeChunk(points)))
 	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, got, points)
+	if got, err = c.decodeChunk(read("chunk-2.hex", c.encodeChunk(points))); err != nil {
 		t.Fatal(err)
 	}
 	same(t, got, points)
@@ -201,6 +264,7 @@ func FuzzDecodeChunk(f *testing.F) {
 	f.Add(c.encodeChunk(nil))
 	f.Add(c.encodeChunk([]point{{t: 5, values: []value{{"a", 1.5}, {"b", math.Pi}}}, {t: 7, values: []value{{"b", 2}}}}))
 	f.Add([]byte("(\xb5/\xfd"))
+	f.Add([]byte{2, 3, 1, 1, 10, 0, 1, 'a', 0, 0, 3, 0, 0, 60})
 	f.Add(c.enc.EncodeAll([]byte{1, 1, 1, 2, 1, 'a', 0, 0, 9, 4}, nil))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		c.decodeChunk(body)

@@ -7,6 +7,7 @@ import (
 	"crypto/cipher"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/openthings-platform/openthings/gateway"
@@ -28,8 +29,9 @@ type streamPoint struct {
 	point
 }
 
-// read takes chunks (of the time given) and inbox from one snapshot, since the compactor moves points from one to the other.
-func (s *Service) read(ctx context.Context, tenant, device string, from, to int64) (snapshot, error) {
+// read takes chunks (of the time given, and the stream unless it is "") and inbox from one snapshot, since the compactor moves
+// points from one to the other.
+func (s *Service) read(ctx context.Context, tenant, device, stream string, from, to int64) (snapshot, error) {
 	var snap snapshot
 	var rows []inboxRow
 	err := s.cfg.DB.View(ctx, func(tx *store.Tx) (err error) {
@@ -43,7 +45,7 @@ func (s *Service) read(ctx context.Context, tenant, device string, from, to int6
 			return err
 		}
 		if from < to {
-			snap.chunks, err = viewChunks(tx, tenant, device, from, to)
+			snap.chunks, err = viewChunks(tx, tenant, device, stream, from, to)
 		}
 		return err
 	})
@@ -108,6 +110,18 @@ func (snap snapshot) fresh() ([]streamPoint, map[string]seen, error) {
 	return out, sets, nil
 }
 
+// byStream sorts points into streams, by time.
+func byStream(points []streamPoint) map[string][]point {
+	out := map[string][]point{}
+	for _, p := range points {
+		out[p.stream] = append(out[p.stream], p.point)
+	}
+	for _, points := range out {
+		slices.SortStableFunc(points, byTime)
+	}
+	return out
+}
+
 // readKey returns the device's key, nil when it has not said anything yet, or a not-found problem when it was erased.
 func (s *Service) readKey(ctx context.Context, tenant, device string) (cipher.AEAD, error) {
 	key, err := s.subject(ctx, tenant, device)
@@ -118,15 +132,21 @@ func (s *Service) readKey(ctx context.Context, tenant, device string) (cipher.AE
 }
 
 func (s *Service) openChunk(key cipher.AEAD, c chunkRow) ([]point, error) {
+	t, err := s.openTable(key, c, nil)
+	return t.points(), err
+}
+
+// openTable opens the columns of a chunk that are wanted; nil: all.
+func (s *Service) openTable(key cipher.AEAD, c chunkRow, want func(name string) bool) (table, error) {
 	body, err := key.Open(nil, nil, c.body, c.bind("chunk", c.id))
 	if err != nil {
-		return nil, fmt.Errorf("telemetry: chunk %s of %s: %w", c.id, c.device, err)
+		return table{}, fmt.Errorf("telemetry: chunk %s of %s: %w", c.id, c.device, err)
 	}
-	points, err := s.codec.decodeChunk(body)
+	t, err := s.codec.decodeTable(body, want)
 	if err != nil {
-		return nil, fmt.Errorf("telemetry: chunk %s of %s: %w", c.id, c.device, err)
+		return table{}, fmt.Errorf("telemetry: chunk %s of %s: %w", c.id, c.device, err)
 	}
-	return points, nil
+	return t, nil
 }
 
 func seenOf(latest []latestRow) (map[string]seen, error) {

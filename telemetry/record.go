@@ -33,7 +33,7 @@ func (c codec) encodeRecords(records []gateway.Record) []byte {
 		b = binary.AppendUvarint(b, uint64(len(r.Body)))
 		b = append(b, r.Body...)
 	}
-	return c.enc.EncodeAll(b, nil)
+	return c.fast.EncodeAll(b, nil)
 }
 
 func (c codec) decodeRecords(body []byte) ([]gateway.Record, error) {

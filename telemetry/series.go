@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -64,40 +65,102 @@ type Bucket struct {
 	Count int       `json:"count"`
 }
 
+func (q Query) wants(stream, field string) bool {
+	return len(q.Fields) == 0 || slices.Contains(q.Fields, field) || slices.Contains(q.Fields, stream+"/"+field)
+}
+
+// stream is the one that all wanted fields name; "" when they name several, or none.
+func (q Query) stream() string {
+	var one string
+	for i, f := range q.Fields {
+		stream, _, ok := strings.Cut(f, "/")
+		if !ok || i > 0 && stream != one {
+			return ""
+		}
+		one = stream
+	}
+	return one
+}
+
 type sample struct {
 	t int64
 	v float64
 }
 
-// gather collects samples per stream and field.
-type gather map[[2]string][]sample
-
-func (q Query) wants(stream, field string) bool {
-	return len(q.Fields) == 0 || slices.Contains(q.Fields, field) || slices.Contains(q.Fields, stream+"/"+field)
+// run is a part of a line as it came out of a chunk: ascending times, NaN where there is no value.
+type run struct {
+	at     []int64
+	values []float64
 }
 
-func (g gather) add(q Query, stream string, p point) {
-	if p.t < q.From.UnixMilli() || p.t >= q.To.UnixMilli() {
+// line is all runs of one field of one stream.
+type line []run
+
+// gather collects what a query asks for, per stream and field.
+type gather map[[2]string]line
+
+// add takes from a table what q asks for.
+func (g gather) add(q Query, stream string, t table) {
+	from, _ := slices.BinarySearch(t.at, q.From.UnixMilli())
+	to, _ := slices.BinarySearch(t.at, q.To.UnixMilli())
+	if from == to {
 		return
 	}
-	for _, v := range p.values {
-		if q.wants(stream, v.name) {
-			k := [2]string{stream, v.name}
-			g[k] = append(g[k], sample{p.t, v.v})
+	for j, name := range t.names {
+		if q.wants(stream, name) {
+			k := [2]string{stream, name}
+			g[k] = append(g[k], run{t.at[from:to], t.columns[j][from:to]})
 		}
 	}
 }
 
-// sorted puts what was gathered in order of stream, field and time. A series is a set of (time, value): the same value
-// at the same time is the same measurement, so the order of arrival never shows.
-func (g gather) sorted(each func(stream, field string, ss []sample) error) error {
+// each calls fn with the samples of a line by time. A line is a set of (time, value): the same value at the same time is
+// the same measurement, so the order of arrival never shows.
+func (l line) each(fn func(sample)) {
+	slices.SortStableFunc(l, func(a, b run) int { return cmp.Compare(a.at[0], b.at[0]) })
+	last, n := int64(math.MinInt64), 0
+	ascending := true
+	for _, r := range l {
+		for i, t := range r.at {
+			if math.IsNaN(r.values[i]) {
+				continue
+			}
+			ascending = ascending && t > last
+			last = t
+			n++
+		}
+	}
+	if ascending { // as nearly always
+		for _, r := range l {
+			for i, t := range r.at {
+				if v := r.values[i]; !math.IsNaN(v) {
+					fn(sample{t, v})
+				}
+			}
+		}
+		return
+	}
+	ss := make([]sample, 0, n)
+	for _, r := range l {
+		for i, t := range r.at {
+			if v := r.values[i]; !math.IsNaN(v) {
+				ss = append(ss, sample{t, v})
+			}
+		}
+	}
+	slices.SortFunc(ss, func(a, b sample) int { return cmp.Or(cmp.Compare(a.t, b.t), cmp.Compare(a.v, b.v)) })
+	for _, s := range slices.Compact(ss) {
+		fn(s)
+	}
+}
+
+// sorted calls each in order of stream and field.
+func (g gather) sorted(each func(stream, field string, l line) error) error {
 	keys := slices.SortedFunc(maps.Keys(g), func(a, b [2]string) int {
 		return cmp.Or(strings.Compare(a[0], b[0]), strings.Compare(a[1], b[1]))
 	})
 	for _, k := range keys {
-		ss := g[k]
-		slices.SortFunc(ss, func(a, b sample) int { return cmp.Or(cmp.Compare(a.t, b.t), cmp.Compare(a.v, b.v)) })
-		if err := each(k[0], k[1], slices.Compact(ss)); err != nil {
+		if err := each(k[0], k[1], g[k]); err != nil {
 			return err
 		}
 	}
@@ -108,31 +171,49 @@ func (g gather) sorted(each func(stream, field string, ss []sample) error) error
 func (g gather) series(q Query) []Series {
 	out := make([]Series, 0, len(g))
 	from, width := q.From.UnixMilli(), q.Step.Milliseconds()
-	_ = g.sorted(func(stream, field string, ss []sample) error {
+	_ = g.sorted(func(stream, field string, l line) error {
 		s := Series{Stream: stream, Field: field}
-		for len(ss) > 0 {
-			end := from + ((ss[0].t-from)/width+1)*width
-			n := 1
-			for n < len(ss) && ss[n].t < end {
-				n++
+		var b bucket
+		end := int64(math.MinInt64)
+		l.each(func(x sample) {
+			if x.t >= end {
+				s.Points = b.appendTo(s.Points)
+				b = bucket{low: x.v, high: x.v}
+				end = from + ((x.t-from)/width+1)*width
 			}
-			s.Points = append(s.Points, bucket(ss[:n]))
-			ss = ss[n:]
+			b.add(x)
+		})
+		if s.Points = b.appendTo(s.Points); len(s.Points) > 0 {
+			out = append(out, s)
 		}
-		out = append(out, s)
 		return nil
 	})
 	return out
 }
 
-func bucket(ss []sample) Bucket {
-	last := ss[len(ss)-1]
-	b := Bucket{Time: time.UnixMilli(last.t).UTC(), Min: ss[0].v, Max: ss[0].v, Last: last.v, Count: len(ss)}
-	for i, s := range ss {
-		b.Min, b.Max = min(b.Min, s.v), max(b.Max, s.v)
-		b.Mean += s.v/float64(i+1) - b.Mean/float64(i+1) // a running mean: a sum could overflow
+// bucket sums up samples that come by time.
+type bucket struct {
+	last      sample
+	low, high float64
+	sum       float64 // times small, so that it cannot overflow
+	n         int
+}
+
+const small = 1.0 / (1 << 40)
+
+func (b *bucket) add(x sample) {
+	b.low, b.high = min(b.low, x.v), max(b.high, x.v)
+	b.sum += x.v * small
+	b.last = x
+	b.n++
+}
+
+func (b *bucket) appendTo(points []Bucket) []Bucket {
+	if b.n == 0 {
+		return points
 	}
-	return b
+	mean := min(max(b.sum/float64(b.n)/small, b.low), b.high)
+	return append(points, Bucket{Time: time.UnixMilli(b.last.t).UTC(), Min: b.low, Max: b.high, Mean: mean, Last: b.last.v, Count: b.n})
 }
 
 // Series returns the device's series in [q.From, q.To) in buckets of q.Step, sorted by stream and field; a bucket
@@ -156,19 +237,20 @@ func (s *Service) Samples(ctx context.Context, tenant, device string, q Query, e
 	if err != nil {
 		return err
 	}
-	return g.sorted(func(stream, field string, ss []sample) error {
-		for _, x := range ss {
-			if err := each(stream, field, time.UnixMilli(x.t).UTC(), x.v); err != nil {
-				return err
+	return g.sorted(func(stream, field string, l line) error {
+		var err error
+		l.each(func(x sample) {
+			if err == nil {
+				err = each(stream, field, time.UnixMilli(x.t).UTC(), x.v)
 			}
-		}
-		return nil
+		})
+		return err
 	})
 }
 
 // gather reads what q asks for out of chunks and inbox; nil when the device has not said anything yet.
 func (s *Service) gather(ctx context.Context, tenant, device string, q Query) (gather, error) {
-	snap, err := s.read(ctx, tenant, device, q.From.UnixMilli(), q.To.UnixMilli())
+	snap, err := s.read(ctx, tenant, device, q.stream(), q.From.UnixMilli(), q.To.UnixMilli())
 	if err != nil {
 		return nil, err
 	}
@@ -178,20 +260,18 @@ func (s *Service) gather(ctx context.Context, tenant, device string, q Query) (g
 	}
 	g := gather{}
 	for _, c := range snap.chunks {
-		points, err := s.openChunk(key, c)
+		t, err := s.openTable(key, c, func(name string) bool { return q.wants(c.stream, name) })
 		if err != nil {
 			return nil, err
 		}
-		for _, p := range points {
-			g.add(q, c.stream, p)
-		}
+		g.add(q, c.stream, t)
 	}
 	fresh, _, err := snap.fresh()
 	if err == nil {
 		fresh, err = s.admitted(ctx, tenant, device, fresh)
 	}
-	for _, p := range fresh {
-		g.add(q, p.stream, p.point)
+	for stream, points := range byStream(fresh) {
+		g.add(q, stream, tableOf(points))
 	}
 	return g, err
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/openthings-platform/openthings/store"
@@ -29,7 +30,7 @@ type streamKey struct{ tenant, device, stream string }
 // grouped calls fn with all rows in groups of few sizes: a statement writes many rows in one round trip, and there are
 // few texts to prepare.
 func grouped[T any](rows []T, fn func([]T) error) error {
-	for _, size := range []int{64, 8, 1} {
+	for _, size := range []int{32, 8, 1} {
 		for len(rows) >= size {
 			if err := fn(rows[:size]); err != nil {
 				return err
@@ -40,8 +41,15 @@ func grouped[T any](rows []T, fn func([]T) error) error {
 	return nil
 }
 
+// lists holds what values wrote: the sizes of grouped times few numbers of columns.
+var lists sync.Map
+
 // values writes "($1, $2), ($3, $4)".
 func values(rows, columns int) string {
+	size := [2]int{rows, columns}
+	if text, ok := lists.Load(size); ok {
+		return text.(string)
+	}
 	var b strings.Builder
 	for i := range rows * columns {
 		switch {
@@ -55,6 +63,7 @@ func values(rows, columns int) string {
 		fmt.Fprintf(&b, "$%d", i+1)
 	}
 	b.WriteByte(')')
+	lists.Store(size, b.String())
 	return b.String()
 }
 
@@ -169,10 +178,10 @@ func scanChunk(r *sql.Rows) (c chunkRow, err error) {
 	return c, r.Scan(&c.tenant, &c.device, &c.stream, &c.t0, &c.t1, &c.id, &c.n, &c.body)
 }
 
-// viewChunks returns the device's chunks that touch [from, to).
-func viewChunks(tx *store.Tx, tenant, device string, from, to int64) ([]chunkRow, error) {
+// viewChunks returns the device's chunks that touch [from, to), of all streams or of the one given.
+func viewChunks(tx *store.Tx, tenant, device, stream string, from, to int64) ([]chunkRow, error) {
 	rows, err := tx.Query(`SELECT tenant, device, stream, t0, t1, id, n, body FROM telemetry_chunk
-		WHERE tenant = $1 AND device = $2 AND t0 < $4 AND t1 >= $3`, tenant, device, from, to)
+		WHERE tenant = $1 AND device = $2 AND t0 < $4 AND t1 >= $3 AND ($5 = '' OR stream = $5)`, tenant, device, from, to, stream)
 	return store.Collect(rows, err, scanChunk)
 }
 

@@ -498,9 +498,9 @@ func TestBuckets(t *testing.T) {
 	g := gather{}
 	q := Query{From: t0, To: t0.Add(10 * time.Second), Step: 5 * time.Second, Fields: []string{"env/a"}}
 	for i, v := range []float64{1, 2, 6, 4, 5} {
-		g.add(q, "env", point{t: t0.Add(time.Duration(i) * 2 * time.Second).UnixMilli(), values: []value{{"a", v}, {"b", 0}}})
+		g.add(q, "env", tableOf([]point{{t: t0.Add(time.Duration(i) * 2 * time.Second).UnixMilli(), values: []value{{"a", v}, {"b", 0}}}}))
 	}
-	g.add(q, "env", point{t: q.To.UnixMilli(), values: []value{{"a", 100}}}) // To is excluded
+	g.add(q, "env", tableOf([]point{{t: q.To.UnixMilli(), values: []value{{"a", 100}}}})) // To is excluded
 	want := []Series{{Stream: "env", Field: "a", Points: []Bucket{
 		{Time: t0.Add(4 * time.Second), Min: 1, Max: 6, Mean: 3, Last: 6, Count: 3},
 		{Time: t0.Add(8 * time.Second), Min: 4, Max: 5, Mean: 4.5, Last: 5, Count: 2}}}}

@@ -3,7 +3,6 @@
 package telemetry
 
 import (
-	"cmp"
 	"context"
 	"crypto/cipher"
 	"errors"
@@ -26,11 +25,10 @@ const (
 	mergeEvery = 30 * time.Second
 	mergeLeast = 16 // small chunks of one stream before they are merged
 
-	// One compacting transaction writes at most 1,000 rows: two per stream and one per event
-	// or other record. No further inbox
-	// row joins a batch beyond enoughRows, since one may bring 2*rowRecords more; with few streams many do, and chunks
-	// get long.
-	enoughRows    = 1000 - 2*rowRecords
+	// One compacting transaction writes about 1,000 rows: two per stream and one per event or other record. No further
+	// inbox row joins a batch beyond enoughRows; one may bring 2*rowRecords more. With few streams many rows join, and
+	// chunks get long.
+	enoughRows    = 1000
 	enoughRecords = 20_000
 	keysKept      = time.Minute
 )
@@ -255,13 +253,13 @@ func (s *Service) pack(ctx context.Context, b *batch) error {
 		if fresh, err = s.admit(ctx, b, k, fresh); err != nil {
 			return err
 		}
-		for _, p := range fresh {
-			last.add(p)
-		}
+		slices.SortStableFunc(fresh, byTime)
+		t := tableOf(fresh)
+		last.add(fresh, t)
 		row.seen = set.encode()
 		sealLatest(key, &row, last)
 		b.latest = append(b.latest, row)
-		b.chunks = append(b.chunks, s.seal(key, k, fresh)...)
+		b.chunks = append(b.chunks, s.seal(key, k, t)...)
 	}
 	if err := s.packDropped(ctx, b); err != nil {
 		return err
@@ -295,22 +293,20 @@ func (s *Service) recall(key cipher.AEAD, row latestRow) (seen, *lastState, erro
 	return set, last, err
 }
 
-// seal sorts points by time and packs them into chunks within the limits of the decoder.
-func (s *Service) seal(key cipher.AEAD, k streamKey, points []point) []chunkRow {
-	slices.SortStableFunc(points, func(a, b point) int { return cmp.Compare(a.t, b.t) })
+// seal packs a table into chunks within the limits of the decoder.
+func (s *Service) seal(key cipher.AEAD, k streamKey, t table) []chunkRow {
 	var out []chunkRow
-	for len(points) > 0 {
-		n, columns := 0, map[string]bool{}
-		for n < len(points) && n < chunkPoints && len(columns) <= chunkColumns-maxValues {
-			for _, v := range points[n].values {
-				columns[v.name] = true
-			}
-			n++
+	for from := 0; from < t.len(); {
+		to := min(from+chunkPoints, t.len())
+		part := t.cut(from, to)
+		for len(part.names) > chunkColumns { // a device that invents names
+			to = from + (to-from)/2
+			part = t.cut(from, to)
 		}
-		c := chunkRow{streamKey: k, id: store.NewID("chk"), t0: points[0].t, t1: points[n-1].t, n: int64(n)}
-		c.body = key.Seal(nil, nil, s.codec.encodeChunk(points[:n]), c.bind("chunk", c.id))
+		c := chunkRow{streamKey: k, id: store.NewID("chk"), t0: part.at[0], t1: part.at[part.len()-1], n: int64(part.len())}
+		c.body = key.Seal(nil, nil, s.codec.encodeTable(part), c.bind("chunk", c.id))
 		out = append(out, c)
-		points = points[n:]
+		from = to
 	}
 	return out
 }
@@ -387,15 +383,13 @@ func (s *Service) merge(ctx context.Context, k streamKey) error {
 	if err != nil {
 		return err
 	}
-	var points []point
-	for _, c := range small {
-		ps, err := s.openChunk(key, c)
-		if err != nil {
+	tables := make([]table, len(small))
+	for i, c := range small {
+		if tables[i], err = s.openTable(key, c, nil); err != nil {
 			return err
 		}
-		points = append(points, ps...)
 	}
-	merged := s.seal(key, k, points)
+	merged := s.seal(key, k, joined(tables))
 	return s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
 		if s.lease.Name != "" {
 			if err := tx.Fence(s.lease, leaseTTL); err != nil {
