@@ -6,7 +6,8 @@
 // ot/1/me/… and the gateway expands that to ot/1/<tenant>/<device>/… from the certificate it presented.
 //
 //	tele/<stream>           up    QoS 0/1  Telemetry
-//	event/<type>            up    QoS 1    Event, security events among them: the agent tells boot and update-refused
+//	event/<type>            up    QoS 1    Event: the agent tells boot, update-refused and lost (what it had to give up)
+//	event/security.<kind>   up    QoS 1    SecurityEvent: login, config, update, tamper, ..., one chain per device
 //	state/desired           down  QoS 1    TwinDelta: what the device shall be like
 //	state/reported          up    QoS 1    TwinReport: what it is like
 //	inv                     up    QoS 1    Inventory: what runs, from which slot, under which floor
@@ -28,6 +29,11 @@
 // Boot counts the device's starts, seq its messages on tele/… since the start, from 1. They stand in the body (members
 // boot and seq of Telemetry; labels boot and seq of any record of a pack), or beside it: the user properties boot and seq
 // of MQTT 5, the members boot and seq of Message. Where both say it, the body counts.
+//
+// Security events are a stream of their own and a chain: each carries its number and the SHA-256 of the body of the one
+// before, byte for byte as it was sent. They are sent one after the other, and again until they are acknowledged; one that
+// arrives twice is kept once. What is missing, altered or there in two versions shows at the next link. A checkpoint is
+// itself a link, and holds the state of the chain before it under the key of the device's certificate of birth.
 //
 // Over HTTPS (port 8444, mutual TLS; which certificate opens a route is part of the route):
 //

@@ -23,6 +23,11 @@ var update = flag.Bool("golden", false, "write testdata anew; a change there bre
 var messages = map[string]any{
 	"telemetry":      Telemetry{TS: 1793450000123, Boot: 7, Seq: 42, Values: map[string]float64{"power": 512.5, "temp": -3.25}},
 	"event":          Event{TS: 1793450000123, Detail: "case opened", Data: map[string]any{"port": "debug"}},
+	"security_event": SecurityEvent{Seq: 42, Prev: "sha256:00", Kind: SecurityLogin, TS: 1793450000123, Boot: 7, Detail: "root on ttyS0", Data: json.RawMessage(`{"user":"root"}`)},
+	"security_checkpoint": SecurityEvent{Seq: 43, Prev: "sha256:01", Kind: SecurityCheckpoint, TS: 1793450000124, Boot: 7,
+		Signed: &Signed{Payload: []byte(`{"device":"dev_1","seq":42,"hash":"sha256:01","at":1793450000124}`), Signature: []byte{1, 2, 3}}},
+	"security_state": SecurityState{Device: "dev_1", Seq: 42, Hash: "sha256:01", At: 1793450000124},
+	"lost":           Lost{Count: 600, Why: LostSpace, Boot: 7, From: 1, To: 600, Events: 2},
 	"inventory":      Inventory{Version: "1.1.0", SecurityVersion: 2, Image: "sha256:00", Slot: "b", Floor: 2, Boot: 8, Update: "upd_1", Agent: "0.1.0", Bundle: 2},
 	"command_ack":    CommandAck{OK: false, Reason: "busy"},
 	"command_result": CommandResult{OK: true, Detail: "pong", Data: json.RawMessage(`{"rtt":3}`)},
