@@ -131,7 +131,7 @@ func (r Rule) Sentence() string {
 	return fmt.Sprintf("%d × %s within %s", r.Count, r.Event, seconds(r.Window))
 }
 
-func number(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
+func number(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
 
 func seconds(n int64) string {
 	for _, u := range []struct {

@@ -98,6 +98,20 @@ func TestBrowser(t *testing.T) {
 		b.Accessible()
 		b.Shots("others-" + name)
 	}
+	// An alarm: what is wrong, what is watched, who was told.
+	alarm := w.alarmed(t.Context(), t, shown)
+	for path, want := range map[string]string{"/alarms": "Uses too much", "/alarms/" + alarm: shown.serial, "/alarms/rules": "nothing on any topic for 1 h", "/notifications": "gone (410)"} {
+		b.Go(path)
+		text := b.Text("main")
+		if !strings.Contains(text, want) {
+			t.Errorf("%s does not say %q:\n%s", path, want, text)
+		}
+		if raw := rawID.FindString(text); raw != "" {
+			t.Errorf("%s shows people the id %s where a name is known", path, raw)
+		}
+		b.Accessible()
+		b.Shots("alarm-" + strings.ReplaceAll(strings.Trim(strings.Replace(path, alarm, "one", 1), "/"), "/", "-"))
+	}
 	// A sheet of labels is made by its form, and printed without what stands around it.
 	b.Go("/enrol/labels")
 	b.Type("textarea[name=codes]", others.spare.serial+","+others.spare.claim+"\n"+others.spare.claim)
@@ -125,6 +139,7 @@ func TestBrowser(t *testing.T) {
 	// On a telephone nothing is wider than the screen.
 	b.Size(390, 844)
 	narrow := others.narrow(w)
+	narrow["alarms"], narrow["alarm"], narrow["alarm-rules"], narrow["notifications"] = "/alarms", "/alarms/"+alarm, "/alarms/rules", "/notifications"
 	for name, path := range map[string]string{"today": "/", "fleet": "/fleet", "device": "/devices/" + shown.id, "case": "/cases/" + w.caseID, "enrol": "/enrol", "issuers": "/issuers"} {
 		narrow[name] = path
 	}
