@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -76,9 +77,16 @@ func decodeAll(v Version, b []byte) (Packet, error) {
 }
 
 func TestGolden(t *testing.T) {
+	others, err := os.ReadFile("testdata/accepted.txt") // what testpeers/mqtt begins with
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, g := range golden {
 		t.Run(g.name, func(t *testing.T) {
 			want := unhex(t, g.hex)
+			if !strings.Contains(string(others), g.hex+" # "+g.name) {
+				t.Error("it is not in testdata/accepted.txt")
+			}
 			b, err := Append([]byte("before"), g.v, g.p)
 			if err != nil || !bytes.Equal(b, append([]byte("before"), want...)) {
 				t.Errorf("Append = %x, %v\nwant     %x", bytes.TrimPrefix(b, []byte("before")), err, want)
@@ -97,97 +105,39 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// hostilePackets reads testdata/malformed.txt; the door is tested with it as well.
+func hostilePackets(t testing.TB) (cases []hostile) {
+	t.Helper()
+	b, err := os.ReadFile("testdata/malformed.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		what, name, ok := strings.Cut(strings.TrimSpace(line), " # ")
+		if !ok {
+			continue
+		}
+		f := strings.SplitN(what, " ", 3)
+		cases = append(cases, hostile{name, Version(unhex(t, "0"+f[0])[0]), Reason(unhex(t, f[1])[0]), unhex(t, f[2])})
+	}
+	if len(cases) < 80 {
+		t.Fatalf("only %d packets", len(cases))
+	}
+	return cases
+}
+
+type hostile struct {
+	name string
+	v    Version
+	want Reason
+	b    []byte
+}
+
 // TestMalformed holds what must be refused, for every packet type.
 func TestMalformed(t *testing.T) {
-	for _, m := range []struct {
-		name string
-		v    Version
-		hex  string
-		want Reason
-	}{
-		{"reserved type", V4, "0000", MalformedPacket},
-		{"connect with flags", V4, "110d 00044d515454 04 02 003c 0001 61", MalformedPacket},
-		{"connect reserved flag", V4, "100d 00044d515454 04 03 003c 0001 61", MalformedPacket},
-		{"connect to MQIsdp", V4, "100f 00064d5149736470 03 02 003c 0001 61", UnsupportedVersion},
-		{"connect level 3", V4, "100d 00044d515454 03 02 003c 0001 61", UnsupportedVersion},
-		{"connect level 6", V4, "100d 00044d515454 06 02 003c 0001 61", UnsupportedVersion},
-		{"connect will QoS 3", V4, "1014 00044d515454 04 1e 003c 0001 61 0001 77 0002 7878", MalformedPacket},
-		{"connect will flags without will", V4, "100d 00044d515454 04 22 003c 0001 61", MalformedPacket},
-		{"connect will to a wildcard", V4, "1013 00044d515454 04 06 003c 0001 61 0001 23 0001 78", TopicNameInvalid},
-		{"connect password without user 3.1.1", V4, "1010 00044d515454 04 42 003c 0001 61 0001 70", MalformedPacket},
-		{"connect cut inside the client id", V4, "100d 00044d515454 04 02 003c 0009 61", MalformedPacket},
-		{"connect with a rest", V4, "100e 00044d515454 04 02 003c 0001 61 00", MalformedPacket},
-		{"connect with a will property", V5, "1013 00044d515454 05 02 003c 05 1800000001 0001 61", MalformedPacket},
-		{"connect will with a connect property", V5, "1019 00044d515454 05 06 003c 00 0001 61 05 1100000001 0001 77 0000", MalformedPacket},
-		{"connect property twice", V5, "1018 00044d515454 05 02 003c 0a 1100000001 1100000001 0001 61", ProtocolError},
-		{"connect receive maximum 0", V5, "1011 00044d515454 05 02 003c 03 210000 0001 61", ProtocolError},
-		{"connect flag property 2", V5, "1010 00044d515454 05 02 003c 02 1702 0001 61", ProtocolError},
-		{"connect auth data alone", V5, "1012 00044d515454 05 02 003c 04 16000178 0001 61", ProtocolError},
-		{"connect unknown property", V5, "1010 00044d515454 05 02 003c 02 7f00 0001 61", MalformedPacket},
-		{"connect client id with U+0000", V4, "100d 00044d515454 04 02 003c 0001 00", MalformedPacket},
-		{"connack flags", V4, "2002 02 00", MalformedPacket},
-		{"connack code 6", V4, "2002 00 06", MalformedPacket},
-		{"connack refused with session", V4, "2002 01 05", ProtocolError},
-		{"connack reason of another packet", V5, "2003 00 8e 00", MalformedPacket},
-		{"publish QoS 3", V4, "3607 0001 74 0007 6869", MalformedPacket},
-		{"publish QoS 0 repeated", V4, "3803 0001 74", MalformedPacket},
-		{"publish identifier 0", V4, "3205 0001 74 0000", ProtocolError},
-		{"publish without identifier", V4, "3203 0001 74", MalformedPacket},
-		{"publish topic beyond the end", V4, "3003 0009 74", MalformedPacket},
-		{"publish topic not UTF-8", V4, "3003 0001 ff", MalformedPacket},
-		{"publish topic a surrogate", V4, "3005 0003 eda080", MalformedPacket},
-		{"publish topic overlong", V4, "3004 0002 c080", MalformedPacket},
-		{"publish topic with U+0000", V4, "3004 0002 7400", MalformedPacket},
-		{"publish to a wildcard", V4, "3005 0003 742f23", TopicNameInvalid},
-		{"publish to nothing", V4, "3002 0000", TopicNameInvalid},
-		{"publish to nothing 5", V5, "3003 0000 00", TopicNameInvalid},
-		{"publish alias 0", V5, "3006 0000 03 230000", ProtocolError},
-		{"publish with a connect property", V5, "3009 0001 74 05 1100000001", MalformedPacket},
-		{"publish format twice", V5, "3008 0001 74 04 0100 0100", ProtocolError},
-		{"publish response topic a wildcard", V5, "3008 0001 74 04 0800 0123", TopicNameInvalid},
-		{"publish property length beyond the end", V5, "3004 0001 74 05", MalformedPacket},
-		{"publish property length of five bytes", V5, "3009 0001 74 ff ff ff ff 7f 00", MalformedPacket},
-		{"publish property length too long by one", V5, "3005 0001 74 80 00", MalformedPacket},
-		{"publish property cut", V5, "3006 0001 74 02 02 00", MalformedPacket},
-		{"puback identifier 0", V4, "4002 0000", ProtocolError},
-		{"puback with a reason 3.1.1", V4, "4003 0001 00", MalformedPacket},
-		{"puback unknown reason", V5, "4003 0001 05", MalformedPacket},
-		{"puback flags", V4, "4202 0001", MalformedPacket},
-		{"pubrec empty", V4, "5000", MalformedPacket},
-		{"pubrel without its flag", V4, "6002 0001", MalformedPacket},
-		{"pubcomp one byte", V4, "7001 00", MalformedPacket},
-		{"subscribe of mochi 501: no options", V5, "8206 0001 00 0001 61", MalformedPacket},
-		{"subscribe without its flag", V4, "8006 0001 0001 23 01", MalformedPacket},
-		{"subscribe to nothing", V4, "8202 0001", ProtocolError},
-		{"subscribe identifier 0", V4, "8206 0000 0001 23 01", ProtocolError},
-		{"subscribe QoS 3", V4, "8206 0001 0001 23 03", MalformedPacket},
-		{"subscribe reserved options 3.1.1", V4, "8206 0001 0001 23 04", MalformedPacket},
-		{"subscribe reserved options 5", V5, "8207 0001 00 0001 23 40", MalformedPacket},
-		{"subscribe retain handling 3", V5, "8207 0001 00 0001 23 30", MalformedPacket},
-		{"subscribe # in the middle", V4, "8208 0001 0003 232f61 01", TopicFilterInvalid},
-		{"subscribe + inside a level", V4, "8207 0001 0002 612b 01", TopicFilterInvalid},
-		{"subscribe an empty filter", V4, "8205 0001 0000 01", TopicFilterInvalid},
-		{"subscribe half a share", V5, "820e 0001 00 0008 24736861 72652f61 01", TopicFilterInvalid},
-		{"subscribe no local on a share", V5, "8210 0001 00 000a 24736861 72652f61 2f62 05", ProtocolError},
-		{"subscribe identifier property 0", V5, "8209 0001 02 0b00 0001 23 01", ProtocolError},
-		{"suback unknown reason", V4, "9003 0001 03", MalformedPacket},
-		{"suback reason of 5 in 3.1.1", V4, "9003 0001 87", MalformedPacket},
-		{"suback empty", V4, "9002 0001", ProtocolError},
-		{"unsubscribe without its flag", V4, "a005 0001 0001 23", MalformedPacket},
-		{"unsubscribe nothing", V4, "a202 0001", ProtocolError},
-		{"unsubscribe cut", V4, "a205 0001 0002 23", MalformedPacket},
-		{"unsuback with reasons 3.1.1", V4, "b003 0001 00", MalformedPacket},
-		{"unsuback reason of suback", V5, "b004 0001 00 01", MalformedPacket},
-		{"pingreq with a body", V4, "c001 00", MalformedPacket},
-		{"pingreq with flags", V4, "c100", MalformedPacket},
-		{"pingresp with a body", V4, "d001 00", MalformedPacket},
-		{"disconnect with a reason 3.1.1", V4, "e001 00", MalformedPacket},
-		{"disconnect reason of connack", V5, "e001 84", MalformedPacket},
-		{"auth in 3.1.1", V4, "f000", ProtocolError},
-		{"auth unknown reason", V5, "f002 80 00", MalformedPacket},
-	} {
+	for _, m := range hostilePackets(t) {
 		t.Run(m.name, func(t *testing.T) {
-			p, err := decodeAll(m.v, unhex(t, m.hex))
+			p, err := decodeAll(m.v, m.b)
 			var e *Error
 			if !errors.As(err, &e) {
 				t.Fatalf("Decode = %+v, %v; want reason 0x%02X", p, err, byte(m.want))

@@ -15,6 +15,9 @@ func FuzzDecode(f *testing.F) {
 	for _, g := range golden {
 		f.Add(byte(g.v), unhex(f, g.hex))
 	}
+	for _, m := range hostilePackets(f) {
+		f.Add(byte(m.v), m.b)
+	}
 	f.Add(byte(V5), []byte{0x82, 6, 0, 1, 0, 0, 1, 'a'})                // mochi-mqtt issue 501
 	f.Add(byte(V5), []byte{0x30, 0xFF, 0xFF, 0xFF, 0xFF, 0x03})         // claims 1 GiB
 	f.Add(byte(V5), bytes.Repeat([]byte{0xFF}, 64))                     // a length without end

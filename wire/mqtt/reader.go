@@ -21,10 +21,14 @@ type Reader struct {
 	// OnPartial, if set, is called when a packet is still incomplete after its first bytes were read, once per packet:
 	// the place to set a shorter deadline.
 	OnPartial func()
+	// OnGrow, if set, is asked before the Reader holds n bytes beyond its first buffer, the whole of a packet at once, and
+	// told with a negative n when it has given them back. It may wait; its error ends Next.
+	OnGrow func(n int) error
 
 	src  io.Reader
 	buf  []byte // nil while idle
 	lent *[chunk]byte
+	held int // what OnGrow granted
 	r, w int // buf[r:w] holds bytes not yet returned
 	one  [1]byte
 }
@@ -39,6 +43,10 @@ func (r *Reader) Buffered() bool { return r.r < r.w }
 func (r *Reader) Release() {
 	if r.lent != nil {
 		chunks.Put(r.lent)
+	}
+	if r.held > 0 {
+		_ = r.OnGrow(-r.held) // nothing can fail in taking back
+		r.held = 0
 	}
 	r.buf, r.lent, r.r, r.w = nil, nil, 0, 0
 }
@@ -107,6 +115,12 @@ func (r *Reader) fill(total int) error {
 			r.w = copy(r.buf, r.buf[r.r:r.w])
 			r.r = 0
 		} else {
+			if r.OnGrow != nil && total > r.held {
+				if err := r.OnGrow(total - r.held); err != nil {
+					return err
+				}
+				r.held = total
+			}
 			grown := make([]byte, min(2*len(r.buf), max(total, len(r.buf)+1)))
 			copy(grown, r.buf)
 			r.buf = grown
