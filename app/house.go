@@ -66,6 +66,9 @@ type house struct {
 	retire    *retire.Service
 	evidence  *evidence.Service
 
+	counts      counts
+	metricsAuth string // the token of GET /metrics
+
 	api     *api.API
 	console *console.Console
 	gateway *gateway.Gateway
@@ -203,7 +206,7 @@ func (h *house) build(origins []string) (err error) {
 	})
 	h.gateway, err = gateway.New(gateway.Config{
 		Sessions: h.sessions.Keeper(),
-		Admit:    h.admit, Vouch: h.vouch, Introduce: h.introduce, Used: h.used, Spent: h.spent, TakenOver: h.takenOver, Refused: h.refused, Append: h.telemetry.Append, Online: h.fleet.Online, Offline: h.fleet.Offline,
+		Admit:    h.admit, Vouch: h.vouch, Introduce: h.introduce, Used: h.used, Spent: h.spent, TakenOver: h.takenOver, Refused: h.refused, Append: h.receive, Online: h.fleet.Online, Offline: h.fleet.Offline,
 		Ready: func(p gateway.Peer) { h.command.Ready(p.Device); h.update.Ready(p); h.fleet.TwinReady(p.Device) },
 		TLS:   &tls.Config{GetCertificate: h.certificate}, Clock: cfg.Clock, Log: cfg.Log,
 	})
@@ -259,6 +262,9 @@ func (h *house) mount() error {
 	if err != nil {
 		return err
 	}
+	if h.metricsAuth, err = h.metricsToken(); err != nil {
+		return err
+	}
 	h.api = api.New(api.Config{
 		Title: "OpenThings", Version: "1", DB: h.db, Clock: h.cfg.Clock, Log: h.cfg.Log, TokenKey: tokens,
 		Authenticate: h.tenant.Authenticate, Holds: tenant.Holds, Caller: tenant.Caller, Refused: h.refusedActor,
@@ -284,6 +290,7 @@ func (h *house) mount() error {
 func (h *house) web() http.Handler {
 	mux := http.NewServeMux()
 	h.api.Mount(mux)
+	mux.HandleFunc("GET /metrics", h.metrics(h.metricsAuth))
 	mux.HandleFunc("GET /.well-known/security.txt", h.respond.SecurityTxt)
 	mux.Handle("/", h.console)
 	return patient(h.identity.Public(mux), 5*time.Minute)

@@ -136,6 +136,7 @@ func (h *house) health() http.Handler {
 // refused counts what policy refused a device or station towards the log. The gateway names nobody here who has not
 // proven who they are.
 func (h *house) refused(p gateway.Peer, rule, detail string) {
+	h.counts.refusals.Add(1)
 	who := p.Device
 	if p.Kind == gateway.Station {
 		who = p.Station
@@ -145,6 +146,7 @@ func (h *house) refused(p gateway.Peer, rule, detail string) {
 
 // refusedActor counts what policy refused a person or a token. A stranger leaves nothing in the log.
 func (h *house) refusedActor(ctx context.Context, rule, detail string) {
+	h.counts.refusals.Add(1)
 	if a, ok := tenant.ActorFrom(ctx); ok {
 		h.refusals.Note(audit.Refusal{Tenant: a.Tenant, Actor: a.ID, Subject: a.ID, Rule: rule, Detail: detail})
 	}
