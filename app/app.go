@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/openthings-platform/openthings/clock"
+	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/identity/openbao"
 	"github.com/openthings-platform/openthings/problem"
 )
@@ -53,6 +54,10 @@ type Config struct {
 	// Issuer says who signs for devices: IssuerEmbedded (also when empty) or IssuerOpenBao.
 	Issuer  string
 	OpenBao openbao.Config // for IssuerOpenBao; its Clock and Log are the platform's
+	// Device and Tenant are how much one device, and all devices of a tenant, may send; zero fields: gateway.Limits.
+	Device, Tenant gateway.Quota
+	// Reserve is how many MB of the disk are kept free from what devices say; 0: none.
+	Reserve int64
 	// PrivateHooks lets hooks of tenants reach loopback and private addresses.
 	PrivateHooks bool
 	Mail         Mail

@@ -190,7 +190,7 @@ func (h *house) build(origins []string) (err error) {
 		},
 		Keys: h.keys, Send: h.send, Live: func(device string) bool { return h.gateway.Live(device) },
 	})
-	h.telemetry = telemetry.New(telemetry.Config{DB: h.records, Platform: h.db, Keys: h.keys, Identity: h.identity, Product: h.product, Tenants: h.tenant, Select: h.fleet.Select, Clock: cfg.Clock, Log: cfg.Log})
+	h.telemetry = telemetry.New(telemetry.Config{DB: h.records, Platform: h.db, Keys: h.keys, Identity: h.identity, Product: h.product, Tenants: h.tenant, Select: h.fleet.Select, Clock: cfg.Clock, Log: cfg.Log, Reserve: cfg.Reserve * 1e6})
 	h.command = command.New(command.Config{DB: h.db, Identity: h.identity, Clock: cfg.Clock, Log: cfg.Log, Deliver: h.send,
 		Live: func(device string) bool { return h.gateway.Live(device) }, Fleet: h.fleet, Product: func(ctx context.Context, tenant, id string) error {
 			_, err := h.product.Get(ctx, tenant, id)
@@ -209,6 +209,7 @@ func (h *house) build(origins []string) (err error) {
 		Admit:    h.admit, Vouch: h.vouch, Introduce: h.introduce, Used: h.used, Spent: h.spent, TakenOver: h.takenOver, Refused: h.refused, Append: h.receive, Online: h.fleet.Online, Offline: h.fleet.Offline,
 		Ready: func(p gateway.Peer) { h.command.Ready(p.Device); h.update.Ready(p); h.fleet.TwinReady(p.Device) },
 		TLS:   &tls.Config{GetCertificate: h.certificate}, Clock: cfg.Clock, Log: cfg.Log,
+		Limits: gateway.Limits{Device: cfg.Device, Tenant: cfg.Tenant},
 	})
 	if err != nil {
 		return err

@@ -122,6 +122,10 @@ func (h *house) health() http.Handler {
 				checks[name], status = err.Error(), http.StatusServiceUnavailable
 			}
 		}
+		checks["disk"] = "ok"
+		if err := h.telemetry.Room(); err != nil { // everything else goes on
+			checks["disk"] = err.Error()
+		}
 		checks["issuer"] = "ok"
 		if st := h.identity.IssuerState(); !st.OK { // what is enrolled goes on, so the doors stay open
 			checks["issuer"] = "cannot sign since " + st.Since.UTC().Format(time.RFC3339) + ": " + st.Problem

@@ -65,11 +65,17 @@ func (r *record) String() string {
 
 // newWorld starts a platform on a folder of its own; database is empty for SQLite.
 func newWorld(t *testing.T, database string) *world {
+	return newWorldWith(t, func(c *Config) { c.Database = database })
+}
+
+// newWorldWith starts a platform with settings of the test's own.
+func newWorldWith(t *testing.T, set func(*Config)) *world {
 	w := &world{t: t, log: &record{}}
 	w.cfg = Config{
 		Data: filepath.Join(t.TempDir(), "data"), Listen: "127.0.0.1:0", DeviceListen: "127.0.0.1:0", MQTTListen: "127.0.0.1:0", HealthListen: "127.0.0.1:0",
-		Database: database, Clock: clock.System, Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Clock: clock.System, Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
+	set(&w.cfg)
 	w.start()
 	t.Cleanup(func() {
 		w.stop()

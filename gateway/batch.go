@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/openthings-platform/openthings/clock"
 	"github.com/openthings-platform/openthings/problem"
@@ -40,6 +41,9 @@ type collector struct {
 	lossy    int // records among them that nobody waits for
 	receipts []receipt
 	running  bool
+
+	failed int       // records not made durable and not yet told of; used by run only, as is told
+	told   time.Time // when the log was told last
 }
 
 func newCollector(cfg Config) *collector {
@@ -120,12 +124,21 @@ func (c *collector) run() {
 		records = slices.DeleteFunc(records, func(r Record) bool { return r.Expires > 0 && r.Expires <= now }) // [MQTT-3.3.2-5]
 		err := c.appendAll(records)
 		if err != nil {
-			c.log.Error("messages were not made durable and are not acknowledged", "records", len(records), "err", err)
+			c.complain(len(records), err)
 		}
 		dirty = settle(receipts, err, dirty[:0])
 		clear(receipts)
 		clear(dirty)
 		spare = receipts
+	}
+}
+
+// complain logs that a batch failed: the first one, then every tenth second how many more. Only run calls it.
+func (c *collector) complain(records int, err error) {
+	c.failed += records
+	if now := c.clock.Now(); now.Sub(c.told) >= 10*time.Second {
+		c.log.Error("messages were not made durable and are not acknowledged", "records", c.failed, "err", err)
+		c.failed, c.told = 0, now
 	}
 }
 
@@ -145,8 +158,10 @@ func (c *collector) appendAll(records []Record) (err error) {
 // settle hands out the receipts of a batch that was appended with err, then lets each session write once.
 func settle(receipts []receipt, err error, dirty []*session) []*session {
 	failed := mqtt.UnspecifiedError
+	var said mqtt.Properties
 	if problem.Is(err, problem.KindLimited) {
-		failed = mqtt.QuotaExceeded
+		p := problem.Of(err)
+		failed, said = mqtt.QuotaExceeded, mqtt.Properties{{ID: mqtt.ReasonString, Str: fmt.Sprintf("%s (rule %s)", p.Text, p.Rule)}}
 	}
 	var ack mqtt.Ack
 	for _, r := range receipts {
@@ -159,7 +174,7 @@ func settle(receipts []receipt, err error, dirty []*session) []*session {
 		case r.refusal != nil:
 			ack.Reason, ack.Properties = r.refusal.Reason, mqtt.Properties{{ID: mqtt.ReasonString, Str: r.refusal.Text}}
 		case err != nil:
-			ack.Reason = failed
+			ack.Reason, ack.Properties = failed, said
 		}
 		if r.session.acknowledge(&ack) {
 			dirty = append(dirty, r.session)

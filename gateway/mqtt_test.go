@@ -60,7 +60,7 @@ func TestPubackIsAReceipt(t *testing.T) {
 }
 
 // TestAppendFails: MQTT 5 hears a PUBACK with an error, 3.1.1 loses the connection without one.
-func TestAppendFails(t *testing.T) {
+func TestM18_ErrorInTheAckPathIsNeverAcked(t *testing.T) {
 	for _, f := range []struct {
 		err  error
 		want mqtt.Reason

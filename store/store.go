@@ -65,6 +65,7 @@ type Config struct {
 // DB is one handle: one SQLite file or one PostgreSQL database, with its own writer.
 type DB struct {
 	engine Engine
+	path   string // of the SQLite file
 	read   *sql.DB
 	write  *sql.DB
 	clock  clock.Clock
@@ -138,7 +139,7 @@ func (db *DB) openSQLite(path string) error {
 	if err := f.Close(); err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
-	db.engine = SQLite
+	db.engine, db.path = SQLite, path
 	dsn := "file:" + (&url.URL{Path: path}).EscapedPath() + "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)"
 	if db.write, err = sql.Open("sqlite", dsn); err != nil {
 		return fmt.Errorf("store: %w", err)

@@ -66,11 +66,12 @@ func rounds(few int) int {
 // place is where a child keeps its data.
 type place struct {
 	Platform, Records, Keys string // URLs and the folder of keys
+	Reserve                 int64
 }
 
 // sqlitePlace is a folder with the two files of a house on SQLite.
 func sqlitePlace(dir string) place {
-	return place{"sqlite://" + filepath.Join(dir, "platform.db"), "sqlite://" + filepath.Join(dir, "telemetry.db"), filepath.Join(dir, "keys")}
+	return place{Platform: "sqlite://" + filepath.Join(dir, "platform.db"), Records: "sqlite://" + filepath.Join(dir, "telemetry.db"), Keys: filepath.Join(dir, "keys")}
 }
 
 // open opens a place in this process.
@@ -88,7 +89,7 @@ func (p place) open(ctx context.Context, log *slog.Logger) (s *Service, done fun
 	if err != nil {
 		return nil, nil, errors.Join(err, done())
 	}
-	return New(Config{DB: records, Platform: platform, Keys: keys, Log: log, Linger: 20 * time.Millisecond}), done, nil
+	return New(Config{DB: records, Platform: platform, Keys: keys, Log: log, Linger: 20 * time.Millisecond, Reserve: p.Reserve}), done, nil
 }
 
 // party is an authority with a server certificate and devices, all in a folder that a child can read.
@@ -177,7 +178,7 @@ func doorChild() error {
 	fmt.Println("listening", l.Addr())
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		answer := "done"
-		if err := diskCommand(lines.Text()); err != nil {
+		if err := diskCommand(lines.Text(), s); err != nil {
 			answer = err.Error()
 		}
 		fmt.Println(answer)
@@ -291,6 +292,7 @@ type load struct {
 	acks   atomic.Int64 // receipts so far
 	failed atomic.Int64 // publishes that were answered by an error of the server
 	reason sync.Map     // of mqtt.Reason: what they said
+	olds   uint64       // messages of the 3.1.1 device
 }
 
 func newLoad(p *party) *load {
@@ -422,6 +424,10 @@ func (l *load) found(ctx context.Context, s *Service, h *history.History) error 
 		for _, f := range series {
 			for _, b := range f.Points {
 				for range b.Count {
+					if f.Stream == "old" {
+						h.Found("dev_0 old", uint64(b.Last))
+						continue
+					}
 					h.Found(l.line(i, uint64(b.Last)), uint64(b.Last))
 				}
 			}

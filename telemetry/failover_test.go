@@ -49,7 +49,7 @@ const long = time.Minute
 // acknowledged message is there.
 func TestS08_RestartOfPostgreSQL(t *testing.T) {
 	server := storetest.NewServer(t)
-	at := place{server.URL(), server.URL(), filepath.Join(t.TempDir(), "keys")}
+	at := place{Platform: server.URL(), Records: server.URL(), Keys: filepath.Join(t.TempDir(), "keys")}
 	l := newLoad(newParty(t, 8))
 	d := startDoor(t, l.party, at)
 	stop := l.background(t.Context(), d.addr)
@@ -82,7 +82,7 @@ func TestS08_FailoverLosesNothingAcknowledged(t *testing.T) {
 	primary := storetest.NewServer(t)
 	standby := primary.Standby()
 	url := primary.URL(standby)
-	at := place{url, url, filepath.Join(t.TempDir(), "keys")}
+	at := place{Platform: url, Records: url, Keys: filepath.Join(t.TempDir(), "keys")}
 	l := newLoad(newParty(t, 8))
 	d := startDoor(t, l.party, at)
 	primary.Exec(`CREATE TABLE control (n bigint)`)

@@ -42,8 +42,8 @@ type Config struct {
 	// Linger is how long measurements may rest in the inbox, so that they are compacted together; default 2 s. Other
 	// records leave at once.
 	Linger time.Duration
-	// PerDevice is the most records of one device in one Append; default 4096. Beyond it the batch is refused.
-	PerDevice int
+	// Reserve is how many bytes of the disk stay free: below it Append refuses (rule disk.reserve). 0: none.
+	Reserve int64
 }
 
 // Service is the stage. Its methods are safe for concurrent use.
@@ -88,7 +88,6 @@ func New(cfg Config) *Service {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	cfg.Linger = cmp.Or(cfg.Linger, 2*time.Second)
-	cfg.PerDevice = cmp.Or(cfg.PerDevice, 4096)
 	s := &Service{cfg: cfg, codec: newCodec(), routes: map[string]Handler{},
 		wake: make(chan struct{}, 1), due: make(chan struct{}, 1)}
 	s.holder = "sqlite" // one process owns the file: after a crash its successor goes on at once
@@ -99,19 +98,18 @@ func New(cfg Config) *Service {
 }
 
 // Append makes records durable, in one inbox row (one per 300 records); nil is the permission to acknowledge all of
-// them. A batch is refused as a whole when it holds more than Config.PerDevice records of one device (kind rate-limited),
-// or a record of a class that nobody takes (kind invalid): what is acknowledged must not be dropped later. The gateway's
+// them. A batch is refused as a whole when the disk has no room for it (kind rate-limited, rule disk.reserve), or for a
+// record of a class that nobody takes (kind invalid): what is acknowledged must not be dropped later. The gateway's
 // own table of topics lets no such record through; a batch refused for it shows that a stage was not wired.
 func (s *Service) Append(ctx context.Context, records []gateway.Record) error {
 	if len(records) == 0 {
 		return nil
 	}
-	per := map[string]int{}
+	if err := s.room(); err != nil {
+		return err
+	}
 	urgent := false
 	for _, r := range records {
-		if per[r.Device]++; per[r.Device] > s.cfg.PerDevice {
-			return problem.Limited("Device %s sends more than %d messages at once.", r.Device, s.cfg.PerDevice).Hint("Send smaller batches.")
-		}
 		if strings.HasPrefix(r.Topic, prefix) {
 			continue
 		}
@@ -121,7 +119,7 @@ func (s *Service) Append(ctx context.Context, records []gateway.Record) error {
 		}
 	}
 	if err := s.keep(ctx, records, s.cfg.Clock.Now()); err != nil {
-		return fmt.Errorf("telemetry: append: %w", err)
+		return fmt.Errorf("telemetry: append: %w", full(err))
 	}
 	if urgent {
 		signal(s.wake)

@@ -362,23 +362,6 @@ func TestDamagedLatestRowIsBegunAnew(t *testing.T) {
 	})
 }
 
-func TestQuota(t *testing.T) {
-	each(t, func(r rig) {
-		r.cfg.PerDevice = 2
-		greedy := []gateway.Record{message("dev_a", t0, 1, 1), message("dev_a", t0, 2, 1), message("dev_a", t0, 3, 1)}
-		if err := r.Append(r.t.Context(), greedy); !problem.Is(err, problem.KindLimited) {
-			r.t.Errorf("three records of one device: %v", err)
-		}
-		if n := r.rows("telemetry_inbox"); n != 0 {
-			r.t.Errorf("a refused batch left %d rows", n)
-		}
-		r.append(greedy[:2]...)
-		if err := r.Append(r.t.Context(), nil); err != nil {
-			r.t.Error(err)
-		}
-	})
-}
-
 // More records than one transaction may carry still are one receipt.
 func TestLargeBatch(t *testing.T) {
 	each(t, func(r rig) {

@@ -76,6 +76,7 @@ func upCommand() *cobra.Command {
 	f.StringVar(&cfg.Database, "database", "", "postgres://… instead of SQLite in the data folder")
 	f.StringVar(&cfg.CAKeys, "ca-keys", env("OPENTHINGS_CA_KEYS", "sealed"), "where keys of new authorities are made: sealed (files), tpm:/dev/tpmrm0 or pkcs11:token=…?module-path=…&pin-source=… ($OPENTHINGS_CA_KEYS)")
 	issuerFlags(f, &cfg)
+	intakeFlags(f, &cfg)
 	f.StringSliceVar(&cfg.Names, "name", nil, "further host names that the server certificates are valid for")
 	f.BoolVar(&cfg.PrivateHooks, "private-hooks", false, "let hooks of tenants reach loopback and private addresses")
 	mailFlags(f, &cfg)
