@@ -124,8 +124,9 @@ type Gateway struct {
 	quotas      *quotas
 	begun       atomic.Int64              // sessions, without Config.Sessions
 	elsewhere   atomic.Pointer[Elsewhere] // where devices are sent; nil: they may stay
-	pending     map[string]*atomic.Int64  // by door: connections that have not said who they are
-	serving     sync.WaitGroup            // MQTT connections
+	governor    *governor
+	memory      *memory
+	serving     sync.WaitGroup // handshakes, and MQTT connections
 
 	mu       sync.Mutex // guards the fields below
 	routes   []Route
@@ -152,7 +153,8 @@ func New(cfg Config) (*Gateway, error) {
 		refusals: refusals{told: map[refusal]*tally{}},
 		batch:    newCollector(cfg),
 		quotas:   newQuotas(cfg.Limits, cfg.Clock),
-		pending:  map[string]*atomic.Int64{doorMQTT: {}, doorHTTPS: {}},
+		governor: newGovernor(cfg.Limits),
+		memory:   &memory{limit: cfg.Limits.Memory},
 	}
 	g.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		WriteProblem(w, problem.NotFound("There is no %s %s at the device door.", r.Method, r.URL.Path))
@@ -208,24 +210,31 @@ func (g *Gateway) ServeMQTT(ctx context.Context, l net.Listener) error {
 		return nil
 	}
 	defer context.AfterFunc(ctx, func() { l.Close() })()
+	g.accept(ctx, l, doorMQTT, func(l *link, conn *tls.Conn) {
+		l.shake(conn) //nolint:errcheck // serve meets the same error
+		g.serve(l, conn)
+	})
+	return nil
+}
+
+// accept takes connections of a door until l is closed. Each that the governor lets in is served by a goroutine.
+func (g *Gateway) accept(ctx context.Context, l net.Listener, door string, serve func(*link, *tls.Conn)) {
 	for {
 		conn, err := l.Accept()
 		if errors.Is(err, net.ErrClosed) {
-			return nil
+			return
 		}
 		if err != nil { // out of files, most likely: it passes
-			g.cfg.Log.Error("accept failed", "door", doorMQTT, "err", err)
+			g.cfg.Log.Error("accept failed", "door", door, "err", err)
 			select {
 			case <-g.cfg.Clock.NewTimer(100 * time.Millisecond).C:
 			case <-ctx.Done():
 			}
 			continue
 		}
-		lk, secured := g.secure(conn, doorMQTT)
-		if lk == nil {
-			continue
+		if lk, secured := g.secure(conn, door); lk != nil {
+			g.serving.Go(func() { serve(lk, secured) })
 		}
-		g.serving.Go(func() { g.serve(lk, secured) })
 	}
 }
 
@@ -259,6 +268,10 @@ func (g *Gateway) Drain(ctx context.Context) error {
 		errs = append(errs, s.Shutdown(ctx))
 	}
 	errs = append(errs, g.batch.wait(ctx))
+	for _, l := range g.governor.unknown() {
+		l.Close()
+	}
+	g.sendAway()
 	for _, id := range g.registry.ids() {
 		g.registry.cut(id, mqtt.ServerShuttingDown, "the platform is shutting down")
 	}

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/openthings-platform/openthings/problem"
@@ -50,6 +51,10 @@ func (g *Gateway) Route(pattern string, need Kind, h func(http.ResponseWriter, *
 		}
 		if err := g.again(r.Context(), l); err != nil {
 			w.Header().Set("Connection", "close")
+			if errors.Is(err, errFull) {
+				busy(w, "This certificate has as many connections as it may.")
+				return
+			}
 			if !l.peer.Stranger { // a stranger is told why its first visit failed
 				err = problem.Forbidden("door.register", "This certificate is no longer admitted.").Because(err)
 			}
@@ -62,8 +67,43 @@ func (g *Gateway) Route(pattern string, need Kind, h func(http.ResponseWriter, *
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, g.cfg.Limits.Body)
+		size, ok := g.holdBody(r, l.peer)
+		if !ok {
+			w.Header().Set("Connection", "close")
+			busy(w, "The door has no room for a body of this size now.")
+			return
+		}
+		defer g.memory.give(size)
 		h(w, r, l.peer)
 	})
+}
+
+// firstBody is the length up to which a request's body costs no more than the connection itself.
+const firstBody = 4 << 10
+
+// holdBody takes memory for the body of a request. Strangers share a quarter of it.
+func (g *Gateway) holdBody(r *http.Request, p Peer) (size int64, ok bool) {
+	size = g.cfg.Limits.Body
+	if r.ContentLength >= 0 {
+		size = min(size, r.ContentLength)
+	}
+	if size <= firstBody {
+		return 0, true
+	}
+	quarters := int64(4)
+	if p.Kind == None {
+		quarters = 1
+	}
+	return size, g.memory.try(size, quarters)
+}
+
+// comeBack is how long a peer waits that was told that the door is busy.
+const comeBack = 10 * time.Second
+
+// busy refuses for now.
+func busy(w http.ResponseWriter, text string) {
+	w.Header().Set("Retry-After", strconv.Itoa(int(comeBack/time.Second)))
+	WriteProblem(w, problem.Limited("%s", text).Hint("Come back in %s.", comeBack))
 }
 
 // Routes lists what was mounted.
@@ -75,25 +115,44 @@ func (g *Gateway) Routes() []Route {
 
 type linkKey struct{}
 
-// secured is a listener whose connections carry TLS and are links.
+// secured hands connections whose handshake is over to net/http.
 type secured struct {
 	net.Listener
-	g *Gateway
+	conns chan net.Conn
+	ended chan struct{} // closed with the listener
+	once  sync.Once
 }
 
-func (s secured) Accept() (net.Conn, error) {
-	for {
-		conn, err := s.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		if _, c := s.g.secure(conn, doorHTTPS); c != nil {
-			return c, nil
-		}
+func (s *secured) Accept() (net.Conn, error) {
+	select {
+	case c := <-s.conns:
+		return c, nil
+	case <-s.ended:
+		return nil, net.ErrClosed
 	}
 }
 
-// ServeHTTPS serves the HTTPS door on l (plain TCP; TLS is added here) until ctx ends or Drain is called.
+func (s *secured) Close() error {
+	s.once.Do(func() { close(s.ended) })
+	return s.Listener.Close()
+}
+
+// serve does the handshake, which says what the peer speaks: MQTT stays here, the rest is for net/http, which meets an
+// error of the handshake again.
+func (s *secured) serve(l *link, conn *tls.Conn) {
+	if l.shake(conn) == nil && l.door == doorMQTT {
+		l.g.serve(l, conn)
+		return
+	}
+	select {
+	case s.conns <- conn:
+	case <-s.ended:
+		conn.Close()
+	}
+}
+
+// ServeHTTPS serves the HTTPS door on l (plain TCP; TLS is added here) until ctx ends or Drain is called. A peer whose
+// ALPN says "mqtt" gets the MQTT door there, so that a single port, such as 443, is enough for a device.
 func (g *Gateway) ServeHTTPS(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{
 		Handler:           g.mux,
@@ -115,7 +174,9 @@ func (g *Gateway) ServeHTTPS(ctx context.Context, l net.Listener) error {
 		return l.Close()
 	}
 	defer context.AfterFunc(ctx, func() { srv.Close() })()
-	err := srv.Serve(secured{l, g})
+	door := &secured{Listener: l, conns: make(chan net.Conn), ended: make(chan struct{})}
+	g.serving.Go(func() { g.accept(ctx, l, doorHTTPS, door.serve) })
+	err := srv.Serve(door)
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}

@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -23,14 +25,22 @@ const grace = 400 * time.Millisecond
 // link is one accepted connection: the socket under TLS, and who was admitted over it.
 type link struct {
 	net.Conn
-	g    *Gateway
-	door string
-	peer Peer // set during the handshake, proven when that has ended; Kind is None without a certificate
+	g      *Gateway
+	entry  string // the door that it knocked at
+	door   string // the door that it is served at: a port for HTTPS takes MQTT as well, by ALPN
+	source netip.Prefix
+	peer   Peer // set during the handshake, proven when that has ended; Kind is None without a certificate
+
+	// of the goroutine that does the handshake, until it has ended
+	shaking  bool
+	working  bool          // it has the governor's permission to compute
+	begun    bool          // it has answered the peer's first message
+	patience time.Duration // how long the peer may still take for its part
 
 	chain []*x509.Certificate // what the peer sent, its own first
 	spent error               // why it is refused once it has proven its key
 
-	closed, known, told sync.Once
+	closed, told sync.Once
 
 	// guarded by registry.mu
 	listed  bool
@@ -41,8 +51,29 @@ type link struct {
 	resumed bool     // and goes on with the session
 }
 
+// Read lets others compute while a handshake waits for its peer, whose time for that is bounded in all.
+func (l *link) Read(b []byte) (int, error) {
+	if !l.shaking {
+		return l.Conn.Read(b)
+	}
+	l.rest()
+	defer l.work()
+	start := time.Now()
+	if err := l.SetReadDeadline(start.Add(l.patience)); err != nil {
+		return 0, err
+	}
+	n, err := l.Conn.Read(b)
+	l.patience -= time.Since(start)
+	return n, err
+}
+
 // Write gives each write its deadline, so that a peer that does not read cannot hold anything for long.
 func (l *link) Write(b []byte) (int, error) {
+	if l.shaking {
+		l.begun = true
+		l.rest()
+		defer l.work()
+	}
 	if err := l.SetWriteDeadline(time.Now().Add(l.g.cfg.Limits.Write)); err != nil {
 		return 0, err
 	}
@@ -53,7 +84,7 @@ func (l *link) Write(b []byte) (int, error) {
 func (l *link) Close() error {
 	err := net.ErrClosed
 	l.closed.Do(func() {
-		l.identified()
+		l.g.governor.gone(l)
 		l.g.registry.remove(l)
 		err = l.Conn.Close()
 	})
@@ -61,8 +92,35 @@ func (l *link) Close() error {
 }
 
 // identified ends the time in which the connection counts as pending. For a peer without a certificate that is its end.
-func (l *link) identified() {
-	l.known.Do(func() { l.g.pending[l.door].Add(-1) })
+func (l *link) identified() { l.g.governor.known(l) }
+
+// work has this connection's handshake compute from now on, rest lets others do it.
+func (l *link) work() {
+	l.g.governor.work(l.begun)
+	l.working = true
+}
+
+func (l *link) rest() {
+	if l.working {
+		l.working = false
+		l.g.governor.rest()
+	}
+}
+
+// shake does the handshake, when it is this connection's turn. A panic in it ends this connection only.
+func (l *link) shake(conn *tls.Conn) (err error) {
+	l.shaking, l.patience = true, l.g.cfg.Limits.Opening
+	defer func() {
+		l.shaking = false
+		l.rest()
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+			l.g.cfg.Log.Error("a handshake panicked", "panic", p, "stack", string(debug.Stack()))
+			l.Close()
+		}
+	}()
+	l.work()
+	return conn.Handshake()
 }
 
 // end closes the connection, after the last words of an MQTT session if it has one.
@@ -80,26 +138,32 @@ func (l *link) end(why mqtt.Reason, reason string) {
 var errNoCertificate = errors.New("a client certificate is needed")
 
 // secure puts TLS on an accepted socket. The register is asked in VerifyConnection, so that a refusal reaches the peer
-// as an alert. nil: too many connections have not said who they are, this one was closed.
+// as an alert. nil: the governor turned it away, and it was closed.
 func (g *Gateway) secure(conn net.Conn, door string) (*link, *tls.Conn) {
-	if g.pending[door].Add(1) > int64(g.cfg.Limits.Pending) {
-		g.pending[door].Add(-1)
+	l := &link{Conn: conn, g: g, entry: door, door: door, source: source(conn.RemoteAddr()), peer: Peer{Kind: None}}
+	if !g.governor.enter(l) {
 		conn.Close()
 		return nil, nil
 	}
-	l := &link{Conn: conn, g: g, door: door, peer: Peer{Kind: None}}
 	base := g.https
 	if door == doorMQTT {
 		base = g.mqtt
 	}
 	c := base.Clone()
-	c.VerifyConnection = func(s tls.ConnectionState) error { return g.verify(l, s) }
+	c.VerifyConnection = func(s tls.ConnectionState) error {
+		l.rest() // the register's time is not the processor's
+		defer l.work()
+		return g.verify(l, s)
+	}
 	return l, tls.Server(l, c)
 }
 
 // verify decides on the certificate that was shown. crypto/tls calls it before it has checked the peer's signature, so
 // whoever knows a device's certificate comes this far: nothing here counts or changes anything for the device.
 func (g *Gateway) verify(l *link, s tls.ConnectionState) error {
+	if s.NegotiatedProtocol == alpnMQTT {
+		l.door = doorMQTT
+	}
 	if len(s.PeerCertificates) == 0 {
 		if l.door == doorMQTT {
 			return errNoCertificate
@@ -120,7 +184,9 @@ func (g *Gateway) verify(l *link, s tls.ConnectionState) error {
 	}
 	if err == nil {
 		l.peer, l.chain = p, s.PeerCertificates
-		err = g.registry.full(p.id(), g.cfg.Limits.PerPeer)
+		if l.door == doorMQTT { // over HTTPS it is told so, and when to come back
+			err = g.registry.full(p.id(), g.cfg.Limits.PerPeer)
+		}
 	}
 	if err != nil {
 		sum := sha256.Sum256(s.PeerCertificates[0].Raw)
@@ -158,6 +224,9 @@ func (g *Gateway) again(ctx context.Context, l *link) error {
 const (
 	doorMQTT  = "mqtt"
 	doorHTTPS = "https"
+
+	alpnMQTT = "mqtt"
+	alpnHTTP = "http/1.1"
 )
 
 // doorConfig is what all connections of one door share.
@@ -165,9 +234,9 @@ func doorConfig(base *tls.Config, door string) *tls.Config {
 	c := base.Clone()
 	c.MinVersion = tls.VersionTLS13
 	c.SessionTicketsDisabled = true // no resumption: each connection proves its key and meets the register
-	c.ClientAuth, c.NextProtos = tls.RequestClientCert, []string{"http/1.1"}
+	c.ClientAuth, c.NextProtos = tls.RequestClientCert, []string{alpnHTTP, alpnMQTT}
 	if door == doorMQTT {
-		c.ClientAuth, c.NextProtos = tls.RequireAnyClientCert, []string{"mqtt"}
+		c.ClientAuth, c.NextProtos = tls.RequireAnyClientCert, []string{alpnMQTT}
 	}
 	return c
 }

@@ -32,11 +32,24 @@ func (s *session) queue(p mqtt.Packet) error {
 		s.aliases.note(pub, alias)
 	}
 	*s.out = b
-	if len(b) > s.g.cfg.Limits.Out { // it does not read what it asked for
+	if len(b) > s.g.cfg.Limits.Out || !s.affordOut(len(b)) { // it does not read what it asked for
 		s.closing = true
 		go s.link.Close()
 	}
 	return nil
+}
+
+// affordOut takes memory for output of n bytes, as far as it goes beyond what every session may have. The caller holds s.mu.
+func (s *session) affordOut(n int) bool {
+	if n <= pooledOut || n <= s.held {
+		return true
+	}
+	more := max(n-s.held, pooledOut)
+	if !s.g.memory.try(int64(more), 4) {
+		return false
+	}
+	s.held += more
+	return true
 }
 
 // send queues p and has it written.
@@ -87,8 +100,8 @@ func (s *session) start() {
 func (s *session) flush() {
 	for {
 		s.mu.Lock()
-		out := s.out
-		s.out = nil
+		out, held := s.out, s.held
+		s.out, s.held = nil, 0
 		if out == nil {
 			s.writing = false
 			closing := s.closing
@@ -100,6 +113,9 @@ func (s *session) flush() {
 		}
 		s.mu.Unlock()
 		_, err := s.conn.Write(*out)
+		if held > 0 {
+			s.g.memory.give(int64(held))
+		}
 		if cap(*out) <= pooledOut {
 			*out = (*out)[:0]
 			outs.Put(out)

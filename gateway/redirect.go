@@ -50,3 +50,24 @@ func (g *Gateway) SendElsewhere(ctx context.Context, to *Elsewhere, pace int) (t
 	}
 	return told, nil
 }
+
+// DrainTo is Drain, except that MQTT 5 devices are told where to go instead.
+func (g *Gateway) DrainTo(ctx context.Context, to *Elsewhere) error {
+	if to != nil {
+		g.elsewhere.Store(to)
+	}
+	return g.Drain(ctx)
+}
+
+// sendAway tells all devices where to go, if somebody has said so.
+func (g *Gateway) sendAway() {
+	to := g.elsewhere.Load()
+	if to == nil {
+		return
+	}
+	why, ps := to.words()
+	for _, s := range g.registry.all() {
+		g.registry.bar(s)
+		s.closeWith(why, "sent to "+to.Server, ps)
+	}
+}

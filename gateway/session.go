@@ -32,7 +32,7 @@ type session struct {
 	silence time.Duration // longest wait for a packet: one and a half keep-alives
 	armed   time.Time     // when the read deadline was set; zero: it must be set anew
 	will    *Will         // nil: there is none, or no longer
-	willed  bool          // there was one
+	noted   bool          // Sessions has to hear of the end
 	began   bool          // it is, or was, the session of its device
 	done    chan struct{} // closed when the reader has ended
 	slots   chan struct{} // a token per downlink in flight: the Receive Maximum of the device
@@ -50,6 +50,7 @@ type session struct {
 	closing  bool          // nothing more is queued; the connection ends when the output is written
 	cause    string        // why it ends
 	out      *[]byte       // borrowed while there is output
+	held     int           // what out takes from the memory of all
 	writing  bool          // flush runs
 	dirty    bool          // acknowledgements were queued, and a kick is due
 	unacked  int           // QoS 1 publishes received and not yet acknowledged
@@ -85,12 +86,12 @@ func (s *session) run() (err error) {
 }
 
 func (s *session) handshake() error {
-	if err := s.conn.SetReadDeadline(time.Now().Add(s.g.cfg.Limits.Opening)); err != nil {
+	if err := s.conn.Handshake(); err != nil { // its end, as link.shake met it
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), s.g.cfg.Limits.Opening)
 	defer cancel()
-	if err := s.conn.HandshakeContext(ctx); err != nil {
+	if err := s.conn.SetReadDeadline(time.Now().Add(s.link.patience)); err != nil {
 		return err
 	}
 	if err := s.g.registry.add(s.link, s.g.cfg.Limits.PerPeer); err != nil { // before CONNECT, so that Cut finds it
@@ -98,9 +99,23 @@ func (s *session) handshake() error {
 	}
 	s.peer = s.link.peer
 	s.reader = mqtt.NewReader(s.conn, s.g.cfg.Limits.Connect)
+	s.reader.OnGrow = s.hold
 	err := s.connect(ctx)
 	s.link.identified()
 	return err
+}
+
+// hold takes memory for a packet that is larger than the first read buffer, and for the copy of its payload; without
+// room in time the device hears that a quota is exceeded. It gives back when n is negative.
+func (s *session) hold(n int) error {
+	if n < 0 {
+		s.g.memory.give(int64(-2 * n))
+		return nil
+	}
+	if !s.g.memory.wait(int64(2*n), s.g.cfg.Limits.Partial) {
+		return &mqtt.Error{Reason: mqtt.QuotaExceeded, Text: "the door has no room for a packet of this size"}
+	}
+	return nil
 }
 
 // loop reads packets until the connection ends.
