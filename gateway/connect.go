@@ -123,7 +123,6 @@ func (s *session) acceptable(c *mqtt.Connect) *mqtt.Error {
 	}
 	rec.Expires = 0
 	s.will = &Will{Record: rec, Delay: seconds(w.Properties.Num(mqtt.WillDelay, 0)), Life: seconds(w.Properties.Num(mqtt.MessageExpiry, 0))}
-	s.willed = true
 	return nil
 }
 
@@ -200,6 +199,7 @@ func (s *session) resume(ctx context.Context, c *mqtt.Connect) (present bool, er
 			return false, err
 		}
 	}
+	s.noted = s.expiry > 0 || s.will != nil
 	r, err := keep.Begin(ctx, Opening{Peer: s.peer, ClientID: s.clientID, Clean: c.CleanStart, Expiry: s.expiry, Will: s.will})
 	if err != nil {
 		return false, err

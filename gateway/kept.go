@@ -171,7 +171,7 @@ func (s *session) leave(how parting) {
 			e.WillAfter = -1
 		}
 	}
-	if s.g.cfg.Sessions == nil || e.Expiry == 0 && !s.willed {
+	if !s.noted {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), s.g.cfg.Limits.Opening)
