@@ -56,6 +56,8 @@ type Config struct {
 	Interval time.Duration             // between measurements, until a command set-interval; 0: 10 s
 	Retry    time.Duration             // first back-off after a failure, doubling up to 64 times; 0: 1 s
 
+	Apply Apply // brings the device to what is desired of it; nil: the agent knows its own settings only
+
 	Probe Probe // how the device looks at itself for its baseline report
 
 	// Health looks at a freshly booted image before it is committed; an error rolls back. nil: reaching the platform is enough.
@@ -95,6 +97,7 @@ type agent struct {
 
 	current atomic.Pointer[credential] // the LDevID of the session used last
 	later   atomic.Pointer[[]byte]     // an offer that came while another update was unfinished
+	twin    twin
 	buffer  *buffer
 	answers []answer // commands.json; only the handler of messages touches it
 	pool    clients
@@ -139,6 +142,7 @@ func run(ctx context.Context, c Config, d disk) error {
 	}
 	a.tell("boot", "started", map[string]any{"version": a.image.Version, "image": a.image.Image, "slot": a.slot, "trial": trial})
 	work.Go(func() { a.measure(ctx) })
+	work.Go(func() { a.liveTwin(ctx) })
 	work.Go(func() {
 		select {
 		case err := <-a.end:
@@ -254,6 +258,9 @@ func (a *agent) load() (err error) {
 		a.interval = set.Interval
 	}
 	if err := a.disk.readJSON("commands.json", &a.answers); err != nil {
+		return err
+	}
+	if err := a.loadTwin(); err != nil {
 		return err
 	}
 	a.buffer, err = openBuffer(a.disk)

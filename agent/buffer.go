@@ -203,6 +203,7 @@ func (a *agent) setInterval(d time.Duration) error {
 	a.interval = d
 	a.mu.Unlock()
 	nudge(a.retime)
+	nudge(a.twin.kick) // the device is not as it said it was
 	return nil
 }
 

@@ -10,6 +10,7 @@
 //	pin.json bundle.json               the trust bundle from the line, and the newest that follows from it
 //	time.json                          the floor of the time: the newest moment that is proven to have been
 //	unit.json config.json commands.json
+//	twin.json                          what the platform wants of the device, and the version that the device goes by
 //	root.json                          the manufacturer's update root that is trusted now
 //	boot.0 boot.1                      the boot record, two copies with sequence and checksum
 //	slot-a slot-b slot-a.json …        two images and what the signed metadata says of them
@@ -25,5 +26,7 @@
 //   - Whom the device trusts changes by a bundle alone that an anchor of the bundle before has signed.
 //   - No end of a certificate counts, and no renewal begins, on the word of the device's own clock.
 //   - It never comes back sooner than the platform asked, and hardly ever when it was refused.
+//   - What is desired of the device is on disk before the platform hears that it arrived; the version that the device says
+//     it goes by is one that it has applied.
 //   - A measurement or event leaves the buffer when the platform's PUBACK has arrived, or when the buffer is full and it is the oldest.
 package agent

@@ -212,7 +212,7 @@ func (a *agent) session(ctx context.Context, cred *credential, fresh bool, work 
 		a.standing.spurned, a.standing.renewals = 0, 0
 	}
 	a.current.Store(cred)
-	if err := c.Subscribe(ctx, wire.Root+"cmd/#", wire.Root+"ota/#"); err != nil {
+	if err := c.Subscribe(ctx, wire.Root+"cmd/#", wire.Root+"ota/#", wire.Root+topicDesired); err != nil {
 		return err
 	}
 	if err := a.commit(); err != nil { // the platform is in reach: a trial has proved itself
@@ -227,6 +227,7 @@ func (a *agent) session(ctx context.Context, cred *credential, fresh bool, work 
 	a.resendResults(ctx)
 	close(ready)
 	a.resume(ctx, work)
+	a.meetTwin()
 	pump.Go(func() { a.drain(sctx, c) })
 	pump.Go(func() { a.chores(sctx, cred) })
 	return a.watch(ctx, c, cred)
@@ -289,6 +290,10 @@ func (a *agent) received(ctx context.Context, work *sync.WaitGroup, topic string
 		if a.offered(payload) {
 			a.resume(ctx, work)
 		}
+		return
+	}
+	if rest == topicDesired {
+		a.desired(payload)
 		return
 	}
 	if parts := strings.Split(rest, "/"); len(parts) == 3 && parts[0] == "cmd" && idShape.MatchString(parts[1]) {

@@ -33,6 +33,7 @@ func (w *world) steps(life context.Context) []step {
 		s("commission", "each door refuses the other's certificate", w.wrongDoor),
 		s("work", "telemetry of every device is read back", w.telemetry),
 		s("work", "a command goes down and its result comes back", w.command),
+		s("work", "what is desired of a device becomes so", w.twin),
 		s("work", "a device cannot write another device's topic", w.foreignTopic),
 		s("update", "the manufacturer's offline key signs two releases", w.sign),
 		s("update", "an unsigned and an unnamed image are refused", w.refuseUploads),

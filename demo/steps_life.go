@@ -67,6 +67,29 @@ func (w *world) command(ctx context.Context, _ *progress) (string, error) {
 	return "ping to " + d.serial + ": done", nil
 }
 
+// twin asks a device to measure more often, and waits until the device says that it does and how often that is.
+func (w *world) twin(ctx context.Context, _ *progress) (string, error) {
+	d := w.devices[0]
+	var t struct {
+		Desired  int64 `json:"desired_version"`
+		Applied  int64 `json:"applied_version"`
+		Reported struct {
+			Telemetry struct {
+				Interval float64 `json:"interval_s"`
+			}
+		}
+	}
+	path := "/v1/devices/" + d.id + "/twin"
+	if err := w.api.Do(ctx, http.MethodPatch, path, map[string]any{"telemetry": map[string]any{"interval_s": 0.5}}, &t); err != nil {
+		return "", err
+	}
+	err := w.until(ctx, 20*time.Second, func() (bool, error) {
+		err := w.get(ctx, path, &t)
+		return t.Applied == t.Desired && t.Reported.Telemetry.Interval == 0.5, err
+	})
+	return fmt.Sprintf("%s goes by version %d and says that it measures every %g s", d.serial, t.Applied, t.Reported.Telemetry.Interval), err
+}
+
 func (w *world) foreignTopic(ctx context.Context, _ *progress) (string, error) {
 	mine, other := w.devices[1], w.devices[2]
 	cert, err := mine.credential("ldevid")
