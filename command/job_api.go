@@ -92,11 +92,12 @@ func (s *Service) jobRoutes(a *api.API) {
 		ps, err := parts(ctx, s.cfg.DB, j.Tenant, j.ID, in.State, after, in.Size()+1)
 		return api.More(a, in.Paging, ps, func(p Part) string { return p.Device }), err
 	})
-	for verb, to := range map[string]string{"pause": Paused, "resume": Running, "cancel": string(Cancelled)} {
-		sums := map[string]string{"pause": "Let no more devices of a job begin", "resume": "Go on with a job", "cancel": "End a job and take back what no device has begun"}
-		api.Handle(a, api.Op{ID: verb + "-job", Method: "POST", Path: "/v1/jobs/{id}/" + verb, Verb: string(tenant.CommandSend), Stage: stage,
-			Summary: sums[verb]}, func(ctx context.Context, in *cancelCommandIn) (*api.Out[Job], error) {
-			j, err := s.steer(ctx, in.ID, to, in.Body.Reason)
+	for _, x := range []struct{ verb, to, summary string }{
+		{"pause", Paused, "Let no more devices of a job begin"}, {"resume", Running, "Go on with a job"}, {"cancel", string(Cancelled), "End a job and take back what no device has begun"},
+	} {
+		api.Handle(a, api.Op{ID: x.verb + "-job", Method: "POST", Path: "/v1/jobs/{id}/" + x.verb, Verb: string(tenant.CommandSend), Stage: stage,
+			Summary: x.summary}, func(ctx context.Context, in *cancelCommandIn) (*api.Out[Job], error) {
+			j, err := s.steer(ctx, in.ID, x.to, in.Body.Reason)
 			return api.One(j), err
 		})
 	}
