@@ -37,6 +37,7 @@ type Config struct {
 	Listen       string // people and programs
 	DeviceListen string // devices over HTTPS
 	MQTTListen   string // devices over MQTT
+	Handover     string // host:port of the MQTT door to which devices are sent when this platform stops; empty: none
 	HealthListen string // loopback only, without TLS; empty: none
 	// TLSCert and TLSKey are PEM files for Listen; empty: a certificate of the platform's own CA.
 	TLSCert, TLSKey string
@@ -76,6 +77,9 @@ func Run(ctx context.Context, cfg Config) error {
 		cfg.Clock = clock.System
 	}
 	if err := checkFolder(cfg.Data); err != nil {
+		return err
+	}
+	if _, err := elsewhere(cfg.Handover, false); err != nil {
 		return err
 	}
 	host, err := listenHost(cfg.Data)
@@ -252,7 +256,11 @@ func (h *house) serve(ctx context.Context, d *doors, host net.Listener) error {
 	h.cfg.Log.Info("stopping")
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	if err := h.gateway.Drain(drain); err != nil {
+	to, err := elsewhere(h.cfg.Handover, false)
+	if err != nil {
+		return err // Run has looked at it
+	}
+	if err := h.gateway.DrainTo(drain, to); err != nil {
 		h.cfg.Log.Warn("the device doors did not drain", slog.Any("error", err))
 	}
 	closeDoors()

@@ -55,6 +55,7 @@ type Recovered struct {
 func (h *house) host() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", h.tenant.HostHandler())
+	mux.HandleFunc("POST /elsewhere", h.sendElsewhere)
 	for path, act := range map[string]func(context.Context, CARequest) (any, error){
 		"status":  func(ctx context.Context, _ CARequest) (any, error) { return h.identity.Overview(ctx, "") },
 		"request": h.caRequest, "rotate": h.caRotate, "install": h.caInstall,

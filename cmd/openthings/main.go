@@ -73,7 +73,7 @@ func commands() *cobra.Command {
 		return usageError{fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
 	})
 	root.AddGroup(&cobra.Group{ID: "run", Title: "Run:"}, &cobra.Group{ID: "ask", Title: "Ask and do:"}, &cobra.Group{ID: "offline", Title: "Without a platform:"})
-	for _, c := range []*cobra.Command{upCommand(), demoCommand(), tokenCommand(), caCommand()} {
+	for _, c := range []*cobra.Command{upCommand(), demoCommand(), tokenCommand(), caCommand(), drainCommand()} {
 		c.GroupID = "run"
 		root.AddCommand(c)
 	}

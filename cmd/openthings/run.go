@@ -69,6 +69,7 @@ func upCommand() *cobra.Command {
 	f.StringVar(&cfg.Keys, "keys", "", "folder of the platform's keys, which nodes on one database share; default: keys in --data")
 	f.StringVar(&cfg.Listen, "listen", env("OPENTHINGS_LISTEN", "localhost:8443"), "people and programs ($OPENTHINGS_LISTEN)")
 	f.StringVar(&cfg.DeviceListen, "device-listen", env("OPENTHINGS_DEVICE_LISTEN", "localhost:8444"), "devices over HTTPS ($OPENTHINGS_DEVICE_LISTEN)")
+	f.StringVar(&cfg.Handover, "mqtt-handover", env("OPENTHINGS_MQTT_HANDOVER", ""), "host:port of the MQTT door that devices are sent to when this platform stops ($OPENTHINGS_MQTT_HANDOVER)")
 	f.StringVar(&cfg.MQTTListen, "mqtt-listen", env("OPENTHINGS_MQTT_LISTEN", "localhost:8883"), "devices over MQTT ($OPENTHINGS_MQTT_LISTEN)")
 	f.StringVar(&cfg.HealthListen, "health-listen", env("OPENTHINGS_HEALTH_LISTEN", "localhost:8480"), "health, loopback only, without TLS; empty: none ($OPENTHINGS_HEALTH_LISTEN)")
 	f.StringVar(&cfg.TLSCert, "tls-cert", "", "certificate for --listen (PEM); default: from the platform's own CA")
