@@ -92,6 +92,8 @@ func (h *house) metrics(token string) http.HandlerFunc {
 			{"openthings_inbox_damaged", "gauge", "Damaged commits that were set aside.", float64(depth.SetAside)},
 			{"openthings_pending_messages", "gauge", "Messages that wait for the stage that takes them.", float64(depth.Pending)},
 			{"openthings_devices_with_gap", "gauge", "Devices of which messages are missing, by their own count.", float64(depth.Gaps)},
+			{"openthings_disk_free_bytes", "gauge", "Free on the disk of the telemetry file; not known with PostgreSQL.", h.telemetry.Free()},
+			{"openthings_disk_reserve_bytes", "gauge", "Below this much free, messages of devices are refused.", float64(h.cfg.Reserve) * 1e6},
 			{"openthings_database_behind", "gauge", "1: the database is older than its journal, and the device doors are shut.", float64(behind)},
 			{"go_goroutines", "gauge", "Goroutines.", float64(runtime.NumGoroutine())},
 			{"go_memstats_heap_inuse_bytes", "gauge", "Bytes of the heap in use.", float64(mem.HeapInuse)},

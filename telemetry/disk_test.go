@@ -93,8 +93,11 @@ func TestM03_DiskFull(t *testing.T) {
 			t.Fatal("no receipts came")
 		}
 		d.tell("fill " + dir + " 0")
-		refused := l.failed.Load() + 100
+		refused, acked := l.failed.Load()+100, l.acks.Load()
 		for tick := time.NewTicker(time.Millisecond); l.failed.Load() < refused; <-tick.C {
+			if l.acks.Load() > acked+3000 { // more than fits into what the files had taken before
+				t.Fatal("receipts go on while the disk is full")
+			}
 		}
 		if got := l.old(t, d.addr); got != "the end" {
 			t.Errorf("a 3.1.1 device got %s on a full disk", got)

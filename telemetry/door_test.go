@@ -143,38 +143,16 @@ func doorChild() error {
 	if err := json.Unmarshal([]byte(os.Getenv("TELEMETRY_CHILD_PLACE")), &at); err != nil {
 		return err
 	}
-	party := os.Getenv("TELEMETRY_CHILD_PARTY")
-	server, err := tls.LoadX509KeyPair(filepath.Join(party, "server.pem"), filepath.Join(party, "server.key"))
-	if err != nil {
-		return err
-	}
-	ca, err := os.ReadFile(filepath.Join(party, "ca.pem"))
-	if err != nil {
-		return err
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(ca)
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	s, _, err := at.open(ctx, log)
 	if err != nil {
 		return err
 	}
-	g, err := gateway.New(gateway.Config{
-		Admit: func(_ context.Context, c *x509.Certificate) (gateway.Peer, error) {
-			_, err := c.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
-			return gateway.Peer{Kind: gateway.LDevID, Tenant: "ten", Device: c.Subject.CommonName}, err
-		},
-		Append: s.Append, TLS: &tls.Config{Certificates: []tls.Certificate{server}}, Log: log,
-	})
-	if err != nil {
-		return err
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := serveMQTT(ctx, os.Getenv("TELEMETRY_CHILD_PARTY"), s.Append, log)
 	if err != nil {
 		return err
 	}
 	go s.Work(ctx)
-	go g.ServeMQTT(ctx, l)
 	fmt.Println("listening", l.Addr())
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		answer := "done"
@@ -184,6 +162,36 @@ func doorChild() error {
 		fmt.Println(answer)
 	}
 	return nil
+}
+
+// serveMQTT serves the real MQTT door to a party's devices, in front of an inbox, until ctx ends.
+func serveMQTT(ctx context.Context, party string, keep func(context.Context, []gateway.Record) error, log *slog.Logger) (net.Listener, error) {
+	server, err := tls.LoadX509KeyPair(filepath.Join(party, "server.pem"), filepath.Join(party, "server.key"))
+	if err != nil {
+		return nil, err
+	}
+	ca, err := os.ReadFile(filepath.Join(party, "ca.pem"))
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	g, err := gateway.New(gateway.Config{
+		Admit: func(_ context.Context, c *x509.Certificate) (gateway.Peer, error) {
+			_, err := c.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+			return gateway.Peer{Kind: gateway.LDevID, Tenant: "ten", Device: c.Subject.CommonName}, err
+		},
+		Append: keep, TLS: &tls.Config{Certificates: []tls.Certificate{server}}, Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	go g.ServeMQTT(ctx, l)
+	return l, nil
 }
 
 // door is a running child.

@@ -5,6 +5,7 @@ package telemetry
 import (
 	"context"
 	"fmt"
+	"math"
 
 	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/problem"
@@ -44,6 +45,15 @@ func noRoom(format string, args ...any) *problem.Error {
 
 // Room says that what devices say can be kept, or why not (rule disk.reserve).
 func (s *Service) Room() error { return s.room() }
+
+// Free is how many bytes of the disk are free; not a number where it cannot be asked.
+func (s *Service) Free() float64 {
+	free, _, ok, err := s.cfg.DB.Space()
+	if err != nil || !ok {
+		return math.NaN()
+	}
+	return float64(free)
+}
 
 // size writes a number of bytes for people.
 func size(n int64) string {
