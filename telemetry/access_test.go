@@ -106,6 +106,11 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
+// acting is a context in which somebody asks.
+func (w *world) acting(who string) context.Context {
+	return tenant.WithActor(w.t.Context(), tenant.Actor{ID: "per_" + who, Kind: tenant.KindPerson, Tenant: "ten", Grants: []tenant.Grant{{Role: tenant.Owner, Tenant: "ten"}}})
+}
+
 func check(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {

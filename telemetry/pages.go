@@ -51,6 +51,7 @@ const eventsShown = 20
 
 // Pages adds charts and latest values to the device's page, and what happened on it.
 func (s *Service) Pages(c *console.Console) {
+	s.dataPages(c)
 	c.Tile(s.roomTile())
 	c.Fragment("device", console.Fragment{Order: 30, Half: true, Title: "Telemetry", Verb: string(tenant.TelemetryRead), FS: pagesFS, Template: "pages/device.html",
 		Load: func(r *http.Request, device string) (any, error) {
