@@ -127,9 +127,42 @@ func (q *quick) value(name string, into *[]value) bool {
 	if *into == nil {
 		*into = make([]value, 0, min(1+strings.Count(q.b, ":"), maxValues))
 	}
-	v, err := strconv.ParseFloat(text, 64)
+	v, short := shortNumber(text)
+	if !short {
+		var err error
+		if v, err = strconv.ParseFloat(text, 64); err != nil {
+			return false
+		}
+	}
 	*into = append(*into, value{name, v})
-	return err == nil
+	return true
+}
+
+// shortNumber reads at most 15 digits with or without a point. Both the digits and the power of ten are exact as floats then,
+// so their quotient is the nearest number (W. Clinger, How to Read Floating Point Numbers Accurately, 1990).
+func shortNumber(text string) (float64, bool) {
+	digits, negative := strings.CutPrefix(text, "-")
+	if len(digits) > 16 {
+		return 0, false
+	}
+	n, below, seen := int64(0), 1.0, false
+	for i, c := range []byte(digits) {
+		switch {
+		case c == '.':
+			seen = true
+		case c < '0' || c > '9' || i == 15 && !seen:
+			return 0, false
+		default:
+			if n = 10*n + int64(c-'0'); seen {
+				below *= 10
+			}
+		}
+	}
+	v := float64(n) / below
+	if negative {
+		v = -v
+	}
+	return v, true
 }
 
 // number reads one number as JSON spells it (RFC 8259, 6).

@@ -20,7 +20,11 @@ var errRecords = errors.New("telemetry: damaged inbox row")
 // encodeRecords packs records as they came: version, count, and per record tenant, device, topic, media type, time, boot,
 // seq and body, each text with its length in front. Version 1 had neither media type nor boot and seq.
 func (c codec) encodeRecords(records []gateway.Record) []byte {
-	b := []byte{recordsVersion}
+	size := 16
+	for _, r := range records {
+		size += len(r.Tenant) + len(r.Device) + len(r.Topic) + len(r.Type) + len(r.Body) + 40
+	}
+	b := append(make([]byte, 0, size), recordsVersion)
 	b = binary.AppendUvarint(b, uint64(len(records)))
 	for _, r := range records {
 		for _, s := range []string{r.Tenant, r.Device, r.Topic, r.Type} {
@@ -42,6 +46,15 @@ func (c codec) decodeRecords(body []byte) ([]gateway.Record, error) {
 		return nil, errors.Join(errRecords, err)
 	}
 	r := reader{b: b}
+	all := string(b) // one string that all texts are parts of
+	text := func() string {
+		n := len(r.bytes(r.count(maxField)))
+		end := len(all) - len(r.b)
+		if r.bad {
+			return ""
+		}
+		return all[end-n : end]
+	}
 	version := r.byte()
 	if version != 1 && version != recordsVersion {
 		return nil, errRecords
@@ -49,10 +62,10 @@ func (c codec) decodeRecords(body []byte) ([]gateway.Record, error) {
 	records := make([]gateway.Record, r.count(rowRecords))
 	for i := range records {
 		for _, s := range []*string{&records[i].Tenant, &records[i].Device, &records[i].Topic} {
-			*s = string(r.bytes(r.count(maxField)))
+			*s = text()
 		}
 		if version > 1 {
-			records[i].Type = string(r.bytes(r.count(maxField)))
+			records[i].Type = text()
 		}
 		records[i].At = r.varint()
 		if version > 1 {

@@ -61,9 +61,10 @@ type Service struct {
 	lease     store.Lease               // zero: not held
 	keys      map[[2]string]cipher.AEAD // by tenant and device, to write with; never kept long and never read with
 	keysSince time.Time
-	keysGen   uint64             // of the database when they were read
-	touched   map[[2]string]bool // devices that spoke since the last look for gaps
-	looked    bool               // this process has looked for gaps before
+	keysGen   uint64                    // of the database when they were read
+	known     map[streamKey]streamState // of the streams in the last pass: busy ones come again in the next
+	touched   map[[2]string]bool        // devices that spoke since the last look for gaps
+	looked    bool                      // this process has looked for gaps before
 
 	mu   sync.Mutex // guards the fields below
 	hour hourKey
@@ -242,6 +243,7 @@ func (s *Service) EraseDevice(ctx context.Context, tenant, device string) error 
 		}
 	}
 	delete(s.keys, [2]string{tenant, device})
+	s.known = nil
 	err = s.cfg.Platform.Write(ctx, func(tx *store.Tx) error { return s.cfg.Keys.DestroySubject(tx, tenant, device) })
 	if err != nil {
 		return fmt.Errorf("telemetry: erase: %w", err)

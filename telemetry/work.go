@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -124,6 +123,7 @@ type batch struct {
 	points   map[streamKey][]point     // in order of arrival
 	refused  map[[2]string]refusal     // by tenant and device
 	happened map[[2]string][]happening // the same, in order of arrival; repeats included
+	known    map[streamKey]streamState // what the latest rows are once this is written
 	noted    int                       // how many happened
 	chunks   []chunkRow
 	latest   []latestRow
@@ -136,7 +136,7 @@ type batch struct {
 }
 
 func (s *Service) newBatch() *batch {
-	return &batch{gen: s.cfg.DB.Generation(), points: map[streamKey][]point{}, refused: map[[2]string]refusal{}, happened: map[[2]string][]happening{}, drops: drops{}}
+	return &batch{gen: s.cfg.DB.Generation(), points: map[streamKey][]point{}, refused: map[[2]string]refusal{}, happened: map[[2]string][]happening{}, known: map[streamKey]streamState{}, drops: drops{}}
 }
 
 // compact moves the oldest inbox rows to where their records belong, in one transaction. The caller holds s.pass.
@@ -190,6 +190,7 @@ func (s *Service) compact(ctx context.Context) error {
 	}
 	err = s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error { return s.put(tx, b) })
 	if err == nil {
+		s.known = b.known
 		s.touch(b)
 	}
 	if err == nil && len(b.pending) > 0 {
@@ -222,7 +223,15 @@ func (s *Service) pack(ctx context.Context, b *batch) error {
 	if now := s.cfg.Clock.Now(); now.Sub(s.keysSince) > keysKept || s.keysGen != b.gen || s.keys == nil {
 		s.keys, s.keysSince, s.keysGen = map[[2]string]cipher.AEAD{}, now, b.gen
 	}
-	rows, err := readLatest(ctx, s.cfg.DB, slices.Collect(maps.Keys(b.points)))
+	known := s.known
+	s.known = nil // until what is made of it here is written
+	var unknown []streamKey
+	for k := range b.points {
+		if _, ok := known[k]; !ok {
+			unknown = append(unknown, k)
+		}
+	}
+	rows, err := readLatest(ctx, s.cfg.DB, unknown)
 	if err != nil {
 		return err
 	}
@@ -235,16 +244,18 @@ func (s *Service) pack(ctx context.Context, b *batch) error {
 		if err != nil {
 			return err
 		}
-		row := rows[k]
-		row.streamKey = k
-		set, last, err := s.recall(key, row)
-		if err != nil { // one device's damage must not stop the others
-			s.cfg.Log.ErrorContext(ctx, "latest row is damaged and was begun anew", slog.String("device", k.device), slog.String("stream", k.stream), slog.Any("error", err))
-			set, last = nil, &lastState{}
+		st, ok := known[k]
+		if !ok {
+			row := rows[k]
+			row.streamKey = k
+			if st, err = recall(key, row); err != nil { // one device's damage must not stop the others
+				s.cfg.Log.ErrorContext(ctx, "latest row is damaged and was begun anew", slog.String("device", k.device), slog.String("stream", k.stream), slog.Any("error", err))
+				st = streamState{rev: row.rev, last: &lastState{}}
+			}
 		}
 		kept := false
 		fresh := slices.DeleteFunc(slices.Clone(points), func(p point) bool {
-			kept = set.takes(p, kept)
+			kept = st.set.takes(p, kept)
 			return !kept
 		})
 		if len(fresh) == 0 {
@@ -255,9 +266,11 @@ func (s *Service) pack(ctx context.Context, b *batch) error {
 		}
 		slices.SortStableFunc(fresh, byTime)
 		t := tableOf(fresh)
-		last.add(fresh, t)
-		row.seen = set.encode()
-		sealLatest(key, &row, last)
+		st.last.add(fresh, t)
+		row := latestRow{streamKey: k, seen: st.set.encode(), rev: st.rev}
+		sealLatest(key, &row, st.last)
+		st.rev++
+		b.known[k] = st
 		b.latest = append(b.latest, row)
 		b.chunks = append(b.chunks, s.seal(key, k, t)...)
 	}
@@ -280,17 +293,23 @@ func (s *Service) writeKey(ctx context.Context, tenant, device string) (cipher.A
 	return key, err
 }
 
-// recall opens a latest row: what has arrived and the last values.
-func (s *Service) recall(key cipher.AEAD, row latestRow) (seen, *lastState, error) {
+// streamState is a latest row in the clear: what has arrived and the last values, at a revision.
+type streamState struct {
+	rev  int64
+	set  seen
+	last *lastState
+}
+
+// recall opens a latest row.
+func recall(key cipher.AEAD, row latestRow) (st streamState, err error) {
 	if row.rev == 0 {
-		return nil, &lastState{}, nil
+		return streamState{last: &lastState{}}, nil
 	}
-	set, err := decodeSeen(row.seen)
-	if err != nil {
-		return nil, nil, err
+	st.rev = row.rev
+	if st.set, err = decodeSeen(row.seen); err == nil {
+		st.last, err = openLatest(key, row)
 	}
-	last, err := openLatest(key, row)
-	return set, last, err
+	return st, err
 }
 
 // seal packs a table into chunks within the limits of the decoder.
