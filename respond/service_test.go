@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/openthings-platform/openthings/alarm"
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/clock"
 	"github.com/openthings-platform/openthings/problem"
@@ -156,6 +157,27 @@ func TestWholeCase(t *testing.T) {
 		var leaves int
 		if err := h.db.QueryRow(t.Context(), `SELECT count(*) FROM audit_entry WHERE subject = $1`, id).Scan(&leaves); err != nil || leaves != len(c.Events) {
 			t.Errorf("%d leaves for %d events, %v", leaves, len(c.Events), err)
+		}
+	})
+}
+
+// TestAlarmOpensASignal: an alarm is one signal if its rule asks for it, however often it is announced; otherwise none.
+func TestAlarmOpensASignal(t *testing.T) {
+	each(t, func(t *testing.T, h house) {
+		for _, x := range []alarm.Raised{{Name: "Break-in", Value: "5 × login-failed", Signal: true}, {Name: "Break-in", Value: "5 × login-failed", Signal: true}, {Name: "Too hot"}} {
+			x.Product, x.Device = h.product, "dev_1"
+			subject := "alm_1"
+			if !x.Signal {
+				subject = "alm_2"
+			}
+			if err := h.db.Write(t.Context(), func(tx *store.Tx) error { return h.db.Emit(tx, "alarm.raised", maker, subject, x) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		h.jobs(t)
+		ss, err := h.Signals(ann, "", 10)
+		if err != nil || len(ss) != 1 || ss[0].Source != SourceAlarm || ss[0].Ref != "alm_1" || ss[0].Exploited != "unknown" {
+			t.Fatalf("%+v, %v", ss, err)
 		}
 	})
 }
