@@ -46,7 +46,8 @@ type Service struct {
 	told    *told
 	applied []AppliedHook // complete before the doors open
 
-	uses []GroupUses // complete before the doors open
+	uses    []GroupUses // complete before the doors open
+	tallies tallies
 
 	mu        sync.Mutex          // guards the fields below
 	present   map[string]presence // by device: who is online here, and who went offline and is not written yet

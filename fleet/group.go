@@ -22,6 +22,7 @@ const (
 	maxMembers  = 100_000 // of a static group
 	maxNote     = 200     // characters
 	countAtMost = 10_000  // how far the devices of a filter are counted
+	maxSerials  = 1000    // named in one change of members
 )
 
 var groupName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,47}$`)

@@ -63,6 +63,12 @@ func putLabels(tx *store.Tx, tenant, device string, l Labelling, have map[string
 	return nil
 }
 
+// countLabels counts devices by label and value, the most common first.
+func countLabels(ctx context.Context, db *store.DB, tenant string, limit int) ([]labelCount, error) {
+	rows, err := db.Query(ctx, `SELECT name, value, count(*) AS n FROM label WHERE tenant = $1 GROUP BY name, value ORDER BY n DESC, name, value LIMIT $2`, tenant, limit)
+	return store.Collect(rows, err, func(r *sql.Rows) (l labelCount, err error) { return l, r.Scan(&l.name, &l.value, &l.n) })
+}
+
 // countUpTo counts rows, "FROM table WHERE …", up to limit.
 func countUpTo(ctx context.Context, db *store.DB, rows string, args []any, limit int) (n int64, err error) {
 	err = db.View(ctx, func(tx *store.Tx) error { // not prepared: strangers make these texts

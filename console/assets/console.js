@@ -38,3 +38,33 @@ document.addEventListener('submit', (event) => {
 addEventListener('pageshow', () => {
   for (const form of document.forms) delete form.dataset.sent;
 });
+
+// A box at the head of a table ticks all boxes of its name.
+for (const all of document.querySelectorAll('input[data-all]')) {
+  const boxes = () => [...all.form.querySelectorAll(`input[name="${all.dataset.all}"]`)];
+  all.addEventListener('change', () => boxes().forEach((box) => { box.checked = all.checked; }));
+  all.form.addEventListener('change', () => {
+    const ticked = boxes().filter((box) => box.checked).length;
+    all.checked = ticked > 0 && ticked === boxes().length;
+    all.indeterminate = ticked > 0 && !all.checked;
+  });
+}
+
+// A filter suggests keys, and what may follow the key of its last word. Without this it suggests examples.
+for (const form of document.querySelectorAll('form[data-filter]')) {
+  const input = form.querySelector('input[list]');
+  const words = JSON.parse(form.querySelector('.words').textContent);
+  const list = input.list;
+  const examples = [...list.options].map((option) => [option.value.split(' ').at(-1), option.label]);
+  const offer = () => {
+    const [, before, word] = /^(.*?)((?:"[^"]*"?|[^\s"])*)$/s.exec(input.value);
+    const [, minus, key, value] = /^(-?)(?:([a-z][a-z0-9._-]*):)?(.*)$/s.exec(word);
+    const known = key && words[key];
+    const found = known
+      ? known.filter((v) => v.toLowerCase().startsWith(value.toLowerCase())).map((v) => [`${minus}${key}:${v}`, ''])
+      : Object.keys(words).filter((k) => !k.endsWith('.') && k.startsWith(value)).map((k) => [`${minus}${k}:`, '']);
+    const options = (word ? found : examples).slice(0, 30).map(([text, label]) => Object.assign(document.createElement('option'), { value: before + text, label: label || text }));
+    list.replaceChildren(...options);
+  };
+  input.addEventListener('input', offer);
+}
