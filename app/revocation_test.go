@@ -184,8 +184,12 @@ func finished(t *testing.T, w *world, m *maker, scope, id string) {
 func TestI02_RevokedDeviceWithATicketIsRefused(t *testing.T) {
 	w := newWorld(t, "")
 	m := w.newMaker("Acme")
-	u := m.make()
-	for what, cert := range map[string]tls.Certificate{"LDevID": u.ldevid, "IDevID": u.idevid} {
+	for _, what := range []string{"LDevID", "IDevID"} {
+		u := m.make() // to deprovision it ends both of its certificates
+		cert := u.ldevid
+		if what == "IDevID" {
+			cert = u.idevid
+		}
 		c := w.client(&cert)
 		tr := c.Transport.(*http.Transport)
 		tr.DisableKeepAlives = true
