@@ -16,6 +16,7 @@
 //	cmd/<id>/res            up    QoS 1    CommandResult
 //	ota/offer               down  QoS 1    Offer
 //	ota/<update>/status     up    QoS 1    UpdateStatus
+//	err                     down  QoS 0    Refusal: why something was refused; MQTT 5 says it in its own packets
 //
 // A device may publish on the topics marked "up" only. Any other, also below its own root, is refused before anything is
 // kept: PUBACK 0x87 (not authorized) with the reason in words for QoS 1 of MQTT 5, the end of the connection otherwise,

@@ -40,6 +40,7 @@ var messages = map[string]any{
 	"line_request":   LineRequest{Serial: "LMP-00001", CSR: "-----BEGIN", Firmware: "sha256:00"},
 	"line_response": LineResponse{Device: "dev_1", Certificate: "-----BEGIN", Chain: "-----BEGIN", Claim: "7H2KD", TrustRoot: json.RawMessage(`{"signed":{}}`),
 		Bundle: &SignedBundle{Bundle: json.RawMessage(`{"version":1}`), Signatures: []BundleSignature{{KeyID: "00", Sig: []byte{1, 2}}}}},
+	"refusal":   Refusal{Topic: "ot/1/me/cmd/c1/reboot", Code: 0x87, Reason: "a topic that is not this device's to write"},
 	"message":   Message{Topic: "tele/env", Payload: json.RawMessage(`{"temp":1}`)},
 	"receipt":   Receipt{Durable: 3},
 	"time":      Time{Now: 1793450000123},
