@@ -55,6 +55,8 @@ type Config struct {
 	// Issuer says who signs for devices: IssuerEmbedded (also when empty) or IssuerOpenBao.
 	Issuer  string
 	OpenBao openbao.Config // for IssuerOpenBao; its Clock and Log are the platform's
+	// Doors bounds what clients can make the device doors hold and do; zero fields take their defaults.
+	Doors gateway.Limits
 	// Device and Tenant are how much one device, and all devices of a tenant, may send; zero fields: gateway.Limits.
 	Device, Tenant gateway.Quota
 	// Reserve is how many MB of the disk are kept free from what devices say; 0: none.

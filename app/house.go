@@ -204,12 +204,14 @@ func (h *house) build(origins []string) (err error) {
 		DB: h.db, Keys: h.keys, Clock: cfg.Clock, Log: cfg.Log, Append: h.telemetry.Append,
 		Supersede: func(device string, generation int64, resumed bool) { h.gateway.Supersede(device, generation, resumed) },
 	})
+	limits := cfg.Doors
+	limits.Device, limits.Tenant = cfg.Device, cfg.Tenant
 	h.gateway, err = gateway.New(gateway.Config{
 		Sessions: h.sessions.Keeper(),
 		Admit:    h.admit, Vouch: h.vouch, Introduce: h.introduce, Used: h.used, Spent: h.spent, TakenOver: h.takenOver, Refused: h.refused, Append: h.receive, Online: h.fleet.Online, Offline: h.fleet.Offline,
 		Ready: func(p gateway.Peer) { h.command.Ready(p.Device); h.update.Ready(p); h.fleet.TwinReady(p.Device) },
 		TLS:   &tls.Config{GetCertificate: h.certificate}, Clock: cfg.Clock, Log: cfg.Log,
-		Limits: gateway.Limits{Device: cfg.Device, Tenant: cfg.Tenant},
+		Limits: limits,
 	})
 	if err != nil {
 		return err

@@ -76,15 +76,25 @@ func (h *house) metrics(token string) http.HandlerFunc {
 		runtime.ReadMemStats(&mem)
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 		w.Header().Set("Cache-Control", "no-store")
+		doors := h.gateway.Load()
 		out := bufio.NewWriter(w)
 		for _, m := range []struct {
 			name, kind, help string
 			value            float64
 		}{
-			{"openthings_mqtt_sessions", "gauge", "MQTT sessions of devices at this node.", float64(h.gateway.Count())},
+			{"openthings_mqtt_sessions", "gauge", "MQTT sessions of devices at this node.", float64(doors.Sessions)},
+			{"openthings_door_connections", "gauge", "Connections of devices at this node.", float64(doors.Connections)},
+			{"openthings_door_half_open", "gauge", "Of them, those that have not said who they are.", float64(doors.HalfOpen)},
+			{"openthings_door_handshakes_working", "gauge", "Handshakes that compute.", float64(doors.Working)},
+			{"openthings_door_handshakes_waiting", "gauge", "Handshakes that wait for their turn to compute.", float64(doors.Waiting)},
+			{"openthings_door_refused_line_total", "counter", "Connections turned away before TLS because too many were half-open, since the start.", float64(doors.Refused["door"])},
+			{"openthings_door_refused_source_total", "counter", "Connections turned away because too many of their source were half-open, since the start.", float64(doors.Refused["source"])},
+			{"openthings_door_refused_connections_total", "counter", "Connections turned away because there were as many as there may be, since the start.", float64(doors.Refused["connections"])},
+			{"openthings_door_held_bytes", "gauge", "Bytes of large packets, bodies and unread output.", float64(doors.Held)},
+			{"openthings_door_starved_total", "counter", "Large packets, bodies and outputs that found no room, since the start.", float64(doors.Starved)},
 			{"openthings_messages_acknowledged_total", "counter", "Messages of devices that were made durable, since the start.", float64(h.counts.receipts.Load())},
 			{"openthings_messages_withheld_total", "counter", "Messages that could not be made durable and were not acknowledged, since the start.", float64(h.counts.withheld.Load())},
-			{"openthings_messages_dropped_total", "counter", "Messages of QoS 0 that found no room, since the start.", float64(h.gateway.Dropped())},
+			{"openthings_messages_dropped_total", "counter", "Messages of QoS 0 that found no room, since the start.", float64(doors.Dropped)},
 			{"openthings_refusals_total", "counter", "Refusals by policy, of devices, people and programs, since the start.", float64(h.counts.refusals.Load())},
 			{"openthings_inbox_commits", "gauge", "Group commits that wait to be compacted.", float64(depth.Commits)},
 			{"openthings_inbox_messages", "gauge", "Messages in them.", float64(depth.Records)},

@@ -28,7 +28,7 @@ func TestMetricsNeedTheirToken(t *testing.T) {
 	if err != nil || a.status != 200 {
 		t.Fatalf("%d %s %v", a.status, a.body, err)
 	}
-	for _, name := range []string{"openthings_mqtt_sessions", "openthings_messages_acknowledged_total", "openthings_refusals_total", "openthings_inbox_messages", "openthings_messages_dropped_total"} {
+	for _, name := range []string{"openthings_mqtt_sessions", "openthings_messages_acknowledged_total", "openthings_refusals_total", "openthings_door_half_open", "openthings_door_refused_source_total", "openthings_inbox_messages", "openthings_messages_dropped_total"} {
 		if !regexp.MustCompile(`(?m)^# TYPE ` + name + ` (gauge|counter)\n` + name + ` [0-9.e+]+$`).Match(a.body) {
 			t.Errorf("%s is absent in\n%s", name, a.body)
 		}
