@@ -24,7 +24,7 @@ import (
 // M09: a device reads nothing until every buffer towards it is full. Others get their receipts meanwhile; the command
 // that was asked of it then is still in the database after its connection was ended, and reaches it when it is back.
 func TestM09_SlowReaderHoldsNobodyUp(t *testing.T) {
-	w := newWorldWith(t, func(c *Config) { c.Doors = gateway.Limits{Out: 64 << 20, Write: 3 * time.Second} })
+	w := newWorldWith(t, func(c *Config) { c.Doors = gateway.Limits{Out: 64 << 20} })
 	m := w.newMaker("Acme")
 	slow, other := m.make(), m.make()
 
@@ -37,7 +37,9 @@ func TestM09_SlowReaderHoldsNobodyUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	var hello []byte
-	for _, p := range []mqtt.Packet{&mqtt.Connect{Version: mqtt.V5, CleanStart: true, KeepAlive: 60}, &mqtt.Subscribe{ID: 1, Filters: []mqtt.Filter{{Topic: "ot/1/me/cmd/#", QoS: 1}}}} {
+	for _, p := range []mqtt.Packet{
+		&mqtt.Connect{Version: mqtt.V5, CleanStart: true, KeepAlive: 60}, &mqtt.Subscribe{ID: 1, Filters: []mqtt.Filter{{Topic: "ot/1/me/cmd/#", QoS: 1}}},
+	} {
 		if hello, err = mqtt.Append(hello, mqtt.V5, p); err != nil {
 			t.Fatal(err)
 		}
@@ -52,6 +54,14 @@ func TestM09_SlowReaderHoldsNobodyUp(t *testing.T) {
 		}
 	}
 
+	// now the committer has a receipt for it, and the dispatcher a command
+	receipt, err := mqtt.Append(nil, mqtt.V5, &mqtt.Publish{QoS: 1, ID: 7, Topic: "ot/1/me/tele/env", Payload: []byte(`{"values":{"a":1}}`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Write(receipt); err != nil {
+		t.Fatal(err)
+	}
 	var asked struct{ ID, State string }
 	w.post(m.owner, "/v1/devices/"+slow.id+"/commands", map[string]any{"name": "reboot"}, &asked)
 	good, err := w.mqtt(other.ldevid)
@@ -64,7 +74,11 @@ func TestM09_SlowReaderHoldsNobodyUp(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for w.h.gateway.Live(slow.id) { // its write has a deadline
+	if !w.h.gateway.Live(slow.id) || w.h.gateway.Load().Held < 1<<20 {
+		t.Error("the others had to wait until the slow reader's connection was ended")
+	}
+	conn.NetConn().Close() // it loses power
+	for w.h.gateway.Live(slow.id) {
 		runtime.Gosched()
 	}
 	if held := w.h.gateway.Load().Held; held != 0 {
