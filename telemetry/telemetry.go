@@ -91,6 +91,7 @@ func New(cfg Config) *Service {
 	cfg.Linger = cmp.Or(cfg.Linger, 2*time.Second)
 	s := &Service{cfg: cfg, codec: newCodec(), routes: map[string]Handler{},
 		wake: make(chan struct{}, 1), due: make(chan struct{}, 1)}
+	cfg.DB.Handle(retainJob, s.retain)
 	s.holder = "sqlite" // one process owns the file: after a crash its successor goes on at once
 	if cfg.DB.Engine() != store.SQLite {
 		s.holder = store.NewID("node")
