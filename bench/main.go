@@ -39,15 +39,16 @@ func main() {
 
 func run(ctx context.Context, out, only, binary string, devices int) error {
 	var results []Result
-	costs := &durable{binary: binary}
-	defer costs.close()
+	traced := telemetryOn(binary)
 	for _, b := range []struct {
 		name string
 		run  func(context.Context) (Result, error)
 	}{
 		{"mqtt_qos1_cpu", func(ctx context.Context) (Result, error) { return mqttAgainstPlatform(ctx, binary) }},
-		{"mqtt_fsync_per_1000", costs.fsyncs},
-		{"mqtt_ack_p99_import", costs.importing},
+		{"telemetry_cpu", telemetryCPU(traced)},
+		{"telemetry_bytes", telemetryBytes(traced)},
+		{"telemetry_range_ms", telemetryRange(false)},
+		{"telemetry_range_dense_ms", telemetryRange(true)},
 		{"issue_cpu", issueCPU},
 		{"issue_cpu_vs_pki", func(ctx context.Context) (Result, error) { return issueAgainstPKI(ctx, binary) }},
 		{"fleet_lost", fleetLost(devices)},

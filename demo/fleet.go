@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/openthings-platform/openthings/api"
 )
 
 // Fleet is a running platform with commissioned devices that are switched off: whoever measures takes their place.
@@ -18,6 +20,9 @@ type Fleet struct {
 	Devices string // URL of the HTTPS door
 	MQTT    string // address of the MQTT door
 	PID     int    // of the platform
+	Data    string // its folder
+	API     *api.Client
+	IDs     []string // of the devices, in the order of Certs
 
 	w *world
 }
@@ -35,6 +40,10 @@ func NewFleet(ctx context.Context, binary string, n int) (*Fleet, error) {
 		return nil, err
 	}
 	f.Roots, f.Devices, f.MQTT, f.PID = f.w.roots, f.w.platform.Devices, f.w.platform.MQTT, f.w.platform.cmd.Process.Pid
+	f.Data, f.API = f.w.platform.dir, f.w.api
+	for _, d := range f.w.devices {
+		f.IDs = append(f.IDs, d.id)
+	}
 	return f, nil
 }
 

@@ -37,9 +37,6 @@ const (
 func (s *Service) Work(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { s.dispatchAll(ctx) })
-	if err := s.planRetention(ctx); err != nil && ctx.Err() == nil {
-		s.cfg.Log.ErrorContext(ctx, "retention is not planned; the next start tries again", slog.Any("error", err))
-	}
 	merged := s.cfg.Clock.Now()
 	looked := merged
 	for ctx.Err() == nil {
@@ -369,7 +366,7 @@ func (s *Service) put(tx *store.Tx, b *batch) error {
 
 // tidy merges small chunks and destroys hourly keys that seal nothing any more.
 func (s *Service) tidy(ctx context.Context) error {
-	streams, err := crowded(ctx, s.cfg.DB, mergeLeast, 100)
+	streams, err := crowded(ctx, s.cfg.DB, mergeLeast, 500)
 	if err != nil {
 		return err
 	}
