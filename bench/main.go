@@ -39,6 +39,8 @@ func main() {
 
 func run(ctx context.Context, out, only, binary string, devices int) error {
 	var results []Result
+	costs := &durable{binary: binary}
+	defer costs.close()
 	traced := telemetryOn(binary)
 	for _, b := range []struct {
 		name string
@@ -49,6 +51,8 @@ func run(ctx context.Context, out, only, binary string, devices int) error {
 		{"telemetry_bytes", telemetryBytes(traced)},
 		{"telemetry_range_ms", telemetryRange(false)},
 		{"telemetry_range_dense_ms", telemetryRange(true)},
+		{"mqtt_fsync_per_1000", costs.fsyncs},
+		{"mqtt_ack_p99_import", costs.importing},
 		{"issue_cpu", issueCPU},
 		{"issue_cpu_vs_pki", func(ctx context.Context) (Result, error) { return issueAgainstPKI(ctx, binary) }},
 		{"fleet_lost", fleetLost(devices)},

@@ -37,6 +37,9 @@ const (
 func (s *Service) Work(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { s.dispatchAll(ctx) })
+	if err := s.planRetention(ctx); err != nil && ctx.Err() == nil {
+		s.cfg.Log.ErrorContext(ctx, "retention is not planned; the next start tries again", slog.Any("error", err))
+	}
 	merged := s.cfg.Clock.Now()
 	looked := merged
 	for ctx.Err() == nil {
