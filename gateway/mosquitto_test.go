@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/openthings-platform/openthings/gateway"
+	"github.com/openthings-platform/openthings/store/storetest"
 )
 
 // pem writes a certificate and its key to files.
@@ -122,6 +123,41 @@ func TestMosquitto(t *testing.T) {
 			foreign := h.mosquitto(ctx, "mosquitto_sub", version, h.device("dev_3"), "-q", "1", "-t", "ot/1/acme/dev_4/#", "-E")
 			if out, _ := foreign.CombinedOutput(); !strings.Contains(string(out), "All subscription requests were denied") {
 				t.Errorf("a foreign subscription was not refused:\n%s", out)
+			}
+		})
+	}
+}
+
+// TestMosquittoComesBack: a subscription of a session that was kept brings its messages to Debian's client, though it
+// did not ask again.
+func TestMosquittoComesBack(t *testing.T) {
+	for version, keep := range map[string][]string{"mqttv311": {"-c", "-i", "k"}, "mqttv5": {"-c", "-i", "k", "-x", "600"}} {
+		t.Run(version, func(t *testing.T) {
+			k := newKept(t, storetest.SQLiteURL(t), gateway.Limits{})
+			cert := k.device("dev_1")
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			if out, err := k.mosquitto(ctx, "mosquitto_sub", version, cert, append(keep, "-q", "1", "-t", "ot/1/me/cmd/#", "-E")...).CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			k.left("dev_1")
+			sub := k.mosquitto(ctx, "mosquitto_sub", version, cert, append(keep, "-q", "1", "-t", "ot/1/me/ota/offer", "-C", "1", "-v")...)
+			out, err := sub.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := sub.Start(); err != nil {
+				t.Fatal(err)
+			}
+			k.await("ready dev_1") // before it has subscribed to anything
+			if err := k.g.Send(ctx, gateway.Downlink{Device: "dev_1", Topic: "cmd/c1/reboot", Payload: []byte("now"), Reply: "cmd/c1/res", Correlation: "c1"}); err != nil {
+				t.Errorf("Send: %v", err)
+			}
+			if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "ot/1/me/cmd/c1/reboot now\n" {
+				t.Errorf("mosquitto_sub printed %q, %v", line, err)
+			}
+			if err := sub.Wait(); err != nil {
+				t.Error(err)
 			}
 		})
 	}
