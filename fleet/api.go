@@ -54,6 +54,7 @@ type ReleaseCount struct {
 // Routes mounts the API.
 func (s *Service) Routes(a *api.API) {
 	const stage = "fleet"
+	s.groupRoutes(a)
 	s.twinRoutes(a)
 	api.Handle(a, api.Op{ID: "list-devices", Method: "GET", Path: "/v1/devices", Verb: string(tenant.DeviceRead), Stage: stage,
 		Summary: "List devices"}, func(ctx context.Context, in *listIn) (*api.List[DeviceOut], error) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/openthings-platform/openthings/audit"
@@ -22,8 +23,10 @@ const (
 	maxMembers  = 100_000 // of a static group
 	maxNote     = 200     // characters
 	countAtMost = 10_000  // how far the devices of a filter are counted
-	maxSerials  = 1000    // named in one change of members
 )
+
+// MaxSerials is how many serial numbers one change of members names at most.
+const MaxSerials = 1000
 
 var groupName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,47}$`)
 
@@ -251,6 +254,25 @@ type Membership struct {
 type Members struct {
 	Bulk
 	Unknown []string `json:"unknown,omitempty" doc:"Serial numbers and ids that no device has, or that you may not read"`
+}
+
+// Add puts two parts of one change together.
+func (m *Members) Add(part Members) {
+	m.Devices += part.Devices
+	m.Changed += part.Changed
+	m.Unknown = append(m.Unknown, part.Unknown...)
+}
+
+// FirstColumn reads serial numbers from a list, or from the first column of a table in CSV.
+func FirstColumn(text string) (out []string) {
+	for line := range strings.Lines(text) {
+		cell, _, _ := strings.Cut(line, ",")
+		cell, _, _ = strings.Cut(cell, ";")
+		if cell = strings.Trim(strings.TrimSpace(cell), `"`); cell != "" && !strings.EqualFold(cell, "serial") {
+			out = append(out, cell)
+		}
+	}
+	return out
 }
 
 // ChangeMembers adds devices to a static group, or takes them out. A change by filter goes in steps, as LabelAll does.

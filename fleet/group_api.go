@@ -48,7 +48,7 @@ func (s *Service) groupRoutes(a *api.API) {
 	read, write := string(tenant.DeviceRead), string(tenant.GroupWrite)
 	api.Handle(a, api.Op{ID: "label-device", Method: "PATCH", Path: "/v1/devices/{id}/labels", Verb: write, Stage: stage,
 		Summary: "Set and remove labels of a device"}, func(ctx context.Context, in *struct {
-		byIDIn
+		ID   string `path:"id"`
 		Body Labelling
 	}) (*api.Out[map[string]string], error) {
 		labels, err := s.Label(ctx, in.ID, in.Body)
@@ -97,7 +97,7 @@ func (s *Service) groupRoutes(a *api.API) {
 		})
 	api.Handle(a, api.Op{ID: "change-group", Method: "PATCH", Path: "/v1/groups/{id}", Verb: write, Stage: stage, Summary: "Change a group's name, note or filter"},
 		func(ctx context.Context, in *struct {
-			byIDIn
+			ID   string `path:"id"`
 			Body groupChange
 		}) (*api.Out[GroupOut], error) {
 			g, err := s.ChangeGroup(ctx, in.ID, func(g *Group) {
@@ -119,7 +119,7 @@ func (s *Service) groupRoutes(a *api.API) {
 	api.Handle(a, api.Op{ID: "change-group-members", Method: "POST", Path: "/v1/groups/{id}/members", Verb: write, Stage: stage,
 		Summary: "Add devices to a static group, or take them out", Doc: "A change by filter goes in steps; after an error the same again does the rest."},
 		func(ctx context.Context, in *struct {
-			byIDIn
+			ID   string `path:"id"`
 			Body Membership
 		}) (*api.Out[Members], error) {
 			done, err := s.ChangeMembers(ctx, in.ID, in.Body)

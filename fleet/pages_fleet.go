@@ -69,7 +69,9 @@ type choice struct {
 func (s *Service) fleetPages(c *console.Console) {
 	verb := string(tenant.DeviceRead)
 	c.Page(console.Page{Path: "/fleet", Title: "Fleet", Menu: menu, Tab: tabDevices, TabOrder: 10, Verb: verb, FS: pagesFS, Template: "pages/fleet.html", Load: s.loadFleet})
-	c.Live("/fleet/live", verb, func(ctx context.Context, r *http.Request, send func(event, html string)) { s.live(ctx, c, r.URL.Query(), send) })
+	c.Live("/fleet/live", verb, func(ctx context.Context, r *http.Request, send func(event, html string)) {
+		s.live(ctx, c, r.URL.Query(), send)
+	})
 }
 
 func address(f Filter) string {

@@ -84,22 +84,21 @@ func (s *Service) postMembers(r *http.Request) (string, error) {
 		id = r.PostForm.Get("group")
 	}
 	m := Membership{Filter: strings.TrimSpace(r.PostForm.Get("filter")), Remove: r.PostForm.Get("do") == "remove"}
-	serials := firstColumn(r.PostForm.Get("serials"))
+	serials := FirstColumn(r.PostForm.Get("serials"))
 	if m.Filter == "" && len(serials) == 0 {
 		return "", problem.Invalid("Write serial numbers, one on a line, or a filter.").At("serials")
 	}
+	parts := slices.Collect(slices.Chunk(serials, MaxSerials))
+	if m.Filter != "" {
+		parts = append(parts, nil)
+	}
 	var done Members
-	for part := range slices.Chunk(append(serials, ""), maxSerials) { // a filter is one round
-		if m.Serials = slices.DeleteFunc(part, func(s string) bool { return s == "" }); m.Filter == "" && len(m.Serials) == 0 {
-			break
-		}
+	for _, m.Serials = range parts {
 		one, err := s.ChangeMembers(r.Context(), id, m)
 		if err != nil {
 			return "", err
 		}
-		done.Devices += one.Devices
-		done.Changed += one.Changed
-		done.Unknown = append(done.Unknown, one.Unknown...)
+		done.Add(one)
 	}
 	word := "added"
 	if m.Remove {
@@ -109,24 +108,12 @@ func (s *Service) postMembers(r *http.Request) (string, error) {
 	if n := len(done.Unknown); n > 0 {
 		said += " Unknown: " + strings.Join(done.Unknown[:min(n, 5)], ", ")
 		if n > 5 {
-			said += " and " + console.Count(n-5)+" more"
+			said += " and " + console.Count(n-5) + " more"
 		}
 		said += "."
 	}
 	console.Say(r, said)
 	return "/groups/" + url.PathEscape(id), nil
-}
-
-// firstColumn reads serial numbers from a list or the first column of a table in CSV.
-func firstColumn(text string) (out []string) {
-	for line := range strings.Lines(text) {
-		cell, _, _ := strings.Cut(line, ",")
-		cell, _, _ = strings.Cut(cell, ";")
-		if cell = strings.Trim(strings.TrimSpace(cell), `"`); cell != "" && !strings.EqualFold(cell, "serial") {
-			out = append(out, cell)
-		}
-	}
-	return out
 }
 
 func (s *Service) loadGroups(r *http.Request) (any, error) {

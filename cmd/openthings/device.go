@@ -20,20 +20,6 @@ import (
 
 func deviceCommand() *cobra.Command {
 	c, r := group("device", "Devices")
-	var pages paging
-	list := &cobra.Command{
-		Use: "list", Short: "List devices", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return read(c, r, pages.path("/v1/devices", nil), func(w io.Writer, p api.Page[fleet.DeviceOut]) error {
-				rows := [][]string{{"DEVICE", "SERIAL", "STATE", "ONLINE", "RELEASE"}}
-				for _, d := range p.Items {
-					rows = append(rows, []string{d.ID, d.Serial, string(d.State), yes(d.Presence.Online), d.Release})
-				}
-				return pages.table(w, rows, p.Next)
-			})
-		},
-	}
-	pages.flags(list)
 	passport := &cobra.Command{
 		Use: "show DEVICE", Short: "A device's passport: state, identity, what ran on it", Args: oneDevice,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -76,7 +62,7 @@ func deviceCommand() *cobra.Command {
 			})
 		},
 	}
-	c.AddCommand(list, passport, certificates, telemetryOf)
+	c.AddCommand(devicesList("list", r), passport, certificates, telemetryOf, deviceLabelCommand(r), deviceConnectionsCommand(r))
 	return c
 }
 
