@@ -56,7 +56,9 @@ type Config struct {
 	Interval time.Duration             // between measurements, until a command set-interval; 0: 10 s
 	Retry    time.Duration             // first back-off after a failure, doubling up to 64 times; 0: 1 s
 
-	Apply Apply // brings the device to what is desired of it; nil: the agent knows its own settings only
+	Apply  Apply  // brings the device to what is desired of it; nil: the agent knows its own settings only
+	Buffer Buffer // what is kept while the platform is out of reach
+	Socket string // path of a unix socket for other programs of the device, see Request; empty: none
 
 	Probe Probe // how the device looks at itself for its baseline report
 
@@ -90,10 +92,17 @@ type agent struct {
 	retime     chan struct{}               // the interval has changed
 	timely     chan struct{}               // the platform has said what time it is
 	standing   standing
-	chored     time.Time     // by the device's clock: the chores were last done; sessions follow one another
-	introduced time.Time     // the same of what goes before an enrolment; only live touches it
-	seq        uint64        // of the last measurement; only measure touches it
-	told       atomic.Uint64 // events of this start
+	route      route
+	chored     time.Time // by the device's clock: the chores were last done; sessions follow one another
+	introduced time.Time // the same of what goes before an enrolment; only live touches it
+
+	counting  sync.Mutex // guards seq, and that measurements are put in its order
+	seq       uint64     // of the last measurement of this start
+	chain     chain
+	suspicion string        // what the start found wrong with the log of security events
+	fellBack  bool          // this start is the first after an update that was rolled back
+	failed    sync.Map      // keys and certificates of which it was told that they cannot be used
+	behind    time.Duration // how far the device's clock is behind the platform's, as far as was told; guarded by mu
 
 	current atomic.Pointer[credential] // the LDevID of the session used last
 	later   atomic.Pointer[[]byte]     // an offer that came while another update was unfinished
@@ -105,9 +114,10 @@ type agent struct {
 
 // Run is one power cycle: it returns ErrReboot when the device must start again, ErrWiped after a wipe, or ctx's error.
 // Any other error says that the state directory is unusable.
-func Run(ctx context.Context, c Config) error { return run(ctx, c, disk{dir: c.Dir}) }
+func Run(ctx context.Context, c Config) error { return New(c).Run(ctx) }
 
-func run(ctx context.Context, c Config, d disk) error {
+// run calls running with the agent once it runs, and with nil when it does not any more.
+func run(ctx context.Context, c Config, d disk, running func(*agent)) error {
 	a, err := newAgent(c, d)
 	if err != nil {
 		return err
@@ -126,11 +136,18 @@ func run(ctx context.Context, c Config, d disk) error {
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if _, err := a.buffer.flush(a.Clock.Now(), true); err != nil {
+			a.Log.Error("measurements could not be written", "error", err)
+		}
+	}()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var work sync.WaitGroup
 	defer work.Wait()
+	defer running(nil)
 	defer cancel(nil)
+	a.startedUp(trial)
 	if trial {
 		if err := a.tryOut(ctx); err != nil {
 			if ctx.Err() != nil {
@@ -140,9 +157,14 @@ func run(ctx context.Context, c Config, d disk) error {
 		}
 		work.Go(func() { a.watchdog(ctx, cancel) })
 	}
-	a.tell("boot", "started", map[string]any{"version": a.image.Version, "image": a.image.Image, "slot": a.slot, "trial": trial})
+	running(a)
 	work.Go(func() { a.measure(ctx) })
 	work.Go(func() { a.liveTwin(ctx) })
+	work.Go(func() { a.flushing(ctx) })
+	work.Go(func() { a.sealing(ctx) })
+	if a.Socket != "" {
+		work.Go(func() { a.serveLocal(ctx) })
+	}
 	work.Go(func() {
 		select {
 		case err := <-a.end:
@@ -156,6 +178,7 @@ func run(ctx context.Context, c Config, d disk) error {
 		return a.rollBack(cause)
 	}
 	if errors.Is(cause, ErrWiped) {
+		running(nil)
 		work.Wait() // nothing may write into the directory any more
 		if err := a.eraseAll(); err != nil {
 			return err
@@ -165,9 +188,11 @@ func run(ctx context.Context, c Config, d disk) error {
 }
 
 // Supervise runs the agent again after each ErrReboot, until ctx ends or the device is wiped (nil).
-func Supervise(ctx context.Context, c Config) error {
+func Supervise(ctx context.Context, c Config) error { return New(c).Supervise(ctx) }
+
+func supervise(ctx context.Context, run func(context.Context) error) error {
 	for {
-		err := Run(ctx, c)
+		err := run(ctx)
 		if errors.Is(err, ErrReboot) && ctx.Err() == nil {
 			continue
 		}
@@ -263,7 +288,7 @@ func (a *agent) load() (err error) {
 	if err := a.loadTwin(); err != nil {
 		return err
 	}
-	a.buffer, err = openBuffer(a.disk)
+	a.buffer, err = openBuffer(a.disk, a.Buffer)
 	return err
 }
 

@@ -198,6 +198,7 @@ func (a *agent) askTime(ctx context.Context, door *http.Client) error {
 		door.CloseIdleConnections() // or the connection is older than the certificate that the platform has by now
 		return fmt.Errorf("the platform says that it is %s, outside of its own certificate's life", t.UTC().Format(time.DateTime))
 	}
+	a.clockChecked(t.Sub(a.Clock.Now()))
 	return a.time.told(t)
 }
 

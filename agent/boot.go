@@ -29,8 +29,12 @@ func final(state string) bool {
 // boot plays the bootloader: it counts the start, chooses the slot, and tells whether this is the one start that an
 // armed image gets. A trial that ended without a commit falls back here, whatever ended it.
 func (a *agent) boot() (trial bool, err error) {
+	if a.suspicion, err = a.openChain(); err != nil {
+		return false, err
+	}
 	err = a.change(func(r *record) {
 		r.Boot++
+		r.Chain = a.chain.end
 		a.slot = r.Active
 		switch {
 		case r.Trial != "" && !r.Tried:
@@ -38,14 +42,38 @@ func (a *agent) boot() (trial bool, err error) {
 		case r.Trial != "":
 			r.Trial, r.Tried = "", false
 			r.Update.State, r.Update.Reason = wire.UpdateRolledBack, "it stopped before it proved healthy"
+			a.fellBack = true
 		case r.Update != nil && r.Update.State == rollingBack:
 			r.Update.State = wire.UpdateRolledBack // seen to be true: the old slot runs
+			a.fellBack = true
 		}
 	})
 	if err != nil {
 		return false, err
 	}
 	return trial, a.disk.readJSON(slotFile(a.slot)+".json", &a.image)
+}
+
+// startedUp tells of the start, and of what was found on the way.
+func (a *agent) startedUp(trial bool) {
+	data := map[string]any{"version": a.image.Version, "image": a.image.Image, "slot": a.slot, "trial": trial}
+	a.secure(wire.SecurityBoot, "started", data)
+	if a.suspicion != "" {
+		a.secure(wire.SecurityTamper, a.suspicion, nil)
+	}
+	if r := a.record(); a.fellBack && r.Update != nil {
+		a.updateEnded(r.Update.ID, wire.UpdateRolledBack, r.Update.Rule, r.Update.Reason)
+	}
+	a.tell("boot", "started", data)
+}
+
+// updateEnded tells how an update ended.
+func (a *agent) updateEnded(id, state, rule, reason string) {
+	data := map[string]any{"update": id, "state": state}
+	if rule != "" {
+		data["rule"] = rule
+	}
+	a.secure(wire.SecurityUpdate, reason, data)
 }
 
 // tryOut looks at a freshly booted image: are these the signed bytes, and does the device's own check like them?
@@ -74,13 +102,18 @@ func (a *agent) commit() error {
 	if a.record().Trial == "" {
 		return nil
 	}
-	return a.change(func(r *record) {
+	var id string
+	err := a.change(func(r *record) {
 		t := r.Update.Target
 		r.Active, r.Trial, r.Tried = r.Trial, "", false
 		r.Floor = max(r.Floor, t.SecurityVersion)
 		r.DataFloor = t.DataFloor
-		r.Update.State = wire.UpdateCommitted
+		id, r.Update.State = r.Update.ID, wire.UpdateCommitted
 	})
+	if err == nil {
+		a.updateEnded(id, wire.UpdateCommitted, "", a.image.Version)
+	}
+	return err
 }
 
 // rollBack gives the trial up; the next start runs the old slot.

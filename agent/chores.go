@@ -73,6 +73,7 @@ func optional(err error) error {
 // reportBaseline tells the platform how the device is set up.
 func (a *agent) reportBaseline(ctx context.Context, cred *credential) error {
 	r := a.Probe.Report(ctx, rootOf(a.keys))
+	a.baselineChecked(r)
 	r.At, r.Boot = a.stamp(), a.record().Boot
 	body, err := json.Marshal(r)
 	if err != nil {

@@ -173,6 +173,9 @@ type record struct {
 	Update *progress `json:"update,omitempty"`
 	Done   []string  `json:"done,omitempty"` // updates that have ended, latest last
 	Wiping string    `json:"wiping,omitempty"`
+
+	Server string   `json:"server,omitempty"` // the MQTT door that the platform moved to for good, host:port
+	Chain  chainEnd `json:"chain"`            // of security events, as it was at this start
 }
 
 // progress is one update from offer to acknowledged report.

@@ -111,8 +111,8 @@ func TestPowerCutAtEveryEffect(t *testing.T) {
 		u.off()
 	}
 	t.Logf("outcomes: %v", outcomes)
-	// Only a cut during the one start of the new image, which has three effects, may cost the update.
-	if len(lost) > 3 || outcomes["2.0.0"] < 15 {
+	// Only a cut during the one start of the new image, which has four effects, may cost the update.
+	if len(lost) > 4 || outcomes["2.0.0"] < 15 {
 		t.Errorf("outcomes %v, lost by a cut before %v", outcomes, lost)
 	}
 }

@@ -37,6 +37,10 @@ func (a *agent) spread(n int) time.Duration {
 	return d/2 + rand.N(d/2+1)
 }
 
+// straggle is the pause before a device comes back whose session ended: it ended for the whole fleet, perhaps, and the first
+// attempt must not be everybody's in the same second.
+func (a *agent) straggle() time.Duration { return rand.N(a.Retry << 4) }
+
 // pause is how long to wait after attempt n failed with err: never less than the platform asked for, and long when it
 // has said no for a reason that asking again does not change.
 func (a *agent) pause(n int, err error) time.Duration {

@@ -39,9 +39,10 @@ type standing struct {
 func (a *agent) live(ctx context.Context, work *sync.WaitGroup) {
 	for n := 0; ctx.Err() == nil; n++ {
 		cred, fresh, err := a.certified(ctx, n)
+		lost := false
 		if err == nil {
 			began := a.Clock.Now()
-			err = a.session(ctx, cred, fresh, work)
+			lost, err = a.session(ctx, cred, fresh, work)
 			if errors.Is(err, errRenewed) {
 				n = -1
 				continue
@@ -51,6 +52,9 @@ func (a *agent) live(ctx context.Context, work *sync.WaitGroup) {
 			}
 			if a.Clock.Now().Sub(began) > a.backoff(busy) {
 				n = 0
+			}
+			if a.route.take(err, lost, a.MQTT) {
+				a.moved(err)
 			}
 		}
 		if ctx.Err() != nil {
@@ -62,6 +66,9 @@ func (a *agent) live(ctx context.Context, work *sync.WaitGroup) {
 			}
 		}
 		pause := a.pause(n, err)
+		if lost && n == 0 {
+			pause += a.straggle() // everybody else lost theirs in the same second
+		}
 		a.Log.Info("not connected", "error", err, "again_in", pause)
 		if a.sleep(ctx, pause) != nil {
 			return
@@ -76,6 +83,9 @@ func (a *agent) judge(err error, fresh bool) error {
 		a.standing.spurned++
 	case shutOut(err):
 		a.standing.refused++
+	}
+	if shutOut(err) {
+		a.keyFailed("ldevid refused", err)
 	}
 	if a.standing.spurned < refusals {
 		return nil
@@ -153,6 +163,9 @@ func (a *agent) pair(file string) *credential {
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			a.Log.Error("a certificate on disk cannot be used", "file", file, "error", err)
+			if a.buffer != nil { // while it is being opened
+				a.keyFailed(file, err)
+			}
 		}
 		return nil
 	}
@@ -167,12 +180,13 @@ func (a *agent) operational() (*credential, error) {
 	return nil, errNotEnrolled
 }
 
-// session is one MQTT session from connect to disconnect.
-func (a *agent) session(ctx context.Context, cred *credential, fresh bool, work *sync.WaitGroup) error {
-	dialer := tls.Dialer{NetDialer: &net.Dialer{Timeout: 30 * time.Second}, Config: a.tls(cred, hostOf(a.MQTT))}
-	conn, err := dialer.DialContext(ctx, "tcp", a.MQTT)
+// session is one MQTT session from connect to disconnect. Lost says that it was one: the platform had taken the device in.
+func (a *agent) session(ctx context.Context, cred *credential, fresh bool, work *sync.WaitGroup) (lost bool, err error) {
+	door := a.route.next(a.MQTT, a.record().Server)
+	dialer := tls.Dialer{NetDialer: &net.Dialer{Timeout: 30 * time.Second}, Config: a.tls(cred, hostOf(door))}
+	conn, err := dialer.DialContext(ctx, "tcp", door)
 	if err != nil {
-		return err
+		return false, err
 	}
 	sctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -193,7 +207,7 @@ func (a *agent) session(ctx context.Context, cred *credential, fresh bool, work 
 		}
 	}})
 	if err != nil {
-		return err
+		return false, err
 	}
 	var pump sync.WaitGroup
 	defer func() {
@@ -207,21 +221,21 @@ func (a *agent) session(ctx context.Context, cred *credential, fresh bool, work 
 	}()
 	if fresh {
 		if err := a.promote(cred); err != nil {
-			return err
+			return true, err
 		}
 		a.standing.spurned, a.standing.renewals = 0, 0
 	}
 	a.current.Store(cred)
 	if err := c.Subscribe(ctx, wire.Root+"cmd/#", wire.Root+"ota/#", wire.Root+topicDesired); err != nil {
-		return err
+		return true, err
 	}
 	if err := a.commit(); err != nil { // the platform is in reach: a trial has proved itself
-		return err
+		return true, err
 	}
 	a.online.Store(c)
 	a.standing.refused = 0
 	if err := a.publish(ctx, wire.TopicInv, a.inventory()); err != nil {
-		return err
+		return true, err
 	}
 	a.reportUpdate()
 	a.resendResults(ctx)
@@ -230,7 +244,7 @@ func (a *agent) session(ctx context.Context, cred *credential, fresh bool, work 
 	a.meetTwin()
 	pump.Go(func() { a.drain(sctx, c) })
 	pump.Go(func() { a.chores(sctx, cred) })
-	return a.watch(ctx, c, cred)
+	return true, a.watch(ctx, c, cred)
 }
 
 // recheck is how often a wait for the renewal is worked out anew: clocks are set right meanwhile.

@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -177,6 +178,7 @@ func (a *agent) applyTwin(ctx context.Context) error {
 		return err
 	}
 	t.kept = next
+	a.secure(wire.SecurityConfig, cmp.Or(next.Error, "what is desired was applied"), map[string]any{"version": kept.Version, "applied": err == nil})
 	return nil
 }
 

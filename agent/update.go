@@ -117,6 +117,7 @@ func (a *agent) giveUp(state string, why error) {
 		a.Log.Error("the boot record cannot be written", "error", err)
 		return
 	}
+	a.updateEnded(id, state, ruleOf(why), why.Error())
 	if state == wire.UpdateRefused {
 		a.tell("update-refused", why.Error(), map[string]any{"update": id, "rule": ruleOf(why)})
 	}

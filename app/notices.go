@@ -12,6 +12,7 @@ import (
 	"github.com/openthings-platform/openthings/notify"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/telemetry"
 	"github.com/openthings-platform/openthings/vuln"
 )
 
@@ -43,6 +44,14 @@ var told = []struct {
 			return n, err
 		}
 		return notify.Notice{Title: fmt.Sprintf("Two devices show the same %v", d["what"]), Text: "They are suspended until a person decides which one is genuine.", Link: "/enrol/quarantine", Data: d}, nil
+	}},
+	{telemetry.ChainBroken, "a device's chain of security events is broken: something is missing, altered or forged", func(_ *house, _ context.Context, e store.Event) (n notify.Notice, err error) {
+		var b telemetry.ChainBreak
+		if err := e.Decode(&b); err != nil {
+			return n, err
+		}
+		return notify.Notice{Title: fmt.Sprintf("The chain of security events of device %s is broken: %s at %d to %d", e.Subject, b.Kind, b.From, b.To),
+			Text: "Somebody may have deleted or altered what the device keeps of logins, changes and updates. Look at its security events.", Link: "/devices/" + e.Subject, Data: b}, nil
 	}},
 	{"deployment.ended", "a deployment was aborted", func(_ *house, _ context.Context, e store.Event) (n notify.Notice, err error) {
 		var d struct{ State, Release, Reason string }

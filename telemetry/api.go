@@ -41,6 +41,7 @@ func (s *Service) Routes(a *api.API) {
 	s.catalogueRoutes(a)
 	s.accessRoutes(a)
 	s.promRoutes(a)
+	s.securityRoutes(a)
 	api.Handle(a, api.Op{ID: "get-telemetry", Method: "GET", Path: "/v1/devices/{id}/telemetry", Verb: string(tenant.TelemetryRead), Stage: stage,
 		Summary: "Read a device's measurements over time", Doc: "Each point sums up a stretch of time: minimum, maximum, mean, last value and count."},
 		func(ctx context.Context, in *seriesIn) (*api.Out[SeriesOut], error) {

@@ -18,6 +18,8 @@
 //     takes is refused before it is acknowledged.
 //   - Chunks, latest values and events are sealed with the device's own key, the inbox with an hourly key. EraseDevice compacts
 //     first, then destroys the device's key: what is left in the tables or in a backup is unreadable.
+//   - Security events are a chain per device, verified link by link and kept until the device is erased. A hole, a second
+//     version, a link that does not fit or a checkpoint that is not the device's own is announced: device.chain-broken.
 //   - A bad payload (of a measurement or an event) is dropped and counted against its device; it never stops the others.
 //
 // On SQLite the tables live in their own file, and no transaction spans it and the platform's.

@@ -53,6 +53,7 @@ const eventsShown = 20
 func (s *Service) Pages(c *console.Console) {
 	s.dataPages(c)
 	c.Tile(s.roomTile())
+	s.securityPages(c)
 	c.Fragment("device", console.Fragment{Order: 30, Half: true, Title: "Telemetry", Verb: string(tenant.TelemetryRead), FS: pagesFS, Template: "pages/device.html",
 		Load: func(r *http.Request, device string) (any, error) {
 			d, err := s.device(r.Context(), device)

@@ -362,6 +362,8 @@ func deleteDevice(tx *store.Tx, tenant, device string) (done bool, err error) {
 			(SELECT id FROM telemetry_chunk WHERE tenant = $1 AND device = $2 LIMIT 500)`,
 		`DELETE FROM telemetry_event WHERE tenant = $1 AND device = $2 AND id IN
 			(SELECT id FROM telemetry_event WHERE tenant = $1 AND device = $2 LIMIT 500)`,
+		`DELETE FROM telemetry_security WHERE tenant = $1 AND device = $2 AND id IN
+			(SELECT id FROM telemetry_security WHERE tenant = $1 AND device = $2 LIMIT 500)`,
 	} {
 		if n, err := tx.Exec(q, tenant, device); err != nil || n > 0 {
 			return false, err
@@ -372,6 +374,8 @@ func deleteDevice(tx *store.Tx, tenant, device string) (done bool, err error) {
 		`DELETE FROM telemetry_refused WHERE tenant = $1 AND device = $2`,
 		`DELETE FROM telemetry_dropped WHERE tenant = $1 AND device = $2`,
 		`DELETE FROM telemetry_gap WHERE tenant = $1 AND device = $2`,
+		`DELETE FROM telemetry_chain WHERE tenant = $1 AND device = $2`,
+		`DELETE FROM telemetry_chain_break WHERE tenant = $1 AND device = $2`,
 		`DELETE FROM telemetry_retained WHERE tenant = $1 AND device = $2`,
 	} {
 		if _, err := tx.Exec(q, tenant, device); err != nil {

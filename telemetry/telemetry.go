@@ -5,6 +5,7 @@ package telemetry
 import (
 	"cmp"
 	"context"
+	"crypto"
 	"crypto/cipher"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 	"github.com/openthings-platform/openthings/seal"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"
+	"github.com/openthings-platform/openthings/wire"
 )
 
 // prefix of the topics that carry measurements.
@@ -37,8 +39,10 @@ type Config struct {
 	Tenants  *tenant.Service   // makes the tokens of shares
 	// Select returns devices by a filter of the fleet, within the reach of whoever asks (fleet.Service.Select).
 	Select func(ctx context.Context, tenant, filter, after string, limit int) ([]identity.Device, error)
-	Clock  clock.Clock // default clock.System
-	Log    *slog.Logger
+	// BirthKey is the key that checkpoints of a device's security events are signed with; nil: as Identity has it.
+	BirthKey func(ctx context.Context, tenant, device string) (crypto.PublicKey, error)
+	Clock    clock.Clock // default clock.System
+	Log      *slog.Logger
 	// Linger is how long measurements may rest in the inbox, so that they are compacted together; default 2 s. Other
 	// records leave at once.
 	Linger time.Duration
@@ -92,6 +96,7 @@ func New(cfg Config) *Service {
 	s := &Service{cfg: cfg, codec: newCodec(), routes: map[string]Handler{},
 		wake: make(chan struct{}, 1), due: make(chan struct{}, 1)}
 	cfg.DB.Handle(retainJob, s.retain)
+	s.routes[wire.SecurityPrefix] = s.keepSecurity
 	s.holder = "sqlite" // one process owns the file: after a crash its successor goes on at once
 	if cfg.DB.Engine() != store.SQLite {
 		s.holder = store.NewID("node")

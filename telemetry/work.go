@@ -17,6 +17,7 @@ import (
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/seal"
 	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/wire"
 )
 
 const (
@@ -177,7 +178,7 @@ func (s *Service) compact(ctx context.Context) error {
 					return err
 				}
 				continue
-			case strings.HasPrefix(r.Topic, eventPrefix):
+			case strings.HasPrefix(r.Topic, eventPrefix) && !strings.HasPrefix(r.Topic, wire.SecurityPrefix):
 				b.note("evt_"+strings.TrimPrefix(id, "inb_"), r)
 				continue
 			}

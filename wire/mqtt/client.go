@@ -106,9 +106,18 @@ func (c *Client) open(r *Reader) (*Connack, error) {
 		return nil, violation("%s instead of CONNACK", p.Type())
 	}
 	if ack.Reason.Failed() {
-		return nil, &Error{ack.Reason, "CONNECT refused " + ack.Properties.Str(ReasonString)}
+		return nil, ended(ack.Reason, "CONNECT refused "+ack.Properties.Str(ReasonString), ack.Properties)
 	}
 	return ack, nil
+}
+
+// ended is what a server said when it did not want the session, with where to go instead if it said that too.
+func ended(why Reason, text string, ps Properties) error {
+	err := &Error{why, text}
+	if to := ps.Str(ServerReference); to != "" && (why == UseAnotherServer || why == ServerMoved) {
+		return &Redirect{Err: err, Server: to}
+	}
+	return err
 }
 
 func next(r *Reader) (Packet, error) {
@@ -314,7 +323,7 @@ func (c *Client) receive(p Packet) error {
 		return c.answer(p.ID, p)
 	case *Pingresp:
 	case *Disconnect:
-		return &Error{p.Reason, "the server ended the session"}
+		return ended(p.Reason, "the server ended the session", p.Properties)
 	default:
 		return violation("%s is not for a client", p.Type())
 	}

@@ -142,6 +142,17 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("mqtt: %s (0x%02X): %s", e.Reason, byte(e.Reason), e.Text)
 }
 
+// Redirect is a refusal, or the end of a session, that names another server (MQTT 5.0, 4.11). It is an *Error as well.
+type Redirect struct {
+	Err    *Error // UseAnotherServer for now, ServerMoved for good
+	Server string // Server Reference: servers separated by spaces, each with or without a port
+}
+
+func (r *Redirect) Error() string { return r.Err.Error() + ": go to " + r.Server }
+
+// Unwrap returns the *Error.
+func (r *Redirect) Unwrap() error { return r.Err }
+
 func malformed(format string, args ...any) error {
 	return &Error{MalformedPacket, fmt.Sprintf(format, args...)}
 }
