@@ -40,6 +40,8 @@ func (h *house) name(ctx context.Context, id string) string {
 	case "rev":
 		r, e := h.product.Revision(ctx, who.Tenant, id)
 		name, err = r.Name, e
+	case "grp":
+		name, err = h.fleet.GroupName(ctx, who.Tenant, id)
 	case "alr":
 		name, err = h.alarm.Name(ctx, who.Tenant, id)
 	case "nep":

@@ -115,10 +115,10 @@ func (s some) String() string {
 }
 
 func (n not) String() string {
-	if _, ok := n.of.(*term); ok {
-		return "-" + n.of.String()
+	if needsParens(n.of) {
+		return "-(" + n.of.String() + ")"
 	}
-	return "-(" + n.of.String() + ")"
+	return "-" + n.of.String()
 }
 
 func needsParens(e expr) bool {

@@ -241,6 +241,12 @@ func terms(e expr) (out []*term) {
 	return out
 }
 
+// GroupName is what people call the group.
+func (s *Service) GroupName(ctx context.Context, tenantID, id string) (string, error) {
+	g, err := groupNamed(ctx, s.cfg.DB, tenantID, id)
+	return g.Name, err
+}
+
 // Membership is a change of a static group: who comes or goes, by filter, by serial number or by id.
 type Membership struct {
 	Filter  string   `json:"filter,omitempty" maxLength:"2000" doc:"All devices of this filter"`
