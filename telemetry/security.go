@@ -70,15 +70,15 @@ type Chain struct {
 	Breaks  []ChainBreak `json:"breaks" doc:"The newest first"`
 }
 
-// link is a security event with the bytes that its digest is over.
-type link struct {
+// chained is a security event with the bytes that its digest is over.
+type chained struct {
 	wire.SecurityEvent
 	id           string
 	at, received int64
 	body         []byte
 }
 
-func (l link) hash() string { return wire.Digest(l.body) }
+func (l chained) hash() string { return wire.Digest(l.body) }
 
 // keepSecurity takes a security event to its place in the device's chain and says what that shows. It is the handler of
 // event/security.*: a link that comes twice changes nothing.
@@ -102,7 +102,7 @@ func (s *Service) keepSecurity(ctx context.Context, r gateway.Record) error {
 	if err != nil {
 		return err
 	}
-	l := link{SecurityEvent: e, id: store.NewID("sec"), at: believable(e.TS, r.At), received: r.At, body: r.Body}
+	l := chained{SecurityEvent: e, id: store.NewID("sec"), at: believable(e.TS, r.At), received: r.At, body: r.Body}
 	if err := s.join(ctx, key, r.Tenant, r.Device, l); err != nil {
 		return err
 	}
@@ -112,7 +112,7 @@ func (s *Service) keepSecurity(ctx context.Context, r gateway.Record) error {
 var errEarly = errors.New("the security event before this one is not here yet")
 
 // join puts a link into the chain, unless it is there.
-func (s *Service) join(ctx context.Context, key cipher.AEAD, tenant, device string, l link) error {
+func (s *Service) join(ctx context.Context, key cipher.AEAD, tenant, device string, l chained) error {
 	c, err := readChain(ctx, s.cfg.DB, tenant, device)
 	if err != nil {
 		return err
@@ -121,11 +121,11 @@ func (s *Service) join(ctx context.Context, key cipher.AEAD, tenant, device stri
 	if err != nil {
 		return err
 	}
-	at := func(seq uint64) []link {
-		return slices.DeleteFunc(slices.Clone(around), func(x link) bool { return x.Seq != seq })
+	at := func(seq uint64) []chained {
+		return slices.DeleteFunc(slices.Clone(around), func(x chained) bool { return x.Seq != seq })
 	}
 	same := at(l.Seq)
-	if slices.ContainsFunc(same, func(x link) bool { return x.hash() == l.hash() }) {
+	if slices.ContainsFunc(same, func(x chained) bool { return x.hash() == l.hash() }) {
 		return nil
 	}
 	before, after := at(l.Seq-1), at(l.Seq+1)
@@ -142,10 +142,10 @@ func (s *Service) join(ctx context.Context, key cipher.AEAD, tenant, device stri
 		broken(breakGap, c.head+1, l.Seq-1)
 	case len(same) > 0:
 		broken(breakFork, l.Seq, l.Seq)
-	case len(before) > 0 && !slices.ContainsFunc(before, func(x link) bool { return x.hash() == l.Prev }):
+	case len(before) > 0 && !slices.ContainsFunc(before, func(x chained) bool { return x.hash() == l.Prev }):
 		broken(breakLink, l.Seq, l.Seq)
 	}
-	if len(same) == 0 && len(after) > 0 && !slices.ContainsFunc(after, func(x link) bool { return x.Prev == l.hash() }) {
+	if len(same) == 0 && len(after) > 0 && !slices.ContainsFunc(after, func(x chained) bool { return x.Prev == l.hash() }) {
 		broken(breakLink, l.Seq+1, l.Seq+1)
 	}
 	signed := false
@@ -201,7 +201,7 @@ func filled(breaks []breakRow, seq uint64, now int64) (changed []breakRow) {
 
 // signedBy says whether a checkpoint is the device's own, over the chain as it is here. What its key cannot be found for is
 // not: a device without a certificate of birth has nothing to sign with.
-func (s *Service) signedBy(ctx context.Context, tenant, device string, l link) (bool, error) {
+func (s *Service) signedBy(ctx context.Context, tenant, device string, l chained) (bool, error) {
 	pub, err := s.birthKey(ctx, tenant, device)
 	if problem.Is(err, problem.KindNotFound) {
 		return false, nil
@@ -257,7 +257,7 @@ func (s *Service) tellBreaks(ctx context.Context, tenant, device string) error {
 }
 
 // links opens the links with numbers in [lo, hi].
-func (s *Service) links(ctx context.Context, key cipher.AEAD, tenant, device string, lo, hi uint64) ([]link, error) {
+func (s *Service) links(ctx context.Context, key cipher.AEAD, tenant, device string, lo, hi uint64) ([]chained, error) {
 	rows, err := readLinks(ctx, s.cfg.DB, tenant, device, lo, hi)
 	if err != nil {
 		return nil, err
@@ -265,8 +265,8 @@ func (s *Service) links(ctx context.Context, key cipher.AEAD, tenant, device str
 	return openLinks(key, rows)
 }
 
-func openLinks(key cipher.AEAD, rows []securityRow) ([]link, error) {
-	out := make([]link, 0, len(rows))
+func openLinks(key cipher.AEAD, rows []securityRow) ([]chained, error) {
+	out := make([]chained, 0, len(rows))
 	for _, row := range rows {
 		body, err := key.Open(nil, nil, row.body, row.bind())
 		if err != nil {
@@ -276,7 +276,7 @@ func openLinks(key cipher.AEAD, rows []securityRow) ([]link, error) {
 		if err != nil {
 			return nil, fmt.Errorf("telemetry: security event %s of %s: %w", row.id, row.device, err)
 		}
-		out = append(out, link{SecurityEvent: e, id: row.id, at: row.at, received: row.received, body: body})
+		out = append(out, chained{SecurityEvent: e, id: row.id, at: row.at, received: row.received, body: body})
 	}
 	return out, nil
 }
