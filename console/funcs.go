@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"html/template"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -178,9 +179,19 @@ func dict(kv ...any) (map[string]any, error) {
 	return m, nil
 }
 
-func num(v *float64) string {
-	if v == nil {
-		return "–"
+func num(v any) string {
+	var x float64
+	switch v := v.(type) {
+	case float64:
+		x = v
+	case *float64:
+		if v == nil {
+			return "–"
+		}
+		x = *v
 	}
-	return strconv.FormatFloat(*v, 'g', 6, 64)
+	if x == math.Trunc(x) && math.Abs(x) < 1e15 { // a counter is read to its last digit
+		return strconv.FormatFloat(x, 'f', 0, 64)
+	}
+	return strconv.FormatFloat(x, 'g', 6, 64)
 }

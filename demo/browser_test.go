@@ -152,8 +152,36 @@ func TestBrowser(t *testing.T) {
 		b.Shots("narrow-" + name)
 	}
 	b.Size(1280, 860)
-	// The chart of the device is drawn by the script; the numbers stand beside it without.
-	b.Go("/devices/" + shown.id)
+	// Charts are drawn by the script; the numbers and a drawing stand there without. Who drags over a part sees it closer, the
+	// page is not loaded anew, and the way back is the browser's.
+	b.Go("/devices/" + shown.id + "/telemetry?range=5m")
 	b.Until(`document.querySelectorAll('canvas').length > 0`)
+	b.Accessible()
+	b.Shots("telemetry")
+	b.Size(390, 844)
+	if browsertest.Value[bool](b, `document.documentElement.scrollWidth > innerWidth`) {
+		t.Error("the charts are wider than a telephone")
+	}
+	b.Accessible()
+	b.Shots("narrow-telemetry")
+	b.Size(1280, 860)
+	wide := browsertest.Value[string](b, `window.stays = document.querySelector('[data-view]').dataset.view`)
+	browsertest.Value[bool](b, `(() => {
+		const over = document.querySelector('.u-over'), box = over.getBoundingClientRect();
+		const at = (part) => ({ bubbles: true, button: 0, clientX: box.left + box.width * part, clientY: box.top + 20 });
+		over.dispatchEvent(new MouseEvent('mousemove', at(0.5)));
+		over.dispatchEvent(new MouseEvent('mousedown', at(0.5)));
+		document.dispatchEvent(new MouseEvent('mousemove', at(0.9)));
+		over.dispatchEvent(new MouseEvent('mousemove', at(0.9)));
+		document.dispatchEvent(new MouseEvent('mouseup', at(0.9)));
+		return true;
+	})()`)
+	b.Until(`location.search.includes('from=') && document.querySelectorAll('canvas').length > 0`)
+	if stays := browsertest.Value[string](b, `window.stays`); stays != wide {
+		t.Error("zooming loaded the page anew")
+	}
+	b.Shots("telemetry-zoom")
+	browsertest.Value[bool](b, `(history.back(), true)`)
+	b.Until(`location.search === '?range=5m' && document.querySelectorAll('canvas').length > 0`)
 	b.QuietLog()
 }

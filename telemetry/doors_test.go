@@ -111,10 +111,38 @@ func TestDoors(t *testing.T) {
 		}
 	}
 	page := part(mine.ID)
-	for _, want := range []string{`data-chart`, `"names":["temp"]`, "Latest values", "21.5", "1 payload could not be read and was dropped", "1 message since"} {
+	for _, want := range []string{`class="spark"`, `<path class="line" d="M`, "/telemetry?field=env%2Ftemp", "Latest values", "21.5", "1 payload could not be read and was dropped", "1 message since"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the part lacks %q in %s", want, page)
 		}
+	}
+	charts := func(who, query string) (int, string) {
+		r := httptest.NewRequest("GET", "/devices/"+mine.ID+"/telemetry"+query, nil)
+		r.Header.Set("X-Test-Actor", who)
+		w := httptest.NewRecorder()
+		c.ServeHTTP(w, r)
+		return w.Code, w.Body.String()
+	}
+	for query, wants := range map[string][]string{
+		"": {`"names":["temp"]`, `"low":[20,21.5]`, `<path class="band" d="M`, `aria-current="true">1h</a>`, "data-refresh", "one point per 15s"},
+		"?field=env%2Ftemp&from=2026-11-21T11:58:30&to=2026-11-21T12:00": {`"data":[[1795262340],[21.5]]`, "field=env%2Ftemp&amp;range=24h", `data-key="ArrowLeft">Earlier`},
+		"?field=env%2Fhum":                           {"Nothing was measured in this time."},
+		"?from=2026-11-21T11:00&to=2026-11-21T11:30": {"Nothing was measured in this time.", `data-key="ArrowRight">Later`},
+	} {
+		code, page := charts("operator", query)
+		for _, want := range wants {
+			if code != 200 || !strings.Contains(page, want) {
+				t.Errorf("the page of charts %s: %d, lacks %q in %s", query, code, want, page)
+			}
+		}
+	}
+	for query, want := range map[string]int{"?range=7": 400, "?from=yesterday": 400, "?from=2026-11-21T12:00&to=2026-11-21T11:00": 400, "?range=" + strings.Repeat("x", 1000): 400} {
+		if code, _ := charts("operator", query); code != want {
+			t.Errorf("the page of charts %.40s: %d, want %d", query, code, want)
+		}
+	}
+	if code, page := charts("stranger", ""); code != 404 {
+		t.Errorf("a stranger sees charts: %d %s", code, page)
 	}
 	for _, c := range []struct {
 		who, path string

@@ -73,7 +73,8 @@ type Service struct {
 	mu   sync.Mutex // guards the fields below
 	hour hourKey
 
-	judges judges
+	judges   judges
+	arrivals arrivals
 }
 
 // hourKey is the inbox key of the present hour.
@@ -128,6 +129,7 @@ func (s *Service) Append(ctx context.Context, records []gateway.Record) error {
 	if err := s.keep(ctx, records, s.cfg.Clock.Now()); err != nil {
 		return fmt.Errorf("telemetry: append: %w", full(err))
 	}
+	s.arrivals.tell(records)
 	if urgent {
 		signal(s.wake)
 	}

@@ -41,12 +41,13 @@ function room(_, low, high) {
 
 function draw(figure) {
   const plot = figure.querySelector('.plot');
-  const { names, axes, data } = JSON.parse(figure.querySelector('script').textContent);
-  if (!window.uPlot || !data[0].length) return;
+  const { names, axes, data: lines, low, high, from, to } = JSON.parse(figure.querySelector('script').textContent);
+  if (!window.uPlot || !lines[0].length) return;
+  const data = low ? [...lines, low, high] : lines; // the band lies between the last two
   const ink = colour(figure, '--ink-soft');
   const grid = { stroke: colour(figure, '--rule'), width: 1 };
   const font = '12px ' + getComputedStyle(figure).fontFamily;
-  const size = () => ({ width: plot.clientWidth, height: 220 });
+  const size = () => ({ width: plot.clientWidth, height: low ? 180 : 220 });
   plot.replaceChildren();
   figure.chart?.destroy();
   const sides = [...new Set(axes)].sort(); // 0 is the left axis, 1 the right one
@@ -56,11 +57,21 @@ function draw(figure) {
   figure.chart = new uPlot({
     ...size(),
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), 'Etc/UTC'),
-    cursor: { points: { size: 7 }, y: false },
-    legend: { show: names.length > 1 },
-    scales: { x: { time: true, range: span }, ...Object.fromEntries(sides.map((side) => ['y' + side, { range: room }])) },
+    cursor: {
+      points: { size: 7 }, y: false, drag: { x: true, y: false, setScale: false }, sync: from ? { key: 'view', setSeries: false } : undefined,
+      bind: from ? { dblclick: () => () => follow('-') } : undefined,
+    },
+    legend: { show: names.length > 1 || !!low },
+    scales: { x: { time: true, range: from ? [from, to] : span }, ...Object.fromEntries(sides.map((side) => ['y' + side, { range: room }])) },
     // Where nothing is pointed at, the legend reads the newest values.
-    hooks: { ready: [(u) => u.setLegend({ idx: last })], setLegend: [(u) => { if (u.legend.idx == null) u.setLegend({ idx: last }); }] },
+    hooks: {
+      setSelect: [(u) => {
+        if (!from || u.select.width < 6) return;
+        zoom(figure, u.posToVal(u.select.left, 'x'), u.posToVal(u.select.left + u.select.width, 'x'));
+        u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+      }],
+      ready: [(u) => u.setLegend({ idx: last })], setLegend: [(u) => { if (u.legend.idx == null) u.setLegend({ idx: last }); }],
+    },
     axes: [
       { stroke: ink, font, values: times, space: 84, grid: { show: false }, ticks: { ...grid, size: 4 } },
       ...sides.map((side) => ({
@@ -68,10 +79,11 @@ function draw(figure) {
         stroke: alone(side) ? tone(axes.indexOf(side)) : ink,
       })),
     ],
+    bands: low ? [{ series: [names.length + 2, names.length + 1], fill: colour(figure, '--line-band') }] : undefined,
     series: [{ label: 'UTC', value: '{YYYY}-{MM}-{DD} {HH}:{mm}:{ss}' }, ...names.map((label, i) => ({
-      label, scale: 'y' + axes[i], width: 1.75, stroke: tone(i), points: { show: data[0].length < 60, size: 5 }, spanGaps: false,
-      fill: names.length === 1 ? colour(figure, '--line-fill') : undefined,
-    }))],
+      label: low ? 'mean' : label, scale: 'y' + axes[i], width: 1.75, stroke: tone(i), points: { show: data[0].length < 60, size: 5 }, spanGaps: false,
+      fill: names.length === 1 && !low ? colour(figure, '--line-fill') : undefined,
+    })), ...(low ? ['min', 'max'] : []).map((label) => ({ label, scale: 'y0', width: 0, points: { show: false }, spanGaps: false }))],
   }, data, plot);
   figure.resize?.disconnect();
   figure.resize = new ResizeObserver(() => figure.chart.setSize(size()));
@@ -87,8 +99,88 @@ function drawAll(root) {
   }
 }
 
+// read fetches a page of this console and returns it, or nothing if that failed: what stands stays.
+async function read(url) {
+  try {
+    const answer = await fetch(url, { headers: { Accept: 'text/html' } });
+    if (answer.ok) return new DOMParser().parseFromString(await answer.text(), 'text/html');
+  } catch { /* the next beat tries again */ }
+}
+
+// take puts the content of the element with the same id of another page into this one.
+function take(box, page) {
+  const other = page?.getElementById(box.id);
+  if (!other) return false;
+  const open = [...box.querySelectorAll('figure details[open]')].map((d) => d.closest('figure').id);
+  for (const figure of box.querySelectorAll('figure[data-chart]')) { figure.resize?.disconnect(); figure.chart?.destroy(); }
+  for (const { name, value } of other.attributes) box.setAttribute(name, value);
+  if (!other.hasAttribute('data-refresh')) box.removeAttribute('data-refresh');
+  box.replaceChildren(...other.childNodes);
+  for (const id of open) document.getElementById(id)?.querySelector('details')?.setAttribute('open', '');
+  drawAll(box);
+  return true;
+}
+
+// A view (data-view) is a stretch of time that links, dragging and keys move without loading the page anew.
+const view = () => document.querySelector('[data-view]');
+let asked; // the address of the view that was asked for last
+
+async function show(url, push = true) {
+  asked = url;
+  const page = await read(url);
+  if (asked !== url) return; // a later wish overtook it
+  if (!page?.querySelector('[data-view]')) { location.assign(url); return; }
+  const words = view().querySelector('details.picks')?.open;
+  take(view(), page);
+  if (words) view().querySelector('details.picks').open = true;
+  if (push) history.pushState(null, '', url);
+}
+
+function zoom(figure, from, to) {
+  const url = new URL(figure.closest('[data-view]').dataset.view, location.href);
+  const middle = (from + to) / 2, half = Math.max((to - from) / 2, 0.75);
+  url.searchParams.delete('range');
+  url.searchParams.set('from', new Date((middle - half) * 1000).toISOString());
+  url.searchParams.set('to', new Date((middle + half) * 1000).toISOString());
+  show(url.href);
+}
+
+// follow takes the link that a key stands for.
+function follow(key) {
+  const link = view()?.querySelector(`a[data-key="${CSS.escape(key)}"]`);
+  if (link) show(link.href);
+  return !!link;
+}
+
+document.addEventListener('click', (event) => {
+  const link = event.target.closest?.('[data-view] nav a');
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
+  event.preventDefault();
+  const name = link.textContent;
+  show(link.href).then(() => [...view().querySelectorAll('nav a')].find((a) => a.textContent === name)?.focus());
+});
+document.addEventListener('keydown', (event) => {
+  if (!view() || event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
+  if (follow(event.key)) event.preventDefault();
+});
+addEventListener('popstate', () => { if (view()) show(location.href, false); });
+
+// A beat of a live stream says that there is something new: what may refresh itself does, at most every three seconds.
+let fresh = 0;
+async function refresh() {
+  if (document.hidden || Date.now() - fresh < 3000) return;
+  fresh = Date.now();
+  const boxes = [...document.querySelectorAll('[data-refresh]')];
+  const url = document.querySelector('[data-view]')?.dataset.view ?? location.href;
+  const page = boxes.length ? await read(url) : undefined;
+  for (const box of boxes) if (box.isConnected && box.hasAttribute('data-refresh')) take(box, page);
+}
+
 drawAll(document);
-document.addEventListener('htmx:after:swap', () => drawAll(document));
+document.addEventListener('htmx:after:swap', () => {
+  drawAll(document);
+  if (document.getElementById('telemetry-beat')?.textContent) refresh();
+});
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => {
   for (const figure of document.querySelectorAll('figure[data-chart]')) draw(figure);
 });
