@@ -201,10 +201,9 @@ func (v CatalogueVersion) compile(days int) *rules {
 	return r
 }
 
-// judge returns a value as it is kept, in the unit that the catalogue declares, or the rule that refuses it. unit is what
-// the message names, age is in ms.
-func (r *rules) judge(fields map[string]*rule, v value, unit string, age int64) (kept float64, broken string) {
-	c := fields[v.name]
+// judge returns a value as it is kept, in the unit that the catalogue declares, or the rule that refuses it. c is nil for an
+// undeclared field; code is the unit that the message names, age is in ms.
+func (r *rules) judge(c *rule, v float64, code string, age int64) (kept float64, broken string) {
 	if c == nil {
 		switch {
 		case !r.keep:
@@ -212,20 +211,23 @@ func (r *rules) judge(fields map[string]*rule, v value, unit string, age int64) 
 		case age > r.fallback:
 			return 0, RuleRetention
 		}
-		return v.v, ""
+		return v, ""
 	}
-	x, same := convert(v.v, unit, c.unit)
+	same := true
+	if code != "" {
+		v, same = convert(v, code, c.unit)
+	}
 	switch {
 	case !same:
 		return 0, RuleUnit
-	case c.kind != Number && (x != math.Trunc(x) || c.kind == Boolean && x != 0 && x != 1):
+	case c.kind != Number && (v != math.Trunc(v) || c.kind == Boolean && v != 0 && v != 1):
 		return 0, RuleType
-	case x < c.min || x > c.max:
+	case v < c.min || v > c.max:
 		return 0, RuleRange
 	case age > c.keepFor:
 		return 0, RuleRetention
 	}
-	return x, ""
+	return v, ""
 }
 
 // sift takes out of points of a stream what the rules refuse, and the points that are empty then, and tells each value
@@ -236,21 +238,63 @@ func (r *rules) sift(stream string, points []point, now int64, tell func(field, 
 	}
 	fields := r.streams[stream]
 	kept := points[:0]
-	for _, p := range points {
-		values := p.values[:0]
-		for _, v := range p.values {
-			x, broken := r.judge(fields, v, p.units[v.name], now-p.t)
-			if broken != "" {
-				tell(v.name, broken)
+	if r.keep && fields == nil { // nothing to look at but the age
+		for _, p := range points {
+			if now-p.t <= r.fallback {
+				kept = append(kept, p)
 				continue
 			}
-			values = append(values, value{v.name, x})
+			for _, v := range p.values {
+				tell(v.name, RuleRetention)
+			}
 		}
-		if p.values = values; len(values) > 0 {
+		return kept
+	}
+	var before []value // of the point before: points of one stream mostly name the same values
+	var found []*rule  // of before
+	for _, p := range points {
+		if !sameNames(before, p.values) {
+			before, found = p.values, found[:0]
+			for _, v := range p.values {
+				found = append(found, fields[v.name])
+			}
+		}
+		n := 0
+		for i, v := range p.values {
+			code := ""
+			if p.units != nil {
+				code = p.units[v.name]
+			}
+			x, broken := r.judge(found[i], v.v, code, now-p.t)
+			if broken != "" {
+				tell(v.name, broken)
+				if n == i { // what was read stays as it was for the next point to be compared with
+					p.values = slices.Clone(p.values)
+				}
+				continue
+			}
+			if n < i || x != v.v {
+				p.values[n] = value{v.name, x}
+			}
+			n++
+		}
+		if p.values = p.values[:n]; n > 0 {
 			kept = append(kept, p)
 		}
 	}
 	return kept
+}
+
+func sameNames(a, b []value) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i].name != b[i].name {
+			return false
+		}
+	}
+	return true
 }
 
 // untold is for readers: what they leave out the compactor counts.

@@ -21,6 +21,13 @@
 //   - Security events are a chain per device, verified link by link and kept until the device is erased. A hole, a second
 //     version, a link that does not fit or a checkpoint that is not the device's own is announced: device.chain-broken.
 //   - A bad payload (of a measurement or an event) is dropped and counted against its device; it never stops the others.
+//   - What a product's catalogue does not let in is kept nowhere but in the sealed inbox row that it came in, until that is
+//     compacted; no reader shows it. It is counted per device and field by the rule that refused it.
+//   - What is older than its field is kept goes within a day, out of the middle of chunks too; an existence fact of it stays.
+//   - A hole in a device's own count of messages is told once, and closes when what was missing arrives.
+//
+// Events (of the telemetry handle): telemetry.gap, telemetry.gap-closed; subject: the device.
+// Leaves: catalogue.changed, catalogue.retention, data.expired, data.shared, data.share-ended.
 //
 // On SQLite the tables live in their own file, and no transaction spans it and the platform's.
 package telemetry
