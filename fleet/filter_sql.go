@@ -151,7 +151,13 @@ func (q *query) inside(t *term, table, rows string) string {
 	if q.few[t] {
 		return "device.id IN (SELECT " + table + ".device_id " + rows + ")"
 	}
-	return "EXISTS (SELECT 1 " + rows + " AND " + table + ".device_id = device.id)"
+	return one(rows+" AND "+table+".device_id = device.id")
+}
+
+// one says that there is such a row. An EXISTS would say it too, and SQLite would make a join of it that begins with the
+// rows, however many, and sorts what it finds: 150 ms instead of 1 for a page of what most devices run.
+func one(rows string) string {
+	return "COALESCE((SELECT 1 " + rows + " LIMIT 1), 0) = 1"
 }
 
 func (q *query) release(t *term, bind func(any) string) string {
@@ -161,7 +167,7 @@ func (q *query) release(t *term, bind func(any) string) string {
 			ids = append(ids, id)
 			continue
 		}
-		parts = append(parts, "NOT EXISTS (SELECT 1 FROM install WHERE install.tenant = "+bind(q.tenant)+" AND install.device_id = device.id AND install.to_ts = "+bind(int64(Forever))+")")
+		parts = append(parts, "NOT "+one("FROM install WHERE install.tenant = "+bind(q.tenant)+" AND install.device_id = device.id AND install.to_ts = "+bind(int64(Forever))))
 	}
 	if len(ids) > 0 || len(parts) == 0 {
 		parts = append(parts, q.inside(t, "install", q.runs(ids, bind)))
@@ -264,15 +270,15 @@ func (q *query) online(t *term, bind func(any) string) string {
 }
 
 func (q *query) seen(t *term, bind func(any) string) string {
-	known := "EXISTS (SELECT 1 FROM presence WHERE presence.device_id = device.id AND presence.tenant = " + bind(q.tenant)
+	known := "FROM presence WHERE presence.device_id = device.id AND presence.tenant = " + bind(q.tenant)
 	if t.op == "" {
-		return "NOT " + known + ")"
+		return "NOT " + one(known)
 	}
 	from, until := t.window(q.now)
 	now := q.now.UnixMilli()
 	away := fmt.Sprintf("presence.online = 0 AND presence.seen >= %s AND presence.seen < %s", bind(from), bind(until))
 	if from <= now && now < until {
-		return known + " AND (presence.online = 1 OR " + away + "))"
+		away = "(presence.online = 1 OR " + away + ")"
 	}
-	return known + " AND " + away + ")"
+	return one(known+" AND "+away)
 }
