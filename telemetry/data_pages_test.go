@@ -53,6 +53,9 @@ func TestDataPages(t *testing.T) {
 	see("owner", own, "Version 2", "dropped and counted")
 	w.append(says(w.devices[0].ID, 7, `"temp":5,"hum":40`))
 	w.compactAll()
+	if part := string(w.console.Slot("device").Render(httptest.NewRequest("GET", "/devices/x", nil).WithContext(w.acting("owner")), w.devices[0].ID)); !strings.Contains(part, RuleUndeclared) || !strings.Contains(part, "messages 3 to 6 of start 1") {
+		t.Errorf("the device's part says nothing of what was dropped and what is missing: %s", part)
+	}
 	see("owner", "/data/undeclared", "env /</span> temp", `name="purpose"`, "Fridge")
 	see("owner", own, "env /</span> temp")
 	do(own+"/fields", url.Values{"stream": {"env"}, "name": {"temp"}, "purpose": {"keeps food"}})
