@@ -4,7 +4,8 @@
 // registry of live sessions. It knows no stage: who may enter and what becomes of a message is handed in by Config.
 //
 // It is a star, not a general broker: a device talks to the platform only, on the topics of package wire. QoS 2,
-// retained messages, topic aliases and shared subscriptions are refused on purpose.
+// retained messages, shared subscriptions and enhanced authentication are refused on purpose; docs/reference/mqtt.md says
+// of each normative statement of MQTT 5 what becomes of it here.
 //
 // Promises
 //
@@ -16,6 +17,8 @@
 //     topic never says who somebody is: topics are compared with the certificate.
 //   - A certificate is no secret. Until its peer has signed the handshake, showing it takes nothing from its device: no
 //     place among its connections, no first use, no session.
+//   - What a session that outlives its connection was promised is durable first: a subscription before its SUBACK, a
+//     downlink before it leaves. Config.Sessions keeps it, for all nodes, and lets one connection of a device write.
 //   - Cut closes every live connection of a device within a second, also one that does not read.
 //   - Malformed, greedy, slow or silent clients harm their own connection only: no declared length is believed before
 //     the bytes arrive, each read and write has a deadline, each queue a bound.
