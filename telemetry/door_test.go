@@ -97,6 +97,8 @@ type party struct {
 	dir   string
 	roots *x509.CertPool
 	certs []tls.Certificate // of dev_0, dev_1, …
+
+	window int // publishes in flight of one device; 0: the client's default
 }
 
 func newParty(t testing.TB, devices int) *party {
@@ -285,7 +287,7 @@ func (p *party) dial(ctx context.Context, addr string, i int) (*mqtt.Client, err
 	if err != nil {
 		return nil, err
 	}
-	return mqtt.NewClient(ctx, conn, mqtt.ClientConfig{Window: 16})
+	return mqtt.NewClient(ctx, conn, mqtt.ClientConfig{Window: p.window})
 }
 
 // load is what devices have sent so far. Measurements count in stream "load", every eighth message is an event beside.
