@@ -274,7 +274,7 @@ func (h *house) mount() error {
 	})
 	h.console = console.New(console.Config{
 		Clock: h.cfg.Clock, Log: h.cfg.Log, SignIn: tenant.SignInPath, Authenticate: h.tenant.Authenticate, Holds: tenant.Holds, Visitor: tenant.Visitor, Name: h.name, Refused: h.refusedActor,
-		Menu: []string{"Today", "Products", "Enrol", "Issuers", "Fleet", "Data", "Alarms", "Releases", "Vulnerabilities", "Cases", "Evidence", "Law", "Access"},
+		Menu: []string{"Today", "Products", "Enrol", "Issuers", "Fleet", "Jobs", "Data", "Alarms", "Releases", "Vulnerabilities", "Cases", "Evidence", "Law", "Access"},
 	})
 	for _, room := range []interface{ Routes(*api.API) }{
 		h.tenant, h.audit, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.sbom, h.update, h.vuln, h.respond, h.retire, h.evidence,

@@ -57,6 +57,9 @@ func (h *house) name(ctx context.Context, id string) string {
 			name = h.productName(ctx, who.Tenant, r.Product) + " " + r.Version
 		}
 		err = e
+	case "job":
+		j, e := h.command.Job(ctx, who.Tenant, id)
+		name, err = j.What(), e
 	case "dpl":
 		d, e := h.update.Deployment(ctx, who.Tenant, id)
 		if e == nil {

@@ -311,14 +311,17 @@ func (m *maker) enrol(u *unit) tls.Certificate {
 }
 
 // mqtt opens an MQTT session.
-func (w *world) mqtt(cert tls.Certificate) (*mqtt.Client, error) {
+func (w *world) mqtt(cert tls.Certificate) (*mqtt.Client, error) { return w.mqttWith(cert, nil) }
+
+// mqttWith is mqtt with somebody who hears the messages of subscriptions.
+func (w *world) mqttWith(cert tls.Certificate, handler func(topic string, body []byte)) (*mqtt.Client, error) {
 	conn, err := tls.Dial("tcp", w.info.MQTT, &tls.Config{RootCAs: w.roots, Certificates: []tls.Certificate{cert}})
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
 	defer cancel()
-	return mqtt.NewClient(ctx, conn, mqtt.ClientConfig{})
+	return mqtt.NewClient(ctx, conn, mqtt.ClientConfig{Handler: handler})
 }
 
 // ready asks the health door.

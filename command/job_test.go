@@ -456,3 +456,57 @@ func TestBadJobsAreRefused(t *testing.T) {
 		}
 	})
 }
+
+// Cut off between two transactions, a job asks for the same command again and the device has it once.
+func TestJobAsksOnce(t *testing.T) {
+	eachYard(t, func(y *yard) {
+		id := y.create(Job{Parallel: 1})
+		y.turn()
+		first := y.in(id, Started)[0]
+		y.must(y.cfg.DB.Write(y.t.Context(), func(tx *store.Tx) error { // its part was not noted
+			_, err := setPart(tx, id, first, Started, Waiting, y.clk.Now(), "", 0, "")
+			return err
+		}))
+		j := y.job(id)
+		d, err := y.ids.Get(y.t.Context(), "ten", first)
+		y.must(err)
+		if n, err := y.beginSome(y.t.Context(), &j, []identity.Device{d}); err != nil || n != 1 {
+			y.t.Errorf("%d begun, %v", n, err)
+		}
+		var n int
+		y.must(y.cfg.DB.QueryRow(y.t.Context(), `SELECT count(*) FROM command WHERE job = $1 AND device = $2`, id, first).Scan(&n))
+		if n != 1 {
+			y.t.Errorf("%d commands", n)
+		}
+	})
+}
+
+// A device that has come back to another node, which has not written that yet, is waited for a moment.
+func TestJobWaitsForWhoIsBack(t *testing.T) {
+	eachYard(t, func(y *yard) {
+		y.offline(y.devices[0])
+		id := y.create(Job{})
+		y.turn()
+		back := func() {
+			y.Service.Ready(y.devices[0])
+			y.must(y.welcome(y.t.Context()))
+		}
+		back()
+		y.turn()
+		y.counts(id, Counts{Devices: 10, Waiting: 1, Started: 9})
+		y.fleet.Online(gateway.Peer{Tenant: "ten", Device: y.devices[0]})
+		y.clk.Advance(time.Second)
+		y.turn()
+		y.counts(id, Counts{Devices: 10, Started: 10})
+		// One that only seemed to be back is away again.
+		y.offline(y.devices[1])
+		other := y.create(Job{})
+		y.turn()
+		y.Service.Ready(y.devices[1])
+		y.must(y.welcome(y.t.Context()))
+		y.turn()
+		y.clk.Advance(writtenWithin)
+		y.turn()
+		y.counts(other, Counts{Devices: 10, Away: 1, Started: 9})
+	})
+}

@@ -31,6 +31,10 @@ const (
 	walkEvery  = 30 * time.Second // for devices that match later
 	awayEvery  = 5 * time.Minute  // until it is looked again whether those who were away are back
 	freshFor   = time.Minute      // a command that was just queued counts as at work
+
+	// isBack marks a part whose device has come back to some node. Its presence is written a moment later.
+	isBack        = "it is back"
+	writtenWithin = 10 * time.Second
 )
 
 type driven struct {
@@ -266,20 +270,21 @@ func (s *Service) begin(ctx context.Context, j *Job) (limited bool, err error) {
 		}
 		room = min(room, max(0, j.Parallel-busy))
 	}
-	place := ""
+	place, late := "", false
 	for range beginPages {
 		if room == 0 {
 			return true, s.cfg.DB.Write(ctx, func(tx *store.Tx) error { return keepJob(tx, *j) })
 		}
 		waits, err := parts(ctx, s.cfg.DB, j.Tenant, j.ID, Waiting, place, int(min(room, walkPage)))
 		if err != nil || len(waits) == 0 {
-			return false, err
+			return late, err
 		}
 		place = waits[len(waits)-1].Device
-		here, err := s.sort(ctx, *j, waits)
+		here, coming, err := s.sort(ctx, *j, waits)
 		if err != nil {
 			return false, err
 		}
+		late = late || coming
 		for batch := range slices.Chunk(here, beginBatch) {
 			n, err := s.beginSome(ctx, j, batch)
 			if err != nil {
@@ -288,18 +293,21 @@ func (s *Service) begin(ctx context.Context, j *Job) (limited bool, err error) {
 			room -= n
 		}
 	}
-	return false, nil
+	return late, nil
 }
 
-// sort returns the devices that can begin, and moves the others where they belong.
-func (s *Service) sort(ctx context.Context, j Job, waits []Part) (here []identity.Device, err error) {
+// sort returns the devices that can begin, and moves the others where they belong. coming says that some have come back
+// to a node which has not written that yet: they wait on.
+func (s *Service) sort(ctx context.Context, j Job, waits []Part) (here []identity.Device, coming bool, err error) {
 	ids := make([]string, len(waits))
+	back := map[string]bool{}
 	for i, p := range waits {
 		ids[i] = p.Device
+		back[p.Device] = p.Reason == isBack && s.cfg.Clock.Now().Sub(p.At) < writtenWithin
 	}
 	devices, err := s.cfg.Identity.List(ctx, j.Tenant, identity.Filter{IDs: ids, Limit: len(ids)})
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	known := map[string]identity.Device{}
 	for _, d := range devices {
@@ -319,13 +327,15 @@ func (s *Service) sort(ctx context.Context, j Job, waits []Part) (here []identit
 	gone, absent := map[string]string{}, map[string]string{}
 	online, err := s.online(ctx, j.Tenant, ids)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	for _, id := range ids {
 		d, ok := known[id]
 		switch {
 		case !ok || !j.reaches(d):
 			gone[id] = string(Cancelled)
+		case d.State == identity.Commissioned && !online[id] && back[id]:
+			coming = true
 		case d.State != identity.Commissioned || !online[id]:
 			absent[id] = Away
 		default:
@@ -334,26 +344,26 @@ func (s *Service) sort(ctx context.Context, j Job, waits []Part) (here []identit
 	}
 	if len(gone) > 0 {
 		if err := put(gone, "it is no longer among those that the job reaches"); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
 	if len(absent) == 0 {
-		return here, nil
+		return here, coming, nil
 	}
 	if err := put(absent, ""); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	// One that came back between the look and the note has been told of by Ready already: look once more.
-	var back []string
+	var again []string
 	for id := range absent {
-		back = append(back, id)
+		again = append(again, id)
 	}
-	online, err = s.online(ctx, j.Tenant, back)
+	online, err = s.online(ctx, j.Tenant, again)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return here, s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
-		for _, id := range back {
+	return here, coming, s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
+		for _, id := range again {
 			if online[id] && known[id].State == identity.Commissioned {
 				if _, err := setPart(tx, j.ID, id, Away, Waiting, now, "", 0, ""); err != nil {
 					return err
@@ -607,7 +617,7 @@ func (s *Service) welcome(ctx context.Context) error {
 			err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
 				now := s.cfg.Clock.Now()
 				for _, p := range found {
-					if _, err := setPart(tx, p.job, p.device, Away, Waiting, now, "", 0, ""); err != nil {
+					if _, err := setPart(tx, p.job, p.device, Away, Waiting, now, "", 0, isBack); err != nil {
 						return err
 					}
 					if err := s.cfg.DB.Enqueue(tx, driveJob, p.job, now, driven{p.tenant}); err != nil {

@@ -3,50 +3,238 @@
 package command
 
 import (
+	"context"
 	"embed"
 	"encoding/json"
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/identity"
+	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/tenant"
 )
 
 //go:embed pages/*.html
 var pagesFS embed.FS
 
+// devicePart is the panel of commands on a device's page.
 type devicePart struct {
 	Device   string
-	Commands []Command
+	Commands []row
 	MaySend  bool
+	Declared []Declared // those that the visitor may send
+	Free     bool       // and any other
 	Typed    url.Values
 	Names    *console.Names
 }
 
-// Pages adds the form and the list of commands to the device's page.
+// row is a command with its way so far.
+type row struct {
+	Command
+	Title string // as declared, or its name
+	Way   []stop
+	May   bool // be taken back
+}
+
+// stop is one state that a command has reached.
+type stop struct {
+	State State
+	At    time.Time
+	Clock string // the time of day, to the second
+}
+
+// way lists the states that a command has reached, in their order.
+func way(c Command) (out []stop) {
+	add := func(s State, at *time.Time) {
+		if at != nil {
+			out = append(out, stop{s, *at, at.UTC().Format(time.TimeOnly)})
+		}
+	}
+	add(Queued, &c.Created)
+	add(Sent, c.Sent)
+	add(Received, c.Received)
+	add(Accepted, c.Accepted)
+	if c.State.Ended() {
+		add(c.State, c.Ended)
+	}
+	return out
+}
+
+// Pages adds the panel of commands to the device's page, the catalogue to the product's, and the jobs.
 func (s *Service) Pages(c *console.Console) {
 	c.Fragment("device", console.Fragment{Order: 60, Title: "Commands", Verb: string(tenant.DeviceRead), FS: pagesFS, Template: "pages/device.html",
 		Load: func(r *http.Request, device string) (any, error) {
-			d, err := s.device(r.Context(), device, tenant.DeviceRead)
-			if err != nil {
-				return nil, err
-			}
-			cs, err := s.List(r.Context(), d.Tenant, d.ID, "", 10)
-			who, _ := tenant.ActorFrom(r.Context())
-			may := d.State == identity.Commissioned && tenant.Can(who, tenant.CommandSend, tenant.Thing{Tenant: d.Tenant, Product: d.Product, Solution: d.Solution})
-			return devicePart{Device: d.ID, Commands: cs, MaySend: may, Typed: console.Typed(r), Names: c.Names(r.Context())}, err
+			p, err := s.loadDevice(r, device)
+			p.Names = c.Names(r.Context())
+			return p, err
 		}})
 	c.Form("/devices/{id}/commands", string(tenant.CommandSend), func(r *http.Request) (string, error) {
-		args := strings.TrimSpace(r.FormValue("args"))
-		if args == "" {
-			args = "{}"
+		args, err := s.formArgs(r)
+		if err != nil {
+			return "", err
 		}
-		cmd, err := s.ask(r.Context(), r.PathValue("id"), Request{Name: r.FormValue("name"), Args: json.RawMessage(args)}, nil)
+		cmd, err := s.ask(r.Context(), r.PathValue("id"), Request{Name: r.FormValue("name"), Args: args}, nil)
 		if err == nil {
 			console.Say(r, "Command "+cmd.Name+" is queued.")
 		}
 		return "/devices/" + r.PathValue("id"), err
+	})
+	c.Form("/commands/{id}/cancel", string(tenant.CommandSend), func(r *http.Request) (string, error) {
+		cmd, err := s.cancel(r.Context(), r.PathValue("id"), "")
+		if err == nil {
+			console.Say(r, "Command "+cmd.Name+" was taken back.")
+		}
+		return "/devices/" + cmd.Device, err
+	})
+	s.cataloguePages(c)
+	s.jobPages(c)
+}
+
+func (s *Service) loadDevice(r *http.Request, device string) (p devicePart, err error) {
+	ctx := r.Context()
+	d, err := s.device(ctx, device, tenant.DeviceRead)
+	if err != nil {
+		return p, err
+	}
+	cs, err := s.List(ctx, d.Tenant, d.ID, "", 10)
+	if err != nil {
+		return p, err
+	}
+	all, err := s.Catalogue(ctx, d.Tenant, d.Product)
+	if err != nil {
+		return p, err
+	}
+	who, _ := tenant.ActorFrom(ctx)
+	thing := tenant.Thing{Tenant: d.Tenant, Product: d.Product, Solution: d.Solution}
+	may := tenant.Can(who, tenant.CommandSend, thing)
+	p = devicePart{Device: d.ID, MaySend: d.State == identity.Commissioned && may, Free: len(all) == 0 || tenant.Can(who, tenant.CatalogueWrite, thing), Typed: console.Typed(r)}
+	titles := map[string]string{}
+	for _, k := range all {
+		titles[k.Name] = k.Title
+		if k.allows(who, thing) == nil {
+			p.Declared = append(p.Declared, k)
+		}
+	}
+	for _, c := range cs {
+		title := titles[c.Name]
+		if title == "" {
+			title = c.Name
+		}
+		p.Commands = append(p.Commands, row{Command: c, Title: title, Way: way(c), May: may && c.State == Queued && reserved[c.Name] == ""})
+	}
+	return p, nil
+}
+
+// argPrefix is what the fields of a declared command's arguments begin with.
+const argPrefix = "arg."
+
+// formArgs reads arguments from a form: JSON as it was written, or the fields of a declared command.
+func (s *Service) formArgs(r *http.Request) (json.RawMessage, error) {
+	if text := strings.TrimSpace(r.FormValue("args")); text != "" {
+		if !json.Valid([]byte(text)) {
+			return nil, problem.Invalid("The arguments are not JSON.").At("args").Hint(`Such as {"seconds": 5}.`)
+		}
+		return json.RawMessage(text), nil
+	}
+	if r.FormValue("declared") == "" {
+		return json.RawMessage(`{}`), nil
+	}
+	kind, err := s.kindOf(r.Context(), r.PathValue("id"), r.FormValue("name"))
+	if err != nil {
+		return nil, err
+	}
+	given := map[string]any{}
+	for _, a := range kind.Args {
+		written := r.FormValue(argPrefix + a.Name)
+		switch {
+		case a.Type == "boolean":
+			given[a.Name] = written != ""
+		case written == "":
+		case a.Type == "string":
+			given[a.Name] = written
+		default:
+			if !json.Valid([]byte(written)) {
+				return nil, problem.Invalid("The argument %s is not a number.", a.Name).At(argPrefix + a.Name)
+			}
+			given[a.Name] = json.RawMessage(written)
+		}
+	}
+	return json.Marshal(given)
+}
+
+// kindOf is the declaration of a command to a device.
+func (s *Service) kindOf(ctx context.Context, device, name string) (Declared, error) {
+	d, err := s.device(ctx, device, tenant.CommandSend)
+	if err != nil {
+		return Declared{}, err
+	}
+	return s.declared(ctx, d.Tenant, d.Product, name)
+}
+
+// productPart is the catalogue of commands on a product's page.
+type productPart struct {
+	Product string
+	Known   []Declared
+	May     bool
+	Typed   url.Values
+}
+
+func (s *Service) cataloguePages(c *console.Console) {
+	c.Fragment("product", console.Fragment{Order: 60, Title: "Commands", Verb: string(tenant.ProductRead), FS: pagesFS, Template: "pages/product.html",
+		Load: func(r *http.Request, product string) (any, error) {
+			t := tenant.MustTenant(r.Context())
+			thing := tenant.Thing{Tenant: t, Product: product}
+			if err := tenant.Require(r.Context(), tenant.ProductRead, thing); err != nil {
+				return nil, err
+			}
+			who, _ := tenant.ActorFrom(r.Context())
+			known, err := s.Catalogue(r.Context(), t, product)
+			p := productPart{Product: product, Known: known, May: tenant.Can(who, tenant.CatalogueWrite, thing), Typed: url.Values{}}
+			if typed := console.Typed(r); typed.Has("command") {
+				p.Typed = typed
+			}
+			return p, err
+		}})
+	c.Form("/products/{id}/commands", string(tenant.CatalogueWrite), func(r *http.Request) (string, error) {
+		ctx, product := r.Context(), r.PathValue("id")
+		t := tenant.MustTenant(ctx)
+		if s.cfg.Product != nil {
+			if err := s.cfg.Product(ctx, t, product); err != nil {
+				return "", err
+			}
+		}
+		if err := tenant.Require(ctx, tenant.CatalogueWrite, tenant.Thing{Tenant: t, Product: product}); err != nil {
+			return "", err
+		}
+		who, _ := tenant.ActorFrom(ctx)
+		d := Declared{Product: product, Name: r.FormValue("command"), Title: r.FormValue("title"), About: r.FormValue("about"), Actor: who.ID,
+			Roles: strings.FieldsFunc(r.FormValue("roles"), func(c rune) bool { return c == ',' || c == ' ' }), Policy: DefaultPolicy}
+		d.Idempotent = r.FormValue("idempotent") != ""
+		var err error
+		if d.ResultTimeout, err = number(r, "result_timeout"); err != nil {
+			return "", err
+		}
+		if text := strings.TrimSpace(r.FormValue("args")); text != "" {
+			if err := json.Unmarshal([]byte(text), &d.Args); err != nil {
+				return "", problem.Invalid("The arguments are not a JSON list.").At("args").Hint(`Such as [{"name": "seconds", "type": "number", "min": 1, "max": 60, "required": true}].`)
+			}
+		}
+		if _, err := s.Declare(ctx, t, d); err != nil {
+			return "", err
+		}
+		console.Say(r, d.Title+" is declared.")
+		return "/products/" + product, nil
+	})
+	c.Form("/products/{id}/commands/{name}/withdraw", string(tenant.CatalogueWrite), func(r *http.Request) (string, error) {
+		ctx, product := r.Context(), r.PathValue("id")
+		t := tenant.MustTenant(ctx)
+		if err := tenant.Require(ctx, tenant.CatalogueWrite, tenant.Thing{Tenant: t, Product: product}); err != nil {
+			return "", err
+		}
+		who, _ := tenant.ActorFrom(ctx)
+		return "/products/" + product, s.Withdraw(ctx, t, product, r.PathValue("name"), who.ID)
 	})
 }

@@ -27,6 +27,7 @@ func TestBrowser(t *testing.T) {
 		}
 	}
 	others := w.enrolOthers(t.Context(), t)
+	over, open := w.jobs(t.Context(), t, w.devices[3])
 	link, err := w.invite(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -127,6 +128,7 @@ func TestBrowser(t *testing.T) {
 		t.Errorf("a QR code is %.0f mm wide on paper", wide)
 	}
 	b.Screen()
+	w.lookAtJobs(t, b, over, open, w.devices[3])
 	// A deployment is found from its list, and says its devices by name.
 	b.Go("/deployments")
 	b.Accessible()
@@ -140,7 +142,7 @@ func TestBrowser(t *testing.T) {
 	b.Size(390, 844)
 	narrow := others.narrow(w)
 	narrow["alarms"], narrow["alarm"], narrow["alarm-rules"], narrow["notifications"] = "/alarms", "/alarms/"+alarm, "/alarms/rules", "/notifications"
-	for name, path := range map[string]string{"today": "/", "fleet": "/fleet", "device": "/devices/" + shown.id, "case": "/cases/" + w.caseID, "enrol": "/enrol", "issuers": "/issuers"} {
+	for name, path := range map[string]string{"today": "/", "fleet": "/fleet", "device": "/devices/" + shown.id, "case": "/cases/" + w.caseID, "enrol": "/enrol", "issuers": "/issuers", "jobs": "/jobs", "job": "/jobs/" + over, "device-state": "/devices/" + w.devices[3].id} {
 		narrow[name] = path
 	}
 	for name, path := range narrow {

@@ -77,6 +77,7 @@ func (s *Service) Pages(c *console.Console) {
 			}
 			return was, err
 		}})
+	s.twinPages(c)
 	c.Tile(console.Tile{Order: 10, Verb: verb, Load: s.onlineTile})
 	c.Step(console.Step{Order: 50, Title: "See it at work", Text: "It comes online over mutual TLS, measures, and takes commands.", Href: "/fleet", Button: "Look at the fleet",
 		Done: func(ctx context.Context) (bool, error) { return anySeen(ctx, s.cfg.DB, tenant.MustTenant(ctx)) }})

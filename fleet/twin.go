@@ -291,30 +291,32 @@ func (s *Service) EraseTwin(ctx context.Context, tenant, device string) error {
 
 // Difference is one value of a twin, by its path.
 type Difference struct {
-	Path              string
+	Path, Pointer     string // light.level and /light/level (RFC 6901)
 	Desired, Reported string // as JSON; empty: there is none
 	Differs           bool   // desired and not so
 }
 
 // differences lists every value of both documents in the order of their paths.
 func differences(desired, reported wire.Doc) []Difference {
-	d, r := flatten(desired), flatten(reported)
-	paths := make([]string, 0, len(d)+len(r))
-	for p := range d {
-		paths = append(paths, p)
-	}
-	for p := range r {
-		if _, both := d[p]; !both {
-			paths = append(paths, p)
+	by := map[string]*Difference{}
+	at := func(l leaf) *Difference {
+		if by[l.pointer] == nil {
+			by[l.pointer] = &Difference{Path: strings.Join(l.parts, "."), Pointer: l.pointer}
 		}
+		return by[l.pointer]
 	}
-	slices.Sort(paths)
-	out := make([]Difference, len(paths))
-	for i, p := range paths {
-		want, wanted := d[p]
-		is, said := r[p]
-		out[i] = Difference{Path: p, Desired: want, Reported: is, Differs: wanted && (!said || !sameValue(want, is))}
+	for _, l := range flatten(desired) {
+		at(l).Desired = l.json
 	}
+	for _, l := range flatten(reported) {
+		at(l).Reported = l.json
+	}
+	out := make([]Difference, 0, len(by))
+	for _, d := range by {
+		d.Differs = d.Desired != "" && !sameValue(d.Desired, d.Reported)
+		out = append(out, *d)
+	}
+	slices.SortFunc(out, func(a, b Difference) int { return strings.Compare(a.Pointer, b.Pointer) })
 	return out
 }
 
@@ -328,27 +330,30 @@ func sameValue(a, b string) bool {
 	return err == nil && yerr == nil && x == y
 }
 
-// flatten names every value that is no object by its path: "light.level". An empty object stands for itself.
-func flatten(d wire.Doc) map[string]string {
-	out := map[string]string{}
-	var walk func(path string, v any)
-	walk = func(path string, v any) {
+// leaf is a value that is no object, or an empty one.
+type leaf struct {
+	parts         []string
+	pointer, json string
+}
+
+var pointerEscape = strings.NewReplacer("~", "~0", "/", "~1")
+
+// flatten lists the values of a document.
+func flatten(d wire.Doc) (out []leaf) {
+	var walk func(parts []string, pointer string, v any)
+	walk = func(parts []string, pointer string, v any) {
 		object, ok := v.(map[string]any)
 		if !ok || len(object) == 0 {
-			out[path] = string(wire.Doc{"": v}.Bytes())
-			out[path] = out[path][len(`{"":`) : len(out[path])-1]
+			b := wire.Doc{"": v}.Bytes()
+			out = append(out, leaf{parts, pointer, string(b[len(`{"":`) : len(b)-1])})
 			return
 		}
 		for k, m := range object {
-			at := k
-			if path != "" {
-				at = path + "." + k
-			}
-			walk(at, m)
+			walk(append(slices.Clone(parts), k), pointer+"/"+pointerEscape.Replace(k), m)
 		}
 	}
 	for k, v := range d {
-		walk(k, v)
+		walk([]string{k}, "/"+pointerEscape.Replace(k), v)
 	}
 	return out
 }

@@ -368,7 +368,7 @@ func TestTwinIsErasedWithItsKey(t *testing.T) {
 }
 
 func TestDifferences(t *testing.T) {
-	desired, err := wire.ParseDoc([]byte(`{"a":{"b":1,"c":[1,2]},"d":true,"e":{}}`))
+	desired, err := wire.ParseDoc([]byte(`{"a":{"b":1,"c":[1,2]},"d":true,"e":{},"x/y":"t"}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -376,7 +376,8 @@ func TestDifferences(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Difference{{"a.b", "1", "1.0", false}, {"a.c", "[1,2]", "[1]", true}, {"d", "true", "", true}, {"e", "{}", "", true}, {"z", "", `"<x>"`, false}}
+	want := []Difference{{"a.b", "/a/b", "1", "1.0", false}, {"a.c", "/a/c", "[1,2]", "[1]", true}, {"d", "/d", "true", "", true}, {"e", "/e", "{}", "", true},
+		{"x/y", "/x~1y", `"t"`, "", true}, {"z", "/z", "", `"<x>"`, false}}
 	if d := cmp.Diff(want, differences(desired, reported)); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
