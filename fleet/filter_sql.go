@@ -151,7 +151,7 @@ func (q *query) inside(t *term, table, rows string) string {
 	if q.few[t] {
 		return "device.id IN (SELECT " + table + ".device_id " + rows + ")"
 	}
-	return one(rows+" AND "+table+".device_id = device.id")
+	return one(rows + " AND " + table + ".device_id = device.id")
 }
 
 // one says that there is such a row. An EXISTS would say it too, and SQLite would make a join of it that begins with the
@@ -280,5 +280,5 @@ func (q *query) seen(t *term, bind func(any) string) string {
 	if from <= now && now < until {
 		away = "(presence.online = 1 OR " + away + ")"
 	}
-	return one(known+" AND "+away)
+	return one(known + " AND " + away)
 }
