@@ -251,7 +251,7 @@ func readBack(ctx context.Context, f *demo.Fleet, trace []reading) error {
 		for _, s := range out.Series {
 			for _, p := range s.Points {
 				if streams[s.Stream] {
-					got += p.Count
+					got += *p.Count
 				}
 			}
 		}

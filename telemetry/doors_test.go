@@ -100,11 +100,12 @@ func TestDoors(t *testing.T) {
 	for path, want := range map[string]string{
 		"/telemetry": `"series":[{"stream":"env","field":"temp","points":[{"time":"2026-11-21T11:58:00Z","min":20,"max":20,"mean":20,"last":20,"count":1},` +
 			`{"time":"2026-11-21T11:59:00Z","min":21.5,"max":21.5,"mean":21.5,"last":21.5,"count":1}]}]`,
-		"/telemetry?fields=hum":                `"series":[]`,
-		"/telemetry?fields=env/temp,hum&max=1": `"min":20,"max":21.5,"mean":20.75,"last":21.5,"count":2`,
-		"/telemetry?from=2026-11-21T11:58:30Z": `"points":[{"time":"2026-11-21T11:59:00Z"`,
-		"/telemetry?to=2026-11-21T11:58:30Z":   `"count":1}]`,
-		"/telemetry/latest":                    `"time":"2026-11-21T11:59:00Z","boot":1,"seq":1,"values":{"temp":21.5}`,
+		"/telemetry?fields=hum":                    `"series":[]`,
+		"/telemetry?fields=env/temp,hum&max=1":     `"min":20,"max":21.5,"mean":20.75,"last":21.5,"count":2`,
+		"/telemetry?step=5m&aggregates=mean,count": `"step_ms":300000,"series":[{"stream":"env","field":"temp","points":[{"time":"2026-11-21T11:59:00Z","mean":20.75,"count":2}]}]`,
+		"/telemetry?from=2026-11-21T11:58:30Z":     `"points":[{"time":"2026-11-21T11:59:00Z"`,
+		"/telemetry?to=2026-11-21T11:58:30Z":       `"count":1}]`,
+		"/telemetry/latest":                        `"time":"2026-11-21T11:59:00Z","boot":1,"seq":1,"values":{"temp":21.5}`,
 	} {
 		if code, body := get("operator", "/v1/devices/"+mine.ID+path); code != 200 || !strings.Contains(body, want) {
 			t.Errorf("%s: %d lacks %s in %s", path, code, want, body)
@@ -155,6 +156,10 @@ func TestDoors(t *testing.T) {
 		{"operator", "/telemetry?max=10001", 400},
 		{"operator", "/telemetry?from=2026-11-21T12:00:00Z&to=2026-11-21T12:00:00Z", 400},
 		{"operator", "/telemetry?from=yesterday", 400},
+		{"operator", "/telemetry?step=often", 400},
+		{"operator", "/telemetry?step=0s", 400},
+		{"operator", "/telemetry?step=100ms", 400}, // 36,000 points
+		{"operator", "/telemetry?aggregates=median", 400},
 	} {
 		if code, body := get(c.who, "/v1/devices/"+mine.ID+c.path); code != c.want {
 			t.Errorf("%s %s: %d, want %d: %s", c.who, c.path, code, c.want, body)

@@ -167,7 +167,7 @@ func retentionCommand(r *remote) *cobra.Command {
 }
 
 func telemetryCommand() *cobra.Command {
-	c, r := group("telemetry", "What devices measured: export, gaps, and who may read it")
+	c, r := group("telemetry", "What devices measured: values over time, export, gaps, and who may read it")
 	var pages paging
 	gaps := &cobra.Command{
 		Use: "gaps", Short: "Devices of which messages are missing, by their own count", Args: cobra.NoArgs,
@@ -201,7 +201,7 @@ func telemetryCommand() *cobra.Command {
 			})
 		},
 	}
-	c.AddCommand(exportCommand(r), gaps, describe, shareCommand(r))
+	c.AddCommand(append(telemetryReads(r), exportCommand(r), gaps, describe, shareCommand(r))...)
 	return c
 }
 
