@@ -31,6 +31,13 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	if dir := os.Getenv(doorEnv); dir != "" {
+		if err := beDoor(ctx, dir); err != nil {
+			fmt.Fprintln(os.Stderr, "door:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := run(ctx, *out, *only, *binary, *devices); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -53,6 +60,9 @@ func run(ctx context.Context, out, only, binary string, devices int) error {
 		{"telemetry_range_dense_ms", telemetryRange(true)},
 		{"mqtt_fsync_per_1000", costs.fsyncs},
 		{"mqtt_ack_p99_import", costs.importing},
+		{"mqtt_ack_p99_ms", costs.ackP99},
+		{"mqtt_idle_rss_kb", mqttIdleRSS},
+		{"mqtt_reconnect_10000", mqttReconnect},
 		{"issue_cpu", issueCPU},
 		{"issue_cpu_vs_pki", func(ctx context.Context) (Result, error) { return issueAgainstPKI(ctx, binary) }},
 		{"fleet_lost", fleetLost(devices)},

@@ -32,7 +32,7 @@ import (
 )
 
 const (
-	mqttClients  = 50
+	mqttClients  = 200
 	mqttWindow   = 16     // publishes in flight per client
 	mqttMessages = 60_000 // per round
 	mqttRounds   = 5      // odd: the median is reported
@@ -52,7 +52,7 @@ type broker struct {
 // The platform acknowledges what is on disk, mosquitto what is in memory; what else the platform does with a message
 // while the load runs (compaction) counts. Rounds alternate between the two, so that the machine's mood hits both.
 func mqttQoS1(ctx context.Context, platform broker) (Result, error) {
-	peer, stop, err := startMosquitto(ctx)
+	peer, stop, err := startMosquitto(ctx, mqttClients)
 	if err != nil {
 		return Result{}, err
 	}
@@ -96,13 +96,7 @@ type load struct {
 func openLoad(ctx context.Context, b broker) (*load, error) {
 	l := &load{broker: b}
 	for _, cert := range b.certs {
-		d := tls.Dialer{Config: &tls.Config{RootCAs: b.roots, ServerName: "localhost", Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13}}
-		conn, err := d.DialContext(ctx, "tcp", b.addr)
-		if err != nil {
-			l.close()
-			return nil, err
-		}
-		c, err := mqtt.NewClient(ctx, conn, mqtt.ClientConfig{Window: mqttWindow})
+		c, err := b.dial(ctx, cert, mqtt.ClientConfig{Window: mqttWindow})
 		if err != nil {
 			l.close()
 			return nil, err
@@ -143,15 +137,19 @@ func (l *load) round(ctx context.Context) (float64, error) {
 
 var sequence atomic.Uint64 // of all messages of this process
 
+// payload is one message of mqttPayload bytes.
+func payload() []byte {
+	body := fmt.Appendf(nil, `{"boot":1,"seq":%d,"values":{"temperature":21.5,"humidity":40.25,"voltage":3.31`, sequence.Add(1))
+	body = append(body, `}`...)
+	body = append(body, bytes.Repeat([]byte(" "), max(0, mqttPayload-1-len(body)))...)
+	return append(body, '}')
+}
+
 // publishAll sends n messages through one client's window and waits for every PUBACK.
 func publishAll(ctx context.Context, c *mqtt.Client, n int) error {
 	acked := make(chan error, n)
 	for range n {
-		body := fmt.Appendf(nil, `{"boot":1,"seq":%d,"values":{"temperature":21.5,"humidity":40.25,"voltage":3.31`, sequence.Add(1))
-		body = append(body, `}`...)
-		body = append(body, bytes.Repeat([]byte(" "), max(0, mqttPayload-1-len(body)))...)
-		body = append(body, '}')
-		if err := c.Go(ctx, wire.Root+"tele/bench", body, func(err error) { acked <- err }); err != nil {
+		if err := c.Go(ctx, wire.Root+"tele/bench", payload(), func(err error) { acked <- err }); err != nil {
 			return err
 		}
 	}
@@ -180,7 +178,7 @@ func cpuTime(pid int) (time.Duration, error) {
 }
 
 // startMosquitto runs Debian's broker with certificates made for this run.
-func startMosquitto(ctx context.Context) (broker, func(), error) {
+func startMosquitto(ctx context.Context, clients int) (broker, func(), error) {
 	path, err := exec.LookPath("mosquitto")
 	if err != nil {
 		path = "/usr/sbin/mosquitto" // not on every user's PATH
@@ -189,7 +187,7 @@ func startMosquitto(ctx context.Context) (broker, func(), error) {
 	if err != nil {
 		return broker{}, nil, err
 	}
-	b, err := throwAwayCertificates(dir)
+	b, err := throwAwayCertificates(dir, clients)
 	if err != nil {
 		return broker{}, nil, errors.Join(err, os.RemoveAll(dir))
 	}
@@ -205,7 +203,7 @@ func startMosquitto(ctx context.Context) (broker, func(), error) {
 	if err := os.WriteFile(filepath.Join(dir, "mosquitto.conf"), []byte(conf), 0o600); err != nil {
 		return broker{}, nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	cmd := exec.CommandContext(ctx, path, "-c", filepath.Join(dir, "mosquitto.conf"))
+	cmd := exec.CommandContext(ctx, "sh", "-c", `ulimit -n $(ulimit -Hn); exec "$0" -c "$1"`, path, filepath.Join(dir, "mosquitto.conf"))
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	if err := cmd.Start(); err != nil {
@@ -232,7 +230,7 @@ func startMosquitto(ctx context.Context) (broker, func(), error) {
 }
 
 // throwAwayCertificates makes an authority, a server certificate (both as files in dir) and one certificate per client.
-func throwAwayCertificates(dir string) (broker, error) {
+func throwAwayCertificates(dir string, clients int) (broker, error) {
 	var failed error
 	key := func() *ecdsa.PrivateKey {
 		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -267,7 +265,7 @@ func throwAwayCertificates(dir string) (broker, error) {
 		return broker{}, failed
 	}
 	b.roots.AddCert(root)
-	for i := range mqttClients {
+	for i := range clients {
 		k := key()
 		b.certs = append(b.certs, tls.Certificate{PrivateKey: k,
 			Certificate: [][]byte{issue(&x509.Certificate{Subject: pkix.Name{CommonName: fmt.Sprintf("client%d", i)}}, k)}})

@@ -62,12 +62,12 @@ func revokeCut(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	writes, err := openNode(ctx, dbURL, filepath.Join(dir, "a"), issuer)
+	writes, err := openNode(ctx, dbURL, filepath.Join(dir, "a"), issuer, nothing)
 	if err != nil {
 		return Result{}, err
 	}
 	defer writes.close()
-	serves, err := openNode(ctx, dbURL, filepath.Join(dir, "b"), issuer)
+	serves, err := openNode(ctx, dbURL, filepath.Join(dir, "b"), issuer, nothing)
 	if err != nil {
 		return Result{}, err
 	}
@@ -135,7 +135,10 @@ type node struct {
 	work  *errgroup.Group
 }
 
-func openNode(ctx context.Context, dbURL, dir string, issuer identity.Issuer) (*node, error) {
+// nothing is an inbox for those who publish nothing.
+func nothing(context.Context, []gateway.Record) error { return nil }
+
+func openNode(ctx context.Context, dbURL, dir string, issuer identity.Issuer, inbox func(context.Context, []gateway.Record) error) (*node, error) {
 	db, err := store.Open(ctx, store.Config{URL: dbURL, Schema: []store.Migrations{audit.Schema, identity.Schema}})
 	if err != nil {
 		return nil, err
@@ -154,7 +157,7 @@ func openNode(ctx context.Context, dbURL, dir string, issuer identity.Issuer) (*
 		return nil, errors.Join(err, db.Close())
 	}
 	n.gate, err = gateway.New(gateway.Config{Admit: n.svc.Admit, Used: n.svc.Used, TLS: &tls.Config{GetCertificate: cert},
-		Append: func(context.Context, []gateway.Record) error { return nil }})
+		Append: inbox})
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}

@@ -111,7 +111,7 @@ func ours(v mqtt.Version, b []byte) (p mqtt.Packet, whole []byte, err error) {
 }
 
 // FuzzDifferential: what we accept every peer accepts, and it understands the same: what it writes is for us the packet
-// that we read at first.
+// that we read at first, and what we write is for it the packet that it read at first.
 func FuzzDifferential(f *testing.F) {
 	for _, s := range seeds(f) {
 		f.Add(s.v5, s.b)
@@ -127,6 +127,10 @@ func FuzzDifferential(f *testing.F) {
 		}
 		if c, ok := p.(*mqtt.Connect); ok {
 			v = c.Version
+		}
+		rewritten, err := mqtt.Append(nil, v, p)
+		if err != nil {
+			t.Fatalf("read % x and could not write it: %v", whole, err)
 		}
 		want := normal(p)
 		for _, o := range peers {
@@ -145,6 +149,9 @@ func FuzzDifferential(f *testing.F) {
 			}
 			if got := normal(q); !reflect.DeepEqual(got, want) {
 				t.Errorf("%s read % x as\n%s, we as\n%s", o.name, whole, show(got), show(want))
+			}
+			if ours, err := o.again(v, rewritten); err != nil || !bytes.Equal(ours, again) {
+				t.Errorf("% x is % x for %s; we read it and wrote % x, which is % x for it: %v", whole, again, o.name, rewritten, ours, err)
 			}
 		}
 	})
