@@ -91,6 +91,10 @@ func (s *Service) jobPages(c *console.Console) {
 			return p, err
 		}})
 	c.Form("/jobs", string(tenant.CommandSend), s.postJob)
+	c.Fragment("selection", console.Fragment{Order: 10, Title: "Ask them", Verb: string(tenant.CommandSend), FS: pagesFS, Template: "pages/selection.html",
+		Load: func(_ *http.Request, filter string) (any, error) {
+			return "/jobs?" + url.Values{"filter": {filter}}.Encode(), nil
+		}})
 	for path, to := range map[string]string{"pause": Paused, "resume": Running, "cancel": string(Cancelled)} {
 		c.Form("/jobs/{id}/"+path, string(tenant.CommandSend), func(r *http.Request) (string, error) {
 			_, err := s.steer(r.Context(), r.PathValue("id"), to, "")
