@@ -170,7 +170,7 @@ func TestBrowser(t *testing.T) {
 	wide := browsertest.Value[string](b, `window.stays = document.querySelector('[data-view]').dataset.view`)
 	browsertest.Value[bool](b, `(() => {
 		const over = document.querySelector('.u-over'), box = over.getBoundingClientRect();
-		const at = (part) => ({ bubbles: true, button: 0, clientX: box.left + box.width * part, clientY: box.top + 20 });
+		const at = (part) => ({ bubbles: true, button: 0, movementX: 9, clientX: box.left + box.width * part, clientY: box.top + 20 });
 		over.dispatchEvent(new MouseEvent('mousemove', at(0.5)));
 		over.dispatchEvent(new MouseEvent('mousedown', at(0.5)));
 		document.dispatchEvent(new MouseEvent('mousemove', at(0.9)));

@@ -341,6 +341,7 @@ func (s *Service) part(ctx context.Context, d identity.Device, most int) (device
 		x := &p.Rows[i]
 		if j := slices.IndexFunc(hours, func(c chart) bool { return c.Stream == x.Stream && c.Field == x.Name }); j >= 0 {
 			x.Hour, x.Unit = &hours[j], hours[j].Unit
+			x.Hour.from = x.Hour.Points[0].Time.Add(-v.step) // one that began to speak lately fills the drawing too
 		}
 	}
 	return p, err

@@ -166,14 +166,17 @@ document.addEventListener('keydown', (event) => {
 addEventListener('popstate', () => { if (view()) show(location.href, false); });
 
 // A beat of a live stream says that there is something new: what may refresh itself does, at most every three seconds.
-let fresh = 0;
+let fresh = 0, held = false; // held: somebody is dragging
+for (const [kind, down] of [['pointerdown', true], ['mousedown', true], ['pointerup', false], ['mouseup', false], ['pointercancel', false]]) {
+  addEventListener(kind, () => { held = down; }, true);
+}
 async function refresh() {
-  if (document.hidden || Date.now() - fresh < 3000) return;
+  if (document.hidden || held || Date.now() - fresh < 3000) return;
   fresh = Date.now();
   const boxes = [...document.querySelectorAll('[data-refresh]')];
   const url = document.querySelector('[data-view]')?.dataset.view ?? location.href;
   const page = boxes.length ? await read(url) : undefined;
-  for (const box of boxes) if (box.isConnected && box.hasAttribute('data-refresh')) take(box, page);
+  for (const box of boxes) if (!held && box.isConnected && box.hasAttribute('data-refresh')) take(box, page);
 }
 
 drawAll(document);
