@@ -14,7 +14,8 @@
 //	root.json                          the manufacturer's update root that is trusted now
 //	boot.0 boot.1                      the boot record, two copies with sequence and checksum
 //	slot-a slot-b slot-a.json …        two images and what the signed metadata says of them
-//	buffer/                            measurements and events that nobody has acknowledged yet
+//	buffer/t-*.log e-*.log s-*.log     measurements, events and security events that nobody has acknowledged yet, see Buffer
+//	buffer/lost.json baseline.json     what had to be given up and is yet to be told; how the device was set up last
 //
 // Invariants:
 //   - The intent is on disk before each effect, and every effect can be repeated.
@@ -28,5 +29,18 @@
 //   - It never comes back sooner than the platform asked, and hardly ever when it was refused.
 //   - What is desired of the device is on disk before the platform hears that it arrived; the version that the device says
 //     it goes by is one that it has applied.
-//   - A measurement or event leaves the buffer when the platform's PUBACK has arrived, or when the buffer is full and it is the oldest.
+//   - A measurement or event leaves the buffer when the platform's PUBACK has arrived, or when the buffer is full and it is the
+//     oldest; then it is counted, and the platform is told (event/lost).
+//   - Security events are a chain, each on disk before it counts: whatever is deleted or altered shows at the next one.
+//
+// A maker's firmware links the package or talks to the program. Linked, it holds an Agent, and hands in what it measures and
+// what happens:
+//
+//	a := agent.New(agent.Config{…})
+//	go a.Supervise(ctx)
+//	err := a.Measure("env", map[string]float64{"temp": 21.5})
+//	err = a.Security(wire.SecurityLogin, "root on ttyS0", map[string]any{"user": "root"})
+//
+// Beside it, other programs of the device write lines of JSON to the unix socket of openthings-agent run -socket PATH, see
+// Request. What this costs in flash, and what a power cut costs, docs/decisions/0030 says with its numbers.
 package agent

@@ -41,6 +41,9 @@ func (a *agent) spread(n int) time.Duration {
 // attempt must not be everybody's in the same second.
 func (a *agent) straggle() time.Duration { return rand.N(a.Retry << 4) }
 
+// stumbled is from which attempt on such a device counts: a door that is busy with the rest is not asked each second.
+const stumbled = 3
+
 // pause is how long to wait after attempt n failed with err: never less than the platform asked for, and long when it
 // has said no for a reason that asking again does not change.
 func (a *agent) pause(n int, err error) time.Duration {

@@ -72,11 +72,14 @@ func serverOf(reference, configured string) string {
 		return ""
 	}
 	s := all[rand.IntN(len(all))]
+	if strings.ContainsAny(s, "/@") {
+		return ""
+	}
 	if host, port, err := net.SplitHostPort(s); err == nil && host != "" && port != "" {
 		return s
 	}
 	_, port, err := net.SplitHostPort(configured)
-	if err != nil || strings.ContainsAny(s, "/@") {
+	if err != nil {
 		return ""
 	}
 	return net.JoinHostPort(strings.Trim(s, "[]"), port)

@@ -68,6 +68,7 @@ func (a *agent) live(ctx context.Context, work *sync.WaitGroup) {
 		pause := a.pause(n, err)
 		if lost && n == 0 {
 			pause += a.straggle() // everybody else lost theirs in the same second
+			n = stumbled
 		}
 		a.Log.Info("not connected", "error", err, "again_in", pause)
 		if a.sleep(ctx, pause) != nil {

@@ -75,6 +75,8 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 		f.StringVar(&c.Revision, "revision", "", "hardware revision that this firmware is built for")
 		f.DurationVar(&c.Interval, "interval", 0, "between measurements (default 10s)")
 		f.DurationVar(&c.HealthFor, "health-for", 0, "how long a new image may take to become healthy (default 5m)")
+		f.Int64Var(&c.Buffer.Bytes, "buffer", 0, "bytes that may wait for the platform (default 4 MiB)")
+		f.StringVar(&c.Socket, "socket", "", "path of a unix socket on which other programs hand in measurements and security events")
 		f.StringVar(&c.Label, "label", "", "label of the enrolment policy in the EST path")
 		f.StringVar(&c.Keys, "keys", "", "where the unit's keys are (default: where provision made them)")
 		f.Func("debug", "debug interface and the file that says whether it is open, `NAME=FILE`, for the baseline report; may be repeated", func(v string) error {
