@@ -21,7 +21,7 @@ import (
 // that is added without a line here fails the test below.
 var perDevice = map[string]string{
 	"telemetry_chunk": "body", "telemetry_latest": "body", "telemetry_event": "body", "telemetry_dropped": "body",
-	"telemetry_gap": "", "telemetry_refused": "", "telemetry_retained": "", "telemetry_pending": "body",
+	"telemetry_security": "body", "telemetry_chain": "", "telemetry_chain_break": "", "telemetry_gap": "", "telemetry_refused": "", "telemetry_retained": "", "telemetry_pending": "body",
 }
 
 // backup is the rows of a device as a backup holds them.
