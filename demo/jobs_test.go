@@ -81,7 +81,7 @@ func (w *world) lookAtJobs(t *testing.T, b *browsertest.Browser, over, open stri
 		t.Fatal(err)
 	}
 	b.Click(`form[action$="/twin"] button.primary`)
-	b.Until(`document.querySelector('main .problem') !== null`)
+	b.Until(`document.querySelector('main .problem[role=alert]') !== null`)
 	if text := b.Text("main"); !strings.Contains(text, "Somebody else has changed") {
 		t.Errorf("the writer who was overtaken reads:\n%s", text)
 	}

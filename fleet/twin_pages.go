@@ -133,6 +133,11 @@ func (s *Service) twinPages(c *console.Console) {
 			return s.loadTwin(r, c.Names(r.Context()), device)
 		}})
 	form := func(path string, change func(r *http.Request, t Twin) (doc wire.Doc, whole bool, err error)) {
+		// After a refusal the page stands under the form's own address: whoever loads that anew gets the device.
+		c.Handle("GET /devices/{id}/"+path, string(tenant.DeviceRead), func(w http.ResponseWriter, r *http.Request) error {
+			http.Redirect(w, r, "/devices/"+url.PathEscape(r.PathValue("id")), http.StatusSeeOther)
+			return nil
+		})
 		c.Form("/devices/{id}/"+path, string(tenant.TwinWrite), func(r *http.Request) (string, error) {
 			ctx, id := r.Context(), r.PathValue("id")
 			d, err := s.cfg.Identity.Visible(ctx, tenant.TwinWrite, id)
