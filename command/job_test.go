@@ -168,6 +168,9 @@ func TestJobReachesEverybody(t *testing.T) {
 		id := y.create(Job{Parallel: 4})
 		y.turn()
 		y.counts(id, Counts{Devices: 10, Waiting: 6, Started: 4})
+		y.clk.Advance(time.Second)
+		y.turn() // they are still at work
+		y.counts(id, Counts{Devices: 10, Waiting: 6, Started: 4})
 		begun := y.in(id, Started)
 		y.answer(id, true, begun...)
 		y.turn() // nothing before the next tick
