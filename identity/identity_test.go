@@ -472,7 +472,7 @@ func TestList(t *testing.T) {
 		if want := []string{"LAMP_0", "LAMP_1", "LAMP_2", "LAMP_3", "LAMP_4"}; !slices.Equal(got, want) {
 			t.Errorf("%v, want %v", got, want)
 		}
-		last := identity.Filter{Where: func(bind func(any) string) string { return "device.serial = " + bind("LAMP_4") + " OR 1 = 0" }}
+		last := identity.Filter{Where: func(bind func(any) string) string { return "1 = 0 OR device.serial = " + bind("LAMP_4") }}
 		if ds, err := w.List(ctx, "ten_a", last); err != nil || len(ds) != 1 || ds[0].Serial != "LAMP_4" {
 			t.Errorf("a condition of a later stage finds %v, %v", ds, err)
 		}
