@@ -33,7 +33,7 @@ var floors = []struct {
 		"notify", "product", "identity/status", "identity", "identity/keystore", "identity/embedded", "identity/ceremony", "identity/openbao", "identity/issuertest", "enroll/attest", "enroll", "enroll/station", "fleet", "telemetry/history", "telemetry", "command", "alarm", "sbom", "update/trust", "update",
 		"vuln", "respond", "retire", "evidence/verify", "evidence",
 	}, true},
-	{"app, demo", []string{"agent/keys", "agent", "app", "demo", "sim", "bench", "controls"}, true},
+	{"app, demo", []string{"agent/keys", "agent", "app", "demo", "sim", "bench/trace", "bench", "controls"}, true},
 	{"cmd", []string{"cmd/openthings", "cmd/openthings-agent", "cmd/openthings-verify"}, false},
 }
 
