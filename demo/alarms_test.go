@@ -48,6 +48,16 @@ func (w *world) alarmed(ctx context.Context, t *testing.T, d *device) string {
 	case <-time.After(time.Minute):
 		t.Fatal("nobody heard of the alarm")
 	}
+	for until := time.Now().Add(time.Minute); ; { // the other one has said that it is gone
+		var failed struct{ Items []struct{ Answer string } }
+		must(w.get(ctx, "/v1/notifications/deliveries?state=failed", &failed))
+		if len(failed.Items) > 0 {
+			break
+		}
+		if time.Now().After(until) {
+			t.Fatal("the endpoint that is gone was not noticed")
+		}
+	}
 	var alarms struct{ Items []struct{ ID string } }
 	must(w.get(ctx, "/v1/alarms?state=open&device="+d.id, &alarms))
 	if len(alarms.Items) != 1 {
