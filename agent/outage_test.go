@@ -146,10 +146,29 @@ type taker struct {
 	messages int
 }
 
-// serve is one session over a connection that may be cut.
+// serve is one session over a connection that may be cut. It reads at once whatever comes: a pipe holds nothing, and
+// somebody who waits for a mutex of a writer that waits for the pipe would stop virtual time.
 func (s *taker) serve(c net.Conn) {
-	defer c.Close()
-	r := mqtt.NewReader(c, 256<<10)
+	packets := make(chan mqtt.Packet, 1000)
+	go func() {
+		defer close(packets)
+		for r := mqtt.NewReader(c, 256<<10); ; {
+			h, body, err := r.Next()
+			if err != nil {
+				return
+			}
+			p, err := mqtt.Decode(mqtt.V5, h, bytes.Clone(body))
+			if err != nil {
+				return
+			}
+			packets <- p
+		}
+	}()
+	defer func() {
+		c.Close()
+		for range packets {
+		}
+	}()
 	send := func(p mqtt.Packet) bool {
 		b, err := mqtt.Append(nil, mqtt.V5, p)
 		if err == nil {
@@ -157,15 +176,7 @@ func (s *taker) serve(c net.Conn) {
 		}
 		return err == nil
 	}
-	for {
-		h, body, err := r.Next()
-		if err != nil {
-			return
-		}
-		p, err := mqtt.Decode(mqtt.V5, h, body)
-		if err != nil {
-			return
-		}
+	for p := range packets {
 		switch p := p.(type) {
 		case *mqtt.Connect:
 			if !send(&mqtt.Connack{Properties: mqtt.Properties{{ID: mqtt.ReceiveMaximum, Num: 6}}}) {
