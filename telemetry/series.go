@@ -38,7 +38,7 @@ func (q Query) check() (Query, error) {
 		return q, problem.Invalid("max must be 1 to %d", MaxPoints).At("query.max")
 	case span <= 0:
 		return q, problem.Invalid("from must be before to").At("query.from")
-	case q.Step < 0 || q.Step > 0 && (q.Step%time.Millisecond != 0 || span/q.Step >= MaxPoints):
+	case q.Step < 0 || q.Step > 0 && (q.Step%time.Millisecond != 0 || span/q.Step > MaxPoints):
 		return q, problem.Invalid("step must be whole milliseconds, and from to to at most %d of them", MaxPoints).At("query.step")
 	case q.Step == 0:
 		n := time.Duration(cmp.Or(q.Max, DefaultPoints))
