@@ -63,3 +63,8 @@ CREATE TABLE fleet_node_online (
 	n bigint NOT NULL,
 	PRIMARY KEY (node, tenant)
 );
+
+-- What a device runs now, and its labels, are looked up here. SQLite keeps no statistics: without these it prefers an
+-- index that covers the question and walks the tenant's whole fleet, for each device.
+CREATE INDEX install_device ON install (tenant, device_id, to_ts, release_id);
+CREATE INDEX label_device ON label (tenant, device_id, name, value);
