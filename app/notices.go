@@ -3,6 +3,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"fmt"
@@ -11,8 +12,10 @@ import (
 
 	"github.com/openthings-platform/openthings/notify"
 	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/respond"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/telemetry"
+	"github.com/openthings-platform/openthings/tenant"
 	"github.com/openthings-platform/openthings/vuln"
 )
 
@@ -31,12 +34,13 @@ var told = []struct {
 			Text: "Find out whether it can be reached and whether it was exploited in this product. Since 2026-09-11 an exploited vulnerability is reported within 24 hours of becoming aware (Regulation (EU) 2024/2847, Article 14).",
 			Link: "/vulnerabilities/" + x.ID, Data: x}, nil
 	}},
-	{"case.deadline", "a clock of a case is near its end or over it", func(_ *house, _ context.Context, e store.Event) (n notify.Notice, err error) {
-		var d map[string]any
+	{"case.deadline", "a clock of a case is near its end or over it", func(h *house, ctx context.Context, e store.Event) (n notify.Notice, err error) {
+		var d respond.Escalation
 		if err := e.Decode(&d); err != nil {
 			return n, err
 		}
-		return notify.Notice{Title: fmt.Sprintf("Case %s: the %s is %s", e.Subject, spaced(d["stage"]), spaced(d["level"])), Link: "/cases/" + e.Subject, Data: d}, nil
+		due := map[respond.EventKind]string{respond.DeadlineSoon: "is due soon", respond.DeadlineOverdue: "is overdue"}
+		return notify.Notice{Title: h.called(ctx, e.Subject) + ": " + d.Stage.Name() + " " + cmp.Or(due[d.Level], "has no date yet"), Link: "/cases/" + e.Subject, Data: d}, nil
 	}},
 	{"clone.detected", "a device was seen twice: same key, certificate or serial number", func(_ *house, _ context.Context, e store.Event) (n notify.Notice, err error) {
 		var d map[string]any
@@ -45,12 +49,12 @@ var told = []struct {
 		}
 		return notify.Notice{Title: fmt.Sprintf("Two devices show the same %v", d["what"]), Text: "They are suspended until a person decides which one is genuine.", Link: "/enrol/quarantine", Data: d}, nil
 	}},
-	{telemetry.ChainBroken, "a device's chain of security events is broken: something is missing, altered or forged", func(_ *house, _ context.Context, e store.Event) (n notify.Notice, err error) {
+	{telemetry.ChainBroken, "a device's chain of security events is broken: something is missing, altered or forged", func(h *house, ctx context.Context, e store.Event) (n notify.Notice, err error) {
 		var b telemetry.ChainBreak
 		if err := e.Decode(&b); err != nil {
 			return n, err
 		}
-		return notify.Notice{Title: fmt.Sprintf("The chain of security events of device %s is broken: %s at %d to %d", e.Subject, b.Kind, b.From, b.To),
+		return notify.Notice{Title: fmt.Sprintf("The chain of security events of device %s is broken: %s at %d to %d", h.called(ctx, e.Subject), b.Kind, b.From, b.To),
 			Text: "Somebody may have deleted or altered what the device keeps of logins, changes and updates. Look at its security events.", Link: "/devices/" + e.Subject, Data: b}, nil
 	}},
 	{"deployment.ended", "a deployment was aborted", func(_ *house, _ context.Context, e store.Event) (n notify.Notice, err error) {
@@ -62,14 +66,15 @@ var told = []struct {
 	}},
 }
 
-func spaced(v any) string { return strings.NewReplacer("_", " ", "-", " ").Replace(fmt.Sprint(v)) }
+// called is the name of a thing, or its id when nobody has named it.
+func (h *house) called(ctx context.Context, id string) string { return cmp.Or(h.name(ctx, id), id) }
 
 // tellOutside has the events of the stages told to whoever the tenant named.
 func (h *house) tellOutside() {
 	for _, t := range told {
 		h.notify.Know(notify.Topic{Name: t.topic, Text: t.text})
 		h.db.On(t.topic, "notify", func(ctx context.Context, e store.Event) error {
-			n, err := t.words(h, ctx, e)
+			n, err := t.words(h, tenant.WithActor(ctx, tenant.System(e.Tenant)), e)
 			if err != nil || n.Title == "" {
 				return err
 			}

@@ -261,6 +261,7 @@ func (w *world) newMaker(name string) *maker {
 // unit is one device with its keys.
 type unit struct {
 	id, claim      string
+	serial         string
 	idevid, ldevid tls.Certificate
 }
 
@@ -280,7 +281,7 @@ func (m *maker) make() *unit {
 	if err != nil || a.status != 200 || json.Unmarshal(a.body, &r) != nil {
 		t.Fatalf("line: %d %s %v", a.status, a.body, err)
 	}
-	u := &unit{id: r.Device, claim: r.Claim, idevid: pair(t, []byte(r.Certificate), key)}
+	u := &unit{serial: serial, id: r.Device, claim: r.Claim, idevid: pair(t, []byte(r.Certificate), key)}
 	w.text = append(w.text, r.Claim, strings.ReplaceAll(r.Claim, "-", ""))
 	w.post(m.owner, "/v1/claims", map[string]any{"code": r.Claim, "solution": m.solution}, nil)
 	u.ldevid = m.enrol(u)
