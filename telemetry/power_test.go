@@ -27,7 +27,7 @@ import (
 // a sample; OPENTHINGS_ROUNDS=100 and more replays every moment in every way.
 func TestS01_PowerCutLosesNothingAcknowledged(t *testing.T) {
 	l := newLoad(newParty(t, 4))
-	l.pad = 6000 // so that SQLite checkpoints while it is recorded
+	l.pad = 7500 // so that SQLite checkpoints while it is recorded, however many messages share a commit
 	calls, checkpoints := l.powerCuts(t, messages)
 	if calls < 1000 || checkpoints < 50 || l.Count(history.Acked) != 4*messages {
 		t.Error("the test proves too little")
@@ -108,7 +108,7 @@ func (l *load) powerCuts(t *testing.T, each int) (recorded, checkpoints int) {
 const replayed = 25
 
 // messages is how many each device sends while it is recorded.
-const messages = 400
+const messages = 1000
 
 func tail(calls []call) string {
 	var out []string
