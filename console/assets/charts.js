@@ -133,7 +133,7 @@ async function show(url, push = true) {
   const words = view().querySelector('details.picks')?.open;
   take(view(), page);
   if (words) view().querySelector('details.picks').open = true;
-  if (push) history.pushState(null, '', url);
+  if (push && url !== location.href) history.pushState(null, '', url); // asked for twice, it is one step of the way back
 }
 
 function zoom(figure, from, to) {
