@@ -112,13 +112,6 @@ func (s *Service) Routes(a *api.API) {
 	})
 }
 
-// tenantWide is the tenant of whoever asks, who must hold the verb for all of it.
-func tenantWide(ctx context.Context, v tenant.Verb) (t, actor string, err error) {
-	who, _ := tenant.ActorFrom(ctx)
-	t = tenant.MustTenant(ctx)
-	return t, who.ID, tenant.Require(ctx, v, tenant.Thing{Tenant: t})
-}
-
 // alarms lists those that whoever asks may read.
 func (s *Service) alarms(ctx context.Context, q Question) (as []Alarm, err error) {
 	who, _ := tenant.ActorFrom(ctx)
@@ -157,7 +150,7 @@ func (s *Service) closeFor(ctx context.Context, id, note string) (Alarm, error) 
 
 // rules lists those of whoever asks.
 func (s *Service) rules(ctx context.Context) (rs []Rule, err error) {
-	t, _, err := tenantWide(ctx, tenant.AlarmRead)
+	t, _, err := tenant.Whole(ctx, tenant.AlarmRead)
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +159,7 @@ func (s *Service) rules(ctx context.Context) (rs []Rule, err error) {
 }
 
 func (s *Service) setRule(ctx context.Context, r Rule) (Rule, error) {
-	t, who, err := tenantWide(ctx, tenant.AlarmWrite)
+	t, who, err := tenant.Whole(ctx, tenant.AlarmWrite)
 	if err != nil {
 		return r, err
 	}
@@ -175,7 +168,7 @@ func (s *Service) setRule(ctx context.Context, r Rule) (Rule, error) {
 }
 
 func (s *Service) removeRule(ctx context.Context, id string) error {
-	t, who, err := tenantWide(ctx, tenant.AlarmWrite)
+	t, who, err := tenant.Whole(ctx, tenant.AlarmWrite)
 	if err != nil {
 		return err
 	}
@@ -183,11 +176,7 @@ func (s *Service) removeRule(ctx context.Context, id string) error {
 }
 
 // Name is what people call a rule; "" when there is none.
-func (s *Service) Name(ctx context.Context, t, id string) (name string, err error) {
-	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error {
-		r, err := ruleByID(tx, t, id)
-		name = r.Name
-		return err
-	})
-	return name, err
+func (s *Service) Name(ctx context.Context, t, id string) (string, error) {
+	r, err := s.rule(ctx, t, id)
+	return r.Name, err
 }

@@ -57,15 +57,11 @@ type rulesPage struct {
 	Kinds    []console.Option
 	Ops      []console.Option
 	Severes  []console.Option
-	Names    *console.Names
 	MayWrite bool
 	Typed    url.Values
 }
 
-type devicePart struct {
-	Alarms   []Alarm
-	MayWrite bool
-}
+type devicePart struct{ Alarms []Alarm }
 
 var severities = []console.Option{{Value: string(Critical), Word: "critical"}, {Value: string(Warning), Word: "warning"}, {Value: string(Info), Word: "info"}}
 
@@ -85,21 +81,18 @@ func (s *Service) Pages(c *console.Console) {
 				return nil, err
 			}
 			p := alarmPage{Alarm: a, Names: c.Names(r.Context()), MayWrite: tenant.Holds(r.Context(), write)}
-			err = s.cfg.DB.View(r.Context(), func(tx *store.Tx) error {
-				rule, err := ruleByID(tx, a.Tenant, a.Rule)
-				if err == nil {
-					p.About = &rule
-				}
-				if problem.Is(err, problem.KindNotFound) {
-					return nil
-				}
-				return err
-			})
+			rule, err := s.rule(r.Context(), a.Tenant, a.Rule)
+			switch {
+			case err == nil:
+				p.About = &rule
+			case problem.Is(err, problem.KindNotFound):
+				err = nil
+			}
 			return p, err
 		}})
 	c.Page(console.Page{Path: "/alarms/rules", Title: "Rules", Menu: menu, Tab: "Rules", TabOrder: 20, Verb: read, FS: pagesFS, Template: "pages/rules.html",
 		Load: func(r *http.Request) (any, error) {
-			p := rulesPage{Severes: severities, Names: c.Names(r.Context()), MayWrite: tenant.Holds(r.Context(), write), Typed: console.Typed(r),
+			p := rulesPage{Severes: severities, MayWrite: tenant.Holds(r.Context(), write), Typed: console.Typed(r),
 				Kinds: []console.Option{{Value: string(Threshold), Word: "a value beyond a limit"}, {Value: string(Change), Word: "a value that changes too fast"},
 					{Value: string(Absence), Word: "silence"}, {Value: string(Events), Word: "events that come too often"}},
 				Ops: []console.Option{{Value: ">", Word: "above"}, {Value: ">=", Word: "at or above"}, {Value: "<", Word: "below"}, {Value: "<=", Word: "at or below"}}}
@@ -119,13 +112,12 @@ func (s *Service) Pages(c *console.Console) {
 		return "/alarms/rules", err
 	})
 	c.Form("/alarms/rules/{id}/turn", write, func(r *http.Request) (string, error) {
-		t := tenant.MustTenant(r.Context())
-		var rule Rule
-		if err := s.cfg.DB.View(r.Context(), func(tx *store.Tx) (err error) { rule, err = ruleByID(tx, t, r.PathValue("id")); return err }); err != nil {
+		rule, err := s.rule(r.Context(), tenant.MustTenant(r.Context()), r.PathValue("id"))
+		if err != nil {
 			return "", err
 		}
 		rule.Off = !rule.Off
-		_, err := s.setRule(r.Context(), rule)
+		_, err = s.setRule(r.Context(), rule)
 		return "/alarms/rules", err
 	})
 	c.Form("/alarms/rules/{id}/remove", write, func(r *http.Request) (string, error) {

@@ -34,7 +34,7 @@ type Service struct {
 	index atomic.Pointer[index] // what rules watch; never nil
 
 	mu      sync.Mutex // guards the fields below
-	members map[[2]string]bool
+	members map[memberKey]member
 	asked   time.Time // when members was begun anew
 }
 
@@ -90,7 +90,7 @@ func New(cfg Config) *Service {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{cfg: cfg, members: map[[2]string]bool{}}
+	s := &Service{cfg: cfg, members: map[memberKey]member{}}
 	s.index.Store(&index{})
 	cfg.DB.Handle(jobTick, s.tickJob)
 	cfg.DB.Handle(jobRoster, s.rosterJob)
@@ -138,6 +138,12 @@ func (s *Service) SetRule(ctx context.Context, r Rule, actor string) (Rule, erro
 		tx.After(func() { s.reload(context.WithoutCancel(ctx)) })
 		return audit.Append(tx, audit.Entry{Tenant: r.Tenant, Actor: actor, Kind: "alarm-rule.set", Subject: r.ID, Data: r})
 	})
+	return r, err
+}
+
+// rule returns a rule of the tenant, or a problem of kind not-found.
+func (s *Service) rule(ctx context.Context, tenant, id string) (r Rule, err error) {
+	err = s.cfg.DB.View(ctx, func(tx *store.Tx) (err error) { r, err = ruleByID(tx, tenant, id); return err })
 	return r, err
 }
 

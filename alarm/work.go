@@ -145,9 +145,7 @@ func (r Rule) samples(x telemetry.Sighting) (out []sample) {
 // apply moves what the rule remembers of the device, and the alarm with it. The rule is read again: one that was changed
 // meanwhile sees the next message.
 func (s *Service) apply(tx *store.Tx, r Rule, d identity.Device, samples []sample) error {
-	if now, err := ruleByID(tx, r.Tenant, r.ID); problem.Is(err, problem.KindNotFound) || err == nil && !now.Changed.Equal(r.Changed) {
-		return nil
-	} else if err != nil {
+	if ok, err := stands(tx, r); err != nil || !ok {
 		return err
 	}
 	st, _, err := stand(tx, r.ID, d.ID)
@@ -160,6 +158,15 @@ func (s *Service) apply(tx *store.Tx, r Rule, d identity.Device, samples []sampl
 		}
 	}
 	return s.keep(tx, r, d.ID, st)
+}
+
+// stands says whether the rule is still the one that is being gone by.
+func stands(tx *store.Tx, r Rule) (bool, error) {
+	now, err := ruleByID(tx, r.Tenant, r.ID)
+	if problem.Is(err, problem.KindNotFound) {
+		return false, nil
+	}
+	return err == nil && now.Changed.Equal(r.Changed), err
 }
 
 // follow does what a verdict says.
@@ -194,8 +201,7 @@ func (s *Service) tickJob(ctx context.Context, j store.Job) error {
 	if err := j.Decode(&t); err != nil {
 		return err
 	}
-	var r Rule
-	err := s.cfg.DB.View(ctx, func(tx *store.Tx) (err error) { r, err = ruleByID(tx, t.Tenant, t.Rule); return err })
+	r, err := s.rule(ctx, t.Tenant, t.Rule)
 	if problem.Is(err, problem.KindNotFound) || err == nil && r.Off {
 		return nil
 	}
@@ -207,9 +213,7 @@ func (s *Service) tickJob(ctx context.Context, j store.Job) error {
 		return err
 	}
 	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-		if now, err := ruleByID(tx, t.Tenant, t.Rule); problem.Is(err, problem.KindNotFound) || err == nil && !now.Changed.Equal(r.Changed) {
-			return nil
-		} else if err != nil {
+		if ok, err := stands(tx, r); err != nil || !ok {
 			return err
 		}
 		st, ok, err := stand(tx, t.Rule, t.Device)
@@ -238,23 +242,35 @@ func (s *Service) leave(tx *store.Tx, r Rule, device string) error {
 	return s.close(tx, a, "the device is none of the rule's any more", s.cfg.Clock.Now())
 }
 
+// memberKey is a rule, as it stood at one time, and a device.
+type memberKey struct {
+	rule, device string
+	changed      int64
+}
+
+// member is the answer whether the device is among those of the rule, and the device if so.
+type member struct {
+	device identity.Device
+	in     bool
+}
+
 // member is belongs with the answers of the last minute at hand.
 func (s *Service) member(ctx context.Context, r Rule, device string) (identity.Device, bool, error) {
 	now := s.cfg.Clock.Now()
-	k := [2]string{r.ID + r.Changed.String(), device}
+	k := memberKey{r.ID, device, store.Millis(r.Changed)}
 	s.mu.Lock()
 	if now.Sub(s.asked) > memberFor || len(s.members) >= memberMost {
-		s.members, s.asked = map[[2]string]bool{}, now
+		s.members, s.asked = map[memberKey]member{}, now
 	}
-	in, known := s.members[k]
+	m, known := s.members[k]
 	s.mu.Unlock()
-	if known && !in {
-		return identity.Device{}, false, nil
+	if known {
+		return m.device, m.in, nil
 	}
 	d, in, err := s.belongs(ctx, r, device)
 	if err == nil {
 		s.mu.Lock()
-		s.members[k] = in
+		s.members[k] = member{d, in}
 		s.mu.Unlock()
 	}
 	return d, in, err
@@ -282,8 +298,7 @@ func (s *Service) rosterJob(ctx context.Context, j store.Job) error {
 	if err := j.Decode(&data); err != nil {
 		return err
 	}
-	var r Rule
-	err := s.cfg.DB.View(ctx, func(tx *store.Tx) (err error) { r, err = ruleByID(tx, data.Tenant, data.Rule); return err })
+	r, err := s.rule(ctx, data.Tenant, data.Rule)
 	if problem.Is(err, problem.KindNotFound) || err == nil && (r.Off || r.Kind != Absence) {
 		return nil
 	}

@@ -86,7 +86,7 @@ func (s *Service) Routes(a *api.API) {
 		if err != nil {
 			return nil, err
 		}
-		if _, err := s.device(ctx, c.Device, tenant.DeviceRead); err != nil {
+		if _, err := s.cfg.Identity.Visible(ctx, tenant.DeviceRead, c.Device); err != nil {
 			return nil, err
 		}
 		return api.One(c), nil
@@ -104,7 +104,7 @@ func (s *Service) Routes(a *api.API) {
 		if err != nil {
 			return nil, err
 		}
-		d, err := s.device(ctx, in.ID, tenant.DeviceRead)
+		d, err := s.cfg.Identity.Visible(ctx, tenant.DeviceRead, in.ID)
 		if err != nil {
 			return nil, err
 		}
@@ -113,21 +113,12 @@ func (s *Service) Routes(a *api.API) {
 	})
 }
 
-// device returns a device on which whoever asks holds the verb.
-func (s *Service) device(ctx context.Context, id string, v tenant.Verb) (identity.Device, error) {
-	d, err := s.cfg.Identity.Get(ctx, tenant.MustTenant(ctx), id)
-	if err != nil {
-		return d, err
-	}
-	return d, tenant.Require(ctx, v, tenant.Thing{Tenant: d.Tenant, Product: d.Product, Solution: d.Solution})
-}
-
 // reserved names have meaning for the platform; they are sent by the stage that understands the result.
 var reserved = map[string]string{"wipe": "A device is wiped by decommissioning it."}
 
 // ask is Ask for whoever asks; policy makes the policy from what the product declares, nil takes that as it is.
 func (s *Service) ask(ctx context.Context, device string, r Request, policy func(Declared) (Policy, error)) (Command, error) {
-	d, err := s.device(ctx, device, tenant.CommandSend)
+	d, err := s.cfg.Identity.Visible(ctx, tenant.CommandSend, device)
 	if err != nil {
 		return Command{}, err
 	}
@@ -168,7 +159,7 @@ func (s *Service) cancel(ctx context.Context, id, reason string) (Command, error
 	if err != nil {
 		return c, err
 	}
-	if _, err := s.device(ctx, c.Device, tenant.CommandSend); err != nil {
+	if _, err := s.cfg.Identity.Visible(ctx, tenant.CommandSend, c.Device); err != nil {
 		return c, err
 	}
 	who, _ := tenant.ActorFrom(ctx)

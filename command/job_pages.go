@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -177,19 +176,6 @@ func (s *Service) loadJobs(r *http.Request) (p jobsPage, err error) {
 	return p, nil
 }
 
-// number reads a whole number from a form; an empty field is 0.
-func number(r *http.Request, name string) (int64, error) {
-	text := strings.TrimSpace(r.FormValue(name))
-	if text == "" {
-		return 0, nil
-	}
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
-		return 0, problem.Invalid("%q is not a whole number.", text).At(name)
-	}
-	return n, nil
-}
-
 func (s *Service) postJob(r *http.Request) (string, error) {
 	j := Job{Kind: r.FormValue("kind"), Title: strings.TrimSpace(r.FormValue("title")), Filter: strings.TrimSpace(r.FormValue("filter")), Name: strings.TrimSpace(r.FormValue("name")),
 		Args: json.RawMessage(`{}`), Follow: r.FormValue("follow") != "", Retries: DefaultPolicy.Retries}
@@ -199,12 +185,12 @@ func (s *Service) postJob(r *http.Request) (string, error) {
 		}
 		j.Args = json.RawMessage(text)
 	}
-	hours, err := number(r, "hours")
+	hours, err := console.Number(r, "hours")
 	if err != nil {
 		return "", err
 	}
 	for name, into := range map[string]*int64{"rate": &j.Rate, "parallel": &j.Parallel, "abort_percent": &j.AbortPercent, "abort_after": &j.AbortAfter, "timeout": &j.Timeout} {
-		if *into, err = number(r, name); err != nil {
+		if *into, err = console.Number(r, name); err != nil {
 			return "", err
 		}
 	}

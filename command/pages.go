@@ -95,7 +95,7 @@ func (s *Service) Pages(c *console.Console) {
 
 func (s *Service) loadDevice(r *http.Request, device string) (p devicePart, err error) {
 	ctx := r.Context()
-	d, err := s.device(ctx, device, tenant.DeviceRead)
+	d, err := s.cfg.Identity.Visible(ctx, tenant.DeviceRead, device)
 	if err != nil {
 		return p, err
 	}
@@ -167,7 +167,7 @@ func (s *Service) formArgs(r *http.Request) (json.RawMessage, error) {
 
 // kindOf is the declaration of a command to a device.
 func (s *Service) kindOf(ctx context.Context, device, name string) (Declared, error) {
-	d, err := s.device(ctx, device, tenant.CommandSend)
+	d, err := s.cfg.Identity.Visible(ctx, tenant.CommandSend, device)
 	if err != nil {
 		return Declared{}, err
 	}
@@ -214,7 +214,7 @@ func (s *Service) cataloguePages(c *console.Console) {
 			Roles: strings.FieldsFunc(r.FormValue("roles"), func(c rune) bool { return c == ',' || c == ' ' }), Policy: DefaultPolicy}
 		d.Idempotent = r.FormValue("idempotent") != ""
 		var err error
-		if d.ResultTimeout, err = number(r, "result_timeout"); err != nil {
+		if d.ResultTimeout, err = console.Number(r, "result_timeout"); err != nil {
 			return "", err
 		}
 		if text := strings.TrimSpace(r.FormValue("args")); text != "" {

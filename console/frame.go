@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/openthings-platform/openthings/problem"
@@ -188,6 +189,19 @@ func Typed(r *http.Request) url.Values {
 		return t.form
 	}
 	return url.Values{}
+}
+
+// Number reads a whole number that was typed into a field; an empty field is 0.
+func Number(r *http.Request, name string) (int64, error) {
+	text := strings.TrimSpace(r.FormValue(name))
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return 0, problem.Invalid("%q is not a whole number.", text).At(name)
+	}
+	return n, nil
 }
 
 // Say leaves one sentence for the page that the form leads to: "Batch 7 is open."

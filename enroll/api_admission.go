@@ -102,7 +102,7 @@ func (s *Service) trustedCARoutes(a *api.API) {
 	}
 	api.Handle(a, api.Op{ID: "list-trusted-cas", Method: "GET", Path: "/v1/trusted-cas", Verb: read, Stage: stage,
 		Summary: "List the manufacturer CAs whose devices register themselves"}, func(ctx context.Context, _ *struct{}) (*api.List[TrustedCA], error) {
-		t, _, err := tenantWide(ctx, tenant.EnrolRead)
+		t, _, err := tenant.Whole(ctx, tenant.EnrolRead)
 		if err != nil {
 			return nil, err
 		}
@@ -111,7 +111,7 @@ func (s *Service) trustedCARoutes(a *api.API) {
 	})
 	api.Handle(a, api.Op{ID: "get-trusted-ca", Method: "GET", Path: "/v1/trusted-cas/{id}", Verb: read, Stage: stage,
 		Summary: "Read a trusted CA with its revocation lists"}, func(ctx context.Context, in *byID) (*api.Out[TrustedCAOut], error) {
-		t, _, err := tenantWide(ctx, tenant.EnrolRead)
+		t, _, err := tenant.Whole(ctx, tenant.EnrolRead)
 		if err != nil {
 			return nil, err
 		}
@@ -124,7 +124,7 @@ func (s *Service) trustedCARoutes(a *api.API) {
 	})
 	api.Handle(a, api.Op{ID: "add-trusted-ca", Method: "POST", Path: "/v1/trusted-cas", Verb: write, Stage: stage, Status: 201,
 		Summary: "Upload a manufacturer's CA; it counts once its key is proven with the code in the answer"}, func(ctx context.Context, in *trustedCAIn) (*api.Out[TrustedCAOut], error) {
-		t, who, err := tenantWide(ctx, tenant.EnrolWrite)
+		t, who, err := tenant.Whole(ctx, tenant.EnrolWrite)
 		if err != nil {
 			return nil, err
 		}
@@ -133,7 +133,7 @@ func (s *Service) trustedCARoutes(a *api.API) {
 	})
 	api.Handle(a, api.Op{ID: "prove-trusted-ca", Method: "POST", Path: "/v1/trusted-cas/{id}/prove", Verb: write, Stage: stage,
 		Summary: "Prove possession of the CA's key; from then on its devices register themselves"}, func(ctx context.Context, in *proofIn) (*api.Out[TrustedCAOut], error) {
-		t, who, err := tenantWide(ctx, tenant.EnrolWrite)
+		t, who, err := tenant.Whole(ctx, tenant.EnrolWrite)
 		if err != nil {
 			return nil, err
 		}
@@ -141,7 +141,7 @@ func (s *Service) trustedCARoutes(a *api.API) {
 	})
 	api.Handle(a, api.Op{ID: "renew-trusted-ca-code", Method: "POST", Path: "/v1/trusted-cas/{id}/code", Verb: write, Stage: stage,
 		Summary: "Make a new code for the proof"}, func(ctx context.Context, in *byID) (*api.Out[TrustedCAOut], error) {
-		t, _, err := tenantWide(ctx, tenant.EnrolWrite)
+		t, _, err := tenant.Whole(ctx, tenant.EnrolWrite)
 		if err != nil {
 			return nil, err
 		}
@@ -157,7 +157,7 @@ func (s *Service) trustedCARoutes(a *api.API) {
 	} {
 		api.Handle(a, api.Op{ID: m.word + "-trusted-ca", Method: "POST", Path: "/v1/trusted-cas/{id}/" + m.word, Verb: write, Stage: stage, Summary: m.summary},
 			func(ctx context.Context, in *reasonedIn) (*api.Out[TrustedCAOut], error) {
-				t, who, err := tenantWide(ctx, tenant.EnrolWrite)
+				t, who, err := tenant.Whole(ctx, tenant.EnrolWrite)
 				if err != nil {
 					return nil, err
 				}
@@ -166,7 +166,7 @@ func (s *Service) trustedCARoutes(a *api.API) {
 	}
 	api.Handle(a, api.Op{ID: "revoke-trusted-ca", Method: "POST", Path: "/v1/trusted-cas/{id}/revoke", Verb: write, Stage: stage,
 		Summary: "Retire the CA and refuse everything that it brought, at once and for ever"}, func(ctx context.Context, in *reasonedIn) (*api.Out[TrustedCAOut], error) {
-		t, who, err := tenantWide(ctx, tenant.EnrolWrite)
+		t, who, err := tenant.Whole(ctx, tenant.EnrolWrite)
 		if err != nil {
 			return nil, err
 		}
@@ -174,7 +174,7 @@ func (s *Service) trustedCARoutes(a *api.API) {
 	})
 	api.Handle(a, api.Op{ID: "preview-mapping", Method: "POST", Path: "/v1/trusted-cas/preview", Verb: read, Stage: stage,
 		Summary: "Say what a mapping reads out of a sample certificate; changes nothing"}, func(ctx context.Context, in *previewIn) (*api.Out[Mapped], error) {
-		if _, _, err := tenantWide(ctx, tenant.EnrolRead); err != nil {
+		if _, _, err := tenant.Whole(ctx, tenant.EnrolRead); err != nil {
 			return nil, err
 		}
 		m, err := previewMapping(in.Body.Mapping, in.Body.Certificate)
@@ -182,7 +182,7 @@ func (s *Service) trustedCARoutes(a *api.API) {
 	})
 	api.Raw(a, api.Op{ID: "import-trusted-crl", Method: "POST", Path: "/v1/trusted-cas/{id}/crl", Verb: write, Stage: stage, MaxBody: MaxCRL,
 		Summary: "Import a revocation list (DER or PEM) of a trusted CA; devices that it names are suspended at once"}, func(w http.ResponseWriter, r *http.Request) error {
-		t, who, err := tenantWide(r.Context(), tenant.EnrolWrite)
+		t, who, err := tenant.Whole(r.Context(), tenant.EnrolWrite)
 		if err != nil {
 			return err
 		}
@@ -199,7 +199,7 @@ func (s *Service) trustedCARoutes(a *api.API) {
 	})
 	api.Raw(a, api.Op{ID: "block-keys", Method: "POST", Path: "/v1/blocked-keys", Verb: write, Stage: stage, MaxBody: identity.MaxBlockList,
 		Summary: "Block public keys: one SHA-256 of a subject public key info a line, at least 30 hex digits; the query says why (reason)"}, func(w http.ResponseWriter, r *http.Request) error {
-		t, who, err := tenantWide(r.Context(), tenant.EnrolWrite)
+		t, who, err := tenant.Whole(r.Context(), tenant.EnrolWrite)
 		if err != nil {
 			return err
 		}
@@ -232,7 +232,7 @@ func (s *Service) tokenRoutes(a *api.API) {
 	read, write := string(tenant.EnrolRead), string(tenant.EnrolWrite)
 	api.Handle(a, api.Op{ID: "list-enrol-tokens", Method: "GET", Path: "/v1/enrol-tokens", Verb: read, Stage: stage,
 		Summary: "List enrolment tokens"}, func(ctx context.Context, in *tokensIn) (*api.List[Token], error) {
-		t, _, err := tenantWide(ctx, tenant.EnrolRead)
+		t, _, err := tenant.Whole(ctx, tenant.EnrolRead)
 		if err != nil {
 			return nil, err
 		}
@@ -248,7 +248,7 @@ func (s *Service) tokenRoutes(a *api.API) {
 	})
 	api.Handle(a, api.Op{ID: "create-enrol-token", Method: "POST", Path: "/v1/enrol-tokens", Verb: write, Stage: stage, Status: 201, Secret: true,
 		Summary: "Make an enrolment token, or admit a claim certificate: exchanged for a device's own certificate"}, func(ctx context.Context, in *tokenIn) (*api.Out[CreatedToken], error) {
-		t, who, err := tenantWide(ctx, tenant.EnrolWrite)
+		t, who, err := tenant.Whole(ctx, tenant.EnrolWrite)
 		if err != nil {
 			return nil, err
 		}
@@ -264,7 +264,7 @@ func (s *Service) tokenRoutes(a *api.API) {
 	})
 	api.Handle(a, api.Op{ID: "revoke-enrol-token", Method: "POST", Path: "/v1/enrol-tokens/{id}/revoke", Verb: write, Stage: stage,
 		Summary: "End an enrolment token at once"}, func(ctx context.Context, in *reasonedIn) (*api.Out[Token], error) {
-		t, who, err := tenantWide(ctx, tenant.EnrolWrite)
+		t, who, err := tenant.Whole(ctx, tenant.EnrolWrite)
 		if err != nil {
 			return nil, err
 		}
@@ -277,7 +277,7 @@ func (s *Service) cloneRoutes(a *api.API) {
 	read, write := string(tenant.EnrolRead), string(tenant.DeviceSuspend)
 	api.Handle(a, api.Op{ID: "list-clones", Method: "GET", Path: "/v1/clones", Verb: read, Stage: stage,
 		Summary: "List suspected clones; their devices are suspended"}, func(ctx context.Context, in *clonesIn) (*api.List[Clone], error) {
-		t, _, err := tenantWide(ctx, tenant.EnrolRead)
+		t, _, err := tenant.Whole(ctx, tenant.EnrolRead)
 		if err != nil {
 			return nil, err
 		}
@@ -293,7 +293,7 @@ func (s *Service) cloneRoutes(a *api.API) {
 	})
 	api.Handle(a, api.Op{ID: "get-clone", Method: "GET", Path: "/v1/clones/{id}", Verb: read, Stage: stage,
 		Summary: "Read a suspected clone: what was seen where"}, func(ctx context.Context, in *byID) (*api.Out[Clone], error) {
-		t, _, err := tenantWide(ctx, tenant.EnrolRead)
+		t, _, err := tenant.Whole(ctx, tenant.EnrolRead)
 		if err != nil {
 			return nil, err
 		}
@@ -302,7 +302,7 @@ func (s *Service) cloneRoutes(a *api.API) {
 	})
 	api.Handle(a, api.Op{ID: "decide-clone", Method: "POST", Path: "/v1/clones/{id}/decide", Verb: write, Stage: stage,
 		Summary: "Say which device is genuine: it is resumed and enrols anew, the others are barred for ever"}, func(ctx context.Context, in *decideIn) (*api.Out[Clone], error) {
-		t, who, err := tenantWide(ctx, tenant.DeviceSuspend)
+		t, who, err := tenant.Whole(ctx, tenant.DeviceSuspend)
 		if err != nil {
 			return nil, err
 		}

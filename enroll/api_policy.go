@@ -8,7 +8,6 @@ import (
 	"strconv"
 
 	"github.com/openthings-platform/openthings/api"
-	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"
@@ -41,7 +40,7 @@ func (s *Service) policyRoutes(a *api.API) {
 	read, write := string(tenant.EnrolRead), string(tenant.EnrolWrite)
 	api.Handle(a, api.Op{ID: "list-enrolment-policies", Method: "GET", Path: "/v1/enrolment-policies", Verb: read, Stage: stage,
 		Summary: "List the enrolment policies by label"}, func(ctx context.Context, _ *struct{}) (*api.List[Policy], error) {
-		t, _, err := tenantWide(ctx, tenant.EnrolRead)
+		t, _, err := tenant.Whole(ctx, tenant.EnrolRead)
 		if err != nil {
 			return nil, err
 		}
@@ -50,7 +49,7 @@ func (s *Service) policyRoutes(a *api.API) {
 	})
 	api.Handle(a, api.Op{ID: "get-enrolment-policy", Method: "GET", Path: "/v1/enrolment-policies/{label}", Verb: read, Stage: stage,
 		Summary: "Read an enrolment policy"}, func(ctx context.Context, in *byLabel) (*api.Out[Policy], error) {
-		t, _, err := tenantWide(ctx, tenant.EnrolRead)
+		t, _, err := tenant.Whole(ctx, tenant.EnrolRead)
 		if err != nil {
 			return nil, err
 		}
@@ -59,7 +58,7 @@ func (s *Service) policyRoutes(a *api.API) {
 	})
 	api.Handle(a, api.Op{ID: "set-enrolment-policy", Method: "PUT", Path: "/v1/enrolment-policies/{label}", Verb: write, Stage: stage,
 		Summary: "Set an enrolment policy, as its next version"}, func(ctx context.Context, in *policyIn) (*api.Out[Policy], error) {
-		t, who, err := tenantWide(ctx, tenant.EnrolWrite)
+		t, who, err := tenant.Whole(ctx, tenant.EnrolWrite)
 		if err != nil {
 			return nil, err
 		}
@@ -69,7 +68,7 @@ func (s *Service) policyRoutes(a *api.API) {
 	})
 	api.Handle(a, api.Op{ID: "end-enrolment-policy", Method: "POST", Path: "/v1/enrolment-policies/{label}/end", Verb: write, Stage: stage,
 		Summary: "End an enrolment policy; its products enrol by the others"}, func(ctx context.Context, in *byLabel) (*api.Out[Policy], error) {
-		t, who, err := tenantWide(ctx, tenant.EnrolWrite)
+		t, who, err := tenant.Whole(ctx, tenant.EnrolWrite)
 		if err != nil {
 			return nil, err
 		}
@@ -78,7 +77,7 @@ func (s *Service) policyRoutes(a *api.API) {
 	})
 	api.Handle(a, api.Op{ID: "list-enrolment-policy-versions", Method: "GET", Path: "/v1/enrolment-policies/{label}/versions", Verb: read, Stage: stage,
 		Summary: "List the versions of an enrolment policy, the newest first"}, func(ctx context.Context, in *policyVersionsIn) (*api.List[Policy], error) {
-		t, _, err := tenantWide(ctx, tenant.EnrolRead)
+		t, _, err := tenant.Whole(ctx, tenant.EnrolRead)
 		if err != nil {
 			return nil, err
 		}
@@ -99,7 +98,7 @@ func (s *Service) attestationRoutes(a *api.API) {
 	read, write := string(tenant.EnrolRead), string(tenant.EnrolWrite)
 	api.Handle(a, api.Op{ID: "list-tpm-makers", Method: "GET", Path: "/v1/tpm-makers", Verb: read, Stage: stage,
 		Summary: "List the makers of TPMs whose endorsement certificates are believed"}, func(ctx context.Context, _ *struct{}) (*api.List[Maker], error) {
-		t, _, err := tenantWide(ctx, tenant.EnrolRead)
+		t, _, err := tenant.Whole(ctx, tenant.EnrolRead)
 		if err != nil {
 			return nil, err
 		}
@@ -108,7 +107,7 @@ func (s *Service) attestationRoutes(a *api.API) {
 	})
 	api.Handle(a, api.Op{ID: "trust-tpm-maker", Method: "POST", Path: "/v1/tpm-makers", Verb: write, Stage: stage, Status: 201,
 		Summary: "Believe the endorsement certificates of a maker of TPMs"}, func(ctx context.Context, in *makerIn) (*api.Out[Maker], error) {
-		t, who, err := tenantWide(ctx, tenant.EnrolWrite)
+		t, who, err := tenant.Whole(ctx, tenant.EnrolWrite)
 		if err != nil {
 			return nil, err
 		}
@@ -117,7 +116,7 @@ func (s *Service) attestationRoutes(a *api.API) {
 	})
 	api.Handle(a, api.Op{ID: "distrust-tpm-maker", Method: "POST", Path: "/v1/tpm-makers/{id}/distrust", Verb: write, Stage: stage,
 		Summary: "Believe a maker of TPMs no longer; what was proven before keeps its grade"}, func(ctx context.Context, in *byID) (*api.List[Maker], error) {
-		t, who, err := tenantWide(ctx, tenant.EnrolWrite)
+		t, who, err := tenant.Whole(ctx, tenant.EnrolWrite)
 		if err != nil {
 			return nil, err
 		}
@@ -130,7 +129,7 @@ func (s *Service) attestationRoutes(a *api.API) {
 	device := string(tenant.DeviceRead)
 	api.Handle(a, api.Op{ID: "list-attestations", Method: "GET", Path: "/v1/devices/{id}/attestations", Verb: device, Stage: stage,
 		Summary: "List what was found out about a device's keys, the newest first"}, func(ctx context.Context, in *byID) (*api.List[Attestation], error) {
-		d, err := s.readable(ctx, in.ID)
+		d, err := s.cfg.Identity.Visible(ctx, tenant.DeviceRead, in.ID)
 		if err != nil {
 			return nil, err
 		}
@@ -139,7 +138,7 @@ func (s *Service) attestationRoutes(a *api.API) {
 	})
 	api.Handle(a, api.Op{ID: "get-device-baseline", Method: "GET", Path: "/v1/devices/{id}/baseline", Verb: device, Stage: stage,
 		Summary: "Read how a device is set up, and how that stands against its product's baseline"}, func(ctx context.Context, in *byID) (*api.Out[Standing], error) {
-		d, err := s.readable(ctx, in.ID)
+		d, err := s.cfg.Identity.Visible(ctx, tenant.DeviceRead, in.ID)
 		if err != nil {
 			return nil, err
 		}
@@ -151,7 +150,7 @@ func (s *Service) attestationRoutes(a *api.API) {
 	})
 	api.Handle(a, api.Op{ID: "list-below-baseline", Method: "GET", Path: "/v1/below-baseline", Verb: device, Stage: stage,
 		Summary: "List the devices that do not fulfil their product's baseline"}, func(ctx context.Context, in *failingIn) (*api.List[Standing], error) {
-		t, _, err := tenantWide(ctx, tenant.DeviceRead)
+		t, _, err := tenant.Whole(ctx, tenant.DeviceRead)
 		if err != nil {
 			return nil, err
 		}
@@ -165,20 +164,4 @@ func (s *Service) attestationRoutes(a *api.API) {
 		}
 		return api.More(a, in.Paging, sts, func(st Standing) string { return st.Device }), nil
 	})
-}
-
-// tenantWide is the tenant and the id of whoever asks, if they may do v in all of it.
-func tenantWide(ctx context.Context, v tenant.Verb) (t, actor string, err error) {
-	who, _ := tenant.ActorFrom(ctx)
-	t = tenant.MustTenant(ctx)
-	return t, who.ID, tenant.Require(ctx, v, tenant.Thing{Tenant: t})
-}
-
-// readable is a device that whoever asks may read.
-func (s *Service) readable(ctx context.Context, id string) (identity.Device, error) {
-	d, err := s.cfg.Identity.Get(ctx, tenant.MustTenant(ctx), id)
-	if err != nil {
-		return d, err
-	}
-	return d, tenant.Require(ctx, tenant.DeviceRead, tenant.Thing{Tenant: d.Tenant, Product: d.Product, Solution: d.Solution})
 }

@@ -8,13 +8,11 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/identity"
-	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/product"
 	"github.com/openthings-platform/openthings/tenant"
 	"github.com/openthings-platform/openthings/wire"
@@ -98,11 +96,11 @@ func (s *Service) Pages(c *console.Console) {
 	// The certificate is shown at once, as the answer of the form.
 	c.Page(console.Page{Path: "/enrol/stations", Method: http.MethodPost, Title: "Line station", Menu: menu, Tab: lines, Verb: string(tenant.LineWrite),
 		FS: pagesFS, Template: "pages/station.html", Load: func(r *http.Request) (any, error) {
-			quota, err := number(r, "quota")
+			quota, err := console.Number(r, "quota")
 			if err != nil {
 				return nil, err
 			}
-			hours, err := number(r, "hours")
+			hours, err := console.Number(r, "hours")
 			if err != nil {
 				return nil, err
 			}
@@ -134,7 +132,7 @@ func (s *Service) Pages(c *console.Console) {
 
 func (s *Service) batchForms(c *console.Console) {
 	c.Form("/enrol/batches", string(tenant.LineWrite), func(r *http.Request) (string, error) {
-		size, err := number(r, "size")
+		size, err := console.Number(r, "size")
 		if err != nil {
 			return "", err
 		}
@@ -145,7 +143,7 @@ func (s *Service) batchForms(c *console.Console) {
 		return "/enrol", err
 	})
 	c.Form("/enrol/batches/{id}/close", string(tenant.LineWrite), func(r *http.Request) (string, error) {
-		produced, err := number(r, "produced")
+		produced, err := console.Number(r, "produced")
 		if err != nil {
 			return "", err
 		}
@@ -398,17 +396,4 @@ func (s *Service) anyDevice(state identity.State) func(context.Context) (bool, e
 		ds, err := s.cfg.Identity.List(ctx, tenant.MustTenant(ctx), identity.Filter{State: state, Limit: 1})
 		return len(ds) > 0, err
 	}
-}
-
-// number reads a field of type number; empty is zero.
-func number(r *http.Request, name string) (int64, error) {
-	v := r.FormValue(name)
-	if v == "" {
-		return 0, nil
-	}
-	n, err := strconv.ParseInt(v, 10, 64)
-	if err != nil {
-		return 0, problem.Invalid("%q is not a number.", v).At(name)
-	}
-	return n, nil
 }

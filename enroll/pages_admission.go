@@ -43,11 +43,11 @@ func (s *Service) admissionPages(c *console.Console) {
 	// The text of a token is shown at once, as the answer of the form.
 	c.Page(console.Page{Path: "/enrol/admission/tokens", Method: http.MethodPost, Title: "Enrolment token", Menu: menu, Tab: admission, Verb: write, FS: pagesFS, Template: "pages/token.html",
 		Load: func(r *http.Request) (any, error) {
-			t, who, err := tenantWide(r.Context(), tenant.EnrolWrite)
+			t, who, err := tenant.Whole(r.Context(), tenant.EnrolWrite)
 			if err != nil {
 				return nil, err
 			}
-			quota, err := number(r, "quota")
+			quota, err := console.Number(r, "quota")
 			if err != nil {
 				return nil, err
 			}
@@ -57,7 +57,7 @@ func (s *Service) admissionPages(c *console.Console) {
 		}})
 	form := func(back, path, verb, said string, do func(ctx context.Context, t, id, who string, r *http.Request) error) {
 		c.Form(path, verb, func(r *http.Request) (string, error) {
-			t, who, err := tenantWide(r.Context(), tenant.Verb(verb))
+			t, who, err := tenant.Whole(r.Context(), tenant.Verb(verb))
 			if err != nil {
 				return "", err
 			}
@@ -69,7 +69,7 @@ func (s *Service) admissionPages(c *console.Console) {
 		})
 	}
 	form("/enrol/admission", "/enrol/admission/cas", write, "The CA is uploaded. It counts once its key is proven.", func(ctx context.Context, t, _, who string, r *http.Request) error {
-		quota, err := number(r, "quota")
+		quota, err := console.Number(r, "quota")
 		if err != nil {
 			return err
 		}

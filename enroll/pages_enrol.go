@@ -334,7 +334,7 @@ func (s *Service) hookPages(c *console.Console) {
 	// The secret is shown at once, as the answer of the form.
 	c.Page(console.Page{Path: "/enrol/hooks", Method: http.MethodPost, Title: "Hooks", Menu: menu, Tab: "Hooks", Verb: string(tenant.EnrolWrite), FS: pagesFS, Template: "pages/hooks.html",
 		Load: func(r *http.Request) (any, error) {
-			patience, err := number(r, "patience")
+			patience, err := console.Number(r, "patience")
 			if err != nil {
 				return nil, err
 			}

@@ -37,7 +37,7 @@ func (s *Service) policyPages(c *console.Console) {
 			return p, err
 		}})
 	c.Form("/enrol/policies", write, func(r *http.Request) (string, error) {
-		t, who, err := tenantWide(r.Context(), tenant.EnrolWrite)
+		t, who, err := tenant.Whole(r.Context(), tenant.EnrolWrite)
 		if err != nil {
 			return "", err
 		}
@@ -52,7 +52,7 @@ func (s *Service) policyPages(c *console.Console) {
 		return "/enrol/policies", err
 	})
 	c.Form("/enrol/policies/{label}/end", write, func(r *http.Request) (string, error) {
-		t, who, err := tenantWide(r.Context(), tenant.EnrolWrite)
+		t, who, err := tenant.Whole(r.Context(), tenant.EnrolWrite)
 		if err != nil {
 			return "", err
 		}
@@ -63,7 +63,7 @@ func (s *Service) policyPages(c *console.Console) {
 		return "/enrol/policies", err
 	})
 	c.Form("/enrol/tpm-makers", write, func(r *http.Request) (string, error) {
-		t, who, err := tenantWide(r.Context(), tenant.EnrolWrite)
+		t, who, err := tenant.Whole(r.Context(), tenant.EnrolWrite)
 		if err != nil {
 			return "", err
 		}
@@ -74,7 +74,7 @@ func (s *Service) policyPages(c *console.Console) {
 		return "/enrol/policies", err
 	})
 	c.Form("/enrol/tpm-makers/{id}/distrust", write, func(r *http.Request) (string, error) {
-		t, who, err := tenantWide(r.Context(), tenant.EnrolWrite)
+		t, who, err := tenant.Whole(r.Context(), tenant.EnrolWrite)
 		if err != nil {
 			return "", err
 		}
@@ -91,7 +91,7 @@ func (s *Service) loadPolicies(r *http.Request) (policiesPage, error) {
 		Grades:    []console.Option{{Value: "", Word: "any"}, {Value: "A", Word: "A: attested by hardware"}, {Value: "B", Word: "B: hardware claimed"}},
 		Algs: []console.Option{{Value: string(identity.AlgP256), Word: "ECDSA P-256"}, {Value: string(identity.AlgP384), Word: "ECDSA P-384"},
 			{Value: string(identity.AlgEd25519), Word: "Ed25519"}, {Value: "ecdsa-p256 ecdsa-p384 ed25519", Word: "any of them"}}}
-	t, _, err := tenantWide(ctx, tenant.EnrolRead)
+	t, _, err := tenant.Whole(ctx, tenant.EnrolRead)
 	if err != nil {
 		return p, err
 	}
@@ -124,7 +124,7 @@ func policyForm(r *http.Request) (Policy, error) {
 	}
 	var errs []error
 	for name, to := range map[string]*int64{"leaf_days": &p.LeafDays, "renew_days": &p.RenewDays, "lapse_days": &p.LapseDays} {
-		n, err := number(r, name)
+		n, err := console.Number(r, name)
 		*to, errs = n, append(errs, err)
 	}
 	return p, errors.Join(errs...)
@@ -140,7 +140,7 @@ type setupPart struct {
 
 func (s *Service) loadSetup(r *http.Request, id string) (any, error) {
 	ctx := r.Context()
-	d, err := s.readable(ctx, id)
+	d, err := s.cfg.Identity.Visible(ctx, tenant.DeviceRead, id)
 	if err != nil {
 		return nil, err
 	}

@@ -76,7 +76,7 @@ func (s *Service) Routes(a *api.API) {
 	})
 	api.Handle(a, api.Op{ID: "list-device-connections", Method: "GET", Path: "/v1/devices/{id}/connections", Verb: string(tenant.DeviceRead), Stage: stage,
 		Summary: "List a device's last connections, the newest first", Doc: "The last 16 are kept."}, func(ctx context.Context, in *byIDIn) (*api.List[Connection], error) {
-		d, err := s.readable(ctx, in.ID)
+		d, err := s.cfg.Identity.Visible(ctx, tenant.DeviceRead, in.ID)
 		if err != nil {
 			return nil, err
 		}
@@ -129,18 +129,9 @@ func (s *Service) dress(ctx context.Context, t string, ds []identity.Device) ([]
 	return out, nil
 }
 
-// readable returns a device that whoever asks may read.
-func (s *Service) readable(ctx context.Context, id string) (identity.Device, error) {
-	d, err := s.cfg.Identity.Get(ctx, tenant.MustTenant(ctx), id)
-	if err != nil {
-		return identity.Device{}, err
-	}
-	return d, tenant.Require(ctx, tenant.DeviceRead, tenant.Thing{Tenant: d.Tenant, Product: d.Product, Solution: d.Solution})
-}
-
 // passport returns a device that whoever asks may read, with what ran on it.
 func (s *Service) passport(ctx context.Context, id string) (PassportOut, error) {
-	d, err := s.readable(ctx, id)
+	d, err := s.cfg.Identity.Visible(ctx, tenant.DeviceRead, id)
 	if err != nil {
 		return PassportOut{}, err
 	}

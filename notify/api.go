@@ -35,13 +35,6 @@ type deliveriesIn struct {
 	api.Paging
 }
 
-// tenantWide is the tenant of whoever asks, who must hold the verb for all of it.
-func tenantWide(ctx context.Context, v tenant.Verb) (t, actor string, err error) {
-	who, _ := tenant.ActorFrom(ctx)
-	t = tenant.MustTenant(ctx)
-	return t, who.ID, tenant.Require(ctx, v, tenant.Thing{Tenant: t})
-}
-
 // Routes mounts the API.
 func (s *Service) Routes(a *api.API) {
 	const stage = "notify"
@@ -69,7 +62,7 @@ func (s *Service) Routes(a *api.API) {
 	} {
 		api.Handle(a, api.Op{ID: action.id, Method: "POST", Path: "/v1/notifications/endpoints/{id}/" + action.path, Verb: write, Stage: stage, Status: 204,
 			Summary: action.summary}, func(ctx context.Context, in *byID) (*struct{}, error) {
-			t, who, err := tenantWide(ctx, tenant.NotifyWrite)
+			t, who, err := tenant.Whole(ctx, tenant.NotifyWrite)
 			if err != nil {
 				return nil, err
 			}
@@ -82,7 +75,7 @@ func (s *Service) Routes(a *api.API) {
 		if err != nil {
 			return nil, err
 		}
-		t, _, err := tenantWide(ctx, tenant.NotifyRead)
+		t, _, err := tenant.Whole(ctx, tenant.NotifyRead)
 		if err != nil {
 			return nil, err
 		}
@@ -91,7 +84,7 @@ func (s *Service) Routes(a *api.API) {
 	})
 	api.Handle(a, api.Op{ID: "deliver-again", Method: "POST", Path: "/v1/notifications/deliveries/{id}/again", Verb: write, Stage: stage, Status: 204,
 		Summary: "Try a failed delivery again"}, func(ctx context.Context, in *byID) (*struct{}, error) {
-		t, _, err := tenantWide(ctx, tenant.NotifyWrite)
+		t, _, err := tenant.Whole(ctx, tenant.NotifyWrite)
 		if err != nil {
 			return nil, err
 		}
@@ -101,7 +94,7 @@ func (s *Service) Routes(a *api.API) {
 
 // endpoints lists those of whoever asks.
 func (s *Service) endpoints(ctx context.Context) (es []Endpoint, err error) {
-	t, _, err := tenantWide(ctx, tenant.NotifyRead)
+	t, _, err := tenant.Whole(ctx, tenant.NotifyRead)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +107,7 @@ func (s *Service) endpoints(ctx context.Context) (es []Endpoint, err error) {
 
 // add is Add for whoever asks.
 func (s *Service) add(ctx context.Context, e Endpoint) (Endpoint, string, error) {
-	t, who, err := tenantWide(ctx, tenant.NotifyWrite)
+	t, who, err := tenant.Whole(ctx, tenant.NotifyWrite)
 	if err != nil {
 		return e, "", err
 	}

@@ -71,7 +71,7 @@ func (s *Service) Pages(c *console.Console) {
 		}})
 	act := func(path, said string, do func(r *http.Request, t, actor string) error) {
 		c.Form(path, write, func(r *http.Request) (string, error) {
-			t, who, err := tenantWide(r.Context(), tenant.NotifyWrite)
+			t, who, err := tenant.Whole(r.Context(), tenant.NotifyWrite)
 			if err == nil {
 				err = do(r, t, who)
 			}

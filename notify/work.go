@@ -108,9 +108,9 @@ func (s *Service) claim(ctx context.Context) (e Endpoint, ok bool, err error) {
 
 // deliver sends what is due to an endpoint that was claimed, until one attempt fails, and gives it back.
 func (s *Service) deliver(ctx context.Context, e Endpoint) error {
-	waits, err := due(ctx, s.cfg.DB, e.ID, s.cfg.Clock.Now(), drain)
+	todo, err := due(ctx, s.cfg.DB, e.ID, s.cfg.Clock.Now(), drain)
 	until := time.Time{}
-	for _, d := range waits {
+	for _, d := range todo {
 		var fault error
 		if fault = s.attempt(ctx, e, d); fault != nil && ctx.Err() != nil {
 			break // stopped half-way: the next start tries again

@@ -62,7 +62,7 @@ func (s *Service) accessRoutes(a *api.API) {
 	api.Handle(a, api.Op{ID: "describe-device-data", Method: "GET", Path: "/v1/devices/{id}/data/description", Verb: string(tenant.TelemetryRead), Stage: stage,
 		Summary: "Say what data a device makes, why, in which units and how long they are kept", Doc: "The metadata of the Data Act (Regulation (EU) 2023/2854, articles 3 and 4)."},
 		func(ctx context.Context, in *deviceIn) (*api.Out[Description], error) {
-			d, err := s.device(ctx, in.ID)
+			d, err := s.cfg.Identity.Visible(ctx, tenant.TelemetryRead, in.ID)
 			if err != nil {
 				return nil, err
 			}
@@ -78,7 +78,7 @@ func (s *Service) accessRoutes(a *api.API) {
 			if err != nil {
 				return nil, err
 			}
-			d, err := s.device(ctx, in.ID)
+			d, err := s.cfg.Identity.Visible(ctx, tenant.TelemetryRead, in.ID)
 			if err != nil {
 				return nil, err
 			}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/openthings-platform/openthings/api"
-	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/tenant"
 )
@@ -117,7 +116,7 @@ func (s *Service) Routes(a *api.API) {
 	api.Handle(a, api.Op{ID: "get-telemetry", Method: "GET", Path: "/v1/devices/{id}/telemetry", Verb: string(tenant.TelemetryRead), Stage: stage,
 		Summary: "Read a device's measurements over time", Doc: "Each point sums up a stretch of time: minimum, maximum, mean, last value and count."},
 		func(ctx context.Context, in *seriesIn) (*api.Out[SeriesOut], error) {
-			d, err := s.device(ctx, in.ID)
+			d, err := s.cfg.Identity.Visible(ctx, tenant.TelemetryRead, in.ID)
 			if err != nil {
 				return nil, err
 			}
@@ -140,7 +139,7 @@ func (s *Service) Routes(a *api.API) {
 	api.Handle(a, api.Op{ID: "get-latest-telemetry", Method: "GET", Path: "/v1/devices/{id}/telemetry/latest", Verb: string(tenant.TelemetryRead), Stage: stage,
 		Summary: "Read what a device said last, and what was lost"},
 		func(ctx context.Context, in *deviceIn) (*api.Out[Latest], error) {
-			d, err := s.device(ctx, in.ID)
+			d, err := s.cfg.Identity.Visible(ctx, tenant.TelemetryRead, in.ID)
 			if err != nil {
 				return nil, err
 			}
@@ -154,20 +153,11 @@ func (s *Service) Routes(a *api.API) {
 			if err != nil {
 				return nil, err
 			}
-			d, err := s.device(ctx, in.ID)
+			d, err := s.cfg.Identity.Visible(ctx, tenant.TelemetryRead, in.ID)
 			if err != nil {
 				return nil, err
 			}
 			events, err := s.Events(ctx, d.Tenant, d.ID, after, in.Size()+1)
 			return api.More(a, in.Paging, events, func(e Event) string { return e.ID }), err
 		})
-}
-
-// device returns a device whose telemetry whoever asks may read.
-func (s *Service) device(ctx context.Context, id string) (identity.Device, error) {
-	d, err := s.cfg.Identity.Get(ctx, tenant.MustTenant(ctx), id)
-	if err != nil {
-		return d, err
-	}
-	return d, tenant.Require(ctx, tenant.TelemetryRead, tenant.Thing{Tenant: d.Tenant, Product: d.Product, Solution: d.Solution})
 }

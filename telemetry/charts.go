@@ -305,7 +305,7 @@ func (s *Service) chartPages(c *console.Console) {
 	verb := string(tenant.TelemetryRead)
 	c.Fragment("device", console.Fragment{Order: 30, Half: true, Title: "Telemetry", Verb: verb, FS: pagesFS, Template: "pages/device.html",
 		Load: func(r *http.Request, device string) (any, error) {
-			d, err := s.device(r.Context(), device)
+			d, err := s.cfg.Identity.Visible(r.Context(), tenant.TelemetryRead, device)
 			if err != nil {
 				return nil, err
 			}
@@ -362,7 +362,7 @@ func rows(l Latest) (out []latestValue) {
 // loadCharts reads the page of charts: what the address asks for, or the first values over the last hour.
 func (s *Service) loadCharts(r *http.Request) (any, error) {
 	ctx, now := r.Context(), s.cfg.Clock.Now()
-	d, err := s.device(ctx, r.PathValue("id"))
+	d, err := s.cfg.Identity.Visible(ctx, tenant.TelemetryRead, r.PathValue("id"))
 	if err != nil {
 		return nil, err
 	}

@@ -237,7 +237,7 @@ func (s *Service) serveExport(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	if id := q.Get("device"); id != "" {
-		d, err := s.device(r.Context(), id)
+		d, err := s.cfg.Identity.Visible(r.Context(), tenant.TelemetryRead, id)
 		if err != nil {
 			return err
 		}

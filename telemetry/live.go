@@ -11,6 +11,7 @@ import (
 
 	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/tenant"
 )
 
 const (
@@ -64,7 +65,7 @@ func (a *arrivals) tell(records []gateway.Record) {
 
 // live beats while a device says something: the page reads itself again then, see charts.js.
 func (s *Service) live(ctx context.Context, r *http.Request, send func(event, html string)) {
-	d, err := s.device(ctx, r.PathValue("id"))
+	d, err := s.cfg.Identity.Visible(ctx, tenant.TelemetryRead, r.PathValue("id"))
 	if err != nil {
 		return
 	}

@@ -31,7 +31,7 @@ func (s *Service) Pages(c *console.Console) {
 	s.chartPages(c)
 	c.Fragment("device", console.Fragment{Order: 55, Title: "Events", Verb: string(tenant.TelemetryRead), FS: pagesFS, Template: "pages/events.html",
 		Load: func(r *http.Request, device string) (any, error) {
-			d, err := s.device(r.Context(), device)
+			d, err := s.cfg.Identity.Visible(r.Context(), tenant.TelemetryRead, device)
 			if err != nil {
 				return nil, err
 			}

@@ -21,7 +21,7 @@ func (s *Service) securityRoutes(a *api.API) {
 			if err != nil {
 				return nil, err
 			}
-			d, err := s.device(ctx, in.ID)
+			d, err := s.cfg.Identity.Visible(ctx, tenant.TelemetryRead, in.ID)
 			if err != nil {
 				return nil, err
 			}
@@ -32,7 +32,7 @@ func (s *Service) securityRoutes(a *api.API) {
 		Summary: "Read whether a device's chain of security events is whole",
 		Doc:     "Each event carries the SHA-256 of the one before, and from time to time the device signs how the chain stands. What is missing, altered or there in two versions is listed."},
 		func(ctx context.Context, in *deviceIn) (*api.Out[Chain], error) {
-			d, err := s.device(ctx, in.ID)
+			d, err := s.cfg.Identity.Visible(ctx, tenant.TelemetryRead, in.ID)
 			if err != nil {
 				return nil, err
 			}
@@ -52,7 +52,7 @@ type securityPart struct {
 func (s *Service) securityPages(c *console.Console) {
 	c.Fragment("device", console.Fragment{Order: 56, Title: "Security events", Verb: string(tenant.TelemetryRead), FS: pagesFS, Template: "pages/security.html",
 		Load: func(r *http.Request, device string) (any, error) {
-			d, err := s.device(r.Context(), device)
+			d, err := s.cfg.Identity.Visible(r.Context(), tenant.TelemetryRead, device)
 			if err != nil {
 				return nil, err
 			}

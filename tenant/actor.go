@@ -125,3 +125,10 @@ func Holds(ctx context.Context, verb string) bool {
 	a, ok := ActorFrom(ctx)
 	return ok && Anywhere(a, Verb(verb))
 }
+
+// Whole returns the tenant and the id of whoever asks, who must hold v on all of the tenant.
+func Whole(ctx context.Context, v Verb) (tenant, actor string, err error) {
+	who, _ := ActorFrom(ctx)
+	tenant = MustTenant(ctx)
+	return tenant, who.ID, Require(ctx, v, Thing{Tenant: tenant})
+}
