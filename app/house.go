@@ -191,7 +191,7 @@ func (h *house) build(origins []string) (err error) {
 		Keys: h.keys, Send: h.send, Live: func(device string) bool { return h.gateway.Live(device) },
 	})
 	h.telemetry = telemetry.New(telemetry.Config{DB: h.records, Platform: h.db, Keys: h.keys, Identity: h.identity, Product: h.product, Tenants: h.tenant, Select: h.fleet.Select, Clock: cfg.Clock, Log: cfg.Log, Reserve: cfg.Reserve * 1e6})
-	h.command = command.New(command.Config{DB: h.db, Identity: h.identity, Clock: cfg.Clock, Log: cfg.Log, Deliver: h.send,
+	h.command = command.New(command.Config{DB: h.db, Keys: h.keys, Identity: h.identity, Clock: cfg.Clock, Log: cfg.Log, Deliver: h.send,
 		Live: func(device string) bool { return h.gateway.Live(device) }, Fleet: h.fleet, Product: func(ctx context.Context, tenant, id string) error {
 			_, err := h.product.Get(ctx, tenant, id)
 			return err

@@ -61,6 +61,7 @@ type Command struct {
 	Device   string          `json:"device"`
 	Name     string          `json:"name"`
 	Args     json.RawMessage `json:"args"`
+	Erased   bool            `json:"erased,omitempty" doc:"The device's data was erased: nobody can read any more what it was asked and what it answered"`
 	State    State           `json:"state" enum:"queued,sent,received,accepted,done,failed,expired,cancelled"`
 	Actor    string          `json:"actor" doc:"Who asked"`
 	Attempts int64           `json:"attempts" doc:"How often it was handed to a session"`
@@ -76,7 +77,8 @@ type Command struct {
 	Job      string          `json:"job,omitempty" doc:"The job that it is part of"`
 	Next     *time.Time      `json:"next,omitempty" doc:"A queued command is not tried again before"`
 	Policy
-	due int64
+	due             int64
+	asked, answered []byte // args and the device's answer, sealed with its key
 }
 
 // Policy is how long to wait for a device and how often to ask again.

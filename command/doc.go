@@ -20,6 +20,8 @@
 //   - Only the device that was asked can answer. The first result counts; a repeat changes nothing.
 //   - A result that comes after the expiry still counts, since the device did it; the log then holds both ends.
 //   - A command's creation and its end are leaves of the audit log, in the same transaction as the row; so are a job's.
+//   - What is asked of a device and what it answers is sealed with its own key: erasing the device makes them unreadable in
+//     every backup. Rows, states, times and leaves stay; a leaf has the digest of what is sealed, which tells nothing then.
 //   - Every deadline is a column that any node sweeps, never a timer in memory. A command asked for on one node reaches a
 //     device on another within a second or two: nodes look at the rows of the last moments.
 //   - A job is driven by rows alone: whoever drives it next goes on where it was cut off, and asks nobody twice. It lets

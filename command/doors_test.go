@@ -27,7 +27,7 @@ import (
 
 func TestDoors(t *testing.T) {
 	clk := clock.NewHand(t0)
-	db := storetest.Open(t, storetest.SQLiteURL(t), []store.Migrations{audit.Schema, identity.Schema, Schema}, func(c *store.Config) { c.Clock = clk })
+	db := storetest.Open(t, storetest.SQLiteURL(t), []store.Migrations{seal.Schema, audit.Schema, identity.Schema, Schema}, func(c *store.Config) { c.Clock = clk })
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -55,7 +55,7 @@ func TestDoors(t *testing.T) {
 		}
 		return nil
 	}))
-	s := New(Config{DB: db, Identity: ids, Clock: clk, Live: func(string) bool { return false }})
+	s := New(Config{DB: db, Identity: ids, Keys: keys, Clock: clk, Live: func(string) bool { return false }})
 	roles := map[string]tenant.Role{"operator": tenant.FleetOperator, "auditor": tenant.Auditor}
 	authenticate := func(r *http.Request) (context.Context, error) {
 		name := r.Header.Get("X-Test-Actor")

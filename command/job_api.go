@@ -89,7 +89,7 @@ func (s *Service) jobRoutes(a *api.API) {
 		if err != nil {
 			return nil, err
 		}
-		ps, err := parts(ctx, s.cfg.DB, j.Tenant, j.ID, in.State, after, in.Size()+1)
+		ps, err := s.parts(ctx, j, in.State, after, in.Size()+1)
 		return api.More(a, in.Paging, ps, func(p Part) string { return p.Device }), err
 	})
 	for _, x := range []struct{ verb, to, summary string }{

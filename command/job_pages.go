@@ -213,7 +213,7 @@ func (s *Service) loadJob(r *http.Request) (p jobPage, err error) {
 	who, _ := tenant.ActorFrom(ctx)
 	p.MaySteer = tenant.Can(who, p.verb(), p.thing()) && slices.Contains([]string{Scheduled, Running, Paused}, p.State)
 	state := q.Get("state")
-	if p.Parts, err = parts(ctx, s.cfg.DB, p.Tenant, p.ID, state, q.Get("after"), pageJobs+1); err != nil {
+	if p.Parts, err = s.parts(ctx, p.Job, state, q.Get("after"), pageJobs+1); err != nil {
 		return p, err
 	}
 	here := "/jobs/" + p.ID

@@ -69,7 +69,7 @@ func eachYard(t *testing.T, fn func(y *yard)) {
 			return nil
 		}))
 		y.fleet = fleet.New(fleet.Config{DB: db, Identity: y.ids, Keys: keys, Clock: clk, Live: func(string) bool { return false }})
-		y.Service = New(Config{DB: db, Identity: y.ids, Fleet: y.fleet, Clock: clk, Deliver: func(_ context.Context, m gateway.Downlink) error {
+		y.Service = New(Config{DB: db, Identity: y.ids, Fleet: y.fleet, Keys: keys, Clock: clk, Deliver: func(_ context.Context, m gateway.Downlink) error {
 			y.mu.Lock()
 			y.got = append(y.got, m.Device)
 			y.mu.Unlock()

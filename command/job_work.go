@@ -536,7 +536,7 @@ func (s *Service) clear(ctx context.Context, j Job, to, reason string, rest Stat
 	}
 	if err := s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
 		for _, c := range queued {
-			if _, err := s.end(tx, c, rest, "system", "the job was ended", ""); err != nil {
+			if _, err := s.end(tx, c, rest, "system", "the job was ended", nil); err != nil {
 				return err
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"github.com/openthings-platform/openthings/clock"
 	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/seal"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/store/storetest"
 )
@@ -48,10 +50,12 @@ func (u *unit) times() int {
 
 // begin starts a process of the platform on the database; end stops it as a crash does: whatever it was about to note is
 // not noted any more.
-func begin(t *testing.T, url string, clk *clock.Hand, deliver func(context.Context, gateway.Downlink) error) (r rig, end func()) {
+func begin(t *testing.T, url, keyDir string, clk *clock.Hand, deliver func(context.Context, gateway.Downlink) error) (r rig, end func()) {
 	r = rig{t: t, clk: clk}
-	db := storetest.Open(t, url, []store.Migrations{audit.Schema, Schema}, func(c *store.Config) { c.Clock = clk })
-	r.Service = New(Config{DB: db, Clock: clk, Deliver: deliver})
+	db := storetest.Open(t, url, []store.Migrations{seal.Schema, audit.Schema, Schema}, func(c *store.Config) { c.Clock = clk })
+	keys, err := seal.Open(keyDir, clk)
+	r.must(err)
+	r.Service = New(Config{DB: db, Keys: keys, Clock: clk, Deliver: deliver})
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- r.Work(ctx) }()
@@ -70,10 +74,10 @@ func TestM16_CrashAtEachState(t *testing.T) {
 	for _, point := range []string{"queued", "handed over", "on the device", "received", "accepted", "answered"} {
 		t.Run(point, func(t *testing.T) {
 			storetest.EachURL(t, func(t *testing.T, url string) {
-				clk := clock.NewHand(t0)
+				clk, keyDir := clock.NewHand(t0), filepath.Join(t.TempDir(), "keys")
 				u := &unit{done: map[string]int{}}
 				died := make(chan struct{})
-				first, crash := begin(t, url, clk, func(_ context.Context, m gateway.Downlink) error {
+				first, crash := begin(t, url, keyDir, clk, func(_ context.Context, m gateway.Downlink) error {
 					switch point {
 					case "queued":
 						return gateway.ErrOffline
@@ -102,7 +106,7 @@ func TestM16_CrashAtEachState(t *testing.T) {
 					first.must(first.says("dev_a", "cmd/"+id+"/res", `{"ok":true}`))
 				}
 				crash()
-				second, end := begin(t, url, clk, func(_ context.Context, m gateway.Downlink) error { u.receive(m); return nil })
+				second, end := begin(t, url, keyDir, clk, func(_ context.Context, m gateway.Downlink) error { u.receive(m); return nil })
 				defer end()
 				want := map[string]int{"on the device": 2}[point] // under the same id, so the device knows it
 				if want == 0 {
@@ -130,14 +134,14 @@ func TestM16_CrashAtEachState(t *testing.T) {
 // What was handed over by a process that died is handed over again without the device coming back: its time runs out.
 func TestM16_HandedOverByADeadProcess(t *testing.T) {
 	storetest.EachURL(t, func(t *testing.T, url string) {
-		clk := clock.NewHand(t0)
+		clk, keyDir := clock.NewHand(t0), filepath.Join(t.TempDir(), "keys")
 		died := make(chan struct{})
-		first, crash := begin(t, url, clk, func(context.Context, gateway.Downlink) error { close(died); runtime.Goexit(); return nil })
+		first, crash := begin(t, url, keyDir, clk, func(context.Context, gateway.Downlink) error { close(died); runtime.Goexit(); return nil })
 		id := first.send("dev_a", "reboot", nil)
 		<-died
 		crash()
 		u := &unit{done: map[string]int{}}
-		second, end := begin(t, url, clk, func(_ context.Context, m gateway.Downlink) error { u.receive(m); return nil })
+		second, end := begin(t, url, keyDir, clk, func(_ context.Context, m gateway.Downlink) error { u.receive(m); return nil })
 		defer end()
 		clk.Advance(44 * time.Second)
 		second.must(second.sweep(t.Context()))

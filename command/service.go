@@ -4,8 +4,10 @@ package command
 
 import (
 	"context"
+	"crypto/cipher"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/seal"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/wire"
 )
@@ -26,6 +29,7 @@ type Config struct {
 	Fleet    *fleet.Service // whom a job reaches; nil: there are no jobs
 	// Product says whether there is such a product (kind not-found); nil: any is.
 	Product func(ctx context.Context, tenant, id string) error
+	Keys    *seal.Keys  // seals what is asked of a device and what it answers
 	Clock   clock.Clock // default clock.System
 	Log     *slog.Logger
 	// Deliver publishes to a device and returns nil once the device acknowledged it (gateway.Send). An error leaves the
@@ -35,7 +39,7 @@ type Config struct {
 	Live func(device string) bool
 }
 
-// Hook looks at the result of a command in the transaction that ends it. A problem of kind invalid makes the command
+// Hook looks at the result of a command in the transaction that ends it; what was asked is sealed in c. A problem of kind invalid makes the command
 // fail with its text; any other error leaves the command open, and the result is handed over again.
 type Hook func(tx *store.Tx, c Command, r wire.CommandResult) error
 
@@ -105,14 +109,22 @@ func (s *Service) Ask(tx *store.Tx, r Request) (id string, err error) {
 	if err := c.check(now); err != nil {
 		return "", err
 	}
+	key, err := s.keyTx(tx, c.Tenant, c.Device)
+	if errors.Is(err, seal.ErrDestroyed) {
+		return "", problem.Conflict("The device's data was erased: it takes no commands any more.")
+	}
+	if err != nil {
+		return "", err
+	}
+	c.asked = key.Seal(nil, nil, raw, c.bind("args"))
 	fresh, err := insert(tx, c)
 	if err != nil {
 		return "", err
 	}
 	if !fresh {
-		return repeated(tx, c)
+		return repeated(tx, c, key)
 	}
-	data := map[string]any{"command": c.ID, "name": c.Name, "args": wire.Digest(raw), "not_after": store.Millis(c.NotAfter)}
+	data := map[string]any{"command": c.ID, "name": c.Name, "args": wire.Digest(c.asked), "not_after": store.Millis(c.NotAfter)}
 	if c.Job != "" {
 		data["job"] = c.Job
 	}
@@ -124,9 +136,12 @@ func (s *Service) Ask(tx *store.Tx, r Request) (id string, err error) {
 }
 
 // repeated finds the command that was asked for with the same key before. The key of another one is a conflict.
-func repeated(tx *store.Tx, c Command) (string, error) {
+func repeated(tx *store.Tx, c Command, key cipher.AEAD) (string, error) {
 	before, err := byKey(tx, c.Tenant, c.Device, c.Key)
 	if err != nil {
+		return "", err
+	}
+	if err := before.open(key); err != nil {
 		return "", err
 	}
 	if before.Name != c.Name || string(before.Args) != string(c.Args) {
@@ -144,7 +159,7 @@ func (s *Service) Cancel(tx *store.Tx, tenant, id, actor, reason string) error {
 	if why := reserved[c.Name]; why != "" {
 		return problem.Forbidden("command.reserved", "A %s cannot be taken back.", c.Name).Hint("%s", why)
 	}
-	ok, err := s.end(tx, c, Cancelled, actor, shorten(reason), "")
+	ok, err := s.end(tx, c, Cancelled, actor, shorten(reason), nil)
 	if err == nil && !ok {
 		err = problem.Conflict("The command is %s: it cannot be taken back any more.", c.State)
 	}
@@ -153,24 +168,45 @@ func (s *Service) Cancel(tx *store.Tx, tenant, id, actor, reason string) error {
 
 // Get returns a command of the tenant.
 func (s *Service) Get(ctx context.Context, tenant, id string) (Command, error) {
-	return byID(func(q string, args ...any) *sql.Row { return s.cfg.DB.QueryRow(ctx, q, args...) }, tenant, id)
+	c, err := byID(func(q string, args ...any) *sql.Row { return s.cfg.DB.QueryRow(ctx, q, args...) }, tenant, id)
+	if err != nil {
+		return c, err
+	}
+	return c, s.open(ctx, &c)
 }
 
 // List returns a page of the device's commands, the newest first; before is the id of the last one of the page before.
 func (s *Service) List(ctx context.Context, tenant, device, before string, limit int) ([]Command, error) {
-	return ofDevice(ctx, s.cfg.DB, tenant, device, before, limit)
+	cs, err := ofDevice(ctx, s.cfg.DB, tenant, device, before, limit)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]*Command, len(cs))
+	for i := range cs {
+		all[i] = &cs[i]
+	}
+	return cs, s.open(ctx, all...)
 }
 
-// end moves a command to its end and tells everybody, in one transaction. It says whether the command moved.
-func (s *Service) end(tx *store.Tx, c Command, to State, actor, reason, result string) (bool, error) {
+// end moves a command to its end and tells everybody, in one transaction. It says whether the command moved. The reason is
+// the platform's or a person's and stands in the log; what the device said does so by the digest of what is kept of it,
+// sealed, which tells nothing when the key is gone.
+func (s *Service) end(tx *store.Tx, c Command, to State, actor, reason string, said *answer) (bool, error) {
 	now := s.cfg.Clock.Now()
-	ok, err := move(tx, c, to, step{at: now, reason: reason, result: result})
+	var answered []byte
+	if said != nil {
+		var err error
+		if answered, err = s.sealAnswer(tx, c, *said); err != nil {
+			return false, err
+		}
+	}
+	ok, err := move(tx, c, to, step{at: now, reason: reason, answered: answered})
 	if err != nil || !ok {
 		return false, err
 	}
 	data := map[string]any{"command": c.ID, "name": c.Name, "state": to, "reason": reason}
-	if result != "" {
-		data["result"] = wire.Digest([]byte(result))
+	if answered != nil {
+		data["result"] = wire.Digest(answered)
 	}
 	if c.State == Expired || c.State == Cancelled {
 		data["late"] = true

@@ -23,13 +23,13 @@ var migrationsFS embed.FS
 var Schema = store.Migrations{Stage: "command", FS: migrationsFS}
 
 const columns = `id, tenant, device, name, args, state, actor, attempts, created, not_after, sent, received, accepted, ended, reason, result,
-	key, job, next, due, ack_timeout, result_timeout, retries, backoff, idempotent`
+	key, job, next, due, ack_timeout, result_timeout, retries, backoff, idempotent, asked, answered`
 
 func scan(scan func(...any) error) (c Command, err error) {
 	var args, result string
 	var created, notAfter, sent, received, accepted, ended, next, ack, res, backoff, idempotent int64
 	err = scan(&c.ID, &c.Tenant, &c.Device, &c.Name, &args, &c.State, &c.Actor, &c.Attempts, &created, &notAfter, &sent, &received, &accepted, &ended, &c.Reason, &result,
-		&c.Key, &c.Job, &next, &c.due, &ack, &res, &c.Retries, &backoff, &idempotent)
+		&c.Key, &c.Job, &next, &c.due, &ack, &res, &c.Retries, &backoff, &idempotent, &c.asked, &c.answered)
 	c.Args = json.RawMessage(args)
 	if result != "" {
 		c.Result = json.RawMessage(result)
@@ -53,10 +53,10 @@ func moment(ms int64) *time.Time {
 
 // insert says false when the device has a command of that key already.
 func insert(tx *store.Tx, c Command) (bool, error) {
-	n, err := tx.Exec(`INSERT INTO command(`+columns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8, $9, 0, 0, 0, 0, '', '', $10, $11, $8, $9, $12, $13, $14, $15, $16)
+	n, err := tx.Exec(`INSERT INTO command(`+columns+`) VALUES ($1, $2, $3, $4, '', $5, $6, 0, $7, $8, 0, 0, 0, 0, '', '', $9, $10, $7, $8, $11, $12, $13, $14, $15, $16, NULL)
 		ON CONFLICT (tenant, device, key) WHERE key <> '' DO NOTHING`,
-		c.ID, c.Tenant, c.Device, c.Name, string(c.Args), c.State, c.Actor, store.Millis(c.Created), store.Millis(c.NotAfter), c.Key, c.Job,
-		c.AckTimeout*1000, c.ResultTimeout*1000, c.Retries, c.Backoff*1000, flag(c.Idempotent))
+		c.ID, c.Tenant, c.Device, c.Name, c.State, c.Actor, store.Millis(c.Created), store.Millis(c.NotAfter), c.Key, c.Job,
+		c.AckTimeout*1000, c.ResultTimeout*1000, c.Retries, c.Backoff*1000, flag(c.Idempotent), c.asked)
 	return n == 1, err
 }
 
@@ -112,19 +112,20 @@ var reached = map[State]string{Received: "received", Accepted: "accepted", Done:
 
 // step is what a move leaves in the row.
 type step struct {
-	at             time.Time
-	reason, result string
-	attempt        int64     // not 0: only if the command was handed over so often; whoever handed it over again meanwhile decides
-	next           time.Time // when a queued command may be handed over again
-	undone         bool      // nothing was handed over: the attempt does not count
+	at       time.Time
+	reason   string    // the platform's words
+	answered []byte    // the device's, sealed
+	attempt  int64     // not 0: only if the command was handed over so often; whoever handed it over again meanwhile decides
+	next     time.Time // when a queued command may be handed over again
+	undone   bool      // nothing was handed over: the attempt does not count
 }
 
 // move changes the state if the law allows it from where the row stands now, and says whether it did. The new state's own
 // deadline is set with it.
 func move(tx *store.Tx, c Command, to State, p step) (bool, error) {
 	now := store.Millis(p.at)
-	args := []any{c.Tenant, c.ID, to, p.reason, p.result, store.Millis(c.deadline(to, p.at))}
-	set := "state = $3, reason = $4, result = $5, due = $6"
+	args := []any{c.Tenant, c.ID, to, p.reason, p.answered, store.Millis(c.deadline(to, p.at))}
+	set := "state = $3, reason = $4, answered = $5, due = $6"
 	add := func(text string, v any) {
 		args = append(args, v)
 		set += fmt.Sprintf(text, len(args))

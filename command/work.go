@@ -38,6 +38,9 @@ func (s *Service) Ready(device string) {
 
 // Work delivers and keeps time until ctx ends.
 func (s *Service) Work(ctx context.Context) error {
+	if err := s.sealOld(ctx); err != nil && ctx.Err() == nil {
+		return err
+	}
 	var wg sync.WaitGroup
 	wg.Go(func() { s.keepTime(ctx) })
 	s.turns.Serve(ctx, deliverers, func(device string) {
@@ -129,7 +132,7 @@ func (s *Service) late(tx *store.Tx, c Command, now time.Time) error {
 	default:
 		reason = fmt.Sprintf("no result within %d s", c.ResultTimeout)
 	}
-	_, err := s.end(tx, c, Expired, "system", reason, "")
+	_, err := s.end(tx, c, Expired, "system", reason, nil)
 	return err
 }
 
@@ -138,7 +141,7 @@ func (s *Service) late(tx *store.Tx, c Command, now time.Time) error {
 func (s *Service) unacknowledged(tx *store.Tx, c Command, attempt int64, why string) error {
 	now := s.cfg.Clock.Now()
 	if attempt > c.Retries {
-		_, err := s.end(tx, c, Failed, "system", fmt.Sprintf("handed over %d times and never acknowledged: %s", attempt, why), "")
+		_, err := s.end(tx, c, Failed, "system", fmt.Sprintf("handed over %d times and never acknowledged: %s", attempt, why), nil)
 		return err
 	}
 	_, err := move(tx, c, Queued, step{at: now, attempt: attempt, next: now.Add(c.pause(attempt)), reason: why})
@@ -163,6 +166,9 @@ func (s *Service) deliverAll(ctx context.Context, device string) error {
 }
 
 func (s *Service) deliver(ctx context.Context, c Command) error {
+	if err := s.open(ctx, &c); err != nil || c.Erased {
+		return err
+	}
 	mine := false
 	err := s.cfg.DB.Write(ctx, func(tx *store.Tx) (err error) {
 		mine, err = handOver(tx, c, s.cfg.Clock.Now())
@@ -241,7 +247,7 @@ func (s *Service) answer(ctx context.Context, r gateway.Record, id string, fn fu
 
 func (s *Service) acknowledged(tx *store.Tx, c Command, a wire.CommandAck) error {
 	if !a.OK {
-		_, err := s.end(tx, c, Failed, c.Device, shorten("refused by the device: "+a.Reason), "")
+		_, err := s.end(tx, c, Failed, c.Device, "", &answer{Detail: shorten("refused by the device: " + a.Reason)})
 		return err
 	}
 	_, err := move(tx, c, Accepted, step{at: s.cfg.Clock.Now()})
@@ -264,13 +270,13 @@ func (s *Service) result(ctx context.Context, r gateway.Record, id string, res w
 		if res.OK {
 			to = Done
 		}
-		_, err := s.end(tx, c, to, c.Device, shorten(res.Detail), string(res.Data))
+		_, err := s.end(tx, c, to, c.Device, "", &answer{shorten(res.Detail), res.Data})
 		return err
 	})
 	var refused *hookError
 	if errors.As(err, &refused) && problem.Is(refused.cause, problem.KindInvalid) {
 		return s.answer(ctx, r, id, func(tx *store.Tx, c Command) error {
-			_, err := s.end(tx, c, Failed, c.Device, shorten(problem.Of(refused.cause).Text), string(res.Data))
+			_, err := s.end(tx, c, Failed, c.Device, shorten(problem.Of(refused.cause).Text), &answer{Data: res.Data})
 			return err
 		})
 	}

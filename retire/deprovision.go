@@ -31,6 +31,9 @@ const (
 	stepTombstone = "tombstone" // state, erasure record and proof
 )
 
+// erased is what the erasure record says is gone: the first two are deleted, the rest nobody can read any more.
+var erased = []string{"telemetry", "state", "arguments and answers of commands", "their key"}
+
 // kept is what the erasure record says remains, and why.
 var kept = []string{"device register", "certificates", "installations", "commands", "wipe receipt", "audit log"}
 
@@ -153,7 +156,7 @@ func (s *Service) eraseState(ctx context.Context, w which, _ Tombstone) (string,
 
 // bury writes the tombstone: the final state and the record of the erasure, once.
 func (s *Service) bury(ctx context.Context, w which) error {
-	erased, ok, err := s.cfg.Keys.Destroyed(ctx, s.cfg.DB, w.Tenant, w.Device)
+	gone, ok, err := s.cfg.Keys.Destroyed(ctx, s.cfg.DB, w.Tenant, w.Device)
 	if err != nil {
 		return err
 	}
@@ -165,7 +168,7 @@ func (s *Service) bury(ctx context.Context, w which) error {
 		if err != nil || !t.Done.IsZero() {
 			return err
 		}
-		t.Done, t.Erased, t.Horizon = s.now(), erased, seal.Horizon(erased)
+		t.Done, t.Erased, t.Horizon = s.now(), gone, seal.Horizon(gone)
 		if err := s.cfg.Identity.SetState(tx, w.Tenant, w.Device, identity.Deprovisioned, t.Actor, t.Reason); err != nil {
 			return err
 		}
@@ -175,7 +178,7 @@ func (s *Service) bury(ctx context.Context, w which) error {
 		if err := completed(tx, w.Tenant, w.Device, Step{stepTombstone, t.Done, "unreadable in every backup from " + t.Horizon.UTC().Format(time.DateOnly)}); err != nil {
 			return err
 		}
-		record := map[string]any{"erased": []string{"telemetry", "state", "key of both"}, "kept": kept, "key_destroyed": t.Erased.UTC(), "backup_horizon": t.Horizon.UTC(), "rule": "gdpr.17", "reason": t.Reason}
+		record := map[string]any{"erased": erased, "kept": kept, "key_destroyed": t.Erased.UTC(), "backup_horizon": t.Horizon.UTC(), "rule": "gdpr.17", "reason": t.Reason}
 		if err := audit.Append(tx, audit.Entry{Tenant: w.Tenant, Actor: t.Actor, Kind: "device.erased", Subject: w.Device, Data: record}); err != nil {
 			return err
 		}
@@ -208,6 +211,6 @@ func (s *Service) eraseAgain(ctx context.Context, e store.Event) error {
 	s.cfg.Log.WarnContext(ctx, "a restored backup had brought back the data of a deprovisioned device; it is erased again", slog.String("device", e.Subject))
 	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
 		return audit.Append(tx, audit.Entry{Tenant: e.Tenant, Actor: "system", Kind: "device.erased", Subject: e.Subject,
-			Data: map[string]any{"erased": []string{"telemetry", "state", "key of both"}, "reason": "a restored backup had brought it back", "rule": "gdpr.17"}})
+			Data: map[string]any{"erased": erased, "reason": "a restored backup had brought it back", "rule": "gdpr.17"}})
 	})
 }

@@ -81,7 +81,7 @@ func each(t *testing.T, fn func(w *world)) {
 		w.must(err)
 		devices, err := identity.New(identity.Config{DB: db, Issuer: issuer, Clock: hand, Journal: filepath.Join(dir, "journal"), Cut: cut})
 		w.must(err)
-		commands := command.New(command.Config{DB: db, Identity: devices, Clock: hand, Deliver: func(context.Context, gateway.Downlink) error { return nil }})
+		commands := command.New(command.Config{DB: db, Identity: devices, Keys: keys, Clock: hand, Deliver: func(context.Context, gateway.Downlink) error { return nil }})
 		readings := telemetry.New(telemetry.Config{DB: db, Platform: db, Keys: keys, Identity: devices, Clock: hand})
 		w.Service = New(Config{DB: db, Identity: devices, Command: commands, Telemetry: readings, Fleet: fleet.New(fleet.Config{DB: db, Identity: devices, Clock: hand}), Keys: keys, Cut: cut, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 		fn(w)

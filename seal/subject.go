@@ -5,6 +5,7 @@ package seal
 import (
 	"context"
 	"crypto/cipher"
+	"database/sql"
 	"errors"
 	"fmt"
 	"time"
@@ -33,9 +34,19 @@ func (k *Keys) NewSubject(tx *store.Tx, tenant, subject string) error {
 // Subject returns the cipher of a subject: ErrDestroyed after its destruction, a not-found problem if it never had one.
 // It makes its own nonces: Seal(dst, nil, plain, aad).
 func (k *Keys) Subject(ctx context.Context, db *store.DB, tenant, subject string) (cipher.AEAD, error) {
+	return k.subject(func(q string, args ...any) *sql.Row { return db.QueryRow(ctx, q, args...) }, tenant, subject)
+}
+
+// SubjectTx is Subject inside a transaction, which sees a key that was made in it. It is for what is short: whoever seals
+// much does it before its transaction.
+func (k *Keys) SubjectTx(tx *store.Tx, tenant, subject string) (cipher.AEAD, error) {
+	return k.subject(tx.QueryRow, tenant, subject)
+}
+
+func (k *Keys) subject(queryRow func(string, ...any) *sql.Row, tenant, subject string) (cipher.AEAD, error) {
 	w := wrapped{realm: tenant, name: subject}
 	var destroyed int64
-	err := db.QueryRow(ctx, `SELECT epoch, wrapped, destroyed FROM seal_subject WHERE tenant = $1 AND subject = $2`, tenant, subject).
+	err := queryRow(`SELECT epoch, wrapped, destroyed FROM seal_subject WHERE tenant = $1 AND subject = $2`, tenant, subject).
 		Scan(&w.epoch, &w.bytes, &destroyed)
 	switch {
 	case errors.Is(err, store.ErrNoRows):
