@@ -158,7 +158,7 @@ func (h *house) build(origins []string) (err error) {
 		return fmt.Errorf("audit: %w", err)
 	}
 	h.refusals = audit.NewRefusals(h.db, cfg.Clock, cfg.Log)
-	if h.tenant, err = tenant.New(tenant.Config{DB: h.db, Clock: cfg.Clock, Log: cfg.Log, Origins: origins}); err != nil {
+	if h.tenant, err = tenant.New(tenant.Config{DB: h.db, Clock: cfg.Clock, Log: cfg.Log, Origins: origins, Devices: h.devicesBySolution}); err != nil {
 		return err
 	}
 	mailer, err := cfg.Mail.mailer()
@@ -191,7 +191,7 @@ func (h *house) build(origins []string) (err error) {
 		Keys: h.keys, Send: h.send, Live: func(device string) bool { return h.gateway.Live(device) },
 	})
 	h.telemetry = telemetry.New(telemetry.Config{DB: h.records, Platform: h.db, Keys: h.keys, Identity: h.identity, Product: h.product, Tenants: h.tenant, Select: h.fleet.Select, Clock: cfg.Clock, Log: cfg.Log, Reserve: cfg.Reserve * 1e6})
-	h.command = command.New(command.Config{DB: h.db, Keys: h.keys, Identity: h.identity, Clock: cfg.Clock, Log: cfg.Log, Deliver: h.send,
+	h.command = command.New(command.Config{DB: h.db, Keys: h.keys, Acting: h.tenant.Acting, Identity: h.identity, Clock: cfg.Clock, Log: cfg.Log, Deliver: h.send,
 		Live: func(device string) bool { return h.gateway.Live(device) }, Fleet: h.fleet, Product: func(ctx context.Context, tenant, id string) error {
 			_, err := h.product.Get(ctx, tenant, id)
 			return err

@@ -21,19 +21,15 @@ func (h *house) name(ctx context.Context, id string) string {
 		return "the platform"
 	case "host":
 		return "host administrator"
-	case "per":
-		name, err = h.tenant.ActorName(ctx, who.Tenant, id)
-	case "tok":
-		n, e := h.tenant.ActorName(ctx, who.Tenant, id)
-		name, err = "token “"+n+"”", e
+	case "per", "tok":
+		name, err = h.tenant.ActorName(ctx, id)
 	case "ten":
 		t, e := h.tenant.Get(ctx, who.Tenant)
 		if t.ID == id {
 			name, err = t.Name, e
 		}
 	case "sol":
-		s, e := h.tenant.Solution(ctx, who.Tenant, id)
-		name, err = s.Name, e
+		name, err = h.tenant.SolutionName(ctx, id)
 	case "prd":
 		p, e := h.product.Get(ctx, who.Tenant, id)
 		name, err = p.Name, e
@@ -73,4 +69,14 @@ func (h *house) name(ctx context.Context, id string) string {
 		return "" // the id stands for itself
 	}
 	return name
+}
+
+// devicesBySolution counts the tenant's devices by where they serve.
+func (h *house) devicesBySolution(ctx context.Context, tenant string) (map[string]int64, error) {
+	census, err := h.identity.Count(ctx, tenant)
+	out := map[string]int64{}
+	for _, c := range census {
+		out[c.Solution] += c.Devices
+	}
+	return out, err
 }

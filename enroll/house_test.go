@@ -134,7 +134,7 @@ func newHouseWith(t testing.TB, db *store.DB, hand *clock.Hand, open func(base e
 	h.must(err)
 	h.revision = rev.ID
 	h.write(func(tx *store.Tx) error {
-		sol, err := h.tenants.CreateSolution(tx, ten, "House 1", "A customer", owner.ID)
+		sol, err := h.tenants.CreateSolution(tx, ten, "", "House 1", "A customer", owner.ID)
 		h.solution = sol.ID
 		return err
 	})

@@ -113,18 +113,14 @@ func (f Filter) where(tenant string) (string, []any) {
 	for _, p := range f.Products {
 		scope = append(scope, "device.product = "+arg(p))
 	}
-	for _, p := range f.Solutions {
-		scope = append(scope, "device.solution = "+arg(p))
+	if len(f.Solutions) > 0 {
+		scope = append(scope, "device.solution IN ("+marks(f.Solutions, arg)+")")
 	}
 	if len(scope) > 0 {
 		where = append(where, "("+strings.Join(scope, " OR ")+")")
 	}
 	if len(f.IDs) > 0 {
-		marks := make([]string, len(f.IDs))
-		for i, id := range f.IDs {
-			marks[i] = arg(id)
-		}
-		where = append(where, "device.id IN ("+strings.Join(marks, ", ")+")")
+		where = append(where, "device.id IN ("+marks(f.IDs, arg)+")")
 	}
 	if f.After != "" {
 		where = append(where, "device.id > "+arg(f.After))
@@ -133,6 +129,21 @@ func (f Filter) where(tenant string) (string, []any) {
 		where = append(where, "("+f.Where(arg)+")")
 	}
 	return strings.Join(where, " AND "), args
+}
+
+// marks are placeholders for values. The last value is repeated to fill the list up to a power of two, or a multiple of
+// 1,024, so that lists of all lengths make few texts of SQL, which the store keeps prepared.
+func marks(values []string, arg func(any) string) string {
+	n := 1
+	for n < len(values) && n < 1024 {
+		n *= 2
+	}
+	n *= (len(values) + n - 1) / n
+	out := make([]string, n)
+	for i := range out {
+		out[i] = arg(values[min(i, len(values)-1)])
+	}
+	return strings.Join(out, ", ")
 }
 
 func insertDevice(tx *store.Tx, d Device) error {

@@ -69,7 +69,7 @@ func newWorld(t *testing.T) *world {
 	check(t, platform.Write(t.Context(), func(tx *store.Tx) error {
 		w.homes, w.devices = nil, nil
 		for _, name := range []string{"Shop", "Bakery"} {
-			sol, err := w.tenants.CreateSolution(tx, "ten", name, name, "per_x")
+			sol, err := w.tenants.CreateSolution(tx, "ten", "", name, name, "per_x")
 			if err != nil {
 				return err
 			}

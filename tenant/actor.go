@@ -24,6 +24,7 @@ type Actor struct {
 	Name   string
 	Tenant string // home tenant: the only one that it can act in
 	Grants []Grant
+	tree   *Tree // how the solutions stood when it was let in; see Service.Rooted
 }
 
 // Grant is a role held on a tenant, or below it on one product or one solution. At most one of Product and Solution is set.
@@ -39,20 +40,23 @@ type Grant struct {
 type Thing struct{ Tenant, Product, Solution string }
 
 // covers says whether g reaches down to t. A right on a product never reaches a thing that names no product,
-// so a list over the whole tenant needs a right on the tenant.
-func (g Grant) covers(t Thing) bool {
+// so a list over the whole tenant needs a right on the tenant. A right on a solution reaches what lies below it.
+func (g Grant) covers(t Thing, tree *Tree) bool {
 	if g.Tenant == "" || g.Tenant != t.Tenant {
 		return false
 	}
-	return (g.Product == "" || g.Product == t.Product) && (g.Solution == "" || g.Solution == t.Solution)
+	return (g.Product == "" || g.Product == t.Product) && (g.Solution == "" || tree.Within(t.Solution, g.Solution))
 }
+
+// on is what g is held on.
+func (g Grant) on() Thing { return Thing{Tenant: g.Tenant, Product: g.Product, Solution: g.Solution} }
 
 // Can says whether a may do v to t. It is pure: everything it knows is in its arguments.
 func Can(a Actor, v Verb, t Thing) bool {
 	if a.Tenant == "" || a.Tenant != t.Tenant {
 		return false
 	}
-	return slices.ContainsFunc(a.Grants, func(g Grant) bool { return g.covers(t) && g.Role.Has(v) })
+	return slices.ContainsFunc(a.Grants, func(g Grant) bool { return g.covers(t, a.tree) && g.Role.Has(v) })
 }
 
 // Anywhere says whether a holds v on anything at all in its tenant. The doors ask it before they look anything up.
@@ -60,9 +64,10 @@ func Anywhere(a Actor, v Verb) bool {
 	return slices.ContainsFunc(a.Grants, func(g Grant) bool { return a.Tenant != "" && g.Tenant == a.Tenant && g.Role.Has(v) })
 }
 
-// Scope returns the products and solutions that a's right to v is limited to; whole is true when it holds v on the whole
-// tenant. A list shows what lies in one of them.
+// Scope returns the products and solutions that a's right to v is limited to, with all solutions that lie below; whole is
+// true when it holds v on the whole tenant. A list shows what lies in one of them.
 func Scope(a Actor, v Verb) (whole bool, products, solutions []string) {
+	held := 0
 	for _, g := range a.Grants {
 		switch {
 		case a.Tenant == "" || g.Tenant != a.Tenant || !g.Role.Has(v):
@@ -71,8 +76,18 @@ func Scope(a Actor, v Verb) (whole bool, products, solutions []string) {
 		case g.Product != "" && g.Solution == "":
 			products = append(products, g.Product)
 		case g.Solution != "" && g.Product == "":
+			held++
 			solutions = append(solutions, g.Solution)
+			for _, sol := range a.tree.Below(g.Solution) {
+				if sol.ID != g.Solution {
+					solutions = append(solutions, sol.ID)
+				}
+			}
 		}
+	}
+	if held > 1 { // the parts may overlap
+		slices.Sort(solutions)
+		solutions = slices.Compact(solutions)
 	}
 	return false, products, solutions
 }

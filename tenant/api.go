@@ -57,11 +57,12 @@ func (s *Service) Routes(a *api.API) {
 	api.Handle(a, op("get-me", "GET", "/v1/me", DeviceRead, "Who the caller is"), s.getMe)
 	api.Handle(a, op("list-tenants", "GET", "/v1/tenants", DeviceRead, "The caller's tenant"), s.listTenants)
 	api.Handle(a, op("list-roles", "GET", "/v1/roles", DeviceRead, "The table of roles"), listRoles)
-	api.Handle(a, op("list-solutions", "GET", "/v1/solutions", DeviceRead, "Solutions that the caller can see"), s.listSolutions)
+	api.Handle(a, op("list-solutions", "GET", "/v1/solutions", DeviceRead, "Solutions that the caller can see, each before those that stand in it"), s.listSolutions(a))
 	api.Handle(a, op("get-solution", "GET", "/v1/solutions/{id}", DeviceRead, "One solution"), s.getSolution)
-	create := op("create-solution", "POST", "/v1/solutions", AccessWrite, "Make a solution")
+	create := op("create-solution", "POST", "/v1/solutions", AccessWrite, "Make a solution, in the tenant or in another solution")
 	create.Status = 201
 	api.Handle(a, create, s.postSolution)
+	api.Handle(a, op("change-solution", "PATCH", "/v1/solutions/{id}", AccessWrite, "Rename a solution, or move it with all below; it takes a right on what it stands in, now and then"), s.patchSolution)
 	api.Handle(a, op("list-people", "GET", "/v1/people", AccessRead, "Who may enter"), s.listPeople)
 	invite := op("invite-person", "POST", "/v1/people", AccessWrite, "Invite a person by a one-time link")
 	invite.Status, invite.Secret = 201, true
@@ -80,6 +81,12 @@ func (s *Service) Routes(a *api.API) {
 func tenantWide(ctx context.Context, v Verb) (Actor, error) {
 	a, _ := ActorFrom(ctx)
 	return a, Require(ctx, v, Thing{Tenant: a.Tenant})
+}
+
+// solutionsIn chooses solutions.
+type solutionsIn struct {
+	api.Paging
+	Within string `query:"within" maxLength:"64" doc:"Only this solution and what lies below it"`
 }
 
 // ByID is the input of operations on one thing.
@@ -106,57 +113,92 @@ func listRoles(context.Context, *struct{}) (*api.List[RoleRow], error) {
 	return api.Items(rows), nil
 }
 
-// seen are the solutions of the actor's tenant that it may read devices in.
-func (s *Service) seen(ctx context.Context, v Verb) ([]Solution, error) {
-	a, _ := ActorFrom(ctx)
-	sols, err := s.Solutions(ctx, a.Tenant)
-	return slices.DeleteFunc(sols, func(sol Solution) bool { return !Can(a, v, Thing{Tenant: a.Tenant, Solution: sol.ID}) }), err
+func (s *Service) listSolutions(a *api.API) func(context.Context, *solutionsIn) (*api.List[Solution], error) {
+	return func(ctx context.Context, in *solutionsIn) (*api.List[Solution], error) {
+		sols, err := s.Seen(ctx, DeviceRead)
+		if err != nil {
+			return nil, err
+		}
+		after, err := in.After(a)
+		if err != nil {
+			return nil, err
+		}
+		if in.Within != "" {
+			sols = part(sols, in.Within)
+		}
+		if i := slices.IndexFunc(sols, func(sol Solution) bool { return sol.ID == after }); i >= 0 {
+			sols = sols[i+1:]
+		}
+		return api.More(a, in.Paging, sols, func(sol Solution) string { return sol.ID }), nil
+	}
 }
 
-func (s *Service) listSolutions(ctx context.Context, _ *struct{}) (*api.List[Solution], error) {
-	sols, err := s.seen(ctx, DeviceRead)
-	return api.Items(sols), err
+// part is the solution with that id and what follows it deeper down; nothing if it is not among them.
+func part(sols []Solution, id string) []Solution {
+	i := slices.IndexFunc(sols, func(sol Solution) bool { return sol.ID == id })
+	if i < 0 {
+		return nil
+	}
+	end := slices.IndexFunc(sols[i+1:], func(sol Solution) bool { return sol.Depth <= sols[i].Depth })
+	if end < 0 {
+		return sols[i:]
+	}
+	return sols[i : i+1+end]
 }
 
 func (s *Service) getSolution(ctx context.Context, in *ByID) (*api.Out[Solution], error) {
-	sol, err := s.Solution(ctx, MustTenant(ctx), in.ID)
+	return s.shown(ctx, in.ID)
+}
+
+// shown is the solution as whoever asks may see it.
+func (s *Service) shown(ctx context.Context, id string) (*api.Out[Solution], error) {
+	a, _ := ActorFrom(ctx)
+	a, err := s.Rooted(ctx, a) // it may have changed the tree just now
 	if err != nil {
 		return nil, err
 	}
-	return api.One(sol), Require(ctx, DeviceRead, Thing{Tenant: sol.Tenant, Solution: sol.ID})
+	sols, err := s.Seen(WithActor(ctx, a), DeviceRead)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(sols, func(sol Solution) bool { return sol.ID == id })
+	if i < 0 {
+		return nil, errNoSolution(id)
+	}
+	return api.One(sols[i]), nil
 }
 
 func (s *Service) postSolution(ctx context.Context, in *struct {
 	Body struct {
-		Name  string `json:"name"`
-		Owner string `json:"owner,omitempty" maxLength:"200" doc:"The customer, in words"`
+		Name   string `json:"name"`
+		Owner  string `json:"owner,omitempty" maxLength:"200" doc:"The customer, in words"`
+		Parent string `json:"parent,omitempty" maxLength:"64" doc:"The solution that it stands in; empty: right under the tenant"`
 	}
 }) (*api.Out[Solution], error) {
-	sol, err := s.newSolution(ctx, in.Body.Name, in.Body.Owner)
-	return &api.Out[Solution]{Location: "/v1/solutions/" + sol.ID, Body: sol}, err
-}
-
-func (s *Service) newSolution(ctx context.Context, name, owner string) (sol Solution, err error) {
-	a, err := tenantWide(ctx, AccessWrite)
-	if err != nil {
-		return sol, err
-	}
-	if name, err = checkName("solution", name); err != nil {
-		return sol, err
-	}
-	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-		sol, err = s.CreateSolution(tx, a.Tenant, name, owner, a.ID)
-		return err
-	})
-	return sol, err
-}
-
-func (s *Service) listPeople(ctx context.Context, _ *struct{}) (*api.List[Person], error) {
-	a, err := tenantWide(ctx, AccessRead)
+	sol, err := s.newSolution(ctx, in.Body.Parent, in.Body.Name, in.Body.Owner)
 	if err != nil {
 		return nil, err
 	}
-	ps, err := s.People(ctx, a.Tenant)
+	out, err := s.shown(ctx, sol.ID)
+	if err == nil {
+		out.Location = "/v1/solutions/" + sol.ID
+	}
+	return out, err
+}
+
+func (s *Service) patchSolution(ctx context.Context, in *struct {
+	ByID
+	Body Change
+}) (*api.Out[Solution], error) {
+	if _, err := s.change(ctx, in.ID, in.Body); err != nil {
+		return nil, err
+	}
+	return s.shown(ctx, in.ID)
+}
+
+func (s *Service) listPeople(ctx context.Context, _ *struct{}) (*api.List[Person], error) {
+	a, _ := ActorFrom(ctx)
+	ps, err := s.People(ctx, a)
 	return api.Items(ps), err
 }
 
@@ -188,11 +230,12 @@ func (s *Service) invite(ctx context.Context, name string, g Grant) (link string
 
 // gives checks what is given and that the solution it is limited to exists.
 func (s *Service) gives(ctx context.Context, a Actor, g Grant) error {
-	if err := Gives(a, g); err != nil || g.Solution == "" {
-		return err
+	if g.Solution != "" && g.Product == "" {
+		if _, err := s.visible(ctx, AccessWrite, g.Solution); err != nil {
+			return err
+		}
 	}
-	_, err := s.Solution(ctx, a.Tenant, g.Solution)
-	return err
+	return Gives(a, g)
 }
 
 func (s *Service) putGrants(ctx context.Context, in *struct {
@@ -209,40 +252,28 @@ func (s *Service) putGrants(ctx context.Context, in *struct {
 }
 
 func (s *Service) regrant(ctx context.Context, person string, gs []Grant) error {
-	a, err := tenantWide(ctx, AccessWrite)
-	if err != nil {
-		return err
-	}
+	a, _ := ActorFrom(ctx)
 	for _, g := range gs {
 		if err := s.gives(ctx, a, g); err != nil {
 			return err
 		}
 	}
-	return s.cfg.DB.WriteFirst(ctx, func(tx *store.Tx) error { return s.SetGrants(tx, a.Tenant, person, a.ID, gs) })
+	return s.cfg.DB.WriteFirst(ctx, func(tx *store.Tx) error { return s.setHeld(tx, a, person, gs) })
 }
 
 func (s *Service) removePerson(ctx context.Context, in *ByID) (*struct{}, error) {
-	a, err := tenantWide(ctx, AccessWrite)
-	if err != nil {
-		return nil, err
-	}
-	return nil, s.cfg.DB.WriteFirst(ctx, func(tx *store.Tx) error { return s.RemovePerson(tx, a.Tenant, in.ID, a.ID) })
+	a, _ := ActorFrom(ctx)
+	return nil, s.cfg.DB.WriteFirst(ctx, func(tx *store.Tx) error { return s.removeHeld(tx, a, in.ID) })
 }
 
 func (s *Service) signOutPerson(ctx context.Context, in *ByID) (*struct{}, error) {
-	a, err := tenantWide(ctx, AccessWrite)
-	if err != nil {
-		return nil, err
-	}
-	return nil, s.cfg.DB.WriteFirst(ctx, func(tx *store.Tx) error { return s.SignOut(tx, a.Tenant, in.ID, a.ID) })
+	a, _ := ActorFrom(ctx)
+	return nil, s.cfg.DB.WriteFirst(ctx, func(tx *store.Tx) error { return s.signOutHeld(tx, a, in.ID) })
 }
 
 func (s *Service) listTokens(ctx context.Context, _ *struct{}) (*api.List[Token], error) {
-	a, err := tenantWide(ctx, AccessRead)
-	if err != nil {
-		return nil, err
-	}
-	ts, err := s.Tokens(ctx, a.Tenant)
+	a, _ := ActorFrom(ctx)
+	ts, err := s.Tokens(ctx, a)
 	return api.Items(ts), err
 }
 
@@ -273,9 +304,6 @@ func (s *Service) newToken(ctx context.Context, name string, g Grant, expires ti
 }
 
 func (s *Service) revokeToken(ctx context.Context, in *ByID) (*struct{}, error) {
-	a, err := tenantWide(ctx, AccessWrite)
-	if err != nil {
-		return nil, err
-	}
-	return nil, s.cfg.DB.WriteFirst(ctx, func(tx *store.Tx) error { return s.RevokeToken(tx, a.Tenant, in.ID, a.ID) })
+	a, _ := ActorFrom(ctx)
+	return nil, s.cfg.DB.WriteFirst(ctx, func(tx *store.Tx) error { return s.revokeHeld(tx, a, in.ID) })
 }

@@ -68,12 +68,14 @@ func TestBrowser(t *testing.T) {
 		t.Errorf("people: %q", got)
 	}
 
+	b.Go("/access/solutions")
 	b.Type("#f-solutions-name", "Vineyard Rhône")
 	b.Click("#solutions button.primary")
 	b.Until(`document.querySelector(".said")`)
 	if got := b.Text(".said"); !strings.Contains(got, "Vineyard Rhône is there") {
 		t.Errorf("said: %q", got)
 	}
+	b.Go("/access")
 	b.Click("#tokens details.add summary")
 	b.Type("#f-tokens-name", "release pipeline")
 	b.Click("#tokens button.primary")

@@ -3,7 +3,6 @@
 package tenant
 
 import (
-	"context"
 	"embed"
 	"encoding/json"
 	"io"
@@ -24,19 +23,14 @@ const SignInPath = "/sign-in"
 // Pages registers the pages of this room.
 func (s *Service) Pages(c *console.Console) {
 	s.doors(c)
-	c.Page(console.Page{Path: "/access", Title: "Access", Menu: "Access", Verb: string(AccessRead), FS: pagesFS, Template: "pages/access.html", Load: s.accessPage})
-	c.Page(console.Page{Path: "/access/roles", Title: "Roles", Menu: "Access", Verb: string(DeviceRead), FS: pagesFS, Template: "pages/roles.html",
+	c.Page(console.Page{Path: "/access", Title: "Access", Menu: "Access", Tab: "People and tokens", TabOrder: 10, Verb: string(AccessRead), FS: pagesFS, Template: "pages/access.html", Load: s.accessPage})
+	s.solutionPages(c)
+	c.Page(console.Page{Path: "/access/roles", Title: "Roles", Menu: "Access", Tab: "Roles", TabOrder: 30, Verb: string(DeviceRead), FS: pagesFS, Template: "pages/roles.html",
 		Load: func(*http.Request) (any, error) { return rolesPage(), nil }})
-	c.Page(console.Page{Path: "/access/tokens", Method: http.MethodPost, Title: "New token", Menu: "Access", Verb: string(AccessWrite), FS: pagesFS, Template: "pages/token.html",
+	c.Page(console.Page{Path: "/access/tokens", Method: http.MethodPost, Title: "New token", Menu: "Access", Tab: "People and tokens", Verb: string(AccessWrite), FS: pagesFS, Template: "pages/token.html",
 		Load: s.tokenPage})
-	c.Page(console.Page{Path: "/access/people", Method: http.MethodPost, Title: "Invitation", Menu: "Access", Verb: string(AccessWrite), FS: pagesFS, Template: "pages/invited.html",
+	c.Page(console.Page{Path: "/access/people", Method: http.MethodPost, Title: "Invitation", Menu: "Access", Tab: "People and tokens", Verb: string(AccessWrite), FS: pagesFS, Template: "pages/invited.html",
 		Load: s.invitedPage})
-	c.Step(console.Step{Order: 25, Title: "Make a solution", Text: "Where devices will serve: one deployment for one customer.", Href: "/access#solutions", Button: "Make a solution", Done: s.hasSolution})
-	c.Form("/access/solutions", string(AccessWrite), func(r *http.Request) (string, error) {
-		sol, err := s.newSolution(r.Context(), r.PostFormValue("name"), r.PostFormValue("owner"))
-		console.Say(r, "Solution "+sol.Name+" is there.")
-		return "/access", err
-	})
 	c.Form("/access/tokens/{id}/revoke", string(AccessWrite), func(r *http.Request) (string, error) {
 		_, err := s.revokeToken(r.Context(), &ByID{ID: r.PathValue("id")})
 		console.Say(r, "The token is revoked.")
@@ -137,18 +131,32 @@ func (s *Service) enterPage(r *http.Request) (any, error) {
 }
 
 type accessData struct {
-	Tenant    Tenant
-	People    []Person
-	Tokens    []tokenLine
-	Solutions []Solution
-	Me        string
-	Write     bool
-	Roles     []console.Option
-	Places    []console.Option
-	Lives     []console.Option
-	Typed     map[string]string
-	names     map[string]string // of solutions and people, by id
+	Tenant Tenant
+	People []Person
+	Tokens []tokenLine
+	Me     string
+	Write  bool
+	Places []console.Option
+	choices
+	names map[string]string // of solutions and people, by id
 }
+
+// choices are what the forms that give access offer.
+type choices struct{ Roles, Lives []console.Option }
+
+// choicesFor are the roles that a can give on t, and how long a token may live.
+func choicesFor(a Actor, t Thing) (c choices) {
+	for _, row := range Roles {
+		if Gives(a, Grant{Role: row.Role, Tenant: t.Tenant, Solution: t.Solution}) == nil {
+			c.Roles = append(c.Roles, console.Option{Value: string(row.Role), Word: string(row.Role)})
+		}
+	}
+	c.Lives = []console.Option{{Value: "1", Word: "a day"}, {Value: "30", Word: "30 days"}, {Value: "90", Word: "90 days"}, {Value: "366", Word: "a year"}}
+	return c
+}
+
+// offered bounds how many solutions a form offers by name; deeper ones have a page of their own to give access from.
+const offered = 200
 
 type tokenLine struct {
 	Token
@@ -175,36 +183,36 @@ func (d accessData) name(id string) string {
 
 func (s *Service) accessPage(r *http.Request) (any, error) {
 	ctx := r.Context()
-	a, err := tenantWide(ctx, AccessRead)
-	if err != nil {
-		return nil, err
-	}
-	d := accessData{Me: a.ID, Write: Can(a, AccessWrite, Thing{Tenant: a.Tenant}), names: map[string]string{KindHost: "host administrator"}, Typed: map[string]string{},
-		Places: []console.Option{{Value: "", Word: "the whole organisation"}},
-		Lives:  []console.Option{{Value: "1", Word: "a day"}, {Value: "30", Word: "30 days"}, {Value: "90", Word: "90 days"}, {Value: "366", Word: "a year"}}}
-	for k := range console.Typed(r) {
-		d.Typed[k] = console.Typed(r).Get(k)
-	}
+	a, _ := ActorFrom(ctx)
+	d := accessData{Me: a.ID, Write: Holds(ctx, string(AccessWrite)), names: map[string]string{KindHost: "host administrator"}}
+	var err error
 	if d.Tenant, err = s.Get(ctx, a.Tenant); err != nil {
 		return nil, err
 	}
-	if d.People, err = s.People(ctx, a.Tenant); err != nil {
+	if d.People, err = s.People(ctx, a); err != nil {
 		return nil, err
 	}
 	for _, p := range d.People {
 		d.names[p.ID] = p.Name
 	}
-	if d.Solutions, err = s.Solutions(ctx, a.Tenant); err != nil {
+	sols, err := s.Seen(ctx, AccessRead)
+	if err != nil {
 		return nil, err
 	}
-	for _, sol := range d.Solutions {
-		d.names[sol.ID] = sol.Name
-		d.Places = append(d.Places, console.Option{Value: sol.ID, Word: "only " + sol.Name})
+	on := Thing{Tenant: a.Tenant}
+	if Can(a, AccessWrite, on) {
+		d.Places = append(d.Places, console.Option{Word: "the whole organisation"})
+	} else if len(sols) > 0 {
+		on.Solution = sols[0].ID
 	}
-	for _, row := range Roles {
-		d.Roles = append(d.Roles, console.Option{Value: string(row.Role), Word: string(row.Role)})
+	d.choices = choicesFor(a, on)
+	for _, sol := range sols {
+		d.names[sol.ID] = sol.Path
+		if len(d.Places) < offered && Can(a, AccessWrite, Thing{Tenant: a.Tenant, Solution: sol.ID}) {
+			d.Places = append(d.Places, console.Option{Value: sol.ID, Word: "only " + sol.Path})
+		}
 	}
-	tokens, err := s.Tokens(ctx, a.Tenant)
+	tokens, err := s.Tokens(ctx, a)
 	for _, t := range tokens {
 		l := tokenLine{Token: t, State: "active", By: d.name(t.MadeBy)}
 		switch {
@@ -261,9 +269,4 @@ func (s *Service) invitedPage(r *http.Request) (any, error) {
 		Name, Link string
 		Role       Role
 	}{r.PostFormValue("name"), link, g.Role}, err
-}
-
-func (s *Service) hasSolution(ctx context.Context) (bool, error) {
-	n, err := count(s.reading(ctx), `SELECT COUNT(*) FROM solution WHERE tenant = $1`, MustTenant(ctx))
-	return n > 0, err
 }

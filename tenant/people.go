@@ -6,6 +6,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -153,33 +154,129 @@ func (s *Service) join(tx *store.Tx, l link, organisation string, p Person) (Per
 		Data: map[string]any{"name": p.Name, "grant": g, "invited_by": l.madeBy}})
 }
 
-// People lists who may enter the tenant, by name.
-func (s *Service) People(ctx context.Context, tenant string) ([]Person, error) {
-	rows, err := s.cfg.DB.Query(ctx, personColumns+` WHERE tenant = $1 AND removed = 0 ORDER BY name, id`, tenant)
+// People lists who may enter what a can see access to, by name, with the grants that lie there.
+func (s *Service) People(ctx context.Context, a Actor) ([]Person, error) {
+	rows, err := s.cfg.DB.Query(ctx, personColumns+` WHERE tenant = $1 AND removed = 0 ORDER BY name, id`, a.Tenant)
 	ps, err := store.Collect(rows, err, func(r *sql.Rows) (Person, error) { return readPerson(r) })
 	if err != nil {
 		return nil, err
 	}
+	held, err := grantsIn(s.reading(ctx), a.Tenant)
 	for i := range ps {
-		if ps[i].Grants, err = grantsOf(s.reading(ctx), ps[i].ID); err != nil {
-			return nil, err
-		}
+		ps[i].Grants, _ = a.part(AccessRead, held[ps[i].ID])
 	}
-	return ps, nil
+	whole := Can(a, AccessRead, Thing{Tenant: a.Tenant})
+	return slices.DeleteFunc(ps, func(p Person) bool { return !whole && len(p.Grants) == 0 }), err
 }
 
-// ActorName is the name of a person or of a token of the tenant, also after they were removed or revoked.
-func (s *Service) ActorName(ctx context.Context, tenant, id string) (name string, err error) {
+// part parts grants into those that lie where a holds v, and the rest.
+func (a Actor) part(v Verb, grants []Grant) (within, rest []Grant) {
+	within = []Grant{}
+	for _, g := range grants {
+		if Can(a, v, g.on()) {
+			within = append(within, g)
+		} else {
+			rest = append(rest, g)
+		}
+	}
+	return within, rest
+}
+
+// ActorName is the name of a person or of a token of the tenant, also after they were removed or revoked. Who is held to
+// a solution learns the names of those who have a right there; everybody else is the tenant, by its name.
+func (s *Service) ActorName(ctx context.Context, id string) (name string, err error) {
+	a, _ := ActorFrom(ctx)
+	knows, err := s.knows(ctx, a, id)
+	if err != nil {
+		return "", err
+	}
+	if !knows {
+		t, err := s.Get(ctx, a.Tenant)
+		return t.Name, err
+	}
+	token := strings.HasPrefix(id, "tok_")
 	table := "person"
-	if strings.HasPrefix(id, "tok_") {
+	if token {
 		table = "token"
 	}
-	err = s.cfg.DB.QueryRow(ctx, `SELECT name FROM `+table+` WHERE tenant = $1 AND id = $2`, tenant, id).Scan(&name)
+	err = s.cfg.DB.QueryRow(ctx, `SELECT name FROM `+table+` WHERE tenant = $1 AND id = $2`, a.Tenant, id).Scan(&name)
 	if errors.Is(err, store.ErrNoRows) {
 		err = problem.NotFound("There is no person or token %s.", id)
 	}
+	if token {
+		name = "token “" + name + "”"
+	}
 	return name, err
 }
+
+// knows says whether a may learn who the holder of that id is: the manufacturer's own people know everybody.
+func (s *Service) knows(ctx context.Context, a Actor, id string) (bool, error) {
+	if a.ID == id || slices.ContainsFunc(a.Grants, func(g Grant) bool { return g.Solution == "" }) {
+		return true, nil
+	}
+	held, err := grantsOf(s.reading(ctx), id)
+	return slices.ContainsFunc(held, func(h Grant) bool {
+		return slices.ContainsFunc(a.Grants, func(g Grant) bool { return g.covers(h.on(), a.tree) })
+	}), err
+}
+
+// SolutionName is what the solution is called, for who has a right there; staff of the manufacturer know all.
+func (s *Service) SolutionName(ctx context.Context, id string) (string, error) {
+	a, _ := ActorFrom(ctx)
+	on := Thing{Tenant: a.Tenant, Solution: id}
+	if !slices.ContainsFunc(a.Grants, func(g Grant) bool { return g.Solution == "" || g.covers(on, a.tree) }) {
+		return "", errNoSolution(id)
+	}
+	sol, err := s.Solution(ctx, a.Tenant, id)
+	return sol.Name, err
+}
+
+// removeHeld takes from a person what it holds where by may write access. A person with nothing left is removed.
+func (s *Service) removeHeld(tx *store.Tx, by Actor, id string) error {
+	held, err := grantsOf(tx, id)
+	if err != nil {
+		return err
+	}
+	within, rest := by.part(AccessWrite, held)
+	switch {
+	case Can(by, AccessWrite, Thing{Tenant: by.Tenant}) || len(within) > 0 && len(rest) == 0:
+		return s.RemovePerson(tx, by.Tenant, id, by.ID)
+	case len(within) == 0:
+		return errNoPerson(id)
+	}
+	return s.SetGrants(tx, by.Tenant, id, by.ID, rest)
+}
+
+// setHeld replaces what a person holds where by may write access.
+func (s *Service) setHeld(tx *store.Tx, by Actor, id string, grants []Grant) error {
+	held, err := grantsOf(tx, id)
+	if err != nil {
+		return err
+	}
+	within, rest := by.part(AccessWrite, held)
+	if len(within) == 0 && !Can(by, AccessWrite, Thing{Tenant: by.Tenant}) {
+		return errNoPerson(id)
+	}
+	return s.SetGrants(tx, by.Tenant, id, by.ID, slices.Concat(rest, grants))
+}
+
+// signOutHeld ends a person's sessions, if all that it holds lies where by may write access.
+func (s *Service) signOutHeld(tx *store.Tx, by Actor, id string) error {
+	held, err := grantsOf(tx, id)
+	if err != nil {
+		return err
+	}
+	within, rest := by.part(AccessWrite, held)
+	switch {
+	case Can(by, AccessWrite, Thing{Tenant: by.Tenant}) || len(within) > 0 && len(rest) == 0:
+		return s.SignOut(tx, by.Tenant, id, by.ID)
+	case len(within) == 0:
+		return errNoPerson(id)
+	}
+	return problem.Forbidden("access.elsewhere", "This person has a right elsewhere too, so you cannot end all sessions.").Hint("Remove the person: what it holds with you ends at once.")
+}
+
+func errNoPerson(id string) error { return problem.NotFound("There is no person %s.", id) }
 
 // RemovePerson ends a person's access and sessions at once. The last owner of the tenant stays.
 func (s *Service) RemovePerson(tx *store.Tx, tenant, id, by string) error {
@@ -188,7 +285,7 @@ func (s *Service) RemovePerson(tx *store.Tx, tenant, id, by string) error {
 		return err
 	}
 	if n == 0 {
-		return problem.NotFound("There is no person %s.", id)
+		return errNoPerson(id)
 	}
 	if err := mustHaveOwner(tx, tenant); err != nil {
 		return err
@@ -206,7 +303,7 @@ func (s *Service) SignOut(tx *store.Tx, tenant, id, by string) error {
 		return err
 	}
 	if n == 0 {
-		return problem.NotFound("There is no person %s.", id)
+		return errNoPerson(id)
 	}
 	if err := endSessions(tx, id); err != nil {
 		return err
@@ -221,7 +318,7 @@ func (s *Service) SetGrants(tx *store.Tx, tenant, id, by string, grants []Grant)
 		return err
 	}
 	if n == 0 {
-		return problem.NotFound("There is no person %s.", id)
+		return errNoPerson(id)
 	}
 	before, err := grantsOf(tx, id)
 	if err != nil {
@@ -263,7 +360,7 @@ func Gives(a Actor, g Grant) error {
 	if g.Product != "" && g.Solution != "" {
 		return problem.Invalid("A role is held on a product or on a solution, not on both.").At("solution")
 	}
-	t := Thing{Tenant: g.Tenant, Product: g.Product, Solution: g.Solution}
+	t := g.on()
 	if !Can(a, AccessWrite, t) {
 		return problem.Forbidden("access."+string(AccessWrite), "Your roles do not let you give access there.")
 	}

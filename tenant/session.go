@@ -77,7 +77,7 @@ func (s *Service) bySession(ctx context.Context, text string) (Actor, error) {
 	if now.Sub(store.Time(used)) > usedEvery {
 		s.note(ctx, `UPDATE session SET used = $1 WHERE hash = $2`, store.Millis(now), hash)
 	}
-	return a, nil
+	return s.Rooted(ctx, a)
 }
 
 // startSession gives the person a new session in tx, and ends the one that the browser had before: ids never survive a sign-in.

@@ -30,11 +30,11 @@ func listTenants(rows *sql.Rows, err error) ([]Tenant, error) {
 	return store.Collect(rows, err, func(r *sql.Rows) (Tenant, error) { return readTenant(r) })
 }
 
-const solutionColumns = `SELECT id, tenant, name, owner, at FROM solution`
+const solutionColumns = `SELECT id, tenant, parent, name, owner, at FROM solution`
 
 func readSolution(r row) (s Solution, err error) {
 	var at int64
-	err = r.Scan(&s.ID, &s.Tenant, &s.Name, &s.Owner, &at)
+	err = r.Scan(&s.ID, &s.Tenant, &s.Parent, &s.Name, &s.Owner, &at)
 	s.At = store.Time(at)
 	return s, err
 }
@@ -44,12 +44,24 @@ func listSolutions(rows *sql.Rows, err error) ([]Solution, error) {
 }
 
 func insertSolution(tx *store.Tx, s Solution) error {
-	n, err := tx.Exec(`INSERT INTO solution (id, tenant, name, owner, at) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (tenant, name) DO NOTHING`,
-		s.ID, s.Tenant, s.Name, s.Owner, store.Millis(s.At))
+	n, err := tx.Exec(`INSERT INTO solution (id, tenant, parent, name, owner, at) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (tenant, parent, name) DO NOTHING`,
+		s.ID, s.Tenant, s.Parent, s.Name, s.Owner, store.Millis(s.At))
 	if err == nil && n == 0 {
-		return problem.Conflict("There is a solution %q already.", s.Name).At("name")
+		return errNameTaken(s.Name)
 	}
 	return err
+}
+
+func updateSolution(tx *store.Tx, s Solution) error {
+	_, err := tx.Exec(`UPDATE solution SET parent = $1, name = $2, owner = $3 WHERE tenant = $4 AND id = $5`, s.Parent, s.Name, s.Owner, s.Tenant, s.ID)
+	if store.IsUnique(err) {
+		return errNameTaken(s.Name)
+	}
+	return err
+}
+
+func errNameTaken(name string) error {
+	return problem.Conflict("There is a solution %q already.", name).At("name")
 }
 
 // querier is a transaction or the handle itself.
@@ -77,6 +89,20 @@ func grantsOf(q querier, holder string) ([]Grant, error) {
 		err = r.Scan(&g.Role, &g.Tenant, &g.Product, &g.Solution)
 		return g, err
 	})
+}
+
+// grantsIn are the grants of everybody in the tenant, by their holder.
+func grantsIn(q querier, tenant string) (map[string][]Grant, error) {
+	out := map[string][]Grant{}
+	rows, err := q.Query(`SELECT holder, role, tenant, product, solution FROM access_grant WHERE tenant = $1 ORDER BY holder, role, product, solution`, tenant)
+	_, err = store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+		var holder string
+		var g Grant
+		err := r.Scan(&holder, &g.Role, &g.Tenant, &g.Product, &g.Solution)
+		out[holder] = append(out[holder], g)
+		return struct{}{}, err
+	})
+	return out, err
 }
 
 func insertGrant(tx *store.Tx, holder string, g Grant) error {

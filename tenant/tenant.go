@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -35,15 +36,6 @@ type Tenant struct {
 	At   time.Time `json:"created"`
 }
 
-// Solution is where devices serve: one deployment for one customer.
-type Solution struct {
-	ID     string    `json:"id"`
-	Tenant string    `json:"-"`
-	Name   string    `json:"name"`
-	Owner  string    `json:"owner" doc:"The customer, in words"`
-	At     time.Time `json:"created"`
-}
-
 // Config is what the room needs from the house.
 type Config struct {
 	DB    *store.DB // platform handle
@@ -52,6 +44,9 @@ type Config struct {
 	// Origins are the addresses that people open, such as https://localhost:8443. Passkeys bind to the host name of the
 	// first; an IP address cannot carry one.
 	Origins []string
+	// Devices counts the tenant's devices by the solution they serve in, into a map that the caller may change; nil counts
+	// none.
+	Devices func(ctx context.Context, tenant string) (map[string]int64, error)
 }
 
 // Service is the room.
@@ -59,6 +54,7 @@ type Service struct {
 	cfg     Config
 	keys    *webauthn.WebAuthn
 	limiter *api.Limiter // of the doors that nobody is signed in at
+	trees   sync.Map     // *Tree by tenant
 }
 
 // New makes the room. It fails when an origin is not an https address.
@@ -126,29 +122,6 @@ func (s *Service) ensureTenant(tx *store.Tx, name, actor string, create bool) (T
 		return t, err
 	}
 	return t, audit.Append(tx, audit.Entry{Tenant: t.ID, Actor: actor, Kind: "access.tenant-created", Subject: t.ID, Data: map[string]string{"name": t.Name}})
-}
-
-// CreateSolution makes a solution, in the transaction of tx.
-func (s *Service) CreateSolution(tx *store.Tx, tenant, name, owner, actor string) (Solution, error) {
-	sol := Solution{ID: store.NewID("sol"), Tenant: tenant, Name: name, Owner: owner, At: s.cfg.Clock.Now().UTC()}
-	if err := insertSolution(tx, sol); err != nil {
-		return sol, err
-	}
-	return sol, audit.Append(tx, audit.Entry{Tenant: tenant, Actor: actor, Kind: "access.solution-created", Subject: sol.ID, Data: map[string]string{"name": name, "owner": owner}})
-}
-
-// Solution returns a solution of the tenant.
-func (s *Service) Solution(ctx context.Context, tenant, id string) (Solution, error) {
-	sol, err := readSolution(s.cfg.DB.QueryRow(ctx, solutionColumns+` WHERE tenant = $1 AND id = $2`, tenant, id))
-	if errors.Is(err, store.ErrNoRows) {
-		return sol, problem.NotFound("There is no solution %s.", id)
-	}
-	return sol, err
-}
-
-// Solutions lists the tenant's solutions by name.
-func (s *Service) Solutions(ctx context.Context, tenant string) ([]Solution, error) {
-	return listSolutions(s.cfg.DB.Query(ctx, solutionColumns+` WHERE tenant = $1 ORDER BY name`, tenant))
 }
 
 // secret makes n random bytes as text, and the hash that is stored instead.

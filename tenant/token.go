@@ -9,6 +9,7 @@ import (
 	"database/sql"
 	"encoding/base32"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -77,7 +78,7 @@ func (s *Service) RevokeToken(tx *store.Tx, tenant, id, by string) error {
 		return err
 	}
 	if n == 0 {
-		return problem.NotFound("There is no token %s that could be revoked.", id)
+		return errNoToken(id)
 	}
 	if err := endLinks(tx, id); err != nil {
 		return err
@@ -85,19 +86,37 @@ func (s *Service) RevokeToken(tx *store.Tx, tenant, id, by string) error {
 	return audit.Append(tx, audit.Entry{Tenant: tenant, Actor: by, Kind: "access.token-revoked", Subject: id})
 }
 
-// Tokens lists the tenant's tokens, newest first.
-func (s *Service) Tokens(ctx context.Context, tenant string) ([]Token, error) {
-	rows, err := s.cfg.DB.Query(ctx, tokenColumns+` WHERE tenant = $1 ORDER BY id DESC`, tenant)
+// revokeHeld ends a token that reaches nothing but what by may write access to.
+func (s *Service) revokeHeld(tx *store.Tx, by Actor, id string) error {
+	held, err := grantsOf(tx, id)
+	if err != nil {
+		return err
+	}
+	if within, rest := by.part(AccessWrite, held); len(within) == 0 || len(rest) > 0 {
+		return errNoToken(id)
+	}
+	return s.RevokeToken(tx, by.Tenant, id, by.ID)
+}
+
+func errNoToken(id string) error {
+	return problem.NotFound("There is no token %s that could be revoked.", id)
+}
+
+// Tokens lists the tokens that reach nothing but what a can see access to, newest first.
+func (s *Service) Tokens(ctx context.Context, a Actor) ([]Token, error) {
+	rows, err := s.cfg.DB.Query(ctx, tokenColumns+` WHERE tenant = $1 ORDER BY id DESC`, a.Tenant)
 	ts, err := store.Collect(rows, err, func(r *sql.Rows) (Token, error) { return readToken(r) })
 	if err != nil {
 		return nil, err
 	}
+	held, err := grantsIn(s.reading(ctx), a.Tenant)
 	for i := range ts {
-		if ts[i].Grants, err = grantsOf(s.reading(ctx), ts[i].ID); err != nil {
-			return nil, err
-		}
+		ts[i].Grants = held[ts[i].ID]
 	}
-	return ts, nil
+	return slices.DeleteFunc(ts, func(t Token) bool {
+		within, rest := a.part(AccessRead, t.Grants)
+		return len(within) == 0 || len(rest) > 0
+	}), err
 }
 
 var errToken = problem.Unauthenticated("This token is not valid, has ended or was revoked.")
@@ -126,7 +145,7 @@ func (s *Service) byToken(ctx context.Context, text string) (Actor, error) {
 	if now.Sub(t.Used) > usedEvery {
 		s.note(ctx, `UPDATE token SET used = $1 WHERE id = $2`, store.Millis(now), t.ID)
 	}
-	return Actor{ID: t.ID, Kind: KindToken, Name: t.Name, Tenant: t.Tenant, Grants: grants}, nil
+	return s.Rooted(ctx, Actor{ID: t.ID, Kind: KindToken, Name: t.Name, Tenant: t.Tenant, Grants: grants})
 }
 
 // note writes something that a request does not fail for.
