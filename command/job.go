@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/tenant"
 	"github.com/openthings-platform/openthings/wire"
 )
 
@@ -46,6 +47,7 @@ type Job struct {
 	selected time.Time
 	credit   int64
 	credited time.Time
+	maker    tenant.Actor // with the rights of this round
 }
 
 // Kinds of jobs.

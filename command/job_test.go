@@ -33,6 +33,7 @@ import (
 type yard struct {
 	rig
 	fleet   *fleet.Service
+	rights  []tenant.Grant // of whoever makes jobs
 	ids     *identity.Service
 	devices []string
 
@@ -46,7 +47,7 @@ func eachYard(t *testing.T, fn func(y *yard)) {
 	clk := clock.NewHand(t0)
 	storetest.Each(t, []store.Migrations{seal.Schema, audit.Schema, tenant.Schema, product.Schema, identity.Schema, fleet.Schema, Schema}, func(t *testing.T, db *store.DB) {
 		clk.Set(t0)
-		y := &yard{rig: rig{t: t, clk: clk}}
+		y := &yard{rig: rig{t: t, clk: clk}, rights: []tenant.Grant{{Role: tenant.Owner, Tenant: "ten"}}}
 		keys, err := seal.Open(filepath.Join(t.TempDir(), "keys"), clk)
 		y.must(err)
 		issuer, err := embedded.Open(embedded.Config{Dir: filepath.Join(t.TempDir(), "ca"), Keys: keys, Name: "Test", Clock: clk})
@@ -69,7 +70,7 @@ func eachYard(t *testing.T, fn func(y *yard)) {
 			return nil
 		}))
 		y.fleet = fleet.New(fleet.Config{DB: db, Identity: y.ids, Keys: keys, Clock: clk, Live: func(string) bool { return false }})
-		y.Service = New(Config{DB: db, Identity: y.ids, Fleet: y.fleet, Keys: keys, Clock: clk, Deliver: func(_ context.Context, m gateway.Downlink) error {
+		y.Service = New(Config{DB: db, Identity: y.ids, Fleet: y.fleet, Acting: y.acting, Keys: keys, Clock: clk, Deliver: func(_ context.Context, m gateway.Downlink) error {
 			y.mu.Lock()
 			y.got = append(y.got, m.Device)
 			y.mu.Unlock()
@@ -85,6 +86,11 @@ func eachYard(t *testing.T, fn func(y *yard)) {
 		stop()
 		y.must(<-ended)
 	}, func(c *store.Config) { c.Clock = clk })
+}
+
+// acting is who makes the yard's jobs.
+func (y *yard) acting(_ context.Context, tenantID, id string) (tenant.Actor, error) {
+	return tenant.Actor{ID: id, Kind: tenant.KindPerson, Tenant: tenantID, Grants: y.rights}, nil
 }
 
 func (y *yard) online(d string) {

@@ -13,6 +13,7 @@ import (
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/tenant"
 	"github.com/openthings-platform/openthings/wire"
 )
 
@@ -144,6 +145,12 @@ func (s *Service) round(ctx context.Context, j *Job) (again time.Time, err error
 	case now.Before(j.NotBefore):
 		return j.NotBefore, nil
 	}
+	if j.maker, err = s.cfg.Acting(ctx, j.Tenant, j.Actor); err != nil {
+		return again, err
+	}
+	if !tenant.Anywhere(j.maker, j.verb()) {
+		return now, s.decide(ctx, *j, Aborted, noRight)
+	}
 	if j.Started.IsZero() {
 		j.Started, j.credit, j.credited = now, oneDevice, now
 		if err := s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
@@ -157,6 +164,9 @@ func (s *Service) round(ctx context.Context, j *Job) (again time.Time, err error
 		j.State = Running
 	}
 	if err := s.walk(ctx, j); err != nil {
+		return again, err
+	}
+	if err := s.tellNarrowed(ctx, j); err != nil {
 		return again, err
 	}
 	if err := s.expireParts(ctx, *j, now); err != nil {
@@ -176,7 +186,7 @@ func (s *Service) round(ctx context.Context, j *Job) (again time.Time, err error
 	whole := !j.selected.IsZero()
 	switch {
 	case whole && !j.Follow && fresh.Counts.open() == 0:
-		return again, s.finish(ctx, fresh, Completed, "")
+		return again, s.finish(ctx, fresh, Completed, fresh.Reason)
 	case !whole:
 		return now, nil
 	case fresh.Counts.Waiting > 0 && !limited:
@@ -203,7 +213,7 @@ func (s *Service) walk(ctx context.Context, j *Job) error {
 		return nil
 	}
 	for range walkPages {
-		found, err := s.cfg.Fleet.Select(ctx, j.Tenant, j.Filter, j.place, walkPage)
+		found, err := s.cfg.Fleet.SelectFor(ctx, j.maker, j.verb(), j.Filter, j.place, walkPage)
 		if err != nil {
 			return err
 		}
@@ -322,7 +332,7 @@ func (s *Service) sort(ctx context.Context, j Job, waits []Part) (here []identit
 			return nil
 		})
 	}
-	gone, absent := map[string]string{}, map[string]string{}
+	gone, barred, absent := map[string]string{}, map[string]string{}, map[string]string{}
 	online, err := s.online(ctx, j.Tenant, ids)
 	if err != nil {
 		return nil, false, err
@@ -332,6 +342,8 @@ func (s *Service) sort(ctx context.Context, j Job, waits []Part) (here []identit
 		switch {
 		case !ok || !j.reaches(d):
 			gone[id] = string(Cancelled)
+		case !tenant.Can(j.maker, j.verb(), thingOf(d)):
+			barred[id] = string(Cancelled)
 		case d.State == identity.Commissioned && !online[id] && back[id]:
 			coming = true
 		case d.State != identity.Commissioned || !online[id]:
@@ -340,8 +352,11 @@ func (s *Service) sort(ctx context.Context, j Job, waits []Part) (here []identit
 			here = append(here, d)
 		}
 	}
-	if len(gone) > 0 {
-		if err := put(gone, "it is no longer among those that the job reaches"); err != nil {
+	for reason, out := range map[string]map[string]string{"it is no longer among those that the job reaches": gone, notAnyMore: barred} {
+		if len(out) == 0 {
+			continue
+		}
+		if err := put(out, reason); err != nil {
 			return nil, false, err
 		}
 	}
@@ -387,14 +402,9 @@ func (s *Service) beginSome(ctx context.Context, j *Job, devices []identity.Devi
 	if j.Kind == KindTwin {
 		return s.desireSome(ctx, j, devices)
 	}
-	declared := map[string]Declared{}
-	for _, d := range devices {
-		if _, ok := declared[d.Product]; ok {
-			continue
-		}
-		if declared[d.Product], err = s.declared(ctx, j.Tenant, d.Product, j.Name); err != nil {
-			return 0, err
-		}
+	kinds, err := s.kindsFor(ctx, *j, devices)
+	if err != nil {
+		return 0, err
 	}
 	now := s.cfg.Clock.Now()
 	var kept Job
@@ -404,9 +414,9 @@ func (s *Service) beginSome(ctx context.Context, j *Job, devices []identity.Devi
 			return err // paused or cancelled meanwhile
 		}
 		for _, d := range devices {
-			kind := declared[d.Product]
-			if err := kind.accepts(j.Args); err != nil {
-				if _, err := setPart(tx, j.ID, d.ID, Waiting, string(Failed), now, "", 0, problem.Of(err).Text); err != nil {
+			kind := kinds[thingOf(d)]
+			if kind.refused != "" {
+				if _, err := setPart(tx, j.ID, d.ID, Waiting, string(Failed), now, "", 0, kind.refused); err != nil {
 					return err
 				}
 				continue

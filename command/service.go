@@ -19,6 +19,7 @@ import (
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/seal"
 	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/tenant"
 	"github.com/openthings-platform/openthings/wire"
 )
 
@@ -29,9 +30,11 @@ type Config struct {
 	Fleet    *fleet.Service // whom a job reaches; nil: there are no jobs
 	// Product says whether there is such a product (kind not-found); nil: any is.
 	Product func(ctx context.Context, tenant, id string) error
-	Keys    *seal.Keys  // seals what is asked of a device and what it answers
-	Clock   clock.Clock // default clock.System
-	Log     *slog.Logger
+	// Acting returns who made a job, with the rights that they hold now (tenant.Service.Acting); needed for jobs.
+	Acting func(ctx context.Context, tenant, id string) (tenant.Actor, error)
+	Keys   *seal.Keys  // seals what is asked of a device and what it answers
+	Clock  clock.Clock // default clock.System
+	Log    *slog.Logger
 	// Deliver publishes to a device and returns nil once the device acknowledged it (gateway.Send). An error leaves the
 	// command queued until Kick.
 	Deliver func(context.Context, gateway.Downlink) error

@@ -21,6 +21,15 @@ func (s *Service) Select(ctx context.Context, tenantID, filter, after string, li
 	return s.find(ctx, tenant.DeviceRead, tenantID, f, identity.Filter{After: after, Limit: limit})
 }
 
+// SelectFor is Select for work that goes on in somebody's name: it returns what who reaches with v.
+func (s *Service) SelectFor(ctx context.Context, who tenant.Actor, v tenant.Verb, filter, after string, limit int) ([]identity.Device, error) {
+	f, err := ParseFilter(filter)
+	if err != nil {
+		return nil, err
+	}
+	return s.find(tenant.WithActor(ctx, who), v, who.Tenant, f, identity.Filter{After: after, Limit: limit})
+}
+
 // Matches says whether the device is among those that Select returns for the filter.
 func (s *Service) Matches(ctx context.Context, tenantID, filter, device string) (bool, error) {
 	f, err := ParseFilter(filter)

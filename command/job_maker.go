@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package command
+
+import (
+	"context"
+	"time"
+
+	"github.com/openthings-platform/openthings/identity"
+	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/tenant"
+)
+
+// A job acts in the name of whoever made it, with the rights that they hold at that moment: what they lose, it loses.
+const (
+	noRight    = "whoever made it may not ask this of any device any more"
+	narrowed   = "whoever made it may ask this of some of the devices only: the others are left out"
+	notAnyMore = "whoever made the job may not ask this of the device any more"
+)
+
+func thingOf(d identity.Device) tenant.Thing {
+	return tenant.Thing{Tenant: d.Tenant, Product: d.Product, Solution: d.Solution}
+}
+
+// tellNarrowed says at the job that it reaches less than was asked for.
+func (s *Service) tellNarrowed(ctx context.Context, j *Job) error {
+	if j.Reason == narrowed || tenant.Can(j.maker, j.verb(), j.thing()) {
+		return nil
+	}
+	j.Reason = narrowed
+	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		_, err := moveJob(tx, *j, j.State, narrowed, j.Started, time.Time{})
+		return err
+	})
+}
+
+// jobKind is what a product's catalogue and the maker's roles say about a job's command on a kind of devices.
+type jobKind struct {
+	Declared
+	refused string // why it is not sent; empty: it is
+}
+
+// kindsFor looks the command up for what the devices are.
+func (s *Service) kindsFor(ctx context.Context, j Job, devices []identity.Device) (map[tenant.Thing]jobKind, error) {
+	ctx = tenant.WithActor(ctx, j.maker)
+	kinds := map[tenant.Thing]jobKind{}
+	for _, d := range devices {
+		thing := thingOf(d)
+		if _, ok := kinds[thing]; ok {
+			continue
+		}
+		kind, err := s.fits(ctx, thing, j.Name, j.Args)
+		switch {
+		case problem.Is(err, problem.KindForbidden), problem.Is(err, problem.KindInvalid):
+			kinds[thing] = jobKind{refused: problem.Of(err).Text}
+		case err != nil:
+			return nil, err
+		default:
+			kinds[thing] = jobKind{Declared: kind}
+		}
+	}
+	return kinds, nil
+}
