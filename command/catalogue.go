@@ -179,7 +179,8 @@ func (d Declared) allows(who tenant.Actor, thing tenant.Thing) error {
 		return nil
 	}
 	for _, g := range who.Grants {
-		one := tenant.Actor{Tenant: who.Tenant, Grants: []tenant.Grant{g}}
+		one := who
+		one.Grants = []tenant.Grant{g}
 		if slices.Contains(d.Roles, string(g.Role)) && tenant.Can(one, tenant.CommandSend, thing) {
 			return nil
 		}
