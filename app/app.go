@@ -3,6 +3,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -37,6 +38,7 @@ type Config struct {
 	Listen       string // people and programs
 	DeviceListen string // devices over HTTPS
 	MQTTListen   string // devices over MQTT
+	CoAPListen   string // devices over CoAP, UDP; empty: none
 	Handover     string // host:port of the MQTT door to which devices are sent when this platform stops; empty: none
 	HealthListen string // loopback only, without TLS; empty: none
 	// TLSCert and TLSKey are PEM files for Listen; empty: a certificate of the platform's own CA.
@@ -125,6 +127,7 @@ func checkFolder(path string) error {
 // doors are the listeners, bound before anything else so that a taken port is said at once.
 type doors struct {
 	console, devices, mqtt, health net.Listener
+	coap                           *net.UDPConn
 }
 
 func listen(cfg Config) (d *doors, err error) {
@@ -148,6 +151,15 @@ func listen(cfg Config) (d *doors, err error) {
 			return d, problem.Unavailable("%s %s cannot be opened", l.flag, l.addr).Hint("is another program listening there?").Because(err)
 		}
 	}
+	if cfg.CoAPListen != "" {
+		at, err := net.ResolveUDPAddr("udp", cfg.CoAPListen)
+		if err == nil {
+			d.coap, err = net.ListenUDP("udp", at)
+		}
+		if err != nil {
+			return d, problem.Unavailable("--coap-listen %s cannot be opened", cfg.CoAPListen).Hint("is another program listening there?").Because(err)
+		}
+	}
 	if d.health != nil && !d.health.Addr().(*net.TCPAddr).IP.IsLoopback() {
 		return d, problem.Forbidden("app.health-loopback", "health speaks without TLS and may listen on loopback only, not on %s", cfg.HealthListen)
 	}
@@ -159,6 +171,9 @@ func (d *doors) close() {
 		if l != nil {
 			l.Close()
 		}
+	}
+	if d.coap != nil {
+		d.coap.Close()
 	}
 }
 
@@ -185,7 +200,7 @@ func origin(name string, port int) string {
 // hostNames are what the server certificates are valid for: the configured names first, then where it listens.
 func hostNames(cfg Config) []string {
 	names := slices.Clone(cfg.Names)
-	for _, addr := range []string{cfg.Listen, cfg.DeviceListen, cfg.MQTTListen} {
+	for _, addr := range []string{cfg.Listen, cfg.DeviceListen, cfg.MQTTListen, cmp.Or(cfg.CoAPListen, cfg.MQTTListen)} {
 		host, _, err := net.SplitHostPort(addr)
 		if ip := net.ParseIP(host); err != nil || host == "" || (ip != nil && ip.IsUnspecified()) {
 			host, _ = os.Hostname()
@@ -248,6 +263,9 @@ func (h *house) serve(ctx context.Context, d *doors, host net.Listener) error {
 	start(&doorsGroup, "console", func() error { return h.serveHTTP(doorCtx, tls.NewListener(d.console, consoleTLS), h.web()) })
 	start(&doorsGroup, "device HTTPS", func() error { return h.gateway.ServeHTTPS(doorCtx, d.devices) })
 	start(&doorsGroup, "MQTT", func() error { return h.gateway.ServeMQTT(doorCtx, d.mqtt) })
+	if d.coap != nil {
+		start(&doorsGroup, "CoAP", func() error { return h.gateway.ServeCoAP(doorCtx, d.coap) })
+	}
 	if d.health != nil {
 		start(&doorsGroup, "health", func() error { return h.serveHTTP(doorCtx, d.health, h.health()) })
 	}
@@ -317,6 +335,9 @@ func (h *house) info(ctx context.Context, d *doors) (Info, error) {
 	i := Info{
 		URL: origin(name, port(d.console)), Devices: origin(name, port(d.devices)), MQTT: fmt.Sprintf("%s:%d", name, port(d.mqtt)),
 		CA: ca, Fingerprint: hex.EncodeToString(sum[:]), LogKey: h.audit.VerifierKey(),
+	}
+	if d.coap != nil {
+		i.CoAP = fmt.Sprintf("coaps://%s:%d", name, d.coap.LocalAddr().(*net.UDPAddr).Port)
 	}
 	if d.health != nil {
 		i.Health = "http://" + d.health.Addr().String()

@@ -10,6 +10,7 @@ type Info struct {
 	URL         string `json:"url"`             // people and programs
 	Devices     string `json:"devices"`         // devices over HTTPS, as a URL
 	MQTT        string `json:"mqtt"`            // devices over MQTT, host:port
+	CoAP        string `json:"coap,omitempty"`  // devices over CoAP, as a URL
 	Health      string `json:"health"`          // loopback, without TLS: /livez and /readyz
 	CA          string `json:"ca"`              // PEM file with the CA that signed the server certificates
 	Fingerprint string `json:"ca_fingerprint"`  // hex SHA-256 of that certificate

@@ -40,7 +40,7 @@ func startPlatform(ctx context.Context, binary, dir, database string, flags ...s
 		return nil, err
 	}
 	defer logFile.Close()
-	args := []string{"up", "--data", dir, "--listen", "localhost:0", "--device-listen", "localhost:0", "--mqtt-listen", "localhost:0", "--health-listen", "localhost:0", "--private-hooks", "--json"}
+	args := []string{"up", "--data", dir, "--listen", "localhost:0", "--device-listen", "localhost:0", "--mqtt-listen", "localhost:0", "--coap-listen", "localhost:0", "--health-listen", "localhost:0", "--private-hooks", "--json"}
 	if database != "" {
 		args = append(args, "--database", database)
 	}

@@ -39,11 +39,11 @@ const (
 // source is whom a connection is counted with: an IPv4 address, or the network of an IPv6 address, of which one
 // subscriber has 2^64.
 func source(a net.Addr) netip.Prefix {
-	tcp, ok := a.(*net.TCPAddr)
+	at, ok := a.(interface{ AddrPort() netip.AddrPort }) // of TCP and UDP
 	if !ok {
 		return netip.Prefix{}
 	}
-	ip := tcp.AddrPort().Addr().Unmap().WithZone("")
+	ip := at.AddrPort().Addr().Unmap().WithZone("")
 	bits := 32
 	if ip.Is6() {
 		bits = 64
@@ -52,11 +52,10 @@ func source(a net.Addr) netip.Prefix {
 	return p
 }
 
-// enter counts a new connection as half-open, or turns it away.
-func (v *governor) enter(l *link) bool {
+// enter counts a new connection as half-open, or says why it is turned away.
+func (v *governor) enter(l *link) (why string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	why := ""
 	switch {
 	case v.open >= v.limits.Connections:
 		why = refusedAll
@@ -67,13 +66,13 @@ func (v *governor) enter(l *link) bool {
 	}
 	if why != "" {
 		v.refused[why]++
-		return false
+		return why
 	}
 	v.open++
 	v.half[l] = struct{}{}
 	v.doors[l.entry]++
 	v.sources[l.source]++
-	return true
+	return ""
 }
 
 // known ends the time in which a connection counts as half-open.
@@ -147,7 +146,7 @@ func (v *governor) rest() {
 // Load is how much the doors have to do, for whoever watches them. What is counted is counted since the start.
 type Load struct {
 	Sessions    int              `json:"sessions"`    // MQTT sessions
-	Connections int              `json:"connections"` // of both doors
+	Connections int              `json:"connections"` // of all doors
 	HalfOpen    int              `json:"half_open"`   // of them: that have not said who they are
 	Working     int              `json:"working"`     // handshakes that compute
 	Waiting     int              `json:"waiting"`     // handshakes that wait to compute

@@ -34,6 +34,7 @@ type house struct {
 	t           testing.TB
 	g           *gateway.Gateway
 	mqtt, https string // addresses
+	coap        string
 	ca          *x509.Certificate
 	caKey       *ecdsa.PrivateKey
 	roots       *x509.CertPool
@@ -92,6 +93,16 @@ func newHouseWith(t testing.TB, change func(*gateway.Config), routes ...func(*ga
 	var served sync.WaitGroup
 	h.mqtt = h.listen(&served, func(l net.Listener) error { return g.ServeMQTT(ctx, l) })
 	h.https = h.listen(&served, func(l net.Listener) error { return g.ServeHTTPS(ctx, l) })
+	sock, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.coap = sock.LocalAddr().String()
+	served.Go(func() {
+		if err := g.ServeCoAP(ctx, sock); err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
 	t.Cleanup(func() {
 		h.mu.Lock()
 		h.fail = nil

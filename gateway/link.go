@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/openthings-platform/openthings/wire/mqtt"
@@ -39,6 +40,8 @@ type link struct {
 
 	chain []*x509.Certificate // what the peer sent, its own first
 	spent error               // why it is refused once it has proven its key
+
+	heard atomic.Int64 // when the peer was heard on the CoAP door, ms since 1970
 
 	closed, told sync.Once
 
@@ -141,7 +144,7 @@ var errNoCertificate = errors.New("a client certificate is needed")
 // as an alert. nil: the governor turned it away, and it was closed.
 func (g *Gateway) secure(conn net.Conn, door string) (*link, *tls.Conn) {
 	l := &link{Conn: conn, g: g, entry: door, door: door, source: source(conn.RemoteAddr()), peer: Peer{Kind: None}}
-	if !g.governor.enter(l) {
+	if g.governor.enter(l) != "" {
 		conn.Close()
 		return nil, nil
 	}
@@ -165,7 +168,7 @@ func (g *Gateway) verify(l *link, s tls.ConnectionState) error {
 		l.door = doorMQTT
 	}
 	if len(s.PeerCertificates) == 0 {
-		if l.door == doorMQTT {
+		if l.door != doorHTTPS {
 			return errNoCertificate
 		}
 		return nil
@@ -176,14 +179,17 @@ func (g *Gateway) verify(l *link, s tls.ConnectionState) error {
 	if errors.Is(err, ErrSpent) && g.cfg.Spent != nil {
 		l.spent, err = err, nil
 	}
-	if err == nil && l.door == doorMQTT && p.Kind != LDevID {
-		err = fmt.Errorf("the MQTT door is for kind %q, this certificate is %q", LDevID, p.Kind)
+	if err == nil && l.door != doorHTTPS && p.Kind != LDevID {
+		err = fmt.Errorf("the %s door is for kind %q, this certificate is %q", l.door, LDevID, p.Kind)
 	}
 	if err == nil && (p.Device+p.Station == "" && !p.Stranger || p.Kind == None) {
 		err = errors.New("the register named nobody")
 	}
 	if err == nil {
 		l.peer, l.chain = p, s.PeerCertificates
+		if l.door == doorCoAP {
+			g.makeRoom(p)
+		}
 		if l.door == doorMQTT { // over HTTPS it is told so, and when to come back
 			err = g.registry.full(p.id(), g.cfg.Limits.PerPeer)
 		}
@@ -224,6 +230,7 @@ func (g *Gateway) again(ctx context.Context, l *link) error {
 const (
 	doorMQTT  = "mqtt"
 	doorHTTPS = "https"
+	doorCoAP  = "coap"
 
 	alpnMQTT = "mqtt"
 	alpnHTTP = "http/1.1"

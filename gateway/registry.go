@@ -59,6 +59,18 @@ func (r *registry) fullLocked(id string, limit int) error {
 	return nil
 }
 
+// silent finds the connection of a peer at the CoAP door that was silent longest; nil: it has none there.
+func (r *registry) silent(id string) (found *link) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.links[id] {
+		if l.door == doorCoAP && (found == nil || l.heard.Load() < found.heard.Load()) {
+			found = l
+		}
+	}
+	return found
+}
+
 // remove takes a closed connection out.
 func (r *registry) remove(l *link) {
 	r.mu.Lock()

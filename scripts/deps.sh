@@ -21,6 +21,7 @@ if [ "${1:-build}" = test ]; then
 	need postgresql "/usr/lib/postgresql/*/bin/postgres"
 	need mosquitto "mosquitto /usr/sbin/mosquitto"
 	need mosquitto-clients mosquitto_pub
+	need libcoap3-bin coap-client-openssl
 	need strace strace
 	need chromium chromium
 	need curl curl

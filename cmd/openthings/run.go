@@ -35,7 +35,7 @@ func upCommand() *cobra.Command {
 		Short: "Run the platform",
 		Long:  "Run the platform: people and programs on 8443, devices over HTTPS on 8444, MQTT on 8883, all over TLS 1.3.\nThe first start makes the keys and prints a one-time setup link.",
 		Example: `  openthings up
-  openthings up --data /var/lib/openthings --name things.example.com --listen :8443 --device-listen :8444 --mqtt-listen :8883
+  openthings up --data /var/lib/openthings --name things.example.com --listen :8443 --device-listen :8444 --mqtt-listen :8883 --coap-listen :5684
   openthings up --database postgres://openthings@db.example.com/openthings`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -56,7 +56,11 @@ func upCommand() *cobra.Command {
 					return
 				}
 				w := c.OutOrStdout()
-				fmt.Fprintf(w, "OpenThings is up.\n\n  console   %s\n  devices   %s (EST, HTTPS)\n  MQTT      %s\n  data      %s\n  CA        %s\n            SHA-256 %s\n", i.URL, i.Devices, i.MQTT, cfg.Data, i.CA, i.Fingerprint)
+				fmt.Fprintf(w, "OpenThings is up.\n\n  console   %s\n  devices   %s (EST, HTTPS)\n  MQTT      %s\n", i.URL, i.Devices, i.MQTT)
+				if i.CoAP != "" {
+					fmt.Fprintf(w, "  CoAP      %s\n", i.CoAP)
+				}
+				fmt.Fprintf(w, "  data      %s\n  CA        %s\n            SHA-256 %s\n", cfg.Data, i.CA, i.Fingerprint)
 				if i.Setup != "" {
 					fmt.Fprintf(w, "\nNobody has joined yet. Open this link within 15 minutes; it works once:\n\n  %s\n\n", i.Setup)
 				}
@@ -71,6 +75,7 @@ func upCommand() *cobra.Command {
 	f.StringVar(&cfg.DeviceListen, "device-listen", env("OPENTHINGS_DEVICE_LISTEN", "localhost:8444"), "devices over HTTPS, and over MQTT if their ALPN says mqtt ($OPENTHINGS_DEVICE_LISTEN)")
 	f.StringVar(&cfg.Handover, "mqtt-handover", env("OPENTHINGS_MQTT_HANDOVER", ""), "host:port of the MQTT door that devices are sent to when this platform stops ($OPENTHINGS_MQTT_HANDOVER)")
 	f.StringVar(&cfg.MQTTListen, "mqtt-listen", env("OPENTHINGS_MQTT_LISTEN", "localhost:8883"), "devices over MQTT ($OPENTHINGS_MQTT_LISTEN)")
+	f.StringVar(&cfg.CoAPListen, "coap-listen", env("OPENTHINGS_COAP_LISTEN", "localhost:5684"), "devices over CoAP, UDP; empty: none ($OPENTHINGS_COAP_LISTEN)")
 	f.StringVar(&cfg.HealthListen, "health-listen", env("OPENTHINGS_HEALTH_LISTEN", "localhost:8480"), "health, loopback only, without TLS; empty: none ($OPENTHINGS_HEALTH_LISTEN)")
 	f.StringVar(&cfg.TLSCert, "tls-cert", "", "certificate for --listen (PEM); default: from the platform's own CA")
 	f.StringVar(&cfg.TLSKey, "tls-key", "", "its key (PEM)")

@@ -105,7 +105,7 @@ func (s *started) stop() {
 }
 
 // platform ROLE [FLAG...] starts "openthings up" on free ports with its data in $WORK/data, makes a token of the role given, and
-// sets OPENTHINGS_URL, OPENTHINGS_CA, OPENTHINGS_TOKEN, OPENTHINGS_DATA_DIR, CONSOLE (host:port), DEVICES (URL),
+// sets OPENTHINGS_URL, OPENTHINGS_CA, OPENTHINGS_TOKEN, OPENTHINGS_DATA_DIR, CONSOLE (host:port), DEVICES and COAP (URLs),
 // MQTT_HOST, MQTT_PORT, HEALTH (URL), LOG_KEY and SETUP. "platform stop" ends it in order and waits for its end.
 func startPlatform(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
@@ -119,7 +119,7 @@ func startPlatform(ts *testscript.TestScript, neg bool, args []string) {
 	data := ts.MkAbs("data")
 	// testscript puts its commands first on the PATH.
 	bin := filepath.Join(filepath.SplitList(ts.Getenv("PATH"))[0], "openthings")
-	cmd := exec.Command(bin, "up", "--data", data, "--listen", "localhost:0", "--device-listen", "localhost:0", "--mqtt-listen", "localhost:0", "--health-listen", "localhost:0", "--json")
+	cmd := exec.Command(bin, "up", "--data", data, "--listen", "localhost:0", "--device-listen", "localhost:0", "--mqtt-listen", "localhost:0", "--coap-listen", "localhost:0", "--health-listen", "localhost:0", "--json")
 	cmd.Args = append(cmd.Args, args[1:]...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -136,7 +136,7 @@ func startPlatform(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	for k, v := range map[string]string{
 		"OPENTHINGS_URL": info.URL, "OPENTHINGS_CA": info.CA, "OPENTHINGS_DATA_DIR": data, "CONSOLE": strings.TrimPrefix(info.URL, "https://"),
-		"DEVICES": info.Devices, "MQTT_HOST": host, "MQTT_PORT": port, "HEALTH": info.Health, "LOG_KEY": info.LogKey, "SETUP": info.Setup,
+		"DEVICES": info.Devices, "COAP": info.CoAP, "MQTT_HOST": host, "MQTT_PORT": port, "HEALTH": info.Health, "LOG_KEY": info.LogKey, "SETUP": info.Setup,
 	} {
 		ts.Setenv(k, v)
 	}
