@@ -40,6 +40,7 @@ type link struct {
 
 	chain []*x509.Certificate // what the peer sent, its own first
 	spent error               // why it is refused once it has proven its key
+	idle  *idle               // of an MQTT session: how it waits; the goroutine that reads it sets it
 
 	heard atomic.Int64 // when the peer was heard on the CoAP door, ms since 1970
 
@@ -56,6 +57,9 @@ type link struct {
 
 // Read lets others compute while a handshake waits for its peer, whose time for that is bounded in all.
 func (l *link) Read(b []byte) (int, error) {
+	if l.idle != nil {
+		return l.idle.take(b)
+	}
 	if !l.shaking {
 		return l.Conn.Read(b)
 	}

@@ -98,9 +98,13 @@ func (s *session) handshake() error {
 		return err
 	}
 	s.peer = s.link.peer
-	s.reader = mqtt.NewReader(s.conn, s.g.cfg.Limits.Connect)
+	src, err := s.link.reader(s.conn)
+	if err != nil {
+		return err
+	}
+	s.reader = mqtt.NewReader(src, s.g.cfg.Limits.Connect)
 	s.reader.OnGrow = s.hold
-	err := s.connect(ctx)
+	err = s.connect(ctx)
 	s.link.identified()
 	return err
 }
