@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ import (
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/store/storetest"
 	"github.com/openthings-platform/openthings/telemetry"
+	"github.com/openthings-platform/openthings/tenant"
 )
 
 const ten = "ten_a"
@@ -354,6 +356,36 @@ func TestFromTheInbox(t *testing.T) {
 		}
 		if as := h.open(t); len(as) != 1 || as[0].Device != d.ID {
 			t.Errorf("%+v", as)
+		}
+	})
+}
+
+// A group that a rule goes by is neither renamed nor removed, and says who uses it.
+func TestGroupOfARuleStays(t *testing.T) {
+	each(t, func(t *testing.T, h *house) {
+		ctx := tenant.WithActor(t.Context(), tenant.System(ten))
+		things := h.cfg.Fleet
+		g, err := things.CreateGroup(ctx, fleet.Group{Name: "pilot", Filter: "state:commissioned"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := h.rule(Rule{Name: "Too hot", Kind: Threshold, Stream: "env", Field: "temp", Op: ">", Value: 80, Filter: "group:pilot -online:no", Off: true})
+		h.rule(Rule{Name: "Of all", Kind: Threshold, Stream: "env", Field: "temp", Op: ">", Value: 80})
+		uses, err := things.Uses(ctx, g)
+		if want := []fleet.Use{{Kind: "alarm rule", ID: r.ID, Name: "Too hot", Href: "/alarms/rules"}}; err != nil || !slices.Equal(want, uses) {
+			t.Errorf("used by %+v, %v", uses, err)
+		}
+		_, renamed := things.ChangeGroup(ctx, g.ID, func(g *fleet.Group) { g.Name = "other" })
+		for what, err := range map[string]error{"renamed": renamed, "removed": things.RemoveGroup(ctx, g.ID)} {
+			if !problem.Is(err, problem.KindConflict) || problem.Of(err).Text != "The group pilot is used by the alarm rule Too hot and cannot be "+what+"." {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		if err := h.RemoveRule(ctx, ten, r.ID, "per_1"); err != nil {
+			t.Fatal(err)
+		}
+		if err := things.RemoveGroup(ctx, g.ID); err != nil {
+			t.Error(err)
 		}
 	})
 }

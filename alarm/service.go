@@ -94,6 +94,7 @@ func New(cfg Config) *Service {
 	s.index.Store(&index{})
 	cfg.DB.Handle(jobTick, s.tickJob)
 	cfg.DB.Handle(jobRoster, s.rosterJob)
+	cfg.Fleet.UsedBy(s.usesGroup)
 	cfg.Notify.Know(notify.Topic{Name: topicRaised, Text: "a rule raised an alarm about a device"}, notify.Topic{Name: topicCleared, Text: "an alarm is over"})
 	return s
 }
@@ -139,6 +140,20 @@ func (s *Service) SetRule(ctx context.Context, r Rule, actor string) (Rule, erro
 		return audit.Append(tx, audit.Entry{Tenant: r.Tenant, Actor: actor, Kind: "alarm-rule.set", Subject: r.ID, Data: r})
 	})
 	return r, err
+}
+
+// usesGroup lists the rules whose filter names the group, those that are turned off among them.
+func (s *Service) usesGroup(ctx context.Context, g fleet.Group) (uses []fleet.Use, err error) {
+	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error {
+		rules, err := rulesOf(tx, g.Tenant)
+		for _, r := range rules {
+			if fleet.Names(r.Filter, g) {
+				uses = append(uses, fleet.Use{Kind: "alarm rule", ID: r.ID, Name: r.Name, Href: "/alarms/rules"})
+			}
+		}
+		return err
+	})
+	return uses, err
 }
 
 // rule returns a rule of the tenant, or a problem of kind not-found.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/openthings-platform/openthings/fleet"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
@@ -33,6 +34,17 @@ func (s *Service) tellNarrowed(ctx context.Context, j *Job) error {
 		_, err := moveJob(tx, *j, j.State, narrowed, j.Started, time.Time{})
 		return err
 	})
+}
+
+// usesGroup lists the jobs that have yet to look who belongs to the group.
+func (s *Service) usesGroup(ctx context.Context, g fleet.Group) (uses []fleet.Use, err error) {
+	jobs, err := openFilters(ctx, s.cfg.DB, g.Tenant)
+	for _, j := range jobs {
+		if fleet.Names(j.Filter, g) {
+			uses = append(uses, fleet.Use{Kind: "job", ID: j.ID, Name: j.What(), Href: "/jobs/" + j.ID})
+		}
+	}
+	return uses, err
 }
 
 // jobKind is what a product's catalogue and the maker's roles say about a job's command on a kind of devices.

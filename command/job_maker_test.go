@@ -5,12 +5,15 @@ package command
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/openthings-platform/openthings/fleet"
 	"github.com/openthings-platform/openthings/identity"
+	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"
 )
@@ -140,6 +143,59 @@ func TestJobLosesWhatItsMakerLoses(t *testing.T) {
 		y.turn()
 		if j := y.job(id); j.State != Aborted || j.Reason != noRight {
 			y.t.Errorf("without any right it is %s: %q", j.State, j.Reason)
+		}
+	})
+}
+
+// A group that a job has yet to ask for is there when it does: it is neither renamed nor removed, and says who uses it.
+func TestGroupOfAJobStays(t *testing.T) {
+	eachYard(t, func(y *yard) {
+		ctx := tenant.WithActor(y.t.Context(), tenant.System("ten"))
+		g, err := y.fleet.CreateGroup(ctx, fleet.Group{Name: "pilot", Filter: "serial:SN-0*"})
+		y.must(err)
+		for name, j := range map[string]Job{
+			"waits for its time": {Kind: KindCommand, Title: "Nightly", Name: "reboot", Filter: "group:pilot -online:no", NotBefore: t0.Add(time.Hour)},
+			"follows":            {Kind: KindCommand, Title: "Nightly", Name: "reboot", Filter: "group:" + g.ID, Follow: true},
+		} {
+			id := y.create(j)
+			y.turn()
+			uses, err := y.fleet.Uses(ctx, g)
+			if want := []fleet.Use{{Kind: "job", ID: id, Name: "Nightly", Href: "/jobs/" + id}}; err != nil || !cmp.Equal(want, uses) {
+				y.t.Errorf("%s: used by %+v, %v", name, uses, err)
+			}
+			_, renamed := y.fleet.ChangeGroup(ctx, g.ID, func(g *fleet.Group) { g.Name = "other" })
+			for what, err := range map[string]error{"renamed": renamed, "removed": y.fleet.RemoveGroup(ctx, g.ID)} {
+				if !problem.Is(err, problem.KindConflict) || problem.Of(err).Text != "The group pilot is used by the job Nightly and cannot be "+what+"." {
+					y.t.Errorf("%s: %s: %v", name, what, err)
+				}
+			}
+			y.must(y.Steer(y.t.Context(), "ten", id, string(Cancelled), "per_x", ""))
+		}
+		id := y.create(Job{Kind: KindCommand, Name: "reboot", Filter: "group:pilot"})
+		y.turn() // it knows its devices now
+		y.must(y.fleet.RemoveGroup(ctx, g.ID))
+		y.turn()
+		if j := y.job(id); j.State != Running || j.Counts.Devices != yardSize {
+			y.t.Errorf("without the group: %s with %d devices", j.State, j.Counts.Devices)
+		}
+		if _, err := y.CreateJob(ctx, Job{Tenant: "ten", Actor: "per_x", Kind: KindCommand, Name: "reboot", Args: []byte(`{}`), Filter: "group:pilot"}); !problem.Is(err, problem.KindInvalid) || problem.Of(err).Fields == nil {
+			y.t.Errorf("a job for a group that is not there: %v", err)
+		}
+	})
+}
+
+// A job whose filter names what has gone all the same, as after the restore of a backup, ends and says why.
+func TestJobWhoseGroupIsGone(t *testing.T) {
+	eachYard(t, func(y *yard) {
+		ctx := tenant.WithActor(y.t.Context(), tenant.System("ten"))
+		_, err := y.fleet.CreateGroup(ctx, fleet.Group{Name: "pilot", Filter: "serial:SN-0*"})
+		y.must(err)
+		id := y.create(Job{Kind: KindCommand, Name: "reboot", Filter: "group:pilot", NotBefore: t0.Add(time.Hour)})
+		y.must(y.cfg.DB.Write(ctx, func(tx *store.Tx) error { _, err := tx.Exec(`DELETE FROM fleet_group`); return err }))
+		y.clk.Advance(time.Hour)
+		y.turn()
+		if j := y.job(id); j.State != Aborted || j.Ended.IsZero() || !strings.Contains(j.Reason, "pilot") {
+			y.t.Errorf("it is %s: %q", j.State, j.Reason)
 		}
 	})
 }

@@ -64,6 +64,12 @@ func jobsOf(ctx context.Context, db *store.DB, tenant, before string, limit int)
 	return store.Collect(rows, err, func(r *sql.Rows) (Job, error) { return scanJob(r.Scan) })
 }
 
+// openFilters returns the jobs of the tenant that have yet to look whom their filter selects.
+func openFilters(ctx context.Context, db *store.DB, tenant string) ([]Job, error) {
+	rows, err := db.Query(ctx, `SELECT `+jobColumns+` FROM command_job WHERE tenant = $1 AND filter <> '' AND state IN ('scheduled', 'running', 'paused') AND (follows = 1 OR selected = 0) ORDER BY id`, tenant)
+	return store.Collect(rows, err, func(r *sql.Rows) (Job, error) { return scanJob(r.Scan) })
+}
+
 // moveJob changes the state if it is still the one that was read.
 func moveJob(tx *store.Tx, j Job, to, reason string, started, ended time.Time) (bool, error) {
 	n, err := tx.Exec(`UPDATE command_job SET state = $4, reason = $5, started = $6, ended = $7 WHERE tenant = $1 AND id = $2 AND state = $3 AND ended = 0`,

@@ -53,8 +53,8 @@ func (s *Service) CreateJob(ctx context.Context, j Job) (Job, error) {
 	if err := j.check(now); err != nil {
 		return Job{}, err
 	}
-	if _, err := fleet.ParseFilter(j.Filter); err != nil {
-		return Job{}, err
+	if err := s.cfg.Fleet.CheckFilter(ctx, j.Tenant, j.Filter); err != nil {
+		return Job{}, problem.Of(err).At("filter")
 	}
 	return j, s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
 		if err := insertJob(tx, j); err != nil {
@@ -163,7 +163,11 @@ func (s *Service) round(ctx context.Context, j *Job) (again time.Time, err error
 		}
 		j.State = Running
 	}
-	if err := s.walk(ctx, j); err != nil {
+	err = s.walk(ctx, j)
+	if problem.Is(err, problem.KindInvalid) { // what it names has gone: nobody can say whom it means
+		return now, s.decide(ctx, *j, Aborted, "the filter selects nothing any more: "+problem.Of(err).Text)
+	}
+	if err != nil {
 		return again, err
 	}
 	if err := s.tellNarrowed(ctx, j); err != nil {

@@ -67,6 +67,7 @@ func New(cfg Config) *Service {
 	cfg.DB.Handle(driveJob, s.drive)
 	if cfg.Fleet != nil {
 		cfg.Fleet.OnApplied(s.applied)
+		cfg.Fleet.UsedBy(s.usesGroup)
 	}
 	return s
 }

@@ -5,6 +5,7 @@ package fleet
 import (
 	"context"
 	"errors"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -22,6 +23,7 @@ const (
 	maxGroups   = 500     // of a tenant
 	maxMembers  = 100_000 // of a static group
 	maxNote     = 200     // characters
+	usesNamed   = 5       // how many of those that use a group a refusal names
 	countAtMost = 10_000  // how far the devices of a filter are counted
 )
 
@@ -44,9 +46,10 @@ type Group struct {
 
 // Use is something that names a group.
 type Use struct {
-	Kind string `json:"kind" doc:"group, job, alarm or export"`
+	Kind string `json:"kind" doc:"group, job or alarm rule"`
 	ID   string `json:"id"`
 	Name string `json:"name"`
+	Href string `json:"-"` // its page
 }
 
 // GroupUses says what of a later stage names the group.
@@ -186,7 +189,14 @@ func (s *Service) unused(ctx context.Context, g Group, done string) error {
 	if err != nil || len(uses) == 0 {
 		return err
 	}
-	return problem.Conflict("The group %s is used by the %s %s and cannot be %s.", g.Name, uses[0].Kind, uses[0].Name, done).Hint("Change what uses it first.")
+	names := make([]string, 0, usesNamed)
+	for _, u := range uses[:min(len(uses), usesNamed)] {
+		names = append(names, "the "+u.Kind+" "+u.Name)
+	}
+	if more := len(uses) - usesNamed; more > 0 {
+		names = append(names, fmt.Sprintf("%d more", more))
+	}
+	return problem.Conflict("The group %s is used by %s and cannot be %s.", g.Name, strings.Join(names, ", "), done).Hint("Change or end what uses it first.")
 }
 
 // Uses lists what names the group: other groups, and what later stages keep.
@@ -198,7 +208,7 @@ func (s *Service) Uses(ctx context.Context, g Group) ([]Use, error) {
 	uses := []Use{}
 	for _, other := range groups {
 		if other.ID != g.ID && Names(other.Filter, g) {
-			uses = append(uses, Use{"group", other.ID, other.Name})
+			uses = append(uses, Use{"group", other.ID, other.Name, "/groups/" + other.ID})
 		}
 	}
 	for _, ask := range s.uses {

@@ -156,7 +156,7 @@ func TestGroups(t *testing.T) {
 	}{
 		"itself": {itself, "The group first asks for itself"}, "circle": {circle, "asks for itself"}, "static": {static, "a static one static"}, "everything": {everything, "selects every device"}, "twice": {twice, "There is a group pilot already"},
 		"name": {name, "cannot be the name"}, "unknown": {unknown, "Did you mean group:pilot?"}, "dynamic": {dynamic, "its filter says who belongs"}, "two ways": {byTwo, "by one of"},
-		"renamed": {renamed, "is used by the group first"}, "removed": {h.RemoveGroup(owner, "pilot"), "is used by the group first"}, "a customer": {stranger, "do not let you"},
+		"renamed": {renamed, "is used by the group first and cannot be re"}, "removed": {h.RemoveGroup(owner, "pilot"), "is used by the group first and cannot be re"}, "a customer": {stranger, "do not let you"},
 	} {
 		if c.err == nil || !strings.Contains(c.err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", what, c.err, c.want)
