@@ -23,13 +23,3 @@ func MediaType(format uint32) (string, bool) {
 	t, ok := mediaTypes[format]
 	return t, ok
 }
-
-// Format is the content format of a media type without parameters.
-func Format(mediaType string) (uint32, bool) {
-	for n, t := range mediaTypes {
-		if t == mediaType {
-			return n, true
-		}
-	}
-	return 0, false
-}
