@@ -190,6 +190,14 @@ func TestExpiry(t *testing.T) {
 		if err := r.sweep(r.t.Context()); err != nil || r.get(id).State != Queued {
 			r.t.Errorf("before its time: %s, %v", r.get(id).State, err)
 		}
+		// Its time is up and nobody has noted that yet: it is not handed over all the same.
+		late := &Service{cfg: r.cfg}
+		late.cfg.Clock = clock.NewHand(t0.Add(time.Hour))
+		late.cfg.Deliver = func(context.Context, gateway.Downlink) error {
+			r.t.Error("an expired command was handed over")
+			return gateway.ErrOffline
+		}
+		r.must(late.deliverAll(r.t.Context(), "dev_a"))
 		r.clk.Advance(time.Hour)
 		if err := r.sweep(r.t.Context()); err != nil || r.get(id).State != Expired {
 			r.t.Errorf("after its time: %s, %v", r.get(id).State, err)

@@ -26,16 +26,17 @@ type control struct {
 }
 
 func main() {
-	only := flag.String("only", "", "run the controls whose name contains this")
+	only := flag.String("only", "", "run the controls whose name contains this, or one of these, with commas between")
 	from := flag.String("from", "", "begin with this name, after an interruption")
+	say := flag.Bool("say", false, "print what the test said, to judge whether it is red for the right reason")
 	flag.Parse()
-	if err := run(*only, *from); err != nil {
+	if err := run(strings.Split(*only, ","), *from, *say); err != nil {
 		fmt.Fprintln(os.Stderr, "controls:", err)
 		os.Exit(1)
 	}
 }
 
-func run(only, from string) error {
+func run(only []string, from string, say bool) error {
 	files, err := filepath.Glob("controls/*.txt")
 	if err != nil || len(files) == 0 {
 		return fmt.Errorf("no controls/*.txt here: run it from the top of the tree (%v)", err)
@@ -54,11 +55,11 @@ func run(only, from string) error {
 		if err != nil {
 			return err
 		}
-		if !strings.Contains(c.name, only) || c.name < from {
+		if c.name < from || !slices.ContainsFunc(only, func(part string) bool { return strings.Contains(c.name, part) }) {
 			continue
 		}
 		start := time.Now()
-		verdict, err := c.check(copyDir)
+		verdict, said, err := c.check(copyDir)
 		if err != nil {
 			verdict = "STALE"
 			fmt.Printf("%s: %v\n", f, err)
@@ -67,6 +68,9 @@ func run(only, from string) error {
 			bad++
 		}
 		fmt.Printf("%2d/%d %-32s %-10s %4.0fs  %s\n", i+1, len(files), c.name, verdict, time.Since(start).Seconds(), c.why)
+		if say {
+			fmt.Printf("%s\n", said)
+		}
 	}
 	if bad > 0 {
 		return fmt.Errorf("%d controls did not turn their test red: those tests prove nothing", bad)
@@ -114,35 +118,35 @@ func (c control) fits(dir string) ([]byte, error) {
 }
 
 // check applies the control to the copy, runs its test and puts the file back. A change that does not compile is no
-// proof, and neither is a test that only never ends; both are told apart.
-func (c control) check(dir string) (string, error) {
+// proof, and neither is a test that only never ends; both are told apart. The second result is what the test said.
+func (c control) check(dir string) (string, []byte, error) {
 	path := filepath.Join(dir, c.file)
 	orig, err := c.fits(dir)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	defer os.WriteFile(path, orig, 0o644) //nolint:errcheck // a copy that is thrown away
 	if err := os.WriteFile(path, bytes.Replace(orig, []byte(c.old), []byte(c.new), 1), 0o644); err != nil {
-		return "", err
+		return "", nil, err
 	}
 	pkg := c.test[slices.IndexFunc(c.test, func(s string) bool { return strings.HasPrefix(s, ".") })]
 	vet := exec.Command("go", "test", "-run", "^$", pkg)
 	vet.Dir = dir
 	if out, err := vet.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("the change does not compile: %s", out)
+		return "", nil, fmt.Errorf("the change does not compile: %s", out)
 	}
 	cmd := exec.Command("go", append([]string{"test", "-count=1", "-timeout", "90s"}, c.test...)...)
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	switch {
 	case err == nil && bytes.Contains(out, []byte("no tests to run")):
-		return "NO TEST", nil
+		return "NO TEST", out, nil
 	case err == nil:
-		return "GREEN", nil
+		return "GREEN", out, nil
 	case bytes.Contains(out, []byte("panic: test timed out")):
-		return "TIMED OUT", nil
+		return "TIMED OUT", out, nil
 	case !bytes.Contains(out, []byte("--- FAIL")) && !bytes.Contains(out, []byte("panic:")):
-		return "BROKEN", nil
+		return "BROKEN", out, nil
 	}
-	return "red", nil
+	return "red", out, nil
 }
