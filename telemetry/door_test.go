@@ -488,7 +488,7 @@ func (s *Service) settle(ctx context.Context) error {
 			return err
 		}
 		s.pass.Lock()
-		err = s.compact(ctx)
+		_, err = s.compact(ctx)
 		s.pass.Unlock()
 		if err != nil {
 			return err

@@ -65,7 +65,7 @@ func TestM04_DamagedRecordsLeaveTheOthersIntact(t *testing.T) {
 		for i := range 20 {
 			r.append(message(fmt.Sprintf("dev_%02d", i), t0, 1, float64(i)), timed(fmt.Sprintf("dev_%02d", i), "boot", t0.Add(time.Second), fmt.Sprint(i)))
 		}
-		rows, err := readInbox(ctx, r.cfg.DB)
+		rows, _, err := readInbox(ctx, r.cfg.DB, enoughRecords)
 		if err != nil || len(rows) != 20 {
 			r.t.Fatalf("%d rows, %v", len(rows), err)
 		}

@@ -79,7 +79,7 @@ func compactChild() error {
 		return err
 	}
 	b := s.newBatch()
-	if b.rows, err = readInbox(ctx, s.cfg.DB); err != nil {
+	if b.rows, _, err = readInbox(ctx, s.cfg.DB, enoughRecords); err != nil {
 		return err
 	}
 	for _, row := range b.rows {

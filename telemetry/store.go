@@ -90,10 +90,25 @@ func insertInbox(tx *store.Tx, r inboxRow, at time.Time) error {
 	return err
 }
 
-// readInbox returns some of the oldest rows.
-func readInbox(ctx context.Context, db *store.DB) ([]inboxRow, error) {
-	rows, err := db.Query(ctx, `SELECT id, n, key_id, body FROM telemetry_inbox WHERE error = '' ORDER BY id LIMIT 256`)
-	return store.Collect(rows, err, scanInbox)
+// readInbox returns the oldest readable rows with at most as many records as given, or one row; left says that there are more.
+func readInbox(ctx context.Context, db *store.DB, records int64) (out []inboxRow, left bool, err error) {
+	const most = 1024 // rows; PostgreSQL sends what a query finds, whether it is read or not
+	rows, err := db.Query(ctx, `SELECT id, n, key_id, body FROM telemetry_inbox WHERE error = '' ORDER BY id LIMIT $1`, most)
+	if err != nil {
+		return nil, false, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		row, err := scanInbox(rows)
+		if err != nil {
+			return nil, false, err
+		}
+		if records -= row.n; records < 0 && len(out) > 0 {
+			return out, true, nil
+		}
+		out = append(out, row)
+	}
+	return out, len(out) == most, rows.Err()
 }
 
 func scanInbox(r *sql.Rows) (row inboxRow, err error) {

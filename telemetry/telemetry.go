@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/openthings-platform/openthings/clock"
@@ -55,8 +56,10 @@ type Service struct {
 	cfg    Config
 	codec  codec
 	holder string        // of the compaction lease
-	wake   chan struct{} // capacity 1: the inbox holds what should not linger
+	wake   chan struct{} // capacity 1: the inbox holds what should not linger, or enough
 	due    chan struct{} // capacity 1: records wait for their handlers
+
+	waiting atomic.Int64 // records that this process appended since the last pass began
 
 	routes  map[string]Handler // by prefix; complete before Append and Work
 	watched func(tenant, device, topic string) bool
@@ -130,7 +133,7 @@ func (s *Service) Append(ctx context.Context, records []gateway.Record) error {
 		return fmt.Errorf("telemetry: append: %w", full(err))
 	}
 	s.arrivals.tell(records)
-	if urgent {
+	if s.waiting.Add(int64(len(records))) >= enoughRecords || urgent {
 		signal(s.wake)
 	}
 	return nil
@@ -243,7 +246,7 @@ func (s *Service) EraseDevice(ctx context.Context, tenant, device string) error 
 		if !more || last == "" {
 			break
 		}
-		err = s.compact(ctx)
+		_, err = s.compact(ctx)
 		if errors.Is(err, store.ErrFenced) {
 			s.lease = store.Lease{} // another process compacts; going on without the lease is safe, see errMoved
 		} else if err != nil && !errors.Is(err, errMoved) {

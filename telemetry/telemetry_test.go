@@ -135,7 +135,7 @@ func TestS05_InterruptedCompaction(t *testing.T) {
 		ctx := r.t.Context()
 		r.append(message("dev_a", t0, 1, 20), message("dev_a", t0.Add(time.Second), 2, 21))
 		want := r.all("dev_a")
-		rows, err := readInbox(ctx, r.cfg.DB)
+		rows, _, err := readInbox(ctx, r.cfg.DB, enoughRecords)
 		if err != nil {
 			r.t.Fatal(err)
 		}
@@ -452,6 +452,60 @@ func TestWork(t *testing.T) {
 		}
 		if !strings.Contains(r.all("dev_a"), `"count": 1`) || r.rows("telemetry_inbox") != 0 {
 			r.t.Error("the measurement was not compacted")
+		}
+	})
+}
+
+// A pass costs two rows for every stream, so what arrives while one is made waits until it is worth another: for Linger,
+// for so many records, or for one that should not wait.
+func TestAPassIsWorthItsRows(t *testing.T) {
+	each(t, func(r rig) {
+		woken := func() bool {
+			select {
+			case <-r.wake:
+				return true
+			default:
+				return false
+			}
+		}
+		step := func() bool {
+			more, err := r.step(r.t.Context())
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			return more
+		}
+		seq := 0
+		batch := func(n int) (out []gateway.Record) {
+			for range n {
+				seq++
+				out = append(out, message("dev_a", t0.Add(time.Duration(seq)*time.Millisecond), seq, 20))
+			}
+			return out
+		}
+		r.append(batch(300)...)
+		if woken() {
+			r.t.Error("some measurements are called worth a pass")
+		}
+		if step() {
+			r.t.Error("a pass that took everything is followed by another at once")
+		}
+		r.append(batch(enoughRecords - 1)...)
+		if woken() {
+			r.t.Error("what the pass before took counts again")
+		}
+		r.append(batch(301)...)
+		if !woken() {
+			r.t.Error("so many records are not worth a pass")
+		}
+		if !step() || r.rows("telemetry_inbox") == 0 {
+			r.t.Error("a pass has no bound")
+		}
+		if step() || r.rows("telemetry_inbox") != 0 {
+			r.t.Error("the rest was not taken")
+		}
+		if n := r.rows("telemetry_chunk"); n > 12 {
+			r.t.Errorf("%d chunks of one stream after three passes", n)
 		}
 	})
 }

@@ -27,7 +27,7 @@ const (
 
 	// One compacting transaction writes about 1,000 rows: two per stream and one per event or other record. No further
 	// inbox row joins a batch beyond enoughRows; one may bring 2*rowRecords more. With few streams many rows join, and
-	// chunks get long.
+	// chunks get long. So many records are worth a pass before Linger is over.
 	enoughRows    = 1000
 	enoughRecords = 20_000
 	keysKept      = time.Minute
@@ -85,12 +85,14 @@ func (s *Service) rest(ctx context.Context, wake <-chan struct{}) {
 	}
 }
 
-// step compacts once if there is anything and the lease is ours; more says that it is worth doing again.
+// step compacts once if there is anything and the lease is ours; more says that the inbox holds more than one pass takes.
+// What arrived meanwhile rests until it is worth a pass: each costs two rows for every stream in it, however little it said.
 func (s *Service) step(ctx context.Context) (more bool, err error) {
 	if more, err = hasInbox(ctx, s.cfg.DB, ""); err != nil || !more {
 		return false, err
 	}
-	return s.turn(ctx, s.compact)
+	ours, err := s.turn(ctx, func(ctx context.Context) (err error) { more, err = s.compact(ctx); return err })
+	return ours && more, err
 }
 
 // turn runs fn under the lease; false says that another process has it.
@@ -143,39 +145,41 @@ func (s *Service) newBatch() *batch {
 	return &batch{gen: s.cfg.DB.Generation(), points: map[streamKey][]point{}, refused: map[[2]string]refusal{}, happened: map[[2]string][]happening{}, known: map[streamKey]streamState{}, drops: drops{}}
 }
 
-// compact moves the oldest inbox rows to where their records belong, in one transaction. The caller holds s.pass.
-func (s *Service) compact(ctx context.Context) error {
+// compact moves the oldest inbox rows to where their records belong, in one transaction; left says that there were more
+// than one pass takes. The caller holds s.pass.
+func (s *Service) compact(ctx context.Context) (left bool, err error) {
 	b := s.newBatch()
-	rows, err := readInbox(ctx, s.cfg.DB)
+	s.waiting.Store(0)
+	rows, left, err := readInbox(ctx, s.cfg.DB, enoughRecords)
 	if err != nil || len(rows) == 0 {
-		return err
+		return left, err
 	}
-	n := int64(0)
 	for _, row := range rows {
-		if n += row.n; 2*len(b.points)+b.noted+len(b.pending) > enoughRows || n > enoughRecords && len(b.rows) > 0 {
+		if 2*len(b.points)+b.noted+len(b.pending) > enoughRows {
+			left = true
 			break
 		}
 		records, damaged, err := s.open(ctx, row)
 		if damaged {
 			s.cfg.Log.ErrorContext(ctx, "inbox row is damaged and was set aside", slog.String("row", row.id), slog.Any("error", err))
 			if err := setAside(ctx, s.cfg.DB, row.id, err); err != nil {
-				return err
+				return left, err
 			}
 			continue
 		}
 		if err != nil {
-			return err
+			return left, err
 		}
 		b.rows = append(b.rows, row)
 		for i, r := range records {
 			id := fmt.Sprintf("%s.%03d", row.id, i)
 			if err := s.watch(ctx, b, id, r); err != nil {
-				return err
+				return left, err
 			}
 			switch {
 			case strings.HasPrefix(r.Topic, prefix):
 				if err := s.sort(ctx, b, r); err != nil {
-					return err
+					return left, err
 				}
 				continue
 			case strings.HasPrefix(r.Topic, eventPrefix) && !strings.HasPrefix(r.Topic, wire.SecurityPrefix):
@@ -184,13 +188,13 @@ func (s *Service) compact(ctx context.Context) error {
 			}
 			p, err := s.pend(ctx, id, r)
 			if err != nil {
-				return err
+				return left, err
 			}
 			b.pending = append(b.pending, p)
 		}
 	}
 	if err := s.pack(ctx, b); err != nil {
-		return err
+		return left, err
 	}
 	err = s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error { return s.put(tx, b) })
 	if err == nil {
@@ -200,7 +204,7 @@ func (s *Service) compact(ctx context.Context) error {
 	if err == nil && len(b.pending) > 0 {
 		signal(s.due)
 	}
-	return err
+	return left, err
 }
 
 // sort puts a measurement into its streams, or counts it as refused.
