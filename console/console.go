@@ -58,6 +58,7 @@ type Console struct {
 	steps []Step
 	tiles []Tile
 	files map[string]file
+	doors []string // the patterns that Patterns lists
 }
 
 // Page is one page, or with Method POST an answer that must be shown at once, such as a secret that is shown only once.
@@ -120,7 +121,7 @@ func (c *Console) Page(p Page) {
 		path = "/{$}"
 	}
 	c.pages = append(c.pages, p)
-	c.mux.Handle(p.Method+" "+path, c.guard(p.Verb, p.Public, func(w http.ResponseWriter, r *http.Request) error {
+	c.handle(p.Method+" "+path, c.guard(p.Verb, p.Public, func(w http.ResponseWriter, r *http.Request) error {
 		if p.Method == http.MethodPost {
 			if err := parseForm(w, r); err != nil {
 				return err
@@ -164,7 +165,7 @@ func (c *Console) form(path, verb string, public bool, fn func(r *http.Request) 
 	if verb == "" && !public {
 		panic("console: form " + path + " must declare a verb")
 	}
-	c.mux.Handle("POST "+path, c.guard(verb, public, func(w http.ResponseWriter, r *http.Request) error {
+	c.handle("POST "+path, c.guard(verb, public, func(w http.ResponseWriter, r *http.Request) error {
 		if err := parseForm(w, r); err != nil {
 			return err
 		}
@@ -201,9 +202,18 @@ func (c *Console) again(w http.ResponseWriter, r *http.Request, cause error) err
 	return nil
 }
 
+func (c *Console) handle(pattern string, h http.Handler) {
+	c.doors = append(c.doors, pattern)
+	c.mux.Handle(pattern, h)
+}
+
+// Patterns lists what the stages registered, such as "GET /fleet": pages, forms and live values. It is for tests that walk
+// all of them.
+func (c *Console) Patterns() []string { return slices.Clone(c.doors) }
+
 // Handle registers a handler with the console's headers, such as an endpoint that a script of ours calls.
 func (c *Console) Handle(pattern, verb string, fn func(w http.ResponseWriter, r *http.Request) error) {
-	c.mux.Handle(pattern, c.guard(verb, verb == "", fn))
+	c.handle(pattern, c.guard(verb, verb == "", fn))
 }
 
 // Fragment fills a slot. It panics when the template is broken.
@@ -254,7 +264,7 @@ func (c *Console) Live(path, verb string, fn func(ctx context.Context, r *http.R
 	if verb == "" {
 		panic("console: live " + path + " must declare a verb")
 	}
-	c.mux.Handle("GET "+path, c.guard(verb, false, func(w http.ResponseWriter, r *http.Request) error {
+	c.handle("GET "+path, c.guard(verb, false, func(w http.ResponseWriter, r *http.Request) error {
 		h := w.Header()
 		h.Set("Content-Type", "text/event-stream")
 		h.Set("X-Accel-Buffering", "no") // a proxy must not hold events back

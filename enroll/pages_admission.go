@@ -160,7 +160,10 @@ func (s *Service) suspicions(ctx context.Context, names *console.Names) (out []s
 
 func (s *Service) loadAdmission(r *http.Request) (p admissionPage, err error) {
 	ctx := r.Context()
-	t := tenant.MustTenant(ctx)
+	t, _, err := tenant.Whole(ctx, tenant.EnrolRead)
+	if err != nil {
+		return p, err
+	}
 	p = admissionPage{MayWrite: tenant.Holds(ctx, string(tenant.EnrolWrite)), Typed: console.Typed(r)}
 	if p.CAs, err = s.TrustedCAs(ctx, t); err != nil {
 		return p, err

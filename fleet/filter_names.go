@@ -51,8 +51,15 @@ func (s *Service) lookUp(ctx context.Context, q *query, e expr, through []string
 		case found:
 		case v.is(none):
 			ids = append(ids, "")
+		case q.outer && t.of != "solution" && t.of != "owner":
+			// An outsider reads no list of these names: what exists and what does not is the same to it, nothing.
 		default:
 			return unknown(t, v, words)
+		}
+	}
+	if t.of == "solution" {
+		if ids, err = s.andBelow(ctx, q.tenant, ids); err != nil {
+			return err
 		}
 	}
 	slices.Sort(ids)
@@ -72,6 +79,9 @@ func (s *Service) lookUpAll(ctx context.Context, q *query, parts []expr, through
 func (s *Service) lookUpGroups(ctx context.Context, q *query, t *term, through []string) error {
 	for _, v := range t.values {
 		g, err := groupNamed(ctx, s.cfg.DB, q.tenant, v.text)
+		if problem.Is(err, problem.KindNotFound) && q.outer {
+			continue
+		}
 		if problem.Is(err, problem.KindNotFound) {
 			groups, err := groupsOf(ctx, s.cfg.DB, q.tenant, "", maxGroups)
 			if err != nil {
@@ -162,10 +172,7 @@ func (s *Service) revisionWords(ctx context.Context, t string) (out []named, err
 }
 
 func (s *Service) solutionWords(ctx context.Context, t string, names func(tenant.Solution) []string) (out []named, err error) {
-	if s.cfg.Tenant == nil {
-		return nil, nil
-	}
-	sols, err := s.cfg.Tenant.Solutions(ctx, t)
+	sols, err := s.solutionsSeen(ctx, t)
 	for _, so := range sols {
 		out = append(out, named{so.ID, names(so)})
 	}

@@ -18,6 +18,7 @@ type query struct {
 	groups map[*term][]member // of the key group
 	few    map[*term]bool     // terms that so few devices fulfil that the list begins with those
 	terms  int                // looked up so far
+	outer  bool               // who asks must not learn what there is beside its solutions
 }
 
 func newQuery(tenant string, f Filter, now time.Time) *query {
@@ -190,6 +191,9 @@ func (q *query) group(t *term, bind func(any) string) string {
 	}
 	if len(ids) > 0 {
 		parts = append(parts, q.inside(t, "group_member", q.members(ids, bind)))
+	}
+	if len(parts) == 0 {
+		return "1 = 0"
 	}
 	return strings.Join(parts, " OR ")
 }

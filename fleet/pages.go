@@ -87,7 +87,10 @@ func (s *Service) Pages(c *console.Console) {
 }
 
 // names are the words for ids that a page shows.
-type names struct{ products, solutions []console.Option }
+type names struct {
+	products, solutions []console.Option
+	tree                []tenant.Solution
+}
 
 func (s *Service) names(ctx context.Context, t string) (n names) {
 	ps, err := s.cfg.Product.List(ctx, t)
@@ -100,11 +103,10 @@ func (s *Service) names(ctx context.Context, t string) (n names) {
 	if s.cfg.Tenant == nil {
 		return n
 	}
-	sols, err := s.cfg.Tenant.Solutions(ctx, t)
-	if err != nil {
+	if n.tree, err = s.solutionsSeen(ctx, t); err != nil {
 		s.cfg.Log.ErrorContext(ctx, "names of solutions", "error", err)
 	}
-	for _, so := range sols {
+	for _, so := range n.tree {
 		n.solutions = append(n.solutions, console.Option{Value: so.ID, Word: so.Name})
 	}
 	return n

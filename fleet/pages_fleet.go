@@ -21,8 +21,10 @@ import (
 const (
 	chipsMost   = 12 // groups shown as chips
 	choicesMost = 12 // values of a facet
-	lookAgain   = 5 * time.Second
-	calmDown    = 300 * time.Millisecond // a wave of reconnections is one message a moment, not one each
+	// solutionsOffered bounds the names of solutions that the page carries for suggestions.
+	solutionsOffered = 500
+	lookAgain        = 5 * time.Second
+	calmDown         = 300 * time.Millisecond // a wave of reconnections is one message a moment, not one each
 )
 
 type fleetPage struct {
@@ -61,6 +63,7 @@ type facet struct {
 // choice is one value of a facet; choosing the one that is chosen takes it back.
 type choice struct {
 	Word, Href string
+	Level      int    // how deep it stands in a tree, from 1; 0: in none
 	ID         string // of the number, where it is kept current
 	N          string // how many devices; empty: not counted
 	Here       bool
@@ -159,12 +162,23 @@ func (s *Service) around(ctx context.Context, p *fleetPage, f Filter, n names) e
 				return err
 			}
 		}
-		fc := s.facetOf(ctx, key, f, of, n)
+		fc := facet{}
+		if key == "solution" {
+			fc = s.solutionFacet(f, of, n)
+		} else {
+			fc = s.facetOf(ctx, key, f, of, n)
+		}
 		if len(fc.Choices) > 0 {
 			p.Facets = append(p.Facets, fc)
 		}
 	}
-	for key, options := range map[string][]console.Option{"product": n.products, "solution": n.solutions} {
+	reach := now
+	if !f.Empty() && !tenant.Staff(ctx) {
+		if reach, err = s.tallied(ctx, Filter{}); err != nil {
+			return err
+		}
+	}
+	for key, options := range map[string][]console.Option{"product": suggested(ctx, n.products, reach.by["product"]), "solution": n.solutions[:min(len(n.solutions), solutionsOffered)]} {
 		for _, o := range options {
 			p.Words[key] = append(p.Words[key], value{text: o.Word}.write(false))
 		}
@@ -297,15 +311,11 @@ func (s *Service) facetWords(ctx context.Context, key, v string, n names) (word,
 		return map[string]string{"yes": "online", "no": "offline"}[v], v
 	case key == "release" && v == "":
 		return "not reported", none
-	case key == "solution" && v == "":
-		return "not claimed", none
 	case key == "release":
 		name := s.cfg.ReleaseName(ctx, tenant.MustTenant(ctx), v)
 		return name, name
 	case key == "product":
 		return n.ask(n.products, v)
-	case key == "solution":
-		return n.ask(n.solutions, v)
 	}
 	return v, v
 }

@@ -93,6 +93,7 @@ func (s *Service) narrowed(ctx context.Context, v tenant.Verb, t string, f Filte
 // prepare looks up what the filter names.
 func (s *Service) prepare(ctx context.Context, t string, f Filter) (*query, error) {
 	q := newQuery(t, f, s.cfg.Clock.Now())
+	q.outer = !tenant.Staff(ctx)
 	if f.root == nil {
 		return q, nil
 	}

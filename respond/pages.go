@@ -170,7 +170,9 @@ func (s *Service) Pages(c *console.Console) {
 			}
 			ps, err := s.cfg.Products.List(r.Context(), tenant.MustTenant(r.Context()))
 			for _, p := range ps {
-				v.Products = append(v.Products, console.Option{Value: p.ID, Word: p.Name})
+				if _, refused := who(r.Context(), tenant.CaseRead, p.ID); refused == nil {
+					v.Products = append(v.Products, console.Option{Value: p.ID, Word: p.Name})
+				}
 			}
 			return v, err
 		}})

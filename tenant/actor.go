@@ -92,6 +92,17 @@ func Scope(a Actor, v Verb) (whole bool, products, solutions []string) {
 	return false, products, solutions
 }
 
+// Staff says whether whoever asks is of the manufacturer: its right is not held to a solution. Work in the background,
+// with nobody in ctx, is too. Others never learn what there is beside their solutions.
+func Staff(ctx context.Context) bool {
+	a, ok := ActorFrom(ctx)
+	return !ok || a.staff()
+}
+
+func (a Actor) staff() bool {
+	return slices.ContainsFunc(a.Grants, func(g Grant) bool { return g.Solution == "" })
+}
+
 type actorKey struct{}
 
 // WithActor puts the actor into the context.
