@@ -38,6 +38,7 @@ type Limits struct {
 	Opening   time.Duration // that a peer may take for its part in handshake and CONNECT, or for an HTTPS request's header; 10 s
 	Partial   time.Duration // for the rest of a packet whose beginning arrived; 30 s
 	Write     time.Duration // for one write to a socket; 20 s
+	Unacked   time.Duration // that what was sent over TCP may stay without an acknowledgement; 30 s
 	KeepAlive time.Duration // longest silence granted between two packets (Server Keep Alive); 20 min
 
 	Device Quota // of what one device sends, over all doors; 5,000 messages and 8 MiB a second, 20 s at once
@@ -54,7 +55,7 @@ func (l Limits) withDefaults() Limits {
 		Pending: cmp.Or(l.Pending, 1024), PerSource: cmp.Or(l.PerSource, 256), Connections: cmp.Or(l.Connections, 32768),
 		Memory:  max(cmp.Or(l.Memory, 256<<20), 8*int64(cmp.Or(l.Packet, 256<<10))),
 		Opening: cmp.Or(l.Opening, 10*time.Second), Partial: cmp.Or(l.Partial, 30*time.Second),
-		Write: cmp.Or(l.Write, 20*time.Second), KeepAlive: cmp.Or(l.KeepAlive, 20*time.Minute),
+		Write: cmp.Or(l.Write, 20*time.Second), Unacked: cmp.Or(l.Unacked, 30*time.Second), KeepAlive: cmp.Or(l.KeepAlive, 20*time.Minute),
 		Device: l.Device.withDefaults(Quota{Messages: 5000, Bytes: 8 << 20, Burst: 20 * time.Second}),
 		Tenant: l.Tenant.withDefaults(Quota{Messages: 50_000, Bytes: 64 << 20, Burst: 20 * time.Second}),
 	}

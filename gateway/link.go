@@ -152,6 +152,7 @@ func (g *Gateway) secure(conn net.Conn, door string) (*link, *tls.Conn) {
 		conn.Close()
 		return nil, nil
 	}
+	g.tend(conn)
 	base := g.https
 	if door == doorMQTT {
 		base = g.mqtt
