@@ -275,6 +275,44 @@ func TestPresenceAfterACrash(t *testing.T) {
 	})
 }
 
+// A node that writes late, about a session that the device has left for another node, neither calls the device back nor
+// says it gone, nor why.
+func TestPresenceOfTheLatestSession(t *testing.T) {
+	each(t, func(a rig) {
+		t, ctx, b := a.t, a.t.Context(), New(a.cfg)
+		first := gateway.Peer{Tenant: "ten", Device: "dev_a", Generation: 1}
+		second := first
+		second.Generation = 2
+		state := func() (string, bool) {
+			t.Helper()
+			node, live, err := New(a.cfg).Live(ctx, "ten", "dev_a") // as a third node knows it
+			must(t, err)
+			return node, live
+		}
+		a.Online(first)
+		a.clk.Advance(time.Second)
+		b.Online(second)
+		must(t, b.flush(ctx))
+		must(t, a.flush(ctx))
+		if node, live := state(); !live || node != b.Node() {
+			t.Errorf("after the late word of the first session: %v at %q, want %q", live, node, b.Node())
+		}
+		b.Offline(second, "silent for too long")
+		must(t, b.flush(ctx))
+		a.clk.Advance(time.Second)
+		a.Offline(first, "another connection of the device took over, on another node")
+		must(t, a.flush(ctx))
+		p, err := New(a.cfg).Presence(ctx, "ten", []string{"dev_a"})
+		if got := p["dev_a"]; err != nil || got.Online || got.Reason != "silent for too long" || !got.LastSeen.Equal(t0.Add(time.Second)) {
+			t.Errorf("after the late end of the first session: %+v, %v", got, err)
+		}
+		was, err := a.Connections(ctx, "ten", "dev_a")
+		if err != nil || len(was) != 2 || was[0].To == nil || was[1].To == nil {
+			t.Errorf("connections: %+v, %v", was, err)
+		}
+	})
+}
+
 // Several nodes on one database: a device is online where it came last, whoever writes first; a node that dies takes its
 // devices along when its time has run out, and one that was only taken for dead says them again.
 func TestPresenceOnSeveralNodes(t *testing.T) {
@@ -302,9 +340,11 @@ func TestPresenceOnSeveralNodes(t *testing.T) {
 		a.Online(mine)
 		must(t, a.flush(ctx))
 		a.clk.Advance(time.Second)
+		both.Generation++
 		b.Online(both)
 		must(t, b.flush(ctx))
 		a.clk.Advance(time.Second)
+		both.Generation--
 		a.Offline(both, "another connection of the device took over, on another node")
 		must(t, a.flush(ctx))
 		if got := state("dev_both") + " " + state("dev_mine"); got != "b a" {

@@ -44,6 +44,7 @@ type presence struct {
 	here        bool
 	since, seen time.Time
 	reason      string
+	generation  int64        // of the session that was announced last
 	news        []connection // not written yet, the oldest first
 }
 
@@ -103,7 +104,7 @@ func (s *Service) note(peer gateway.Peer, here bool, reason string) {
 	case p.here:
 		p.end(now, reason)
 	}
-	p.tenant, p.seen, p.reason = peer.Tenant, now, reason
+	p.tenant, p.seen, p.reason, p.generation = peer.Tenant, now, reason, peer.Generation
 	p.here = here
 	if after := p.online(); after != before {
 		p.since = now

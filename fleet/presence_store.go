@@ -14,8 +14,8 @@ import (
 // connectionsKept is how many connections of a device are kept: the slots of its ring.
 const connectionsKept = 16
 
-// putPresence writes what this node knows. A device that went to another node meanwhile is online there: this one has
-// no say in it any more and only closes its own connection.
+// putPresence writes what this node knows. Of a device that went to another node meanwhile the row speaks already: this
+// one, however late it writes, has no say in it any more and only notes its own connections.
 func putPresence(tx *store.Tx, node, device string, p presence) error {
 	var begun int64
 	for _, c := range p.news {
@@ -24,12 +24,12 @@ func putPresence(tx *store.Tx, node, device string, p presence) error {
 		}
 	}
 	var n int64
-	err := tx.QueryRow(`INSERT INTO presence(device_id, tenant, online, since, seen, reason, node, connections) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-		ON CONFLICT (device_id) DO UPDATE SET tenant = excluded.tenant, online = excluded.online, seen = excluded.seen, reason = excluded.reason, node = excluded.node,
+	err := tx.QueryRow(`INSERT INTO presence(device_id, tenant, online, since, seen, reason, node, connections, generation) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+		ON CONFLICT (device_id) DO UPDATE SET tenant = excluded.tenant, online = excluded.online, seen = excluded.seen, reason = excluded.reason, node = excluded.node, generation = excluded.generation,
 			since = CASE WHEN presence.online = 1 AND excluded.online = 1 THEN presence.since ELSE excluded.since END, connections = presence.connections + excluded.connections
-		WHERE presence.node = excluded.node OR presence.online = 0 OR excluded.online = 1
+		WHERE presence.generation <= excluded.generation
 		RETURNING connections`,
-		device, p.tenant, p.online(), store.Millis(p.since), store.Millis(p.seen), p.reason, node, begun).Scan(&n)
+		device, p.tenant, p.online(), store.Millis(p.since), store.Millis(p.seen), p.reason, node, begun, p.generation).Scan(&n)
 	if errors.Is(err, store.ErrNoRows) {
 		err = tx.QueryRow(`UPDATE presence SET connections = connections + $1 WHERE device_id = $2 RETURNING connections`, begun, device).Scan(&n)
 	}
