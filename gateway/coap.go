@@ -22,10 +22,14 @@ var suites = []dtls.CipherSuiteID{
 	dtls.TLS_ECDHE_ECDSA_WITH_AES_128_CCM, dtls.TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8,
 }
 
+// receiveBuffer is how many bytes of datagrams wait in the socket while the door is busy, if the system allows it.
+const receiveBuffer = 4 << 20
+
 // ServeCoAP serves the CoAP door on sock (plain UDP; DTLS 1.2 is added here) until ctx ends, or until Drain was called and
 // the last association has ended. It closes sock.
 func (g *Gateway) ServeCoAP(ctx context.Context, sock *net.UDPConn) error {
 	defer sock.Close()
+	_ = sock.SetReadBuffer(receiveBuffer) // the system may allow less
 	s := newShore(sock, g.meet)
 	if !g.opened(s, nil) {
 		return nil

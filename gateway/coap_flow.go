@@ -283,8 +283,8 @@ func newFlow(s *shore, from netip.AddrPort) *flow {
 }
 
 // hear notes that the peer was heard, heard says when.
-func (f *flow) hear(now time.Time) { f.link.heard.Store(now.UnixMilli()) }
-func (f *flow) heard() time.Time   { return time.UnixMilli(f.link.heard.Load()) }
+func (f *flow) hear(now time.Time) { f.link.heard.Store(now.UnixNano()) }
+func (f *flow) heard() time.Time   { return time.Unix(0, f.link.heard.Load()) }
 
 // take queues a copy of a datagram, or loses it. The caller holds shore.mu.
 func (f *flow) take(b []byte, from netip.AddrPort, plain int) {
