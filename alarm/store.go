@@ -183,8 +183,12 @@ func (q Question) where(tenant string) (string, []any) {
 		for _, p := range q.Products {
 			mine = append(mine, "product = "+mark(p))
 		}
-		for _, s := range q.Solutions {
-			mine = append(mine, "solution = "+mark(s))
+		if len(q.Solutions) > 0 {
+			marks := make([]string, len(q.Solutions))
+			for i, s := range q.Solutions {
+				marks[i] = mark(s)
+			}
+			mine = append(mine, "solution IN ("+strings.Join(marks, ", ")+")")
 		}
 		parts = append(parts, "("+strings.Join(mine, " OR ")+")")
 	}

@@ -275,6 +275,15 @@ func (c *Console) Live(path, verb string, fn func(ctx context.Context, r *http.R
 		}
 		ctx, stop := context.WithCancel(r.Context())
 		defer stop()
+		over := c.cfg.Clock.NewTimer(liveFor)
+		defer over.Stop()
+		go func() {
+			select {
+			case <-over.C:
+				stop()
+			case <-ctx.Done():
+			}
+		}()
 		fn(ctx, r, func(event, html string) {
 			if _, err := io.WriteString(w, message(event, html)); err != nil || out.Flush() != nil {
 				stop()
@@ -283,6 +292,10 @@ func (c *Console) Live(path, verb string, fn func(ctx context.Context, r *http.R
 		return nil
 	}))
 }
+
+// liveFor is how long one answer of live values lasts. The browser asks again by itself and is let in anew: its session may
+// have ended by then, and its rights may reach less.
+const liveFor = time.Minute
 
 // message is one server-sent event: an htmx partial that swaps html into the element with that id.
 func message(id, html string) string {

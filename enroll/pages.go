@@ -7,7 +7,6 @@ import (
 	"embed"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -378,16 +377,16 @@ func (s *Service) addRevisions(ctx context.Context, p *enrolPage, pr product.Pro
 
 // solutions are those that whoever asks may claim into.
 func (s *Service) solutions(ctx context.Context) ([]console.Option, error) {
-	who, _ := tenant.ActorFrom(ctx)
-	whole, products, mine := tenant.Scope(who, tenant.DeviceClaim)
-	all, err := s.cfg.Tenants.Solutions(ctx, tenant.MustTenant(ctx))
-	var out []console.Option
-	for _, sol := range all {
-		if whole || len(products) > 0 || slices.Contains(mine, sol.ID) {
-			out = append(out, console.Option{Value: sol.ID, Word: sol.Name})
-		}
+	all, err := s.cfg.Tenants.SeenByStaff(ctx, tenant.DeviceClaim)
+	return options(all), err
+}
+
+// options names solutions by the way down to them.
+func options(sols []tenant.Solution) (out []console.Option) {
+	for _, sol := range sols {
+		out = append(out, console.Option{Value: sol.ID, Word: sol.Path})
 	}
-	return out, err
+	return out
 }
 
 // anyDevice says whether the tenant has a device, in the state if one is named.

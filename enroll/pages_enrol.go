@@ -264,11 +264,8 @@ func (s *Service) loadLobby(r *http.Request, c *console.Console) (any, error) {
 }
 
 func (s *Service) allSolutions(ctx context.Context) (out []console.Option, err error) {
-	all, err := s.cfg.Tenants.Solutions(ctx, tenant.MustTenant(ctx))
-	for _, sol := range all {
-		out = append(out, console.Option{Value: sol.ID, Word: sol.Name})
-	}
-	return out, err
+	all, err := s.cfg.Tenants.SeenByStaff(ctx, tenant.EnrolWrite)
+	return options(all), err
 }
 
 type madePart struct {

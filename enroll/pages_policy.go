@@ -109,9 +109,9 @@ func (s *Service) loadPolicies(r *http.Request) (policiesPage, error) {
 	if err != nil {
 		return p, err
 	}
-	solutions, err := s.cfg.Tenants.Solutions(ctx, t)
+	solutions, err := s.cfg.Tenants.SeenByStaff(ctx, tenant.EnrolRead)
 	for _, sol := range solutions {
-		p.Solutions = append(p.Solutions, console.Option{Value: sol.ID, Word: sol.Name})
+		p.Solutions = append(p.Solutions, console.Option{Value: sol.ID, Word: sol.Path})
 	}
 	return p, err
 }

@@ -439,7 +439,15 @@ func (s *Service) liveOnce(ctx context.Context, c *console.Console, q url.Values
 		if len(f.Chosen(key)) > 0 {
 			continue
 		}
-		for v, n := range now.by[key] {
+		by := now.by[key]
+		if key == "solution" {
+			tree, err := s.solutionsSeen(ctx, who.Tenant)
+			if err != nil {
+				return err
+			}
+			by = andAllBelow(by, tree)
+		}
+		for v, n := range by {
 			say("n-"+key+"-"+v, counted(n, now.more))
 		}
 	}

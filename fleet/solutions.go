@@ -5,6 +5,7 @@ package fleet
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"strings"
 
@@ -47,15 +48,9 @@ func (s *Service) andBelow(ctx context.Context, t string, ids []string) ([]strin
 // it, and what stands right in it.
 func (s *Service) solutionFacet(f Filter, t tally, n names) facet {
 	out := facet{Title: facetTitles["solution"]}
-	count, parent := map[string]int64{}, map[string]string{}
-	for id, k := range t.by["solution"] {
-		count[id] += k
-	}
-	for _, sol := range slices.Backward(n.tree) {
+	count, parent := andAllBelow(t.by["solution"], n.tree), map[string]string{}
+	for _, sol := range n.tree {
 		parent[sol.ID] = sol.Parent
-		if sol.Parent != "" {
-			count[sol.Parent] += count[sol.ID]
-		}
 	}
 	chosen := f.Chosen("solution")
 	open := map[string]bool{"": true}
@@ -91,6 +86,17 @@ func (s *Service) solutionFacet(f Filter, t tally, n names) facet {
 		out.Choices = append(out.Choices, ch)
 	}
 	return out
+}
+
+// andAllBelow adds to the devices of each solution those of what lies below it. What stands in others comes after them.
+func andAllBelow(devices map[string]int64, tree []tenant.Solution) map[string]int64 {
+	count := maps.Clone(devices)
+	for _, sol := range slices.Backward(tree) {
+		if sol.Parent != "" {
+			count[sol.Parent] += count[sol.ID]
+		}
+	}
+	return count
 }
 
 func isChosen(chosen []string, sol tenant.Solution) bool {

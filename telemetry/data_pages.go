@@ -294,11 +294,9 @@ func (s *Service) sharesPage(c *console.Console) func(*http.Request) (any, error
 			return nil, err
 		}
 		p.Shares, p.More = shs[:min(len(shs), sharesShown)], len(shs) > sharesShown
-		sols, err := s.cfg.Tenants.Solutions(ctx, tenant.MustTenant(ctx))
+		sols, err := s.cfg.Tenants.Seen(ctx, tenant.DataShare)
 		for _, sol := range sols {
-			if tenant.Can(actor(ctx), tenant.DataShare, tenant.Thing{Tenant: sol.Tenant, Solution: sol.ID}) {
-				p.Solutions = append(p.Solutions, console.Option{Value: sol.ID, Word: sol.Name})
-			}
+			p.Solutions = append(p.Solutions, console.Option{Value: sol.ID, Word: sol.Path})
 		}
 		return p, err
 	}

@@ -175,7 +175,7 @@ func (s *Service) deploymentRoutes(a *api.API) {
 	type startIn struct {
 		Body struct {
 			Release  string  `json:"release" maxLength:"64"`
-			Solution string  `json:"solution,omitempty" maxLength:"64" doc:"Only devices of this solution; empty: all of the release's product"`
+			Solution string  `json:"solution,omitempty" maxLength:"64" doc:"Only devices of this solution and of what lies below it; empty: all of the release's product"`
 			Waves    []int64 `json:"waves,omitempty" doc:"Rising percentages that end with 100; default 10, 100"`
 		}
 	}

@@ -19,7 +19,7 @@ type Deployment struct {
 	Tenant   string    `json:"tenant"`
 	Release  string    `json:"release"`
 	Product  string    `json:"product"`
-	Solution string    `json:"solution,omitempty" doc:"Only devices of this solution; empty: all of the product"`
+	Solution string    `json:"solution,omitempty" doc:"Only devices of this solution and of what lies below it; empty: all of the product"`
 	State    string    `json:"state" enum:"running,paused,aborted,completed"`
 	Reason   string    `json:"reason,omitempty" doc:"Why it is in this state"`
 	Wave     int64     `json:"wave" doc:"The wave that is open, from 0"`

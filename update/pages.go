@@ -258,7 +258,7 @@ func (s *Service) releasePage(ctx context.Context, id string) (p releasePage, er
 		}
 		for _, sol := range all {
 			if tenant.Can(actor, tenant.DeploymentWrite, tenant.Thing{Tenant: r.Tenant, Product: r.Product, Solution: sol.ID}) {
-				p.Solutions = append(p.Solutions, console.Option{Value: sol.ID, Word: "Only " + sol.Name})
+				p.Solutions = append(p.Solutions, console.Option{Value: sol.ID, Word: "Only " + sol.Path})
 			}
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -199,7 +200,11 @@ func (s *Service) round(ctx context.Context, d Deployment, r Release) (p progres
 	}
 	now := s.cfg.Clock.Now()
 	first := ""
-	filter := identity.Filter{Product: d.Product, Solution: d.Solution, State: identity.Commissioned, Limit: pageSize}
+	within, err := s.within(ctx, d)
+	if err != nil {
+		return p, deadline, err
+	}
+	filter := identity.Filter{Product: d.Product, Solutions: within, State: identity.Commissioned, Limit: pageSize}
 	for {
 		devices, err := s.cfg.Identity.List(ctx, d.Tenant, filter)
 		if err != nil {
@@ -355,6 +360,18 @@ func (s *Service) Work(ctx context.Context) error {
 	return nil
 }
 
+// within are the solutions whose devices the deployment reaches: its own and all below, as they stand now; none means all
+// of the product.
+func (s *Service) within(ctx context.Context, d Deployment) ([]string, error) {
+	switch {
+	case d.Solution == "":
+		return nil, nil
+	case s.cfg.Tenants == nil:
+		return []string{d.Solution}, nil
+	}
+	return s.cfg.Tenants.Within(ctx, d.Tenant, d.Solution)
+}
+
 // consider offers a device what running deployments have for it, and repeats an offer that it has not answered.
 func (s *Service) consider(ctx context.Context, tenant, device string) error {
 	open, err := listDeployments(ctx, s.cfg.DB, tenant, "", Running)
@@ -370,7 +387,12 @@ func (s *Service) consider(ctx context.Context, tenant, device string) error {
 		return err
 	}
 	for _, x := range open {
-		if x.Product != dev.Product || x.Solution != "" && x.Solution != dev.Solution || running[device] == x.Release {
+		if x.Product != dev.Product || running[device] == x.Release {
+			continue
+		}
+		if within, err := s.within(ctx, x); err != nil {
+			return err
+		} else if len(within) > 0 && !slices.Contains(within, dev.Solution) {
 			continue
 		}
 		d, err := s.Deployment(ctx, tenant, x.ID)
