@@ -48,7 +48,7 @@ type SessionsConfig struct {
 //
 // A connection owns its device's session by its generation, which Begin raises by compare-and-set: of two nodes one is
 // told to try again, and whoever has an older generation changes nothing. A device that goes to another node leaves the
-// old one a note, which it reads within takeoverEvery.
+// old one a note, which it reads within takeoverEvery, and with each batch of messages before their receipts.
 type Sessions struct {
 	cfg  SessionsConfig
 	node string
@@ -69,7 +69,11 @@ func NewSessions(cfg SessionsConfig) *Sessions {
 
 // Keeper is what the gateway calls.
 func (s *Sessions) Keeper() *gateway.Sessions {
-	return &gateway.Sessions{Begin: s.Begin, Save: s.Save, End: s.End}
+	k := &gateway.Sessions{Begin: s.Begin, Save: s.Save, End: s.End}
+	if s.cfg.DB.Engine() != store.SQLite { // whose file belongs to one process
+		k.Overtaken = s.takeNotes
+	}
+	return k
 }
 
 // sessionRow is a session as it is stored.

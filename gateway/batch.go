@@ -4,6 +4,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -29,6 +30,7 @@ type receipt struct {
 // appended: at low load a message waits for one commit, at high load a commit carries many.
 type collector struct {
 	commit  func(context.Context, []Record) error
+	fence   func(context.Context) error // Sessions.Overtaken, or nil
 	limits  Limits
 	log     *slog.Logger
 	clock   clock.Clock
@@ -49,6 +51,9 @@ type collector struct {
 func newCollector(cfg Config) *collector {
 	c := &collector{commit: cfg.Append, limits: cfg.Limits, log: cfg.Log, clock: cfg.Clock}
 	c.room.L = &c.mu
+	if cfg.Sessions != nil {
+		c.fence = cfg.Sessions.Overtaken
+	}
 	return c
 }
 
@@ -122,7 +127,7 @@ func (c *collector) run() {
 
 		now := c.clock.Now().UnixMilli()
 		records = slices.DeleteFunc(records, func(r Record) bool { return r.Expires > 0 && r.Expires <= now }) // [MQTT-3.3.2-5]
-		err := c.appendAll(records)
+		err := c.fenced(records)
 		if err != nil {
 			c.complain(len(records), err)
 		}
@@ -140,6 +145,18 @@ func (c *collector) complain(records int, err error) {
 		c.log.Error("messages were not made durable and are not acknowledged", "records", c.failed, "err", err)
 		c.failed, c.told = 0, now
 	}
+}
+
+// fenced appends records, and meanwhile has sessions end that another node took over: what such a connection published
+// afterwards gets no receipt from it. Both take a round trip to the same database, so nobody waits longer.
+func (c *collector) fenced(records []Record) error {
+	if c.fence == nil || len(records) == 0 {
+		return c.appendAll(records)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- c.fence(context.Background()) }()
+	err := c.appendAll(records)
+	return errors.Join(err, <-ended)
 }
 
 // appendAll calls Append. A panic in it is a failure of this batch, not the end of all devices.

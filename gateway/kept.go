@@ -22,6 +22,10 @@ type Sessions struct {
 	Save func(ctx context.Context, p Peer, state []byte) error
 	// End notes that the connection has ended.
 	End func(ctx context.Context, p Peer, e Ending) error
+	// Overtaken is asked while messages are made durable, before their receipts: when it returns, Gateway.Supersede has
+	// heard of every session here that had been taken over elsewhere when it was called. An error withholds the receipts.
+	// nil: there is no other node.
+	Overtaken func(context.Context) error
 }
 
 // Opening is a CONNECT that the gateway accepts.

@@ -204,6 +204,27 @@ func TestM11_TakeoverHereAndOnAnotherNode(t *testing.T) {
 	})
 }
 
+// TestNoReceiptForAnOvertakenConnection: what an old connection publishes once the device has its session on another
+// node gets no receipt, also before its node looks for sessions that it has lost.
+func TestNoReceiptForAnOvertakenConnection(t *testing.T) {
+	url := storetest.PostgresURL(t)
+	bothVersions(t, func(t *testing.T, v mqtt.Version) {
+		a := newKept(t, url, gateway.Limits{})
+		b := newKept(t, url, gateway.Limits{}, a)
+		cert := a.device("dev_" + v.String())
+		first := a.raw(cert, v)
+		first.opened(&mqtt.Connect{Version: v, CleanStart: true})
+		first.send(qos1(1, "ot/1/me/tele/x", "before"))
+		first.wantAck(1, mqtt.Success)
+		second := b.raw(cert, v)
+		second.opened(&mqtt.Connect{Version: v, CleanStart: true})
+		first.send(qos1(2, "ot/1/me/tele/x", "after"))
+		first.ended(mqtt.SessionTakenOver)
+		second.send(qos1(1, "ot/1/me/tele/x", "after"))
+		second.wantAck(1, mqtt.Success)
+	})
+}
+
 // TestSessionSurvivesTheNode: subscriptions and a downlink without an answer outlive the process; the downlink comes
 // again with its identifier and the mark of a repetition, and is sent once only to whoever sends it anew.
 func TestSessionSurvivesTheNode(t *testing.T) {
