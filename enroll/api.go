@@ -254,6 +254,11 @@ func (s *Service) claimRoutes(a *api.API) {
 		d, err := s.Claim(ctx, in.Body.Code, in.Body.Solution)
 		return &api.Out[identity.Device]{Body: d, Location: "/v1/devices/" + d.ID}, err
 	})
+	api.Handle(a, api.Op{ID: "transfer-device", Method: "POST", Path: "/v1/devices/{id}/transfer", Verb: string(tenant.DeviceClaim), Stage: stage,
+		Summary: "Move a claimed device to another solution; it takes the right to claim on both"}, func(ctx context.Context, in *transferIn) (*api.Out[identity.Device], error) {
+		d, err := s.Transfer(ctx, in.ID, in.Body.Solution, in.Body.Reason)
+		return api.One(d), err
+	})
 	api.Handle(a, api.Op{ID: "renew-claim-code", Method: "POST", Path: "/v1/devices/{id}/claim-code", Verb: string(tenant.LineWrite), Stage: stage, Status: 201,
 		Summary: "Give a unit that nobody holds another claim code", Doc: "For one that its owner has released, or whose label was lost. The code before it no longer works."},
 		func(ctx context.Context, in *byID) (*api.Out[ClaimCode], error) {

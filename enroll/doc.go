@@ -5,6 +5,7 @@
 //	line     POST /d/1/line/devices, with the station's certificate: a unit gets its IDevID and a claim code; a station
 //	         without a network (enroll/station) makes units under a permit and brings them to POST /d/1/line/journal
 //	claim    POST /v1/claims: the code on the box binds the unit to a solution
+//	transfer POST /v1/devices/{id}/transfer: whoever may claim in both moves it from one solution to another
 //	enrol    EST simpleenroll (RFC 7030, RFC 8951) with the IDevID: the first LDevID, or a new one for a unit that returns
 //	renew    EST simplereenroll with the LDevID: the next one, same subject and names
 //	lobby    who is known and not claimed waits for a person, who approves into a solution, or denies

@@ -211,6 +211,11 @@ func (s *Service) lobbyPages(c *console.Console) {
 		}})
 	c.Fragment("device", console.Fragment{Order: 25, Half: true, Title: "Making", Verb: string(tenant.DeviceRead), FS: pagesFS, Template: "pages/made.html",
 		Load: func(r *http.Request, id string) (any, error) { return s.loadMade(r, id, c.Names(r.Context())) }})
+	c.Form("/devices/{id}/transfer", string(tenant.DeviceClaim), func(r *http.Request) (string, error) {
+		d, err := s.Transfer(r.Context(), r.PathValue("id"), r.FormValue("solution"), r.FormValue("reason"))
+		console.Say(r, "The device serves elsewhere now.")
+		return "/devices/" + d.ID, err
+	})
 	c.Form("/devices/{id}/labels", string(tenant.DeviceClaim), func(r *http.Request) (string, error) {
 		d, err := s.cfg.Identity.Visible(r.Context(), tenant.DeviceClaim, r.PathValue("id"))
 		if err != nil {
@@ -275,6 +280,7 @@ type madePart struct {
 	Labels   map[string]string
 	Text     string // the labels as they are typed
 	Guest    Verdict
+	Places   []console.Option // where it may be moved to
 	MayLabel bool
 	MayCode  bool
 }
@@ -302,7 +308,8 @@ func (s *Service) loadMade(r *http.Request, id string, names *console.Names) (an
 		return nil, err
 	}
 	p.Text = labelLines(p.Labels)
-	return p, nil
+	p.Places, err = s.transferPlaces(ctx, d)
+	return p, err
 }
 
 type hooksPage struct {
