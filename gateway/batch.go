@@ -175,7 +175,7 @@ func (c *collector) appendAll(records []Record) (err error) {
 // settle hands out the receipts of a batch that was appended with err, then lets each session write once.
 func settle(receipts []receipt, err error, dirty []*session) []*session {
 	failed := mqtt.UnspecifiedError
-	var said mqtt.Properties
+	said := mqtt.Properties{{ID: mqtt.ReasonString, Str: "the message could not be kept; send it again later"}}
 	if problem.Is(err, problem.KindLimited) {
 		p := problem.Of(err)
 		failed, said = mqtt.QuotaExceeded, mqtt.Properties{{ID: mqtt.ReasonString, Str: fmt.Sprintf("%s (rule %s)", p.Text, p.Rule)}}

@@ -315,8 +315,9 @@ var downlinks = []statement{
 			}
 		}
 		u.gone(r)
-		r, _ = u.keep(mqtt.Property{ID: mqtt.ReceiveMaximum, Num: 2}) // also through a narrow window
-		for i := range 5 {
+		r, _ = u.keep(mqtt.Property{ID: mqtt.ReceiveMaximum, Num: 2}) // also through a narrow window, and before anything new
+		u.down("cmd/x", "5")
+		for i := range 6 {
 			p := expect[*mqtt.Publish](r)
 			if string(p.Payload) != fmt.Sprint(i) {
 				t.Errorf("got %+v, want %d", p, i)

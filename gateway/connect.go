@@ -79,7 +79,7 @@ func (s *session) greet(ack *mqtt.Connack) error {
 		return err
 	}
 	s.open = true
-	err := s.resend()
+	err := s.resend(false)
 	s.start()
 	return err
 }

@@ -67,7 +67,7 @@ func newAnswer() chan mqtt.Reason { return make(chan mqtt.Reason, 1) }
 // same message again then waits for that one's answer. A device that refuses it gives an *mqtt.Error.
 func (g *Gateway) Send(ctx context.Context, d Downlink) error {
 	s := g.registry.session(d.Device)
-	if s == nil {
+	if s == nil || !s.greeted() {
 		return ErrOffline
 	}
 	if d.expired(g.cfg.Clock.Now()) {
@@ -100,6 +100,13 @@ func (g *Gateway) Send(ctx context.Context, d Downlink) error {
 		return err
 	}
 	return s.await(ctx, f)
+}
+
+// greeted says whether the CONNACK is on its way: nothing may overtake it [MQTT-3.2.0-1].
+func (s *session) greeted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open
 }
 
 // await waits for the device's answer, and for it to be durable: what was answered is not sent again.
@@ -189,22 +196,35 @@ func (s *session) packet(f *flight, qos byte) *mqtt.Publish {
 	return p
 }
 
-// resend sends what earlier connections sent without an answer, in the order of then and as much as the device allows
-// at once. The caller holds s.mu.
-func (s *session) resend() error {
+// resend sends what earlier connections sent without an answer, in the order of then, before anything new, and as much
+// as the device allows at once. What begins on this connection is launch's alone. A slot that the caller hands over is
+// passed on, or freed. The caller holds s.mu.
+func (s *session) resend(slot bool) error {
 	for _, f := range s.flights {
-		if f.sent || f.acked {
+		if !f.again || f.sent || f.acked {
 			continue
 		}
-		select {
-		case s.slots <- struct{}{}:
-		default:
-			return nil // delivered goes on
+		if !slot {
+			select {
+			case s.slots <- struct{}{}:
+			default:
+				return nil // delivered goes on
+			}
 		}
-		f.sent = true
-		if err := s.queue(s.packet(f, 1)); err != nil {
+		var e *mqtt.Error
+		err := s.queue(s.packet(f, 1))
+		if slot = errors.As(err, &e) && e.Reason == mqtt.PacketTooLarge; slot { // for this connection [MQTT-3.1.2-25]
+			f.acked = true
+			f.got <- e.Reason
+			continue
+		}
+		if err != nil {
 			return err
 		}
+		f.sent = true
+	}
+	if slot {
+		<-s.slots
 	}
 	return nil
 }
@@ -241,8 +261,7 @@ func (s *session) delivered(p *mqtt.Ack) error {
 	} else {
 		f.acked = true // whoever sent it on the connection before may ask
 	}
-	<-s.slots
-	err := s.resend()
+	err := s.resend(true)
 	s.start()
 	return err
 }

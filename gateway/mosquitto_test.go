@@ -30,7 +30,7 @@ func (h *house) pem(c tls.Certificate) (cert, key string) {
 func (h *house) mosquitto(ctx context.Context, program, version string, c tls.Certificate, args ...string) *exec.Cmd {
 	path, err := exec.LookPath(program)
 	if err != nil {
-		h.t.Skipf("%s is not installed", program)
+		h.t.Fatalf("%s is not installed; scripts/deps.sh test does it", program)
 	}
 	cert, key := h.pem(c)
 	_, port, err := net.SplitHostPort(h.mqtt)

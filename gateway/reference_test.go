@@ -49,9 +49,11 @@ func TestMQTTReference(t *testing.T) {
 	}
 	row := regexp.MustCompile(`(?m)^\| MQTT-(\S+) \| ([^|]+) \| ([^|]+) \| (?:` + "`(\\w+)`" + `)? \| ([^|]*)\|$`)
 	var got []string
+	count := map[string]int{}
 	for _, m := range row.FindAllStringSubmatch(string(page), -1) {
 		id, status, test, remark := m[1], m[3], m[4], strings.TrimSpace(m[5])
 		got = append(got, id)
+		count[status]++
 		switch status {
 		case "supported":
 			if test == "" {
@@ -71,6 +73,10 @@ func TestMQTTReference(t *testing.T) {
 		if test == "TestConformance" && !checked[id] || checked[id] && test == "" {
 			t.Errorf("the page and TestConformance disagree about %s", id)
 		}
+	}
+	if total := fmt.Sprintf("All %d of them: %d supported, %d refused on purpose, %d without an object here, %d duties of a client", len(got),
+		count["supported"], count["refused on purpose"], count["not applicable"], count["not applicable: duty of the client"]); !strings.Contains(string(page), total) {
+		t.Errorf("the page does not say: %s", total)
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("the page has %d statements, the standard %d; the first that differs is number %d of the page", len(got), len(want), differs(got, want)+1)

@@ -24,6 +24,7 @@ if [ "${1:-build}" = test ]; then
 	need libcoap3-bin coap-client-openssl
 	need strace strace
 	need chromium chromium
+	need nodejs node
 	need curl curl
 	need jq jq
 	need openssl openssl
