@@ -267,11 +267,32 @@ type unit struct {
 
 // make takes a unit through line, claim and EST.
 func (m *maker) make() *unit {
+	m.w.t.Helper()
+	m.units++
+	return m.makeIn("SN-"+string(rune('A'+m.units)), m.solution)
+}
+
+// makeIn is make with a serial number and a solution of the test's own.
+func (m *maker) makeIn(serial, solution string) *unit {
+	w := m.w
+	w.t.Helper()
+	u := m.line(serial)
+	w.post(m.owner, "/v1/claims", map[string]any{"code": u.claim, "solution": solution}, nil)
+	u.ldevid = m.enrol(u)
+	return u
+}
+
+// boxed makes a unit at the line and returns the code on its box.
+func (m *maker) boxed(serial string) string {
+	m.w.t.Helper()
+	return m.line(serial).claim
+}
+
+// line takes a unit through the line.
+func (m *maker) line(serial string) *unit {
 	t, w := m.w.t, m.w
 	t.Helper()
-	m.units++
 	key := newKey(t)
-	serial := "SN-" + string(rune('A'+m.units))
 	b, err := json.Marshal(wire.LineRequest{Serial: serial, CSR: string(csrPEM(t, key, serial))})
 	if err != nil {
 		t.Fatal(err)
@@ -283,8 +304,6 @@ func (m *maker) make() *unit {
 	}
 	u := &unit{serial: serial, id: r.Device, claim: r.Claim, idevid: pair(t, []byte(r.Certificate), key)}
 	w.text = append(w.text, r.Claim, strings.ReplaceAll(r.Claim, "-", ""))
-	w.post(m.owner, "/v1/claims", map[string]any{"code": r.Claim, "solution": m.solution}, nil)
-	u.ldevid = m.enrol(u)
 	return u
 }
 
