@@ -192,10 +192,7 @@ func (h *house) build(origins []string) (err error) {
 	})
 	h.telemetry = telemetry.New(telemetry.Config{DB: h.records, Platform: h.db, Keys: h.keys, Identity: h.identity, Product: h.product, Tenants: h.tenant, Select: h.fleet.Select, Clock: cfg.Clock, Log: cfg.Log, Reserve: cfg.Reserve * 1e6})
 	h.command = command.New(command.Config{DB: h.db, Keys: h.keys, Acting: h.tenant.Acting, Identity: h.identity, Clock: cfg.Clock, Log: cfg.Log, Deliver: h.send,
-		Live: func(device string) bool { return h.gateway.Live(device) }, Fleet: h.fleet, Product: func(ctx context.Context, tenant, id string) error {
-			_, err := h.product.Get(ctx, tenant, id)
-			return err
-		}})
+		Live: func(device string) bool { return h.gateway.Live(device) }, Fleet: h.fleet, Product: h.product, Tenant: h.tenant})
 	h.alarm = alarm.New(alarm.Config{DB: h.db, Identity: h.identity, Fleet: h.fleet, Notify: h.notify, Clock: cfg.Clock, Log: cfg.Log})
 	if h.certificate, err = h.identity.ServerTLS(cfg.Names); err != nil {
 		return err

@@ -275,6 +275,15 @@ func scanDeclared(scan func(...any) error) (d Declared, err error) {
 	return d, errors.Join(json.Unmarshal([]byte(args), &d.Args), json.Unmarshal([]byte(roles), &d.Roles))
 }
 
+// isProduct refuses what is no product of the tenant.
+func (s *Service) isProduct(ctx context.Context, tenantID, id string) error {
+	if s.cfg.Product == nil {
+		return nil
+	}
+	_, err := s.cfg.Product.Get(ctx, tenantID, id)
+	return err
+}
+
 // Catalogue lists what a product declares, by name.
 func (s *Service) Catalogue(ctx context.Context, tenantID, product string) ([]Declared, error) {
 	rows, err := s.cfg.DB.Query(ctx, `SELECT `+declaredColumns+` FROM command_declared WHERE tenant = $1 AND product = $2 ORDER BY name`, tenantID, product)

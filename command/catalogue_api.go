@@ -34,10 +34,8 @@ func (s *Service) catalogueRoutes(a *api.API) {
 	const stage = "command"
 	may := func(ctx context.Context, v tenant.Verb, product string) (string, error) {
 		t := tenant.MustTenant(ctx)
-		if s.cfg.Product != nil {
-			if err := s.cfg.Product(ctx, t, product); err != nil {
-				return t, err
-			}
+		if err := s.isProduct(ctx, t, product); err != nil {
+			return t, err
 		}
 		return t, tenant.Require(ctx, v, tenant.Thing{Tenant: t, Product: product})
 	}

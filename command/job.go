@@ -48,6 +48,7 @@ type Job struct {
 	credit   int64
 	credited time.Time
 	maker    tenant.Actor // with the rights of this round
+	within   []string     // its solution and those that stand in it, in this round
 }
 
 // Kinds of jobs.
@@ -103,6 +104,9 @@ func (c *Counts) at(state string) *int64 {
 	}
 	return &c.Cancelled
 }
+
+// ends counts the devices that did their part, or failed to.
+func (c Counts) ends() int64 { return c.Done + c.Failed + c.Expired }
 
 // open counts the devices that may still begin or end.
 func (c Counts) open() int64 { return c.Waiting + c.Away + c.Started }

@@ -24,6 +24,17 @@ func thingOf(d identity.Device) tenant.Thing {
 	return tenant.Thing{Tenant: d.Tenant, Product: d.Product, Solution: d.Solution}
 }
 
+// actFor finds out what the job may reach in this round.
+func (s *Service) actFor(ctx context.Context, j *Job) (err error) {
+	if j.maker, err = s.cfg.Acting(ctx, j.Tenant, j.Actor); err != nil {
+		return err
+	}
+	if j.within = []string{j.Solution}; j.Solution != "" && s.cfg.Tenant != nil {
+		j.within, err = s.cfg.Tenant.Within(ctx, j.Tenant, j.Solution)
+	}
+	return err
+}
+
 // tellNarrowed says at the job that it reaches less than was asked for.
 func (s *Service) tellNarrowed(ctx context.Context, j *Job) error {
 	if j.Reason == narrowed || tenant.Can(j.maker, j.verb(), j.thing()) {

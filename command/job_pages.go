@@ -4,7 +4,6 @@ package command
 
 import (
 	"context"
-	"encoding/json"
 	"maps"
 	"net/http"
 	"net/url"
@@ -13,7 +12,6 @@ import (
 	"time"
 
 	"github.com/openthings-platform/openthings/console"
-	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"
 )
@@ -50,8 +48,7 @@ type jobsPage struct {
 	Jobs    []Job
 	Pager   console.Pager
 	MaySend bool
-	Typed   url.Values
-	Kinds   []console.Option
+	Form    jobForm
 	Names   *console.Names
 }
 
@@ -110,6 +107,9 @@ func (s *Service) jobPages(c *console.Console) {
 			if j.Counts != last.Counts || j.State != last.State {
 				send("job-progress", string(c.HTML("bar", j.Bar())))
 				send("job-state", string(c.HTML("badge", console.NewBadge(j.State)))+" "+htmlEscape(j.Reason))
+				if chart, err := s.jobChart(ctx, j); err == nil && chart != nil && j.Counts.ends() != last.Counts.ends() {
+					send("job-ends", string(c.HTML("chart", chart)))
+				}
 				last = j
 			}
 			t := s.cfg.Clock.NewTimer(time.Second)
@@ -167,41 +167,11 @@ func (s *Service) loadJobs(r *http.Request) (p jobsPage, err error) {
 	}
 	p.Jobs = js
 	who, _ := tenant.ActorFrom(ctx)
-	p.MaySend = tenant.Can(who, tenant.CommandSend, tenant.Thing{Tenant: who.Tenant})
-	p.Typed = console.Typed(r)
-	if len(p.Typed) == 0 && q.Get("filter") != "" { // as from the list of devices
-		p.Typed = url.Values{"filter": {q.Get("filter")}}
+	p.MaySend = tenant.Anywhere(who, tenant.CommandSend) || tenant.Anywhere(who, tenant.TwinWrite)
+	if p.MaySend {
+		p.Form, err = s.jobForm(ctx, console.Typed(r), q.Get("filter"))
 	}
-	p.Kinds = []console.Option{{Value: KindCommand, Word: "a command"}, {Value: KindTwin, Word: "a change of the desired state"}}
-	return p, nil
-}
-
-func (s *Service) postJob(r *http.Request) (string, error) {
-	j := Job{Kind: r.FormValue("kind"), Title: strings.TrimSpace(r.FormValue("title")), Filter: strings.TrimSpace(r.FormValue("filter")), Name: strings.TrimSpace(r.FormValue("name")),
-		Args: json.RawMessage(`{}`), Follow: r.FormValue("follow") != "", Retries: DefaultPolicy.Retries}
-	if text := strings.TrimSpace(r.FormValue("args")); text != "" {
-		if !json.Valid([]byte(text)) {
-			return "", problem.Invalid("The arguments are not JSON.").At("args").Hint(`Such as {"seconds": 5}.`)
-		}
-		j.Args = json.RawMessage(text)
-	}
-	hours, err := console.Number(r, "hours")
-	if err != nil {
-		return "", err
-	}
-	for name, into := range map[string]*int64{"rate": &j.Rate, "parallel": &j.Parallel, "abort_percent": &j.AbortPercent, "abort_after": &j.AbortAfter, "timeout": &j.Timeout} {
-		if *into, err = console.Number(r, name); err != nil {
-			return "", err
-		}
-	}
-	if hours > 0 {
-		j.NotAfter = s.cfg.Clock.Now().Add(time.Duration(min(hours, 24*365)) * time.Hour)
-	}
-	if j, err = s.askMany(r.Context(), j); err != nil {
-		return "", err
-	}
-	console.Say(r, "The job has begun.")
-	return "/jobs/" + j.ID, nil
+	return p, err
 }
 
 func (s *Service) loadJob(r *http.Request) (p jobPage, err error) {

@@ -45,47 +45,57 @@ const yardSize = 10
 
 func eachYard(t *testing.T, fn func(y *yard)) {
 	clk := clock.NewHand(t0)
-	storetest.Each(t, []store.Migrations{seal.Schema, audit.Schema, tenant.Schema, product.Schema, identity.Schema, fleet.Schema, Schema}, func(t *testing.T, db *store.DB) {
+	storetest.Each(t, yardSchema, func(t *testing.T, db *store.DB) {
 		clk.Set(t0)
-		y := &yard{rig: rig{t: t, clk: clk}, rights: []tenant.Grant{{Role: tenant.Owner, Tenant: "ten"}}}
-		keys, err := seal.Open(filepath.Join(t.TempDir(), "keys"), clk)
-		y.must(err)
-		issuer, err := embedded.Open(embedded.Config{Dir: filepath.Join(t.TempDir(), "ca"), Keys: keys, Name: "Test", Clock: clk})
-		y.must(err)
-		y.ids, err = identity.New(identity.Config{DB: db, Issuer: issuer, Clock: clk})
-		y.must(err)
-		y.must(db.Write(t.Context(), func(tx *store.Tx) error {
-			for i := range yardSize + 1 {
-				d, err := y.ids.Register(tx, identity.Device{Tenant: "ten", Product: "prd", Serial: fmt.Sprintf("SN-%02d", i)}, "per_x")
-				if err != nil || i == yardSize { // the last one is never commissioned
+		y, end := openYard(t, db, clk)
+		fn(y)
+		end()
+	}, func(c *store.Config) { c.Clock = clk })
+}
+
+var yardSchema = []store.Migrations{seal.Schema, audit.Schema, tenant.Schema, product.Schema, identity.Schema, fleet.Schema, Schema}
+
+// openYard furnishes a yard and begins its work, which end ends.
+func openYard(t *testing.T, db *store.DB, clk *clock.Hand) (y *yard, end func()) {
+	y = &yard{rig: rig{t: t, clk: clk}, rights: []tenant.Grant{{Role: tenant.Owner, Tenant: "ten"}}}
+	keys, err := seal.Open(filepath.Join(t.TempDir(), "keys"), clk)
+	y.must(err)
+	issuer, err := embedded.Open(embedded.Config{Dir: filepath.Join(t.TempDir(), "ca"), Keys: keys, Name: "Test", Clock: clk})
+	y.must(err)
+	y.ids, err = identity.New(identity.Config{DB: db, Issuer: issuer, Clock: clk})
+	y.must(err)
+	y.must(db.Write(t.Context(), func(tx *store.Tx) error {
+		for i := range yardSize + 1 {
+			d, err := y.ids.Register(tx, identity.Device{Tenant: "ten", Product: "prd", Serial: fmt.Sprintf("SN-%02d", i)}, "per_x")
+			if err != nil || i == yardSize { // the last one is never commissioned
+				return err
+			}
+			for _, st := range []identity.State{identity.Provisioned, identity.Pending, identity.Commissioned} {
+				if err := y.ids.SetState(tx, "ten", d.ID, st, "per_x", "test"); err != nil {
 					return err
 				}
-				for _, st := range []identity.State{identity.Provisioned, identity.Pending, identity.Commissioned} {
-					if err := y.ids.SetState(tx, "ten", d.ID, st, "per_x", "test"); err != nil {
-						return err
-					}
-				}
-				y.devices = append(y.devices, d.ID)
 			}
-			return nil
-		}))
-		y.fleet = fleet.New(fleet.Config{DB: db, Identity: y.ids, Keys: keys, Clock: clk, Live: func(string) bool { return false }})
-		y.Service = New(Config{DB: db, Identity: y.ids, Fleet: y.fleet, Acting: y.acting, Keys: keys, Clock: clk, Deliver: func(_ context.Context, m gateway.Downlink) error {
-			y.mu.Lock()
-			y.got = append(y.got, m.Device)
-			y.mu.Unlock()
-			return nil
-		}})
-		ctx, stop := context.WithCancel(t.Context())
-		ended := make(chan error)
-		go func() { ended <- y.Work(ctx) }()
-		for _, d := range y.devices {
-			y.online(d)
+			y.devices = append(y.devices, d.ID)
 		}
-		fn(y)
+		return nil
+	}))
+	y.fleet = fleet.New(fleet.Config{DB: db, Identity: y.ids, Product: product.New(product.Config{DB: db, Clock: clk}), Keys: keys, Clock: clk, Live: func(string) bool { return false }})
+	y.Service = New(Config{DB: db, Identity: y.ids, Fleet: y.fleet, Acting: y.acting, Keys: keys, Clock: clk, Deliver: func(_ context.Context, m gateway.Downlink) error {
+		y.mu.Lock()
+		y.got = append(y.got, m.Device)
+		y.mu.Unlock()
+		return nil
+	}})
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- y.Work(ctx) }()
+	for _, d := range y.devices {
+		y.online(d)
+	}
+	return y, func() {
 		stop()
 		y.must(<-ended)
-	}, func(c *store.Config) { c.Clock = clk })
+	}
 }
 
 // acting is who makes the yard's jobs.

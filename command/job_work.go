@@ -145,7 +145,7 @@ func (s *Service) round(ctx context.Context, j *Job) (again time.Time, err error
 	case now.Before(j.NotBefore):
 		return j.NotBefore, nil
 	}
-	if j.maker, err = s.cfg.Acting(ctx, j.Tenant, j.Actor); err != nil {
+	if err := s.actFor(ctx, j); err != nil {
 		return again, err
 	}
 	if !tenant.Anywhere(j.maker, j.verb()) {
@@ -251,7 +251,7 @@ func (s *Service) walk(ctx context.Context, j *Job) error {
 
 // reaches says whether a device can have a part in the job.
 func (j Job) reaches(d identity.Device) bool {
-	return (j.Product == "" || j.Product == d.Product) && (j.Solution == "" || j.Solution == d.Solution) &&
+	return (j.Product == "" || j.Product == d.Product) && (j.Solution == "" || slices.Contains(j.within, d.Solution)) &&
 		(d.State == identity.Commissioned || d.State == identity.Suspended)
 }
 

@@ -6,10 +6,10 @@ import (
 	"context"
 	"embed"
 	"encoding/json"
+	"html/template"
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/identity"
@@ -23,54 +23,24 @@ var pagesFS embed.FS
 // devicePart is the panel of commands on a device's page.
 type devicePart struct {
 	Device   string
-	Commands []row
+	List     template.HTML // of the newest commands
+	Live     string        // where what becomes of them is told
 	MaySend  bool
 	Declared []Declared // those that the visitor may send
 	Free     bool       // and any other
 	Typed    url.Values
-	Names    *console.Names
-}
-
-// row is a command with its way so far.
-type row struct {
-	Command
-	Title string // as declared, or its name
-	Way   []stop
-	May   bool // be taken back
-}
-
-// stop is one state that a command has reached.
-type stop struct {
-	State State
-	At    time.Time
-	Clock string // the time of day, to the second
-}
-
-// way lists the states that a command has reached, in their order.
-func way(c Command) (out []stop) {
-	add := func(s State, at *time.Time) {
-		if at != nil {
-			out = append(out, stop{s, *at, at.UTC().Format(time.TimeOnly)})
-		}
-	}
-	add(Queued, &c.Created)
-	add(Sent, c.Sent)
-	add(Received, c.Received)
-	add(Accepted, c.Accepted)
-	if c.State.Ended() {
-		add(c.State, c.Ended)
-	}
-	return out
 }
 
 // Pages adds the panel of commands to the device's page, the catalogue to the product's, and the jobs.
 func (s *Service) Pages(c *console.Console) {
+	panel := newPanel(c)
 	c.Fragment("device", console.Fragment{Order: 60, Title: "Commands", Verb: string(tenant.DeviceRead), FS: pagesFS, Template: "pages/device.html",
 		Load: func(r *http.Request, device string) (any, error) {
-			p, err := s.loadDevice(r, device)
-			p.Names = c.Names(r.Context())
-			return p, err
+			return s.loadDevice(r, panel, device)
 		}})
+	c.Live("/devices/{id}/commands/live", string(tenant.DeviceRead), func(ctx context.Context, r *http.Request, send func(event, html string)) {
+		s.follow(ctx, panel, r.PathValue("id"), r.URL.Query().Get("newest"), send)
+	})
 	c.Form("/devices/{id}/commands", string(tenant.CommandSend), func(r *http.Request) (string, error) {
 		args, err := s.formArgs(r)
 		if err != nil {
@@ -93,13 +63,9 @@ func (s *Service) Pages(c *console.Console) {
 	s.jobPages(c)
 }
 
-func (s *Service) loadDevice(r *http.Request, device string) (p devicePart, err error) {
+func (s *Service) loadDevice(r *http.Request, panel panel, device string) (p devicePart, err error) {
 	ctx := r.Context()
 	d, err := s.cfg.Identity.Visible(ctx, tenant.DeviceRead, device)
-	if err != nil {
-		return p, err
-	}
-	cs, err := s.List(ctx, d.Tenant, d.ID, "", 10)
 	if err != nil {
 		return p, err
 	}
@@ -108,24 +74,21 @@ func (s *Service) loadDevice(r *http.Request, device string) (p devicePart, err 
 		return p, err
 	}
 	who, _ := tenant.ActorFrom(ctx)
-	thing := tenant.Thing{Tenant: d.Tenant, Product: d.Product, Solution: d.Solution}
+	thing := thingOf(d)
 	may := tenant.Can(who, tenant.CommandSend, thing)
 	p = devicePart{Device: d.ID, MaySend: d.State == identity.Commissioned && may, Free: len(all) == 0 || tenant.Can(who, tenant.CatalogueWrite, thing), Typed: console.Typed(r)}
-	titles := map[string]string{}
 	for _, k := range all {
-		titles[k.Name] = k.Title
 		if k.allows(who, thing) == nil {
 			p.Declared = append(p.Declared, k)
 		}
 	}
-	for _, c := range cs {
-		title := titles[c.Name]
-		if title == "" {
-			title = c.Name
-		}
-		p.Commands = append(p.Commands, row{Command: c, Title: title, Way: way(c), May: may && c.State == Queued && reserved[c.Name] == ""})
+	rows, err := s.rows(ctx, panel, d, panelRows)
+	p.Live = "/devices/" + d.ID + "/commands/live"
+	if len(rows) > 0 {
+		p.Live += "?newest=" + rows[0].ID
 	}
-	return p, nil
+	p.List = panel.blocks("list", map[string]any{"Commands": rows})
+	return p, err
 }
 
 // argPrefix is what the fields of a declared command's arguments begin with.
@@ -201,10 +164,8 @@ func (s *Service) cataloguePages(c *console.Console) {
 	c.Form("/products/{id}/commands", string(tenant.CatalogueWrite), func(r *http.Request) (string, error) {
 		ctx, product := r.Context(), r.PathValue("id")
 		t := tenant.MustTenant(ctx)
-		if s.cfg.Product != nil {
-			if err := s.cfg.Product(ctx, t, product); err != nil {
-				return "", err
-			}
+		if err := s.isProduct(ctx, t, product); err != nil {
+			return "", err
 		}
 		if err := tenant.Require(ctx, tenant.CatalogueWrite, tenant.Thing{Tenant: t, Product: product}); err != nil {
 			return "", err

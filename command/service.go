@@ -17,6 +17,7 @@ import (
 	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/product"
 	"github.com/openthings-platform/openthings/seal"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"
@@ -27,9 +28,9 @@ import (
 type Config struct {
 	DB       *store.DB // the platform handle
 	Identity *identity.Service
-	Fleet    *fleet.Service // whom a job reaches; nil: there are no jobs
-	// Product says whether there is such a product (kind not-found); nil: any is.
-	Product func(ctx context.Context, tenant, id string) error
+	Fleet    *fleet.Service   // whom a job reaches; nil: there are no jobs
+	Product  *product.Service // nil: any id is a product
+	Tenant   *tenant.Service  // solutions that stand in others; nil: none do
 	// Acting returns who made a job, with the rights that they hold now (tenant.Service.Acting); needed for jobs.
 	Acting func(ctx context.Context, tenant, id string) (tenant.Actor, error)
 	Keys   *seal.Keys  // seals what is asked of a device and what it answers
