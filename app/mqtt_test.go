@@ -5,6 +5,7 @@ package app
 import (
 	"crypto/tls"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,16 +58,30 @@ func TestSessionSurvivesARestart(t *testing.T) {
 // resumes opens an MQTT session that is kept, subscribes, and says whether it was there already.
 func (w *world) resumes(u *unit) bool {
 	w.t.Helper()
+	ask, end := w.opens(u)
+	defer end()
+	ack, ok := ask(&mqtt.Connect{Version: mqtt.V5, ClientID: "k", KeepAlive: 60, Properties: mqtt.Properties{{ID: mqtt.SessionExpiry, Num: 3600}}}).(*mqtt.Connack)
+	if !ok || ack.Reason != mqtt.Success {
+		w.t.Fatalf("CONNACK %+v", ack)
+	}
+	if s, ok := ask(&mqtt.Subscribe{ID: 1, Filters: []mqtt.Filter{{Topic: "ot/1/me/cmd/#", QoS: 1}}}).(*mqtt.Suback); !ok || s.Reasons[0] != mqtt.GrantedQoS1 {
+		w.t.Fatalf("SUBACK %+v", s)
+	}
+	return ack.SessionPresent
+}
+
+// opens is a connection of the unit on which packets are asked and answered; end ends it without a goodbye.
+func (w *world) opens(u *unit) (ask func(mqtt.Packet) mqtt.Packet, end func()) {
+	w.t.Helper()
 	conn, err := tls.Dial("tcp", w.info.MQTT, &tls.Config{RootCAs: w.roots, Certificates: []tls.Certificate{u.ldevid}})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	defer conn.Close()
 	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		w.t.Fatal(err)
 	}
 	r := mqtt.NewReader(conn, 1<<16)
-	ask := func(p mqtt.Packet) mqtt.Packet {
+	return func(p mqtt.Packet) mqtt.Packet {
 		b, err := mqtt.Append(nil, mqtt.V5, p)
 		if err == nil {
 			_, err = conn.Write(b)
@@ -83,13 +98,35 @@ func (w *world) resumes(u *unit) bool {
 			w.t.Fatal(err)
 		}
 		return answer
+	}, func() { conn.Close() }
+}
+
+// TestWillAndPresence: presence says at once that a device left, and why; its will is a message of its own, said when its
+// delay is over, and not at all if the device is back before.
+func TestWillAndPresence(t *testing.T) {
+	w := newWorld(t, "")
+	m := w.newMaker("Acme")
+	u := m.make()
+	leave := func(payload string, delay uint32) {
+		t.Helper()
+		ask, end := w.opens(u)
+		ack, ok := ask(&mqtt.Connect{Version: mqtt.V5, ClientID: "k", KeepAlive: 60, Properties: mqtt.Properties{{ID: mqtt.SessionExpiry, Num: 3600}},
+			Will: &mqtt.Will{Topic: "ot/1/me/event/offline", QoS: 1, Payload: []byte(payload), Properties: mqtt.Properties{{ID: mqtt.WillDelay, Num: delay}}}}).(*mqtt.Connack)
+		if !ok || ack.Reason != mqtt.Success {
+			t.Fatalf("CONNACK %+v", ack)
+		}
+		w.reads(m.owner, "/v1/devices/"+u.id, func(b []byte) bool { return strings.Contains(string(b), `"online":true`) })
+		end()
+		w.reads(m.owner, "/v1/devices/"+u.id, func(b []byte) bool {
+			return strings.Contains(string(b), `"online":false`) && strings.Contains(string(b), `"reason":"connection lost"`)
+		})
 	}
-	ack, ok := ask(&mqtt.Connect{Version: mqtt.V5, ClientID: "k", KeepAlive: 60, Properties: mqtt.Properties{{ID: mqtt.SessionExpiry, Num: 3600}}}).(*mqtt.Connack)
-	if !ok || ack.Reason != mqtt.Success {
-		w.t.Fatalf("CONNACK %+v", ack)
-	}
-	if s, ok := ask(&mqtt.Subscribe{ID: 1, Filters: []mqtt.Filter{{Topic: "ot/1/me/cmd/#", QoS: 1}}}).(*mqtt.Suback); !ok || s.Reasons[0] != mqtt.GrantedQoS1 {
-		w.t.Fatalf("SUBACK %+v", s)
-	}
-	return ack.SessionPresent
+	leave(`{"detail":"after an hour"}`, 3600)
+	leave(`{"detail":"at once"}`, 0)
+	w.reads(m.owner, "/v1/devices/"+u.id+"/events", func(b []byte) bool {
+		if strings.Contains(string(b), "after an hour") {
+			t.Fatalf("the will of a device that was back was said: %s", b)
+		}
+		return strings.Contains(string(b), "at once")
+	})
 }
