@@ -77,12 +77,7 @@ func Scope(a Actor, v Verb) (whole bool, products, solutions []string) {
 			products = append(products, g.Product)
 		case g.Solution != "" && g.Product == "":
 			held++
-			solutions = append(solutions, g.Solution)
-			for _, sol := range a.tree.Below(g.Solution) {
-				if sol.ID != g.Solution {
-					solutions = append(solutions, sol.ID)
-				}
-			}
+			solutions = append(solutions, a.tree.reach(g.Solution)...)
 		}
 	}
 	if held > 1 { // the parts may overlap

@@ -114,11 +114,17 @@ func (b *browser) do(method, path string, body []byte) (int, string) {
 // post sends v as JSON and returns the status and the answer.
 func (b *browser) post(path string, v any) (int, string) {
 	b.h.t.Helper()
+	return b.send("POST", path, v)
+}
+
+// send sends v as JSON with another method.
+func (b *browser) send(method, path string, v any) (int, string) {
+	b.h.t.Helper()
 	body, err := json.Marshal(v)
 	if err != nil {
 		b.h.t.Fatal(err)
 	}
-	return b.do("POST", path, body)
+	return b.do(method, path, body)
 }
 
 // enter follows a link with a passkey and returns the status of the last answer.

@@ -287,7 +287,11 @@ func (s *Service) RemovePerson(tx *store.Tx, tenant, id, by string) error {
 	if n == 0 {
 		return errNoPerson(id)
 	}
-	if err := mustHaveOwner(tx, tenant); err != nil {
+	held, err := grantsOf(tx, id)
+	if err != nil {
+		return err
+	}
+	if err := mustHaveOwner(tx, tenant, held); err != nil {
 		return err
 	}
 	if err := errors.Join(endSessions(tx, id), endLinks(tx, id)); err != nil {
@@ -335,15 +339,18 @@ func (s *Service) SetGrants(tx *store.Tx, tenant, id, by string, grants []Grant)
 			return err
 		}
 	}
-	if err := errors.Join(mustHaveOwner(tx, tenant), endLinks(tx, id)); err != nil {
+	if err := errors.Join(mustHaveOwner(tx, tenant, before), endLinks(tx, id)); err != nil {
 		return err
 	}
 	return audit.Append(tx, audit.Entry{Tenant: tenant, Actor: by, Kind: "access.grant-changed", Subject: id, Data: map[string]any{"before": before, "after": grants}})
 }
 
 // mustHaveOwner is the last check of whatever takes access away. It locks the tenant's row, so that on PostgreSQL two
-// owners who remove each other at the same time do not both succeed.
-func mustHaveOwner(tx *store.Tx, tenant string) error {
+// owners who remove each other at the same time do not both succeed. taken is what somebody held until now.
+func mustHaveOwner(tx *store.Tx, tenant string, taken []Grant) error {
+	if !slices.Contains(taken, Grant{Role: Owner, Tenant: tenant}) {
+		return nil
+	}
 	if _, err := tx.Exec(`UPDATE tenant SET at = at WHERE id = $1`, tenant); err != nil {
 		return err
 	}

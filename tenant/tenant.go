@@ -55,6 +55,7 @@ type Service struct {
 	keys    *webauthn.WebAuthn
 	limiter *api.Limiter // of the doors that nobody is signed in at
 	trees   sync.Map     // *Tree by tenant
+	loading sync.Mutex   // of trees
 }
 
 // New makes the room. It fails when an origin is not an https address.

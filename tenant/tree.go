@@ -16,6 +16,7 @@ import (
 type Tree struct {
 	version int64
 	sols    []Solution     // each one right before those that stand in it, which are in the order of their names
+	ids     []string       // theirs
 	at      map[string]int // where a solution is in sols
 	end     []int          // the place after the last one that lies below
 }
@@ -32,7 +33,7 @@ func newTree(version int64, sols []Solution) *Tree {
 		for _, sol := range below[parent] {
 			sol.Path, sol.Depth = path+sol.Name, depth
 			i := len(t.sols)
-			t.at[sol.ID], t.sols = i, append(t.sols, sol)
+			t.at[sol.ID], t.sols, t.ids = i, append(t.sols, sol), append(t.ids, sol.ID)
 			put(sol.ID, sol.Path+pathMark, depth+1)
 			t.end[i] = len(t.sols)
 		}
@@ -70,6 +71,18 @@ func (t *Tree) Below(id string) []Solution {
 	return t.sols[i:t.end[i]]
 }
 
+// reach is Below as ids; a solution that is not known reaches itself.
+func (t *Tree) reach(id string) []string {
+	if t == nil {
+		return []string{id}
+	}
+	i, known := t.at[id]
+	if !known {
+		return []string{id}
+	}
+	return t.ids[i:t.end[i]]
+}
+
 // seen cuts the tree to solutions of which show says so. A solution whose parent is hidden shows as one that stands in
 // nothing: what lies above has no name for whoever is held below it.
 func (t *Tree) seen(show func(id string) bool) (out []Solution) {
@@ -97,6 +110,11 @@ func (s *Service) Tree(ctx context.Context, tenant string) (*Tree, error) {
 		return nil, err
 	}
 	if kept, ok := s.trees.Load(tenant); ok && kept.(*Tree).version == version {
+		return kept.(*Tree), nil
+	}
+	s.loading.Lock() // many ask at once after a change; one reads
+	defer s.loading.Unlock()
+	if kept, ok := s.trees.Load(tenant); ok && kept.(*Tree).version >= version {
 		return kept.(*Tree), nil
 	}
 	var t *Tree
@@ -168,13 +186,7 @@ func (s *Service) Within(ctx context.Context, tenant, solution string) ([]string
 	if err != nil {
 		return nil, err
 	}
-	ids := []string{solution}
-	for _, sol := range t.Below(solution) {
-		if sol.ID != solution {
-			ids = append(ids, sol.ID)
-		}
-	}
-	return ids, nil
+	return slices.Clone(t.reach(solution)), nil
 }
 
 // lockTree makes changes of one tenant's tree follow each other, and makes kept trees old.
