@@ -62,7 +62,7 @@ func deviceCommand() *cobra.Command {
 			})
 		},
 	}
-	c.AddCommand(devicesList("list", r), passport, certificates, telemetryOf, deviceLabelCommand(r), deviceConnectionsCommand(r), securityCommand(r))
+	c.AddCommand(devicesList("list", r), passport, certificates, telemetryOf, deviceLabelCommand(r), deviceConnectionsCommand(r), deviceTransferCommand(r), securityCommand(r))
 	return c
 }
 
