@@ -254,7 +254,7 @@ func (h *house) freshSocket(old *net.UDPConn) *net.UDPConn {
 
 // TestCoAPHostileDatagrams: whatever arrives, from strangers and from a device, harms at most its own association.
 func TestCoAPHostileDatagrams(t *testing.T) {
-	h := newHouse(t, gateway.Limits{Pending: 8, Opening: time.Minute})
+	h := newHouse(t, gateway.Limits{Pending: 8})
 	c := h.mote(h.device("dev_1"))
 	to, err := net.ResolveUDPAddr("udp", h.coap)
 	if err != nil {
@@ -293,7 +293,26 @@ func TestCoAPHostileDatagrams(t *testing.T) {
 	if len(h.appended()) != 2 {
 		t.Error("the device was harmed")
 	}
-	h.mote(h.device("dev_2")) // strangers who do not answer give way
+	h.mote(h.device("dev_2"))
+}
+
+// TestCoAPStrangersGiveWay: whoever says hello from many addresses, and cannot hear the answers there, does not shut others
+// out.
+func TestCoAPStrangersGiveWay(t *testing.T) {
+	h := newHouse(t, gateway.Limits{Pending: 4, Opening: time.Minute})
+	to, err := net.ResolveUDPAddr("udp", h.coap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hello := h.hello()
+	for h.g.Load().Refused["door"] == 0 {
+		if _, err := h.udp().WriteTo(hello, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := h.mote(h.device("dev_1"))
+	c.send(post(1, "tele/env", "1"))
+	c.wants(coap.Acknowledgement, 1, coap.Changed)
 }
 
 // TestCoAPDrain: what came before the door closes gets its receipt.

@@ -44,6 +44,29 @@ func (h *house) knock(sock net.PacketConn, c *tls.Certificate, options ...dtls.C
 	return &mote{h.t, conn}, conn.SetDeadline(time.Now().Add(20 * time.Second))
 }
 
+// hello is the first datagram of a client.
+func (h *house) hello() []byte {
+	sock, nobody := h.udp(), h.udp()
+	conn, err := dtls.ClientWithOptions(sock, nobody.LocalAddr(), dtls.WithRootCAs(h.roots), dtls.WithServerName("localhost"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = conn.HandshakeContext(ctx) // nobody answers
+	}()
+	b := make([]byte, 4096)
+	n, err := nobody.Read(b)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	cancel()
+	<-ended
+	return b[:n]
+}
+
 func (h *house) udp() *net.UDPConn {
 	sock, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -121,7 +144,7 @@ func (m *mote) wants(t coap.Type, id uint16, code coap.Code) coap.Message {
 	m.t.Helper()
 	got := m.next()
 	if got.Type != t || got.ID != id || got.Code != code {
-		m.t.Errorf("got %s %d %s %q, want %s %d %s", got.Type, got.ID, got.Code, got.Payload, t, id, code)
+		m.t.Fatalf("got %s %d %s %q, want %s %d %s", got.Type, got.ID, got.Code, got.Payload, t, id, code)
 	}
 	return got
 }

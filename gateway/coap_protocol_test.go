@@ -5,6 +5,7 @@ package gateway_test
 import (
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +21,8 @@ func TestCoAPAnswerIsAReceipt(t *testing.T) {
 	h := newHouseWith(t, func(c *gateway.Config) { c.Clock = hand })
 	c := h.mote(h.device("dev_1"))
 	hold, entered := make(chan struct{}), make(chan int, 1)
+	release := sync.OnceFunc(func() { close(hold) })
+	t.Cleanup(release)
 	h.set(hold, entered, nil)
 	c.send(post(7, "tele/env", `{"t":1}`))
 	<-entered
@@ -30,7 +33,7 @@ func TestCoAPAnswerIsAReceipt(t *testing.T) {
 	if n := len(h.appended()); n > 0 {
 		t.Fatalf("%d records", n)
 	}
-	close(hold)
+	release()
 	answer := c.next()
 	if answer.Type != coap.Confirmable || answer.Code != coap.Changed || string(answer.Token) != "\x07\xab" || len(h.appended()) != 1 {
 		t.Errorf("answer %+v, %d records", answer, len(h.appended()))
