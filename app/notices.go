@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/openthings-platform/openthings/command"
 	"github.com/openthings-platform/openthings/notify"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/respond"
@@ -64,6 +65,30 @@ var told = []struct {
 		}
 		return notify.Notice{Title: "A deployment was aborted: " + d.Reason, Link: "/deployments/" + e.Subject, Data: map[string]any{"release": d.Release, "reason": d.Reason}}, nil
 	}},
+	{"job.ended", "a job over many devices was aborted, or is done", func(_ *house, _ context.Context, e store.Event) (n notify.Notice, err error) {
+		var j command.JobEnded
+		if err := e.Decode(&j); err != nil || j.State == string(command.Cancelled) { // a person did that
+			return n, err
+		}
+		n = notify.Notice{Title: fmt.Sprintf("The job %s is done: %d of %d devices did it", j.Title, j.Counts.Done, j.Counts.Devices), Text: j.Reason, Link: "/jobs/" + e.Subject, Data: j}
+		if j.State == command.Aborted {
+			n.Title = "The job " + j.Title + " was aborted: " + j.Reason
+			n.Text = fmt.Sprintf("%d of %d devices had done it, %d failed; nobody else begins.", j.Counts.Done, j.Counts.Devices, j.Counts.Failed+j.Counts.Expired)
+		}
+		return n, nil
+	}},
+	{telemetry.GapOpened, "messages of a device did not arrive, by its own count", func(h *house, ctx context.Context, e store.Event) (n notify.Notice, err error) {
+		var g struct {
+			Missing int64            `json:"missing"`
+			Holes   []telemetry.Hole `json:"holes"`
+		}
+		if err := e.Decode(&g); err != nil {
+			return n, err
+		}
+		return notify.Notice{Title: fmt.Sprintf("Messages of device %s are missing: %d did not arrive, by its own count", h.called(ctx, e.Subject), g.Missing),
+			Text: "They may still come. A device whose line comes and goes is told of once a day.", Link: "/devices/" + e.Subject, Data: g,
+			Key: "gap_" + e.Subject + "_" + store.Time(e.At).UTC().Format("20060102")}, nil
+	}},
 }
 
 // called is the name of a thing, or its id when nobody has named it.
@@ -73,15 +98,23 @@ func (h *house) called(ctx context.Context, id string) string { return cmp.Or(h.
 func (h *house) tellOutside() {
 	for _, t := range told {
 		h.notify.Know(notify.Topic{Name: t.topic, Text: t.text})
-		h.db.On(t.topic, "notify", func(ctx context.Context, e store.Event) error {
+		h.announces(t.topic).On(t.topic, "notify", func(ctx context.Context, e store.Event) error {
 			n, err := t.words(h, tenant.WithActor(ctx, tenant.System(e.Tenant)), e)
 			if err != nil || n.Title == "" {
 				return err
 			}
-			n.Tenant, n.Topic, n.Subject, n.Key = e.Tenant, e.Topic, e.Subject, e.ID
+			n.Tenant, n.Topic, n.Subject, n.Key = e.Tenant, e.Topic, e.Subject, cmp.Or(n.Key, e.ID)
 			return h.db.Write(ctx, func(tx *store.Tx) error { return h.notify.Tell(tx, n) })
 		})
 	}
+}
+
+// announces is the handle on which a topic is emitted.
+func (h *house) announces(topic string) *store.DB {
+	if topic == telemetry.GapOpened {
+		return h.records
+	}
+	return h.db
 }
 
 // Mail names the server that mail leaves by.

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/openthings-platform/openthings/command"
 	"github.com/openthings-platform/openthings/respond"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/telemetry"
@@ -48,10 +49,18 @@ func TestToldOutside(t *testing.T) {
 		{"clone.detected", "cln_1", map[string]any{"what": "key"}, "clone.detected | Two devices show the same key | /enrol/quarantine"},
 		{telemetry.ChainBroken, u.id, telemetry.ChainBreak{Kind: "gap", From: 3, To: 5}, telemetry.ChainBroken + " | The chain of security events of device " + u.serial + " is broken: gap at 3 to 5 | /devices/" + u.id},
 	}
+	gap := map[string]any{"missing": 12, "holes": []telemetry.Hole{{Boot: 7, From: 3, To: 14}}}
+	events = append(events, []happening{
+		{"job.ended", "job_1", command.JobEnded{State: string(command.Cancelled), Title: "Restart"}, ""},
+		{"job.ended", "job_2", command.JobEnded{State: command.Aborted, Reason: "3 devices failed", Title: "Restart"}, "job.ended | The job Restart was aborted: 3 devices failed | /jobs/job_2"},
+		{"job.ended", "job_3", command.JobEnded{State: command.Completed, Title: "Restart", Counts: command.Counts{Devices: 5, Done: 4}}, "job.ended | The job Restart is done: 4 of 5 devices did it | /jobs/job_3"},
+		{telemetry.GapOpened, u.id, gap, telemetry.GapOpened + " | Messages of device " + u.serial + " are missing: 12 did not arrive, by its own count | /devices/" + u.id},
+		{telemetry.GapOpened, u.id, gap, ""}, // the same day: no flood
+	}...)
 	covered := map[string]bool{}
 	for _, e := range events {
 		covered[e.topic] = true
-		if err := w.h.db.Write(t.Context(), func(tx *store.Tx) error { return w.h.db.Emit(tx, e.topic, m.tenant, e.subject, e.data) }); err != nil {
+		if err := w.h.announces(e.topic).Write(t.Context(), func(tx *store.Tx) error { return w.h.announces(e.topic).Emit(tx, e.topic, m.tenant, e.subject, e.data) }); err != nil {
 			t.Fatal(err)
 		}
 		if e.want == "" {
@@ -65,6 +74,15 @@ func TestToldOutside(t *testing.T) {
 		case <-time.After(30 * time.Second):
 			t.Fatalf("nobody heard of %s", e.topic)
 		}
+	}
+	for open := 1; open > 0; { // until everything that was announced is looked at
+		if err := w.h.records.QueryRow(t.Context(), `SELECT count(*) FROM job WHERE kind = $1`, "event:"+telemetry.GapOpened+":notify").Scan(&open); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var gaps int
+	if err := w.h.db.QueryRow(t.Context(), `SELECT count(*) FROM notify_notice WHERE topic = $1`, telemetry.GapOpened).Scan(&gaps); err != nil || gaps != 1 {
+		t.Errorf("%d notices of one device's gaps in a day (%v)", gaps, err)
 	}
 	for _, row := range told {
 		if !covered[row.topic] {

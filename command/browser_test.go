@@ -43,7 +43,9 @@ func newDesk(t *testing.T) (d *desk, end func()) {
 			return tenant.WithActor(r.Context(), tenant.Actor{ID: "per_ann", Kind: tenant.KindPerson, Tenant: "ten", Grants: []tenant.Grant{{Role: tenant.Owner, Tenant: "ten"}}}), nil
 		},
 		Visitor: func(context.Context) string { return "Ann" },
-		Name:    func(_ context.Context, id string) string { return map[string]string{"per_ann": "Ann", "per_x": "Ben"}[id] }})
+		Name: func(_ context.Context, id string) string {
+			return map[string]string{"per_ann": "Ann", "per_x": "Ben"}[id]
+		}})
 	y.fleet.Pages(c)
 	y.Pages(c)
 	browsertest.Serve(t, l, c)

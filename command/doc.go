@@ -28,5 +28,5 @@
 //     devices begin that are online, within its rate and bound; the others wait for their return. What a platform did not
 //     do while it was away is not made up for at once.
 //
-// Events: command.ended {device, name, state}, job.ended {state, reason, title}.
+// Events: command.ended {device, name, state}, job.ended {state, reason, title, counts}.
 package command

@@ -51,6 +51,14 @@ type Job struct {
 	within   []string     // its solution and those that stand in it, in this round
 }
 
+// JobEnded is the data of the event job.ended.
+type JobEnded struct {
+	State  string `json:"state"`
+	Reason string `json:"reason"`
+	Title  string `json:"title"` // what people call it
+	Counts Counts `json:"counts"`
+}
+
 // Kinds of jobs.
 const (
 	KindCommand = "command"

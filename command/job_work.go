@@ -578,6 +578,6 @@ func (s *Service) finish(ctx context.Context, j Job, to, reason string) error {
 		if err := audit.Append(tx, audit.Entry{Tenant: j.Tenant, Actor: "system", Kind: "job.ended", Subject: j.ID, Data: map[string]any{"state": to, "reason": reason, "counts": counts}}); err != nil {
 			return err
 		}
-		return s.cfg.DB.Emit(tx, "job.ended", j.Tenant, j.ID, map[string]any{"state": to, "reason": reason, "title": j.Title})
+		return s.cfg.DB.Emit(tx, "job.ended", j.Tenant, j.ID, JobEnded{to, reason, j.What(), counts})
 	})
 }

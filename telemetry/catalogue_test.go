@@ -233,7 +233,7 @@ func TestM19_GapIsReportedOnceAndCloses(t *testing.T) {
 	each(t, func(r rig) {
 		ctx := r.t.Context()
 		announced := map[string]int{}
-		for _, topic := range []string{gapEvent, gapClosed} {
+		for _, topic := range []string{GapOpened, gapClosed} {
 			r.cfg.DB.On(topic, "test", func(_ context.Context, e store.Event) error { announced[e.Topic]++; return nil })
 		}
 		look := func() {
@@ -272,7 +272,7 @@ func TestM19_GapIsReportedOnceAndCloses(t *testing.T) {
 			r.t.Errorf("the wider gap: %+v", g)
 		}
 		events, err := r.Events(ctx, "ten", "dev_a", "", 10)
-		if err != nil || len(events) != 1 || events[0].Type != gapEvent || announced[gapEvent] != 1 || announced[gapClosed] != 0 {
+		if err != nil || len(events) != 1 || events[0].Type != GapOpened || announced[GapOpened] != 1 || announced[gapClosed] != 0 {
 			r.t.Errorf("events %+v, announced %v, %v", events, announced, err)
 		}
 		r.append(says("dev_a", 3, `"temp":1`), says("dev_a", 2, `"temp":1`), says("dev_a", 4, `"temp":1`), says("dev_a", 7, `"temp":1`), says("dev_a", 6, `"temp":1`))
@@ -283,7 +283,7 @@ func TestM19_GapIsReportedOnceAndCloses(t *testing.T) {
 		}
 		r.append(says("dev_a", 10, `"temp":1`))
 		look()
-		if g := gaps(); len(g) != 1 || g[0].Missing != 1 || announced[gapEvent] != 2 {
+		if g := gaps(); len(g) != 1 || g[0].Missing != 1 || announced[GapOpened] != 2 {
 			r.t.Errorf("another gap: %+v, announced %v", g, announced)
 		}
 		// What was said of its gaps goes with the device.

@@ -19,9 +19,12 @@ import (
 
 // A device counts its messages (boot and seq), so a hole in what arrived is a message that was lost or is still under
 // way. Holes are looked for beside the compaction, not in it: every gapEvery, in the devices that spoke since.
+// GapOpened is a topic, emitted on the telemetry handle, and the type of an event of the device: a hole appeared where
+// there was none. It has the number of messages that are missing, and the newest holes.
+const GapOpened = "telemetry.gap"
+
 const (
 	gapEvery   = 30 * time.Second
-	gapEvent   = "telemetry.gap"        // topic, and type of the device's event: a hole appeared
 	gapClosed  = "telemetry.gap-closed" // topic: what was missing arrived, or is too long ago to be told
 	holesShown = 20
 )
@@ -157,13 +160,13 @@ func (s *Service) noteGap(ctx context.Context, was gapRow, k [2]string, streams 
 	row, topic := gapRow{missing: int64(missing), since: was.since, rev: was.rev + 1}, ""
 	switch {
 	case !open:
-		row.since, topic = store.Millis(now), gapEvent
+		row.since, topic = store.Millis(now), GapOpened
 	case missing == 0:
 		row.missing, row.ended, topic = was.missing, store.Millis(now), gapClosed
 	}
 	said := map[string]any{"missing": missing, "holes": holes[:min(len(holes), holesShown)]}
 	var event []eventRow
-	if topic == gapEvent {
+	if topic == GapOpened {
 		key, err := s.subject(ctx, k[0], k[1])
 		if errors.Is(err, seal.ErrDestroyed) {
 			return nil
@@ -175,7 +178,7 @@ func (s *Service) noteGap(ctx context.Context, was gapRow, k [2]string, streams 
 		if err != nil {
 			return err
 		}
-		e := eventRow{tenant: k[0], device: k[1], id: store.NewID("evt"), at: store.Millis(now), received: store.Millis(now), kind: gapEvent}
+		e := eventRow{tenant: k[0], device: k[1], id: store.NewID("evt"), at: store.Millis(now), received: store.Millis(now), kind: GapOpened}
 		e.body = key.Seal(nil, nil, body, e.bind())
 		event = []eventRow{e}
 		s.cfg.Log.InfoContext(ctx, "messages of a device are missing", slog.String("device", k[1]), slog.Uint64("missing", missing))
