@@ -75,6 +75,33 @@ func TestBrowser(t *testing.T) {
 	if got := b.Text(".said"); !strings.Contains(got, "Vineyard Rhône is there") {
 		t.Errorf("said: %q", got)
 	}
+	// Into it: a customer, and in that a site; then the tree, and who is invited from a place in it.
+	for _, name := range []string{"Port of Kiel", "Pier 7"} {
+		b.Click("#solutions tbody tr:last-child a")
+		b.Until(`document.querySelector("#about-h")`)
+		b.Type("#f-solutions-name", name)
+		b.Click("#solutions button.primary")
+		b.Until(`document.querySelector(".said")`)
+	}
+	if got := b.Text(`main nav[aria-label="Where it stands"]`); !strings.Contains(got, "Vineyard Rhône / Port of Kiel") {
+		t.Errorf("the way up: %q", got)
+	}
+	b.Click("#people details.add summary")
+	b.Accessible()
+	b.Shots("solution")
+	b.Size(390, 844)
+	if wide := browsertest.Value[bool](b, `document.documentElement.scrollWidth > 390`); wide {
+		t.Error("the page of a solution is wider than a phone")
+	}
+	b.Accessible()
+	b.Shot("solution-narrow")
+	b.Size(1280, 860)
+	b.Go("/access/solutions")
+	if got := b.Text("#solutions tbody"); !strings.Contains(got, "Pier 7") || !strings.Contains(got, "Port of Kiel") {
+		t.Errorf("the tree: %q", got)
+	}
+	b.Accessible()
+	b.Shots("solutions")
 	b.Go("/access")
 	b.Click("#tokens details.add summary")
 	b.Type("#f-tokens-name", "release pipeline")
