@@ -106,14 +106,18 @@ func (s *started) stop() {
 
 // platform ROLE [FLAG...] starts "openthings up" on free ports with its data in $WORK/data, makes a token of the role given, and
 // sets OPENTHINGS_URL, OPENTHINGS_CA, OPENTHINGS_TOKEN, OPENTHINGS_DATA_DIR, CONSOLE (host:port), DEVICES and COAP (URLs),
-// MQTT_HOST, MQTT_PORT, HEALTH (URL), LOG_KEY and SETUP. "platform stop" ends it in order and waits for its end.
+// MQTT_HOST, MQTT_PORT, HEALTH (URL), LOG_KEY and SETUP. "platform stop" ends it in order and waits for its end,
+// "platform kill" does what a power cut does to a process.
 func startPlatform(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
-		ts.Fatalf("usage: platform ROLE|stop [FLAG...]")
+		ts.Fatalf("usage: platform ROLE|stop|kill [FLAG...]")
 	}
 	run := ts.Value(started{}).(*started)
+	if args[0] == "kill" && run.cmd != nil {
+		run.cmd.Process.Kill() //nolint:errcheck // it may have ended
+	}
 	run.stop()
-	if args[0] == "stop" {
+	if args[0] == "stop" || args[0] == "kill" {
 		return
 	}
 	data := ts.MkAbs("data")
