@@ -130,13 +130,11 @@ func (c control) check(dir string) (string, []byte, error) {
 		return "", nil, err
 	}
 	pkg := c.test[slices.IndexFunc(c.test, func(s string) bool { return strings.HasPrefix(s, ".") })]
-	vet := exec.Command("go", "test", "-run", "^$", pkg)
-	vet.Dir = dir
+	vet := in(dir, "test", "-run", "^$", pkg)
 	if out, err := vet.CombinedOutput(); err != nil {
 		return "", nil, fmt.Errorf("the change does not compile: %s", out)
 	}
-	cmd := exec.Command("go", append([]string{"test", "-count=1", "-timeout", "90s"}, c.test...)...)
-	cmd.Dir = dir
+	cmd := in(dir, append([]string{"test", "-count=1", "-timeout", "90s"}, c.test...)...)
 	out, err := cmd.CombinedOutput()
 	switch {
 	case err == nil && bytes.Contains(out, []byte("no tests to run")):
@@ -149,4 +147,12 @@ func (c control) check(dir string) (string, []byte, error) {
 		return "BROKEN", out, nil
 	}
 	return "red", out, nil
+}
+
+// in is go in the copy, with builds that do not depend on where it lies: the cache of one run serves the next.
+func in(dir string, args ...string) *exec.Cmd {
+	cmd := exec.Command("go", args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -trimpath"))
+	return cmd
 }
