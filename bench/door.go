@@ -65,7 +65,7 @@ func beDoor(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	records, err := store.Open(ctx, store.Config{URL: "sqlite://" + filepath.Join(dir, "telemetry.db"), Schema: []store.Migrations{telemetry.Schema}})
+	records, err := store.Open(ctx, store.Config{URL: "sqlite://" + filepath.Join(dir, "telemetry.db"), Schema: []store.Migrations{seal.Schema, telemetry.Schema}})
 	if err != nil {
 		return err
 	}

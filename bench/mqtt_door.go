@@ -145,6 +145,9 @@ func mqttReconnect(ctx context.Context) (Result, error) {
 						return nil
 					}
 					c.Close()
+					if no := (*mqtt.Error)(nil); errors.As(err, &no) { // it was let in: coming again is of no use
+						return fmt.Errorf("a message was refused: %w", err)
+					}
 				}
 				turned.Add(1)
 				select {
