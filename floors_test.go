@@ -25,7 +25,7 @@ var floors = []struct {
 	rooms []string
 	left  bool // rooms may import those before them on the same floor
 }{
-	{"wire, clock, problem", []string{"clock", "problem", "wire/mqtt", "wire", "hardware/tpm", "hardware/pkcs11", "hardware/hardwaretest"}, true},
+	{"wire, clock, problem", []string{"clock", "problem", "wire/mqtt", "wire/coap", "wire", "hardware/tpm", "hardware/pkcs11", "hardware/hardwaretest"}, true},
 	{"ground", []string{"store", "store/blob", "store/storetest", "realdata", "testpeers", "law", "seal", "webhook"}, true},
 	{"doors", []string{"gateway", "api", "console", "console/browsertest"}, true},
 	{"who may, what happened", []string{"audit", "tenant"}, true},
@@ -45,6 +45,7 @@ var only = map[string][]string{
 	"evidence/verify":       {"wire", "clock"},
 	"wire":                  {},
 	"wire/mqtt":             {"clock"},
+	"wire/coap":             {},
 	"clock":                 {},
 	"hardware/tpm":          {"wire"},
 	"hardware/pkcs11":       {},

@@ -17,9 +17,9 @@ import (
 
 // Bounds of what a peer of the CoAP door can send.
 const (
-	maxDatagram = 4 << 10  // bytes of a datagram; CoAP over the Internet stays below 1,280 (RFC 7252, section 4.6)
+	maxDatagram = 2 << 10  // bytes of a datagram; one that is not cut up by the network has 1,472
 	maxPlain    = 64 << 10 // bytes outside of encryption in the life of an association: a handshake with some repetitions
-	maxQueued   = 32       // datagrams that an association has not read yet; further ones are lost, as on any network
+	maxQueued   = 16       // datagrams that an association has not read yet; further ones are lost, as on any network
 	cidLength   = 8        // bytes of a connection ID
 )
 
