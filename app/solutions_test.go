@@ -119,6 +119,11 @@ func newQuarter(w *world) *quarter {
 		put("POST", "/v1/devices/"+d.id+"/suspend", "", map[string]any{"reason": "planted-reason"})
 		put("POST", "/v1/devices/"+d.id+"/resume", "", map[string]any{"reason": "planted-reason"})
 	}
+	var program struct{ ID, Token string } // of the manufacturer; it acts on what is in the own solution
+	w.post(q.owner, "/v1/tokens", map[string]any{"name": "planted-staff", "role": "owner", "expires": time.Now().Add(time.Hour)}, &program)
+	for _, does := range []string{"suspend", "resume"} {
+		w.post(program.Token, "/v1/devices/"+q.ownDevice.id+"/"+does, map[string]any{"reason": "an inspection"}, nil)
+	}
 	for _, d := range []*unit{q.ownDevice, there} {
 		field := map[*unit]string{q.ownDevice: "mine", there: "planted_field"}[d]
 		a, err := w.do(w.client(&d.ldevid), "POST", w.info.Devices+"/d/1/messages", "", "application/json",
@@ -130,6 +135,7 @@ func newQuarter(w *world) *quarter {
 	w.reads(q.owner, "/v1/alarms", func(b []byte) bool { return strings.Contains(string(b), "planted-rule") })
 	w.reads(q.owner, "/v1/devices/"+there.id+"/telemetry/latest", func(b []byte) bool { return strings.Contains(string(b), "planted_field") })
 
+	q.foreign["tokens"] = program.ID
 	q.ids = map[string][]string{"solution": {top, beside, below}, "device": {there.id, deeper.id}, "person": {q.foreign["people"], maker}}
 	return q
 }

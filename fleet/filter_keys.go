@@ -40,7 +40,7 @@ var FilterKeys = []FilterKey{
 	{"release", "What runs on it now, by version or id", "release:2.4.1", nil, kindName},
 	{"product", "What it is, by name, model or id", `product:"Street lamp"`, nil, kindName},
 	{"revision", "Its hardware revision, by name or id", "revision:B2", nil, kindName},
-	{"solution", "Where it serves, by name or id", "solution:harbour", nil, kindName},
+	{"solution", "Where it serves, by name or id; what lies below it too", "solution:harbour", nil, kindName},
 	{"owner", "Whose solution it serves in", `owner:"City of Ghent"`, nil, kindName},
 	{"label.", "A label of it; * is any value", "label.site:ghent,antwerp", nil, kindText},
 	{"group", "Whether it belongs to a group, by name or id", "group:pilot", nil, kindName},
