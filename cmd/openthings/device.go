@@ -63,6 +63,7 @@ func deviceCommand() *cobra.Command {
 		},
 	}
 	c.AddCommand(devicesList("list", r), passport, certificates, telemetryOf, deviceLabelCommand(r), deviceConnectionsCommand(r), deviceTransferCommand(r), securityCommand(r))
+	c.AddCommand(retireCommands(r)...)
 	return c
 }
 
