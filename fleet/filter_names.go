@@ -14,6 +14,9 @@ import (
 // maxLookedUp bounds the conditions of a filter with those of all the groups it names, and so of these in turn.
 const maxLookedUp = 200
 
+// maxBelow bounds the solutions that those of a filter hold together: engines take so many values in one question.
+const maxBelow = 12_000
+
 // lookUp finds the ids behind the names in e, and the filters behind groups. through are the groups on the way here.
 func (s *Service) lookUp(ctx context.Context, q *query, e expr, through []string) error {
 	switch e := e.(type) {
@@ -60,6 +63,9 @@ func (s *Service) lookUp(ctx context.Context, q *query, e expr, through []string
 	if t.of == "solution" {
 		if ids, err = s.andBelow(ctx, q.tenant, ids); err != nil {
 			return err
+		}
+		if q.below += len(ids); q.below > maxBelow {
+			return problem.Invalid("The filter names solutions with more than %d solutions in them.", maxBelow).At("filter")
 		}
 	}
 	slices.Sort(ids)

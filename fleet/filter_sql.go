@@ -18,6 +18,7 @@ type query struct {
 	groups map[*term][]member // of the key group
 	few    map[*term]bool     // terms that so few devices fulfil that the list begins with those
 	terms  int                // looked up so far
+	below  int                // solutions that those named hold together
 	outer  bool               // who asks must not learn what there is beside its solutions
 }
 

@@ -206,9 +206,15 @@ func (s *Service) accessPage(r *http.Request) (any, error) {
 		on.Solution = sols[0].ID
 	}
 	d.choices = choicesFor(a, on)
+	held := map[string]bool{} // what somebody's right is on is always offered, so that saving a role never widens it
+	for _, p := range d.People {
+		for _, g := range p.Grants {
+			held[g.Solution] = true
+		}
+	}
 	for _, sol := range sols {
 		d.names[sol.ID] = sol.Path
-		if len(d.Places) < offered && Can(a, AccessWrite, Thing{Tenant: a.Tenant, Solution: sol.ID}) {
+		if (len(d.Places) < offered || held[sol.ID]) && Can(a, AccessWrite, Thing{Tenant: a.Tenant, Solution: sol.ID}) {
 			d.Places = append(d.Places, console.Option{Value: sol.ID, Word: "only " + sol.Path})
 		}
 	}
