@@ -38,10 +38,20 @@ func (g *Gateway) ServeCoAP(ctx context.Context, sock *net.UDPConn) error {
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { sock.Close() })()
 	go g.sweep(ctx, s)
-	if err := s.run(); !errors.Is(err, net.ErrClosed) {
-		return err
+	var b [maxDatagram + 1]byte
+	for {
+		err := s.next(&b)
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil { // out of memory, most likely: it passes
+			g.cfg.Log.Error("a datagram could not be read", "door", doorCoAP, "err", err)
+			select {
+			case <-g.cfg.Clock.NewTimer(100 * time.Millisecond).C:
+			case <-ctx.Done():
+			}
+		}
 	}
-	return nil
 }
 
 // sweep ends associations that were silent for too long, until ctx ends.

@@ -110,7 +110,7 @@ func (d *dialogue) request(m coap.Message) {
 		reply := x.reply
 		if reply == nil && x.con {
 			x.acked = true
-			reply, _ = coap.Append(nil, coap.Message{Type: coap.Acknowledgement, ID: m.ID})
+			reply = acknowledgement(m.ID)
 		}
 		d.mu.Unlock()
 		d.send(reply)
@@ -174,28 +174,37 @@ func (d *dialogue) work(x *exchange, m coap.Message, option coap.Option, refused
 		}
 	}()
 	d.mu.Lock()
-	r := respond(m, d.newIDLocked(), a)
-	separate := x.acked
+	id, separate := d.newIDLocked(), x.acked
+	r := respond(m, id, a)
 	if separate {
-		r.Type, r.ID = coap.Confirmable, d.lastID
+		r.Type, r.ID = coap.Confirmable, id
 	}
 	b, err := coap.Append(nil, r)
 	if err != nil { // an answer of this door that is none
 		d.g.cfg.Log.Error("an answer cannot be written", "err", err)
 	}
-	x.reply = b
-	if separate {
-		x.reply, _ = coap.Append(nil, coap.Message{Type: coap.Acknowledgement, ID: x.id})
+	switch {
+	case separate:
+		x.reply = acknowledgement(x.id)
+	case m.Code == coap.GET: // it changes nothing: rather done twice than kept
+		x.until = time.Time{}
+	default:
+		x.reply = b
 	}
 	d.mu.Unlock()
 	if separate {
-		d.confirm(r.ID, b)
+		d.confirm(id, b)
 	} else {
 		d.send(b)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.working--
+}
+
+// acknowledgement is an empty one: what it answers came, and is answered later.
+func acknowledgement(id uint16) []byte {
+	return []byte{1<<6 | byte(coap.Acknowledgement)<<4, byte(coap.Empty), byte(id >> 8), byte(id)}
 }
 
 // respond makes a the answer to m: in the acknowledgement of a confirmable request, otherwise in a message of its own.

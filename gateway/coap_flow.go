@@ -45,18 +45,13 @@ func newShore(sock *net.UDPConn, meet func(*shore, *flow) bool) *shore {
 	return &shore{sock: sock, meet: meet, known: map[netip.AddrPort]*flow{}, young: map[netip.AddrPort]*flow{}, byID: map[connID]*flow{}}
 }
 
-// run takes datagrams until the socket is closed.
-func (s *shore) run() error {
-	b := make([]byte, maxDatagram+1)
-	for {
-		n, from, err := s.sock.ReadFromUDPAddrPort(b)
-		if err != nil {
-			return err
-		}
-		if n <= maxDatagram {
-			s.bring(b[:n], netip.AddrPortFrom(from.Addr().Unmap(), from.Port()))
-		}
+// next takes the next datagram. One that is too long is not heard.
+func (s *shore) next(b *[maxDatagram + 1]byte) error {
+	n, from, err := s.sock.ReadFromUDPAddrPort(b[:])
+	if err == nil && n <= maxDatagram {
+		s.bring(b[:n], netip.AddrPortFrom(from.Addr().Unmap(), from.Port()))
 	}
+	return err
 }
 
 // bring gives a datagram to whom it belongs. A ClientHello begins a new flow, also from an address that has one: the

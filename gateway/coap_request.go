@@ -50,14 +50,6 @@ func (d *dialogue) answer(m *coap.Message) coap.Message {
 // take is the third way for messages. Its 2.04 is a receipt: the message is on disk.
 func (d *dialogue) take(m *coap.Message, root, topic string) coap.Message {
 	g, p := d.g, d.link.peer
-	if len(topic) > g.cfg.Limits.Topic || !mayPublish(topic) || mqtt.CheckTopic(topic) != nil {
-		g.refused(p, "topic.own", topic)
-		return diagnose(coap.Forbidden, "topic.own", "a device may not write to %s, or no part of the platform keeps it", root+topic)
-	}
-	rec := Record{Tenant: p.Tenant, Device: p.Device, Topic: topic, At: g.cfg.Clock.Now().UnixMilli()}
-	if a := rec.describe(m); a != nil {
-		return *a
-	}
 	block, _, _ := m.Block(coap.Block1)
 	messages := 1
 	if block.More {
@@ -66,6 +58,14 @@ func (d *dialogue) take(m *coap.Message, root, topic string) coap.Message {
 	if o := g.quotas.spend(p, messages, len(m.Payload)); o != nil {
 		g.refused(p, o.rule, topic)
 		return trouble(o.problem(), o.wait)
+	}
+	if len(topic) > g.cfg.Limits.Topic || !mayPublish(topic) || mqtt.CheckTopic(topic) != nil {
+		g.refused(p, "topic.own", topic)
+		return diagnose(coap.Forbidden, "topic.own", "a device may not write to %s, or no part of the platform keeps it", root+topic)
+	}
+	rec := Record{Tenant: p.Tenant, Device: p.Device, Topic: topic, At: g.cfg.Clock.Now().UnixMilli()}
+	if a := rec.describe(m); a != nil {
+		return *a
 	}
 	body, held, a := d.body(m, topic)
 	if a != nil {
