@@ -25,6 +25,7 @@ if [ "${1:-build}" = test ]; then
 	need strace strace
 	need chromium chromium
 	need nodejs node
+	need prometheus prometheus
 	need curl curl
 	need jq jq
 	need openssl openssl

@@ -24,7 +24,8 @@ import (
 // sound, and every message that a client held a receipt for at that moment must be there, once.
 //
 // strace records (Debian has it), since it sees what the kernel was told and not what our code believes it said. CI replays
-// a sample; OPENTHINGS_ROUNDS=100 and more replays every moment in every way.
+// a sample; OPENTHINGS_ROUNDS=100 and more replays every moment before an fsync in every way, and of all others as many as
+// thirty a round, evenly: each run begins at another one, so that runs add up. From about 1000 on that is every moment.
 func TestS01_PowerCutLosesNothingAcknowledged(t *testing.T) {
 	l := newLoad(newParty(t, 4))
 	l.pad = 7500 // so that SQLite checkpoints while it is recorded, however many messages share a commit
@@ -64,8 +65,14 @@ func (l *load) powerCuts(t *testing.T, each int) (recorded, checkpoints int) {
 		t.Fatal(err)
 	}
 
-	every := rounds(0) >= 100
 	random := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
+	every := 0 // the how many-th of the states is replayed; 0: a sample
+	if n := rounds(0); n >= 100 {
+		if every = max(1, (len(calls)+1)*adversary/(30*n)); every%adversary == 0 {
+			every++ // else it were one way only
+		}
+	}
+	begin := random.IntN(max(1, every))
 	states, synced := 0, 0
 	model := newDisk()
 	for i := 0; i <= len(calls); i++ {
@@ -87,7 +94,8 @@ func (l *load) powerCuts(t *testing.T, each int) (recorded, checkpoints int) {
 		}
 		next := i == len(calls) || calls[i].kind == "sync"
 		for how := range adversary {
-			if !every && random.IntN(len(calls)) >= replayed && (!next || random.IntN(len(calls)) >= 4*replayed) {
+			if every > 0 && !next && (i*adversary+how)%every != begin ||
+				every == 0 && random.IntN(len(calls)) >= replayed && (!next || random.IntN(len(calls)) >= 4*replayed) {
 				continue
 			}
 			if err := l.survives(t, model, how, random, at); err != nil {

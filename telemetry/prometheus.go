@@ -65,7 +65,7 @@ func (q *promQuery) eval(ctx context.Context, e promExpr) (promResult, error) {
 	case e.number != nil:
 		return promResult{true, []promRow{{values: slices.Repeat([]float64{*e.number}, len(q.times))}}}, nil
 	case e.function != "":
-		return q.over(ctx, *e.args[0].selector, promFunctions[e.function], false)
+		return q.over(ctx, *e.args[0].selector, promFunctions[e.function], e.function == "last_over_time") // a value as it was measured
 	case e.ranged():
 		return promResult{}, promFail("a range vector needs a function, such as avg_over_time(…)")
 	case e.selector != nil:
