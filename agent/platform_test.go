@@ -22,6 +22,7 @@ import (
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/clock"
 	"github.com/openthings-platform/openthings/enroll"
+	"github.com/openthings-platform/openthings/fleet"
 	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/identity/ceremony"
@@ -48,6 +49,8 @@ type platform struct {
 	gateway     *gateway.Gateway
 	mqtt, https string
 	heard       chan gateway.Record
+	gone        chan string // devices whose session has ended, and why
+	sessions    *fleet.Sessions
 	shown       chan string // server names that devices asked for
 	admitted    sync.Map    // kinds of certificates that were admitted
 	recoveries  []ceremony.Held
@@ -75,8 +78,8 @@ var start = time.Date(2027, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func newPlatform(t *testing.T) *platform {
 	t.Helper()
-	h := &platform{t: t, hand: clock.NewHand(start), heard: make(chan gateway.Record, 10000), shown: make(chan string, 10000)}
-	schema := []store.Migrations{audit.Schema, tenant.Schema, product.Schema, identity.Schema, enroll.Schema}
+	h := &platform{t: t, hand: clock.NewHand(start), heard: make(chan gateway.Record, 10000), gone: make(chan string, 10000), shown: make(chan string, 10000)}
+	schema := []store.Migrations{seal.Schema, audit.Schema, tenant.Schema, product.Schema, identity.Schema, enroll.Schema, fleet.Schema}
 	h.db = storetest.Open(t, storetest.SQLiteURL(t), schema, func(c *store.Config) { c.Clock = h.hand })
 	dir := t.TempDir()
 	sealed := ok(seal.Open(filepath.Join(dir, "keys"), h.hand))(t)
@@ -86,7 +89,17 @@ func newPlatform(t *testing.T) *platform {
 	tenants := ok(tenant.New(tenant.Config{DB: h.db, Clock: h.hand, Log: slog.New(slog.DiscardHandler), Origins: []string{"https://localhost"}}))(t)
 	products := product.New(product.Config{DB: h.db, Clock: h.hand})
 	certificate := ok(h.identity.ServerTLS([]string{"127.0.0.1"}))(t)
+	hear := func(_ context.Context, records []gateway.Record) error {
+		for _, r := range records {
+			h.heard <- r
+		}
+		return nil
+	}
+	h.sessions = fleet.NewSessions(fleet.SessionsConfig{DB: h.db, Keys: sealed, Clock: h.hand, Log: slog.New(slog.DiscardHandler), Append: hear,
+		Supersede: func(device string, generation int64, resumed bool) { h.gateway.Supersede(device, generation, resumed) }})
 	h.gateway = ok(gateway.New(gateway.Config{
+		Sessions: h.sessions.Keeper(), Append: hear,
+		Offline: func(p gateway.Peer, reason string) { h.gone <- p.Device + ": " + reason },
 		Admit: func(ctx context.Context, cert *x509.Certificate) (gateway.Peer, error) {
 			p, err := h.identity.Admit(ctx, cert)
 			if err == nil {
@@ -95,12 +108,6 @@ func newPlatform(t *testing.T) *platform {
 			return p, err
 		},
 		Used: h.identity.Used, Log: slog.New(slog.DiscardHandler),
-		Append: func(_ context.Context, records []gateway.Record) error {
-			for _, r := range records {
-				h.heard <- r
-			}
-			return nil
-		},
 		TLS: &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			h.shown <- hello.ServerName
 			return certificate(hello)

@@ -27,6 +27,21 @@ var (
 // device that was shut out on purpose is refused there as well.
 const refusals = 3
 
+const (
+	// keepSession is how long the platform keeps the session: what it had sent and has no acknowledgement of comes again at
+	// once when the device is back, and nothing falls between CONNECT and SUBSCRIBE.
+	keepSession = 24 * time.Hour
+	// goneAfter is how long a device may be away without a goodbye before the platform says so for it.
+	goneAfter = time.Minute
+)
+
+// farewell is what the platform says for a device whose session ended without a goodbye: power or line went, or the
+// agent died. It has no time of its own: when it is said counts.
+func farewell() *mqtt.Will {
+	return &mqtt.Will{Topic: wire.Root + "event/gone", QoS: 1, Payload: []byte(`{"detail":"its session ended without a goodbye"}`),
+		Properties: mqtt.Properties{{ID: mqtt.WillDelay, Num: uint32(goneAfter / time.Second)}}}
+}
+
 // standing is how the platform has taken to the device's certificates in this power cycle. Only live and what it calls touch it.
 type standing struct {
 	refused  int       // handshakes in a row that turned away the LDevID in service
@@ -195,7 +210,7 @@ func (a *agent) session(ctx context.Context, cred *credential, fresh bool, work 
 	var gate sync.Mutex          // held while a message is handled; closed is set when none may be handled any more
 	closed := false
 	var c *mqtt.Client
-	c, err = mqtt.NewClient(sctx, conn, mqtt.ClientConfig{ClientID: a.unit.Device, Clock: a.Clock, Handler: func(topic string, payload []byte) {
+	c, err = mqtt.NewClient(sctx, conn, mqtt.ClientConfig{ClientID: a.unit.Device, Clock: a.Clock, Keep: keepSession, Will: farewell(), Handler: func(topic string, payload []byte) {
 		select {
 		case <-ready:
 		case <-sctx.Done():

@@ -7,6 +7,7 @@
 //
 //	tele/<stream>           up    QoS 0/1  Telemetry
 //	event/<type>            up    QoS 1    Event: the agent tells boot, update-refused and lost (what it had to give up)
+//	event/gone              up    QoS 1    Event: the agent's will, said by the platform when its session ended without a goodbye
 //	event/security.<kind>   up    QoS 1    SecurityEvent: login, config, update, tamper, ..., one chain per device
 //	state/desired           down  QoS 1    TwinDelta: what the device shall be like
 //	state/reported          up    QoS 1    TwinReport: what it is like

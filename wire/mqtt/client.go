@@ -26,6 +26,12 @@ type ClientConfig struct {
 	Limit     int           // bytes of a packet from the server; 0 is 256 KiB
 	Timeout   time.Duration // for one write, and for the answer to CONNECT; 0 is 30 s
 
+	// Keep is how long the server keeps the session when the connection has ended, in whole seconds, and goes on with it for
+	// a client of the same identifier; 0: not at all. A Client itself keeps nothing: who asks for it has what was not
+	// acknowledged elsewhere, and publishes it again.
+	Keep time.Duration
+	Will *Will // what the server says for the client when the connection ends without Close; nil: nothing
+
 	// Handler gets the messages of subscriptions, one at a time and in order. A QoS 1 message is acknowledged when it
 	// returns. It may call the Client.
 	Handler func(topic string, payload []byte)
@@ -87,10 +93,14 @@ func NewClient(ctx context.Context, conn net.Conn, cfg ClientConfig) (*Client, e
 }
 
 func (c *Client) open(r *Reader) (*Connack, error) {
-	err := c.write(&Connect{
-		Version: V5, CleanStart: true, ClientID: c.cfg.ClientID, KeepAlive: uint16(min(c.cfg.KeepAlive/time.Second, 0xFFFF)),
+	hello := &Connect{
+		Version: V5, CleanStart: c.cfg.Keep == 0, ClientID: c.cfg.ClientID, KeepAlive: uint16(min(c.cfg.KeepAlive/time.Second, 0xFFFF)), Will: c.cfg.Will,
 		Properties: Properties{{ID: ReceiveMaximum, Num: downlinks}, {ID: MaximumPacketSize, Num: uint32(c.cfg.Limit)}},
-	})
+	}
+	if c.cfg.Keep > 0 {
+		hello.Properties = append(hello.Properties, Property{ID: SessionExpiry, Num: uint32(c.cfg.Keep / time.Second)})
+	}
+	err := c.write(hello)
 	if err != nil {
 		return nil, err
 	}
