@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/openthings-platform/openthings/gateway"
@@ -30,6 +31,27 @@ func (h *house) libcoap(client string, cert tls.Certificate, path string, args .
 		h.t.Errorf("%s: %v\n%s", client, err, out)
 	}
 	return string(out)
+}
+
+// TestLibcoapRepeats: a receipt is lost, the client sends its message again, hears the receipt, and the platform has one.
+func TestLibcoapRepeats(t *testing.T) {
+	for _, client := range coapClients {
+		t.Run(client, func(t *testing.T) {
+			h := newHouse(t, gateway.Limits{})
+			var answers atomic.Int64
+			front, _ := h.nat(func(b []byte) bool {
+				return b[0] == 23 && answers.Add(1) == 1 // application data
+			})
+			h.coap = front.String()
+			out := h.libcoap(client, h.device("dev_1"), "ot/1/me/tele/env", "-m", "post", "-e", "1")
+			if !strings.Contains(out, "2.04") || answers.Load() < 2 {
+				t.Errorf("%d answers, the client says\n%s", answers.Load(), out)
+			}
+			if n := len(h.appended()); n != 1 {
+				t.Errorf("%d records", n)
+			}
+		})
+	}
 }
 
 // TestLibcoap: the door works for a program that is not ours, on two implementations of DTLS.
