@@ -153,8 +153,10 @@ func (c *collector) fenced(records []Record) error {
 	if c.fence == nil || len(records) == 0 {
 		return c.appendAll(records)
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), c.limits.Opening)
+	defer cancel()
 	ended := make(chan error, 1)
-	go func() { ended <- c.fence(context.Background()) }()
+	go func() { ended <- c.fence(ctx) }()
 	err := c.appendAll(records)
 	return errors.Join(err, <-ended)
 }
