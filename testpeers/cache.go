@@ -14,8 +14,8 @@ import (
 	"strings"
 )
 
-// build returns the program of the module below testpeers.
-func build(ctx context.Context, name string) (string, error) {
+// build returns a program: of the package in the module of that name below testpeers, "." for the module's own.
+func build(ctx context.Context, name, pkg string) (string, error) {
 	src, err := source(ctx, name)
 	if err != nil {
 		return "", err
@@ -29,7 +29,7 @@ func build(ctx context.Context, name string) (string, error) {
 		files = append(files, filepath.Base(f))
 	}
 	return kept(src, name, files, func(fresh string) error {
-		cmd := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w", "-o", fresh, ".")
+		cmd := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w", "-o", fresh, pkg)
 		cmd.Dir, cmd.Env = src, append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false -mod=readonly")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("testpeers: go build of %s: %w\n%s", src, err, out)

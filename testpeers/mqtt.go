@@ -86,7 +86,7 @@ func StartMQTT(ctx context.Context, client string, version int, addr string, who
 	var argv []string
 	switch client {
 	case "paho":
-		bin, err := build(ctx, "paho")
+		bin, err := build(ctx, "paho", ".")
 		if err != nil {
 			return nil, err
 		}

@@ -27,7 +27,7 @@ type Vault struct {
 
 // StartVault builds the server if this machine has not yet, and starts it. It ends with Stop, or with this process.
 func StartVault(ctx context.Context) (*Vault, error) {
-	bin, err := build(ctx, "vault")
+	bin, err := build(ctx, "vault", ".")
 	if err != nil {
 		return nil, err
 	}
