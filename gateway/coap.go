@@ -167,14 +167,29 @@ func (g *Gateway) within(d time.Duration) (context.Context, context.CancelFunc) 
 	ctx, cancel := context.WithCancel(context.Background())
 	timer := g.cfg.Clock.NewTimer(d)
 	go func() {
-		defer timer.Stop()
 		select {
 		case <-timer.C:
 			cancel()
 		case <-ctx.Done():
 		}
 	}()
-	return ctx, cancel
+	return ctx, func() { timer.Stop(); cancel() }
+}
+
+// answered returns when the CoAP requests that came before have their answers.
+func (g *Gateway) answered(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() {
+		g.answering.Lock()
+		g.answering.Unlock() //nolint:staticcheck // nothing to do but to have waited
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // makeRoom ends the association of a device that was silent longest, if it has as many connections as it may: a device

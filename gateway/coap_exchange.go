@@ -129,6 +129,7 @@ func (d *dialogue) request(m coap.Message) {
 	d.line = append(d.line, x)
 	d.working++
 	d.mu.Unlock()
+	d.g.answering.RLock()
 	go d.work(x, m, option, refused)
 }
 
@@ -192,10 +193,12 @@ func (d *dialogue) work(x *exchange, m coap.Message, option coap.Option, refused
 		x.reply = b
 	}
 	d.mu.Unlock()
+	if !separate {
+		d.send(b)
+	}
+	d.g.answering.RUnlock()
 	if separate {
 		d.confirm(id, b)
-	} else {
-		d.send(b)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

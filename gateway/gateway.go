@@ -126,7 +126,8 @@ type Gateway struct {
 	elsewhere   atomic.Pointer[Elsewhere] // where devices are sent; nil: they may stay
 	governor    *governor
 	memory      *memory
-	serving     sync.WaitGroup // handshakes, and MQTT connections
+	serving     sync.WaitGroup // handshakes, MQTT connections and CoAP associations
+	answering   sync.RWMutex   // held for reading while a CoAP request is worked on
 
 	mu       sync.Mutex // guards the fields below
 	routes   []Route
@@ -267,7 +268,7 @@ func (g *Gateway) Drain(ctx context.Context) error {
 	for _, s := range servers {
 		errs = append(errs, s.Shutdown(ctx))
 	}
-	errs = append(errs, g.batch.wait(ctx))
+	errs = append(errs, g.batch.wait(ctx), g.answered(ctx))
 	for _, l := range g.governor.unknown() {
 		l.Close()
 	}
