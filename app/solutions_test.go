@@ -260,7 +260,7 @@ func TestTheWallBetweenSolutions(t *testing.T) {
 	// The own part is whole: both levels, and nobody sees less than before.
 	for path, wants := range map[string][]string{
 		"/v1/solutions": {q.own, q.ownSub}, "/v1/devices": {q.ownDevice.id, q.subDevice.id}, "/v1/data/devices": {q.ownDevice.id, q.subDevice.id}, "/v1/people": {"A colleague"}, "/v1/tokens": {"my program", "the program below"},
-		"/v1/devices?filter=solution:Mine": {q.ownDevice.id, q.subDevice.id}, "/v1/devices/" + q.subDevice.id: {q.subDevice.serial}, "/fleet": {"OWN-1", "OWN-2"}, "/access/solutions": {"Mine", "Mine below"},
+		"/v1/devices?filter=solution:Mine": {q.ownDevice.id, q.subDevice.id}, "/v1/devices/" + q.subDevice.id: {q.subDevice.serial}, "/fleet": {"OWN-1", "OWN-2"}, "/fleet?filter=solution:Mine": {"OWN-1", "OWN-2", `class="level-2"`}, "/access/solutions": {"Mine", "Mine below"},
 	} {
 		a := ask("GET", path, q.token, "")
 		for _, want := range wants {

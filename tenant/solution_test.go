@@ -87,7 +87,7 @@ func TestSolutionsStandInEachOther(t *testing.T) {
 		if _, status := g.make(g.owner, d, "Customer"); status != 409 {
 			t.Errorf("a second one of the name in one place: %d", status)
 		}
-		g.grow(other, "Customer") // elsewhere the name is free
+		below := g.grow(other, "Customer") // elsewhere the name is free
 		if got, want := g.names(g.owner, ""), []string{"1 Distributor", "2 Distributor / Customer", "3 Distributor / Customer / Site", "1 Other", "2 Other / Customer"}; !slices.Equal(got, want) {
 			t.Errorf("the tree: %q", got)
 		}
@@ -109,8 +109,10 @@ func TestSolutionsStandInEachOther(t *testing.T) {
 		if status := g.move(g.owner, d, l5); status != 409 {
 			t.Errorf("into what lies below: %d", status)
 		}
-		if status := g.move(g.owner, c, c); status != 409 {
-			t.Errorf("into itself: %d", status)
+		for _, to := range []string{other, below} { // no deeper than is allowed, and a circle
+			if status := g.move(g.owner, other, to); status != 409 {
+				t.Errorf("into itself or what lies below: %d", status)
+			}
 		}
 		if status := g.move(g.owner, other, s); status != 200 {
 			t.Errorf("two levels under the third: %d", status)
