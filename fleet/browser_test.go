@@ -94,7 +94,7 @@ func TestFleetInABrowser(t *testing.T) {
 	gone := fleet[0]
 	h.Offline(gateway.Peer{Tenant: "ten", Device: gone.ID}, "silent for too long")
 	for _, pause := range []time.Duration{lookAgain, calmDown, lookAgain, calmDown} {
-		h.cfg.Clock.(*clock.Hand).WaitTimers(1)
+		h.cfg.Clock.(*clock.Hand).WaitTimers(2)
 		h.cfg.Clock.(*clock.Hand).Advance(pause)
 	}
 	b.Until(fmt.Sprintf(`document.querySelector('#fleet-online').textContent !== %q && document.querySelector('#p-%s').textContent.includes('offline')`, online, gone.ID))

@@ -386,7 +386,7 @@ func TestLiveCount(t *testing.T) {
 	h.Online(gateway.Peer{Tenant: "ten", Device: h.ids[1]})
 	h.Online(gateway.Peer{Tenant: "other", Device: "dev_x"})
 	for _, pause := range []time.Duration{lookAgain, calmDown} {
-		h.cfg.Clock.(*clock.Hand).WaitTimers(1)
+		h.cfg.Clock.(*clock.Hand).WaitTimers(2)
 		h.cfg.Clock.(*clock.Hand).Advance(pause)
 	}
 	read("2")
