@@ -95,8 +95,8 @@ func TestJobReachesWhatItsMakerMay(t *testing.T) {
 					if d := cmp.Diff(want, got); d != "" {
 						y.t.Errorf("%s: reached (-want +got):\n%s", q.name, d)
 					}
-					if j := y.job(id); j.State != q.state || j.Reason != q.reason {
-						y.t.Errorf("%s: the job is %s: %q", q.name, j.State, j.Reason)
+					if j := y.job(id); j.State != q.state || j.Reason != q.reason || j.Counts.Devices != int64(len(q.reach)) {
+						y.t.Errorf("%s: the job is %s: %q, and selected %d devices", q.name, j.State, j.Reason, j.Counts.Devices)
 					}
 					y.rights = operator("", "")
 					if j := y.job(id); j.State == Running {
