@@ -7,7 +7,7 @@
 //   - Every failure is a problem (RFC 9457) whose type is a page of this binary: /problems/{kind}.
 //   - An error of unknown kind is "internal" to the caller and whole in the operator's log, joined by request_id.
 //   - A POST with an Idempotency-Key takes effect once within 24 hours (draft-ietf-httpapi-idempotency-key-header), unless
-//     it is public: a stranger keeps nothing here.
+//     it is public: a stranger keeps nothing here. What is kept of it can only be read with that key.
 //   - No request is read beyond its limit, and no caller can take more than its rate.
 //
 // The kit knows no stage and no tenant: who asks and what they hold is handed in by Config.
