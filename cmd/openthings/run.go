@@ -40,7 +40,7 @@ func upCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "up",
 		Short: "Run the platform",
-		Long:  "Run the platform: people and programs on 8443, devices over HTTPS on 8444, MQTT on 8883, all over TLS 1.3.\nThe first start makes the keys and prints a one-time setup link.",
+		Long:  "Run the platform: people and programs on 8443, devices over HTTPS on 8444 and MQTT on 8883, all over TLS 1.3,\nand over CoAP on UDP 5684 (DTLS 1.2). The first start makes the keys and prints a one-time setup link.",
 		Example: `  openthings up
   openthings up --data /var/lib/openthings --name things.example.com --listen :8443 --device-listen :8444 --mqtt-listen :8883 --coap-listen :5684
   openthings up --database postgres://openthings@db.example.com/openthings`,
