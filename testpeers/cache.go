@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -117,4 +118,19 @@ func kept(src, name string, files []string, produce func(fresh string) error) (s
 		return "", err
 	}
 	return made, nil
+}
+
+// start starts a program that hears on its standard input, answers on its standard output and complains on ours.
+func start(cmd *exec.Cmd) (in io.WriteCloser, out io.Reader, err error) {
+	cmd.Stderr = os.Stderr
+	if in, err = cmd.StdinPipe(); err != nil {
+		return nil, nil, err
+	}
+	if out, err = cmd.StdoutPipe(); err != nil {
+		return nil, nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, nil, fmt.Errorf("testpeers: %s: %w", cmd.Path, err)
+	}
+	return in, out, nil
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"path/filepath"
 )
@@ -102,17 +101,9 @@ func StartMQTT(ctx context.Context, client string, version int, addr string, who
 	}
 	argv = append(argv, "--version", fmt.Sprint(version), "--addr", addr, "--ca", who.CA, "--cert", who.Cert, "--key", who.Key)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
+	in, out, err := start(cmd)
 	if err != nil {
 		return nil, err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("testpeers: %s: %w", client, err)
 	}
 	events := make(chan MQTTEvent, 1000)
 	go func() {

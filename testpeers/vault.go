@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 )
 
@@ -32,16 +31,8 @@ func StartVault(ctx context.Context) (*Vault, error) {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, bin)
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
+	in, out, err := start(cmd)
 	if err != nil {
-		return nil, err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
 	v := &Vault{cmd: cmd, stdin: in}
