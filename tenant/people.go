@@ -231,47 +231,50 @@ func (s *Service) SolutionName(ctx context.Context, id string) (string, error) {
 	return sol.Name, err
 }
 
+// beyond returns what a person holds where by may not write access; all says that by may act on the person as a whole.
+// Who holds nothing within by's reach does not exist for it.
+func beyond(tx *store.Tx, by Actor, id string) (rest []Grant, all bool, err error) {
+	held, err := grantsOf(tx, id)
+	if err != nil {
+		return nil, false, err
+	}
+	within, rest := by.part(AccessWrite, held)
+	whole := Can(by, AccessWrite, Thing{Tenant: by.Tenant})
+	if !whole && len(within) == 0 {
+		return nil, false, errNoPerson(id)
+	}
+	return rest, whole || len(rest) == 0, nil
+}
+
 // removeHeld takes from a person what it holds where by may write access. A person with nothing left is removed.
 func (s *Service) removeHeld(tx *store.Tx, by Actor, id string) error {
-	held, err := grantsOf(tx, id)
+	rest, all, err := beyond(tx, by, id)
 	if err != nil {
 		return err
 	}
-	within, rest := by.part(AccessWrite, held)
-	switch {
-	case Can(by, AccessWrite, Thing{Tenant: by.Tenant}) || len(within) > 0 && len(rest) == 0:
+	if all {
 		return s.RemovePerson(tx, by.Tenant, id, by.ID)
-	case len(within) == 0:
-		return errNoPerson(id)
 	}
 	return s.SetGrants(tx, by.Tenant, id, by.ID, rest)
 }
 
 // setHeld replaces what a person holds where by may write access.
 func (s *Service) setHeld(tx *store.Tx, by Actor, id string, grants []Grant) error {
-	held, err := grantsOf(tx, id)
+	rest, _, err := beyond(tx, by, id)
 	if err != nil {
 		return err
-	}
-	within, rest := by.part(AccessWrite, held)
-	if len(within) == 0 && !Can(by, AccessWrite, Thing{Tenant: by.Tenant}) {
-		return errNoPerson(id)
 	}
 	return s.SetGrants(tx, by.Tenant, id, by.ID, slices.Concat(rest, grants))
 }
 
 // signOutHeld ends a person's sessions, if all that it holds lies where by may write access.
 func (s *Service) signOutHeld(tx *store.Tx, by Actor, id string) error {
-	held, err := grantsOf(tx, id)
+	_, all, err := beyond(tx, by, id)
 	if err != nil {
 		return err
 	}
-	within, rest := by.part(AccessWrite, held)
-	switch {
-	case Can(by, AccessWrite, Thing{Tenant: by.Tenant}) || len(within) > 0 && len(rest) == 0:
+	if all {
 		return s.SignOut(tx, by.Tenant, id, by.ID)
-	case len(within) == 0:
-		return errNoPerson(id)
 	}
 	return problem.Forbidden("access.elsewhere", "This person has a right elsewhere too, so you cannot end all sessions.").Hint("Remove the person: what it holds with you ends at once.")
 }
