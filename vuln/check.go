@@ -59,8 +59,12 @@ func Check(b sbom.Bill, f *Feed) (Report, error) {
 	}
 	err := f.each(func(string, string) bool { return true }, func(r Record, _ []byte) error {
 		for p, entries := range r.byPackage() {
+			if len(byPackage[p]) == 0 {
+				continue
+			}
+			ranges := compile(p.ecosystem, entries) // once, however many versions there are
 			for _, c := range byPackage[p] {
-				v := evaluate(p.ecosystem, c.PackageVersion, compile(p.ecosystem, entries))
+				v := evaluate(p.ecosystem, c.PackageVersion, ranges)
 				if v.State == StateClean {
 					continue
 				}
