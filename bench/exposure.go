@@ -23,6 +23,7 @@ import (
 	"github.com/openthings-platform/openthings/store/blob"
 	"github.com/openthings-platform/openthings/store/storetest"
 	"github.com/openthings-platform/openthings/vuln"
+	"github.com/openthings-platform/openthings/vuln/feed"
 )
 
 // The fleet of the measurement. Each device ran three releases; the vulnerability asked for is in 60 of the 200, as one
@@ -195,11 +196,11 @@ func (f *exposureFleet) feed(ctx context.Context) error {
 	if err := z.Close(); err != nil {
 		return err
 	}
-	feed, err := vuln.OpenFeed(bytes.NewReader(b.Bytes()), int64(b.Len()))
+	set, err := feed.Open(bytes.NewReader(b.Bytes()), int64(b.Len()))
 	if err != nil {
 		return err
 	}
-	_, err = f.vuln.Import(ctx, exposureTenant, "bench", "bench", feed)
+	_, err = f.vuln.Import(ctx, exposureTenant, "bench", "bench", set)
 	return err
 }
 

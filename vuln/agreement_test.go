@@ -22,6 +22,7 @@ import (
 	"github.com/openthings-platform/openthings/realdata"
 	"github.com/openthings-platform/openthings/sbom"
 	"github.com/openthings-platform/openthings/testpeers"
+	"github.com/openthings-platform/openthings/vuln/record"
 )
 
 // said is what a matcher found: "package@version record".
@@ -58,7 +59,7 @@ func ours(t *testing.T, doc []byte) said {
 	}
 	out := said{}
 	for _, h := range rep.Hits {
-		if h.State == StateUnknown {
+		if h.State == record.StateUnknown {
 			t.Errorf("%s of %s %s cannot be told: %s", h.Record, h.Component, h.Version, h.Reason)
 		}
 		if !h.Withdrawn {
@@ -133,7 +134,7 @@ func TestAgreementWithOSVScanner(t *testing.T) {
 // records: one bill with them, in both matchers.
 func TestAgreementAtEveryBoundary(t *testing.T) {
 	parts := map[string]map[string]bool{}
-	err := realFeed(t).each(func(string, string) bool { return true }, func(r Record, _ []byte) error {
+	err := realFeed(t).Each(func(string, string) bool { return true }, func(r record.Record, _ []byte) error {
 		for _, a := range r.Affected {
 			for _, rg := range a.Ranges {
 				for _, e := range rg.Events {
@@ -287,7 +288,7 @@ func goDatabase(t *testing.T) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		rec, err := ParseRecord(b)
+		rec, err := record.Parse(b)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/openthings-platform/openthings/fleet"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/tenant"
+	"github.com/openthings-platform/openthings/vuln/feed"
 )
 
 // visible says which products the caller may see vulnerabilities of.
@@ -32,7 +33,7 @@ func visible(ctx context.Context) func(product string) bool {
 // Routes registers the operations of vulnerabilities.
 func (s *Service) Routes(a *api.API) {
 	read := string(tenant.VulnRead)
-	api.Raw(a, api.Op{ID: "import-feed", Method: "POST", Path: "/v1/feeds/{name}", Verb: string(tenant.FeedImport), Stage: "vuln", MaxBody: MaxFeed,
+	api.Raw(a, api.Op{ID: "import-feed", Method: "POST", Path: "/v1/feeds/{name}", Verb: string(tenant.FeedImport), Stage: "vuln", MaxBody: feed.MaxBytes,
 		Summary: "Import vulnerability records: a zip of OSV records, one OSV record, or a KEV catalogue",
 		Doc:     "The body is the file itself. A feed with one broken record changes nothing. Answers with what changed."}, s.postFeed)
 
@@ -148,7 +149,7 @@ func (s *Service) postFeed(w http.ResponseWriter, r *http.Request) error {
 		}
 		return problem.Invalid("The upload broke off.").Because(err)
 	}
-	f, err := OpenFeed(tmp, size)
+	f, err := feed.Open(tmp, size)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/vuln/record"
 )
 
 // Status is what was decided, in the words of VEX.
@@ -68,7 +69,7 @@ func (d *Deciding) check() error {
 	switch {
 	case d.Product == "":
 		return problem.Invalid("A decision is about one product.").At("product")
-	case !identifier.MatchString(d.Product), d.Component != "" && !identifier.MatchString(d.Component), d.Release != "" && !identifier.MatchString(d.Release):
+	case !record.Identifier.MatchString(d.Product), d.Component != "" && !record.Identifier.MatchString(d.Component), d.Release != "" && !record.Identifier.MatchString(d.Release):
 		return problem.Invalid("Product, component and release are named by their ids.")
 	case len(d.Evidence) > maxEvidence || !utf8.ValidString(d.Evidence) || strings.ContainsRune(d.Evidence, 0):
 		return problem.Invalid("The evidence is a text of at most %d bytes.", maxEvidence).At("evidence")

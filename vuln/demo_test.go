@@ -12,11 +12,12 @@ import (
 	"golang.org/x/mod/modfile"
 
 	"github.com/openthings-platform/openthings/sbom"
+	"github.com/openthings-platform/openthings/vuln/feed"
 )
 
 // TestDemoFeed holds the demo to its story: firmware 1.0.0 carries an exploited vulnerability, 1.1.0 carries none at all.
 func TestDemoFeed(t *testing.T) {
-	feed, err := OpenFeedPath("../demo/feed")
+	feed, err := feed.OpenPath("../demo/feed")
 	if err != nil {
 		t.Fatal(err)
 	}

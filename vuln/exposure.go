@@ -13,6 +13,7 @@ import (
 	"github.com/openthings-platform/openthings/fleet"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/vuln/record"
 )
 
 // Group is one vulnerability, whatever the number of its records.
@@ -34,20 +35,20 @@ type Exposure struct {
 
 // ReleaseExposure is one component of one release that has the vulnerability.
 type ReleaseExposure struct {
-	Release    string    `json:"release"`
-	Product    string    `json:"product"`
-	Version    string    `json:"version"`
-	Component  string    `json:"component"` // id
-	Name       string    `json:"component_name"`
-	Has        string    `json:"component_version"`
-	Record     string    `json:"record"`
-	State      State     `json:"state" doc:"affected, or unknown where the versions cannot be compared"`
-	Reason     string    `json:"reason,omitempty"`
-	FixedIn    string    `json:"fixed_in,omitempty"`
-	KnownSince time.Time `json:"known_since"`
-	Devices    int64     `json:"devices"` // that run the release
-	Exposed    bool      `json:"exposed"` // false: it was decided that they are not
-	Decision   *Decision `json:"decision,omitempty"`
+	Release    string       `json:"release"`
+	Product    string       `json:"product"`
+	Version    string       `json:"version"`
+	Component  string       `json:"component"` // id
+	Name       string       `json:"component_name"`
+	Has        string       `json:"component_version"`
+	Record     string       `json:"record"`
+	State      record.State `json:"state" doc:"affected, or unknown where the versions cannot be compared"`
+	Reason     string       `json:"reason,omitempty"`
+	FixedIn    string       `json:"fixed_in,omitempty"`
+	KnownSince time.Time    `json:"known_since"`
+	Devices    int64        `json:"devices"` // that run the release
+	Exposed    bool         `json:"exposed"` // false: it was decided that they are not
+	Decision   *Decision    `json:"decision,omitempty"`
 }
 
 // ExposedDevice is a device that runs, or ran at the instant, an exposed release.
@@ -63,7 +64,7 @@ type ExposedDevice struct {
 // group finds the vulnerability by any of its names, or by the group's own id.
 func (s *Service) group(tx *store.Tx, tenant, ident string) (Group, error) {
 	var g Group
-	if !identifier.MatchString(ident) { // nor would the database take every byte
+	if !record.Identifier.MatchString(ident) { // nor would the database take every byte
 		return g, problem.NotFound("%.80q is not the name of a vulnerability.", ident)
 	}
 	var exploited int64

@@ -14,6 +14,8 @@ import (
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/vuln/feed"
+	"github.com/openthings-platform/openthings/vuln/record"
 )
 
 // Imported is what a feed changed.
@@ -30,7 +32,7 @@ var feedName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,63}$`)
 
 // Import takes over what the feed says and brings the findings up to date. Only records whose content changed cost
 // anything; a record that the feed does not name is left alone, since a feed may be a delta.
-func (s *Service) Import(ctx context.Context, tenant, actor, name string, f *Feed) (Imported, error) {
+func (s *Service) Import(ctx context.Context, tenant, actor, name string, f *feed.Feed) (Imported, error) {
 	out := Imported{Feed: name, Digest: f.Digest, Records: f.Records}
 	if !feedName.MatchString(name) {
 		return out, problem.Invalid("%.80q is not the name of a feed", name).Hint("use lower-case letters, digits, dots and dashes")
@@ -47,7 +49,7 @@ func (s *Service) Import(ctx context.Context, tenant, actor, name string, f *Fee
 		batch, gen = batch[:0], gen+1
 		return err
 	}
-	err = f.each(func(id, hash string) bool { return known[id] != hash }, func(r Record, body []byte) error {
+	err = f.Each(func(id, hash string) bool { return known[id] != hash }, func(r record.Record, body []byte) error {
 		if known[r.ID] == "" {
 			out.New++
 		} else {
@@ -65,15 +67,15 @@ func (s *Service) Import(ctx context.Context, tenant, actor, name string, f *Fee
 	if err != nil {
 		return out, err
 	}
-	if f.kev != nil {
-		if out.Exploited, err = s.putExploited(ctx, tenant, f.kev); err != nil {
+	if f.KEV != nil {
+		if out.Exploited, err = s.putExploited(ctx, tenant, f.KEV); err != nil {
 			return out, err
 		}
 	}
 	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
 		catalogue := ""
-		if f.kev != nil {
-			catalogue = f.kev.Version
+		if f.KEV != nil {
+			catalogue = f.KEV.Version
 		}
 		if _, err := tx.Exec(`INSERT INTO vuln_feed (tenant, name, digest, records, catalogue, at) VALUES ($1, $2, $3, $4, $5, $6)
 			ON CONFLICT (tenant, name) DO UPDATE SET digest = excluded.digest, records = excluded.records, catalogue = excluded.catalogue, at = excluded.at`,
@@ -89,7 +91,7 @@ func (s *Service) Import(ctx context.Context, tenant, actor, name string, f *Fee
 }
 
 type incoming struct {
-	record Record
+	record record.Record
 	body   []byte
 	fresh  bool // no content of it was known, so there is nothing to replace
 }
@@ -147,19 +149,19 @@ func (s *Service) putRecord(tx *store.Tx, tenant, source string, in incoming) er
 	}
 	if _, err := tx.Exec(`INSERT INTO vuln_record (tenant, id, content_hash, source, withdrawn, reviewed, seen, is_current, body)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8) ON CONFLICT (tenant, id, content_hash) DO UPDATE SET is_current = 1`,
-		tenant, r.ID, r.Hash, source, store.Millis(r.Withdrawn), r.reviewed(), s.now(), string(in.body)); err != nil {
+		tenant, r.ID, r.Hash, source, store.Millis(r.Withdrawn), r.Reviewed(), s.now(), string(in.body)); err != nil {
 		return err
 	}
-	if err := s.join(tx, tenant, r.idents(), r.Summary); err != nil {
+	if err := s.join(tx, tenant, r.Idents(), r.Summary); err != nil {
 		return err
 	}
-	for p, entries := range r.byPackage() {
+	for p, entries := range r.ByPackage() {
 		text, err := json.Marshal(entries)
 		if err != nil {
 			return err
 		}
 		if _, err := tx.Exec(`INSERT INTO vuln_package (tenant, ecosystem, name_key, record_id, withdrawn, entries) VALUES ($1, $2, $3, $4, $5, $6)`,
-			tenant, p.ecosystem, p.name, r.ID, store.Millis(r.Withdrawn), string(text)); err != nil {
+			tenant, p.Ecosystem, p.Name, r.ID, store.Millis(r.Withdrawn), string(text)); err != nil {
 			return err
 		}
 	}
@@ -244,7 +246,7 @@ func (s *Service) merge(tx *store.Tx, tenant, into, from string) error {
 }
 
 // putExploited takes over a KEV catalogue and returns how many of its entries are new.
-func (s *Service) putExploited(ctx context.Context, tenant string, k *KEV) (int, error) {
+func (s *Service) putExploited(ctx context.Context, tenant string, k *feed.KEV) (int, error) {
 	known := map[string]bool{}
 	rows, err := s.cfg.DB.Query(ctx, `SELECT cve FROM vuln_exploited WHERE tenant = $1`, tenant)
 	if _, err = store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
@@ -255,7 +257,7 @@ func (s *Service) putExploited(ctx context.Context, tenant string, k *KEV) (int,
 	}); err != nil {
 		return 0, err
 	}
-	var fresh []KEVEntry
+	var fresh []feed.KEVEntry
 	for _, e := range k.Entries {
 		if !known[e.CVE] {
 			fresh = append(fresh, e)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/vuln/record"
 )
 
 // Summary is one vulnerability with what it means for each product: a row of the matrix.
@@ -150,19 +151,19 @@ type Source struct {
 
 // Finding is a vulnerability of one component of one release, from when to when.
 type Finding struct {
-	Release    string    `json:"release"`
-	Product    string    `json:"product"`
-	Version    string    `json:"version"`
-	Component  string    `json:"component"`
-	Name       string    `json:"component_name"`
-	Record     string    `json:"record"`
-	State      State     `json:"state"`
-	Reason     string    `json:"reason,omitempty"`
-	Rule       string    `json:"rule"`
-	Confidence string    `json:"confidence"`
-	FirstSeen  time.Time `json:"first_seen"`
-	Closed     time.Time `json:"closed,omitzero"`
-	Why        string    `json:"why_closed,omitempty"`
+	Release    string       `json:"release"`
+	Product    string       `json:"product"`
+	Version    string       `json:"version"`
+	Component  string       `json:"component"`
+	Name       string       `json:"component_name"`
+	Record     string       `json:"record"`
+	State      record.State `json:"state"`
+	Reason     string       `json:"reason,omitempty"`
+	Rule       string       `json:"rule"`
+	Confidence string       `json:"confidence"`
+	FirstSeen  time.Time    `json:"first_seen"`
+	Closed     time.Time    `json:"closed,omitzero"`
+	Why        string       `json:"why_closed,omitempty"`
 }
 
 // Only keeps the products that the caller may see.
@@ -227,7 +228,7 @@ func (s *Service) sources(tx *store.Tx, tenant string, d *Detail) error {
 		if !x.Current || d.Text != "" {
 			return x, nil
 		}
-		var rec Record
+		var rec record.Record
 		if err := json.Unmarshal([]byte(body), &rec); err != nil {
 			return x, fmt.Errorf("record %s: %w", x.Record, err)
 		}

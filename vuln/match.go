@@ -12,6 +12,7 @@ import (
 
 	"github.com/openthings-platform/openthings/sbom"
 	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/vuln/record"
 )
 
 // The one rule so far: a purl of a package ecosystem against OSV ranges.
@@ -32,7 +33,7 @@ var errStale = errors.New("vuln: the records changed meanwhile")
 
 // A hit is what the records of one group say about one component version.
 type hit struct {
-	Verdict
+	record.Verdict
 	record string
 }
 
@@ -40,7 +41,7 @@ type hit struct {
 type knowledge struct {
 	record, group string
 	withdrawn     bool
-	entries       []matcher
+	entries       []record.Matcher
 }
 
 // hits evaluates a version against all records of its package: the best hit per group. Of two records in one group the
@@ -48,13 +49,13 @@ type knowledge struct {
 func hits(k sbom.Key, records []knowledge) (open map[string]hit, withdrawn map[string]bool) {
 	open, withdrawn = map[string]hit{}, map[string]bool{}
 	for _, r := range records {
-		v := evaluate(k.Ecosystem, k.Version, r.entries)
+		v := record.Evaluate(k.Ecosystem, k.Version, r.entries)
 		switch {
-		case v.State == StateClean:
+		case v.State == record.StateClean:
 		case r.withdrawn:
 			withdrawn[r.group] = true
 		default:
-			if old, ok := open[r.group]; !ok || old.State == StateUnknown && v.State == StateAffected {
+			if old, ok := open[r.group]; !ok || old.State == record.StateUnknown && v.State == record.StateAffected {
 				open[r.group] = hit{v, r.record}
 			}
 		}
@@ -65,7 +66,7 @@ func hits(k sbom.Key, records []knowledge) (open map[string]hit, withdrawn map[s
 func (s *Service) knowledge(tx *store.Tx, tenant, ecosystem, nameKey string) ([]knowledge, error) {
 	rows, err := tx.Query(`SELECT p.record_id, m.group_id, p.withdrawn, p.entries FROM vuln_package p
 		JOIN vuln_member m ON m.tenant = p.tenant AND m.ident = p.record_id
-		WHERE p.tenant = $1 AND p.ecosystem = $2 AND p.name_key = $3 ORDER BY p.record_id`, tenant, ecosystem, nameKey)
+		WHERE p.tenant = $1 AND p.Ecosystem = $2 AND p.name_key = $3 ORDER BY p.record_id`, tenant, ecosystem, nameKey)
 	return store.Collect(rows, err, func(r *sql.Rows) (knowledge, error) {
 		var k knowledge
 		var withdrawn int64
@@ -73,11 +74,11 @@ func (s *Service) knowledge(tx *store.Tx, tenant, ecosystem, nameKey string) ([]
 		if err := r.Scan(&k.record, &k.group, &withdrawn, &text); err != nil {
 			return k, err
 		}
-		var entries []Affected
+		var entries []record.Affected
 		if err := json.Unmarshal([]byte(text), &entries); err != nil {
 			return k, fmt.Errorf("record %s: %w", k.record, err)
 		}
-		k.withdrawn, k.entries = withdrawn != 0, compile(ecosystem, entries)
+		k.withdrawn, k.entries = withdrawn != 0, record.Compile(ecosystem, entries)
 		return k, nil
 	})
 }
@@ -103,11 +104,11 @@ func (s *Service) current(tx *store.Tx, tenant string, gen int64) error {
 func (s *Service) matchTouched(ctx context.Context, tenant string) error {
 	for {
 		rows, err := s.cfg.DB.Query(ctx, `SELECT ecosystem, name_key FROM vuln_touched WHERE tenant = $1 ORDER BY ecosystem, name_key LIMIT 500`, tenant)
-		touched, err := store.Collect(rows, err, func(r *sql.Rows) (p pkg, err error) { return p, r.Scan(&p.ecosystem, &p.name) })
+		touched, err := store.Collect(rows, err, func(r *sql.Rows) (p record.Package, err error) { return p, r.Scan(&p.Ecosystem, &p.Name) })
 		if err != nil || len(touched) == 0 {
 			return err
 		}
-		var unused []pkg // in no release: most of a full feed
+		var unused []record.Package // in no release: most of a full feed
 		for _, p := range touched {
 			none, err := s.matchPackage(ctx, tenant, p)
 			for errors.Is(err, errStale) && ctx.Err() == nil {
@@ -127,7 +128,7 @@ func (s *Service) matchTouched(ctx context.Context, tenant string) error {
 }
 
 // untouch forgets marks of packages that no release contains. A release that comes meanwhile matches itself.
-func (s *Service) untouch(ctx context.Context, tenant string, packages []pkg) error {
+func (s *Service) untouch(ctx context.Context, tenant string, packages []record.Package) error {
 	if len(packages) == 0 {
 		return nil
 	}
@@ -141,8 +142,8 @@ func (s *Service) untouch(ctx context.Context, tenant string, packages []pkg) er
 	})
 }
 
-func forgetTouched(tx *store.Tx, tenant string, p pkg) error {
-	_, err := tx.Exec(`DELETE FROM vuln_touched WHERE tenant = $1 AND ecosystem = $2 AND name_key = $3`, tenant, p.ecosystem, p.name)
+func forgetTouched(tx *store.Tx, tenant string, p record.Package) error {
+	_, err := tx.Exec(`DELETE FROM vuln_touched WHERE tenant = $1 AND ecosystem = $2 AND name_key = $3`, tenant, p.Ecosystem, p.Name)
 	return err
 }
 
@@ -161,7 +162,7 @@ type matchedPart struct {
 
 // matchPackage is the inverted match: records of a package -> versions in use -> releases -> findings. It says whether
 // no release contains the package.
-func (s *Service) matchPackage(ctx context.Context, tenant string, p pkg) (unused bool, err error) {
+func (s *Service) matchPackage(ctx context.Context, tenant string, p record.Package) (unused bool, err error) {
 	m, err := s.comparePackage(ctx, tenant, p)
 	if err != nil || len(m.parts) == 0 {
 		return len(m.parts) == 0, err
@@ -170,16 +171,16 @@ func (s *Service) matchPackage(ctx context.Context, tenant string, p pkg) (unuse
 }
 
 // comparePackage evaluates every version of the package that is in use.
-func (s *Service) comparePackage(ctx context.Context, tenant string, p pkg) (m matched, err error) {
+func (s *Service) comparePackage(ctx context.Context, tenant string, p record.Package) (m matched, err error) {
 	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error {
-		versions, err := s.cfg.SBOM.Versions(tx, p.ecosystem, p.name)
+		versions, err := s.cfg.SBOM.Versions(tx, p.Ecosystem, p.Name)
 		if err != nil || len(versions) == 0 {
 			return err
 		}
 		if m.gen, err = s.gen(tx, tenant); err != nil {
 			return err
 		}
-		records, err := s.knowledge(tx, tenant, p.ecosystem, p.name)
+		records, err := s.knowledge(tx, tenant, p.Ecosystem, p.Name)
 		for _, k := range versions {
 			open, withdrawn := hits(k, records)
 			m.parts = append(m.parts, matchedPart{k.ID, open, withdrawn})
@@ -191,7 +192,7 @@ func (s *Service) comparePackage(ctx context.Context, tenant string, p pkg) (m m
 
 // settlePackage writes the findings of every release that contains the package. A component may be in thousands of
 // them: bounded steps, so that no other write waits long.
-func (s *Service) settlePackage(ctx context.Context, tenant string, p pkg, m matched) error {
+func (s *Service) settlePackage(ctx context.Context, tenant string, p record.Package, m matched) error {
 	for _, c := range m.parts {
 		for after, more := "", true; more; {
 			err := s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
@@ -347,9 +348,9 @@ func (s *Service) compareRelease(ctx context.Context, tenant, release string) (m
 		if err != nil {
 			return err
 		}
-		known := map[pkg][]knowledge{}
+		known := map[record.Package][]knowledge{}
 		for _, k := range keys {
-			p := pkg{k.Ecosystem, k.Name}
+			p := record.PackageOf(k.Ecosystem, k.Name)
 			if _, done := known[p]; !done {
 				if known[p], err = s.knowledge(tx, tenant, k.Ecosystem, k.Name); err != nil {
 					return err

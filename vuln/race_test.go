@@ -15,6 +15,8 @@ import (
 
 	"github.com/openthings-platform/openthings/sbom"
 	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/vuln/feed"
+	"github.com/openthings-platform/openthings/vuln/record"
 )
 
 // TestUploadsAndFeedsAtOnce uploads bills while records come in and change, with the jobs running beside both. When all
@@ -54,7 +56,7 @@ func TestUploadsAndFeedsAtOnce(t *testing.T) {
 				id := i % (records / 2)
 				doc := fmt.Sprintf(`{"id":"R-%d","affected":[{"package":{"ecosystem":"Go","name":"m%d"},"ranges":[{"type":"SEMVER","events":[{"introduced":"0"},{"fixed":"1.%d.0"}]}]}]}`,
 					id, id%modules, fixed(i))
-				f, err := OpenFeed(strings.NewReader(doc), int64(len(doc)))
+				f, err := feed.Open(strings.NewReader(doc), int64(len(doc)))
 				if err == nil {
 					_, err = h.vuln.Import(h.Context(), "ten_a", "per_1", "test", f)
 				}
@@ -104,14 +106,14 @@ func TestOldComparisonsAreNotWritten(t *testing.T) {
 		h.release("ten_a", "rel_1", "prd_lamp", "1.0.0", "golang.org/x/net@v0.10.0")
 		oldRelease, err := h.vuln.compareRelease(h.Context(), "ten_a", "rel_1")
 		h.must(err)
-		oldPackage, err := h.vuln.comparePackage(h.Context(), "ten_a", pkg{"Go", "golang.org/x/net"})
+		oldPackage, err := h.vuln.comparePackage(h.Context(), "ten_a", record.PackageOf("Go", "golang.org/x/net"))
 		h.must(err)
 		_, err = h.feed("ten_a", xnet("GO-1", "CVE-1", "0.17.0", ""))
 		h.must(err)
 		if err := h.vuln.settleRelease(h.Context(), "ten_a", "rel_1", oldRelease); !errors.Is(err, errStale) {
 			t.Errorf("an old comparison of a release was written: %v", err)
 		}
-		if err := h.vuln.settlePackage(h.Context(), "ten_a", pkg{"Go", "golang.org/x/net"}, oldPackage); !errors.Is(err, errStale) {
+		if err := h.vuln.settlePackage(h.Context(), "ten_a", record.PackageOf("Go", "golang.org/x/net"), oldPackage); !errors.Is(err, errStale) {
 			t.Errorf("an old comparison of a package was written: %v", err)
 		}
 		if list := h.findings("ten_a"); len(list) != 1 {

@@ -3,6 +3,7 @@
 package vuln
 
 import (
+	"bytes"
 	"database/sql"
 	"os"
 	"path/filepath"
@@ -15,11 +16,13 @@ import (
 	"github.com/openthings-platform/openthings/realdata"
 	"github.com/openthings-platform/openthings/sbom"
 	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/vuln/feed"
+	"github.com/openthings-platform/openthings/vuln/record"
 )
 
-func realFeed(t *testing.T) *Feed {
+func realFeed(t *testing.T) *feed.Feed {
 	t.Helper()
-	f, err := OpenFeedPath(filepath.Join(realdata.Dir(t), "vuln/osv/Go/all.zip"))
+	f, err := feed.OpenPath(filepath.Join(realdata.Dir(t), "vuln/osv/Go/all.zip"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,20 +80,6 @@ func TestRealRecordsAgainstRealBills(t *testing.T) {
 	}
 }
 
-func TestRealCatalogue(t *testing.T) {
-	b, err := os.ReadFile(filepath.Join(realdata.Dir(t), "vuln/kev.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	k, err := ParseKEV(b)
-	if err != nil || len(k.Entries) != 1404 || !isKEV(b) {
-		t.Fatalf("%d entries, %v", len(k.Entries), err)
-	}
-	if _, err := ParseKEV(b[:len(b)/2]); err == nil {
-		t.Fatal("half a catalogue was taken for a whole one")
-	}
-}
-
 // TestDeltaEqualsWhole loads the real records in two halves for one tenant and all at once for another: the findings
 // must be the same, and loading them again must change nothing.
 func TestDeltaEqualsWhole(t *testing.T) {
@@ -101,7 +90,7 @@ func TestDeltaEqualsWhole(t *testing.T) {
 		for _, tenant := range []string{"ten_whole", "ten_delta"} {
 			h.attach(tenant, "rel_"+tenant, "prd_bridge", "1.8.0", doc)
 		}
-		load := func(tenant string, f *Feed) Imported {
+		load := func(tenant string, f *feed.Feed) Imported {
 			out, err := h.vuln.Import(h.Context(), tenant, "per_1", "go", f)
 			h.must(err)
 			h.run()
@@ -109,14 +98,17 @@ func TestDeltaEqualsWhole(t *testing.T) {
 		}
 		load("ten_whole", whole)
 		for half := range 2 {
-			part := &Feed{Digest: whole.Digest, hashes: map[string]string{}}
-			for i, f := range whole.files {
-				if i%2 == half {
-					part.files = append(part.files, f)
-					id := strings.TrimSuffix(f.name, ".json")
-					part.hashes[id] = whole.hashes[id]
+			var bodies []string
+			n := 0
+			h.must(whole.Each(func(string, string) bool { return true }, func(_ record.Record, body []byte) error {
+				if n++; n%2 == half {
+					bodies = append(bodies, string(body))
 				}
-			}
+				return nil
+			}))
+			z := zipped(h.T, bodies...)
+			part, err := feed.Open(bytes.NewReader(z), int64(len(z)))
+			h.must(err)
 			load("ten_delta", part)
 		}
 		if again := load("ten_delta", whole); again.New != 0 || again.Changed != 0 {

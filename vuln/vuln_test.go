@@ -3,6 +3,7 @@
 package vuln
 
 import (
+	"archive/zip"
 	"bytes"
 	"context"
 	"fmt"
@@ -19,6 +20,8 @@ import (
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/store/blob"
 	"github.com/openthings-platform/openthings/store/storetest"
+	"github.com/openthings-platform/openthings/vuln/feed"
+	"github.com/openthings-platform/openthings/vuln/record"
 )
 
 var day0 = time.Date(2026, 11, 1, 9, 0, 0, 0, time.UTC)
@@ -127,7 +130,7 @@ func (h *house) install(tenant, product, release string, devices ...string) {
 func (h *house) feed(tenant string, records ...string) (Imported, error) {
 	h.Helper()
 	z := zipped(h.T, records...)
-	f, err := OpenFeed(bytes.NewReader(z), int64(len(z)))
+	f, err := feed.Open(bytes.NewReader(z), int64(len(z)))
 	if err != nil {
 		return Imported{}, err
 	}
@@ -389,7 +392,7 @@ func TestNewBillClosesAndUnknownIsShown(t *testing.T) {
 		h.release("ten_a", "rel_1", "prd_lamp", "1.0.0", "golang.org/x/net@master") // cannot be compared
 		e, err := h.vuln.Affected(h.Context(), "ten_a", "GO-1", time.Time{})
 		h.must(err)
-		if len(e.Releases) != 1 || e.Releases[0].State != StateUnknown || e.Releases[0].Reason == "" {
+		if len(e.Releases) != 1 || e.Releases[0].State != record.StateUnknown || e.Releases[0].Reason == "" {
 			t.Errorf("%+v; what cannot be compared is shown as unknown", e.Releases)
 		}
 		h.clock.Advance(time.Hour)
@@ -413,7 +416,7 @@ func TestImportGoesOnAfterADeath(t *testing.T) {
 		h.release("ten_a", "rel_1", "prd_lamp", "1.0.0", "golang.org/x/net@v0.10.0")
 		h.install("ten_a", "prd_lamp", "rel_1", "dev_1")
 		body := []byte(xnet("GO-1", "CVE-1", "0.17.0", ""))
-		r, err := ParseRecord(body)
+		r, err := record.Parse(body)
 		h.must(err)
 		h.must(h.db.WriteBulk(h.Context(), func(tx *store.Tx) error {
 			return h.vuln.putRecords(tx, "ten_a", "test", 0, []incoming{{r, body, true}})
@@ -429,4 +432,24 @@ func TestImportGoesOnAfterADeath(t *testing.T) {
 			t.Errorf("findings %q", list)
 		}
 	})
+}
+
+// zipped packs records under names of their own.
+func zipped(t *testing.T, records ...string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	for i, r := range records {
+		w, err := z.Create(fmt.Sprintf("%d.json", i))
+		if err == nil {
+			_, err = w.Write([]byte(r))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }

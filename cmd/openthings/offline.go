@@ -17,6 +17,7 @@ import (
 	"github.com/openthings-platform/openthings/sbom"
 	"github.com/openthings-platform/openthings/tenant"
 	"github.com/openthings-platform/openthings/vuln"
+	"github.com/openthings-platform/openthings/vuln/feed"
 	"github.com/openthings-platform/openthings/wire"
 )
 
@@ -40,7 +41,7 @@ func verifyCommand() *cobra.Command {
 
 func sbomCommand() *cobra.Command {
 	c := parent("sbom", "Bills of materials")
-	var feed string
+	var from string
 	var asJSON bool
 	check := &cobra.Command{
 		Use: "check FILE", Short: "Findings of one bill of materials against a folder of OSV records",
@@ -55,7 +56,7 @@ func sbomCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			f, err := vuln.OpenFeedPath(feed)
+			f, err := feed.OpenPath(from)
 			if err != nil {
 				return err
 			}
@@ -72,7 +73,7 @@ func sbomCommand() *cobra.Command {
 			return nil
 		},
 	}
-	check.Flags().StringVar(&feed, "feed", "", "folder or zip of OSV records, and a KEV catalogue if there is one")
+	check.Flags().StringVar(&from, "feed", "", "folder or zip of OSV records, and a KEV catalogue if there is one")
 	check.Flags().BoolVar(&asJSON, "json", false, "print the report as JSON")
 	cobra.CheckErr(check.MarkFlagRequired("feed"))
 	c.AddCommand(check, sbomMakeCommand())

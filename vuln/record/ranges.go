@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-package vuln
+package record
 
 import (
 	"regexp"
 	"slices"
 
 	"github.com/google/osv-scalibr/semantic"
+
+	"github.com/openthings-platform/openthings/sbom"
 )
 
 // State is the outcome of comparing a version with a record.
@@ -26,8 +28,8 @@ type Verdict struct {
 	Reason string // why it is unknown
 }
 
-// A matcher compares versions with what one record says about one package; range ends are parsed once.
-type matcher struct {
+// A Matcher compares versions with what one record says about one package; range ends are parsed once.
+type Matcher struct {
 	listed []string
 	lines  []line
 	broken string // why some part cannot be compared, or ""
@@ -61,11 +63,11 @@ func parseVersion(text, ecosystem string, semver bool) (semantic.Version, bool) 
 	return v, err == nil
 }
 
-// compile prepares the entries of one record about one package.
-func compile(ecosystem string, entries []Affected) []matcher {
-	out := make([]matcher, 0, len(entries))
+// Compile prepares the entries of one record about one package.
+func Compile(ecosystem string, entries []Affected) []Matcher {
+	out := make([]Matcher, 0, len(entries))
 	for _, a := range entries {
-		m := matcher{listed: a.Versions}
+		m := Matcher{listed: a.Versions}
 		for _, r := range a.Ranges {
 			switch r.Type {
 			case "SEMVER", "ECOSYSTEM":
@@ -140,9 +142,9 @@ func compileLine(ecosystem string, r Range) (line, string) {
 	return l, ""
 }
 
-// evaluate compares one version. The listed versions speak first, then each range; any entry that hits is a hit, and
+// Evaluate compares one version. The listed versions speak first, then each range; any entry that hits is a hit, and
 // what cannot be compared is unknown unless another entry hits.
-func evaluate(ecosystem, version string, entries []matcher) Verdict {
+func Evaluate(ecosystem, version string, entries []Matcher) Verdict {
 	out := Verdict{State: StateClean}
 	for _, m := range entries {
 		switch v := m.evaluate(ecosystem, version); v.State {
@@ -155,7 +157,7 @@ func evaluate(ecosystem, version string, entries []matcher) Verdict {
 	return out
 }
 
-func (m matcher) evaluate(ecosystem, version string) Verdict {
+func (m Matcher) evaluate(ecosystem, version string) Verdict {
 	hit := slices.Contains(m.listed, version)
 	var unknown, fixed string
 	for _, l := range m.lines {
@@ -214,4 +216,22 @@ func (l line) evaluate(v semantic.Version) (on bool, next string, err error) {
 		}
 	}
 	return on && before, next, nil
+}
+
+// Package is a package as the index knows it.
+type Package struct{ Ecosystem, Name string }
+
+// PackageOf folds the name as its ecosystem compares names.
+func PackageOf(ecosystem, name string) Package { return Package{ecosystem, sbom.Fold(ecosystem, name)} }
+
+// ByPackage joins what the record says about each package.
+func (r *Record) ByPackage() map[Package][]Affected {
+	out := map[Package][]Affected{}
+	for _, a := range r.Affected {
+		if a.Package.Ecosystem != "" && a.Package.Name != "" {
+			p := PackageOf(a.Package.Ecosystem, a.Package.Name)
+			out[p] = append(out[p], a)
+		}
+	}
+	return out
 }

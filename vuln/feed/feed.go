@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-package vuln
+package feed
 
 import (
 	"archive/zip"
@@ -17,11 +17,12 @@ import (
 	"time"
 
 	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/vuln/record"
 )
 
 // Bounds of a feed.
 const (
-	MaxFeed       = 256 << 20 // bytes as uploaded
+	MaxBytes      = 256 << 20 // bytes as uploaded
 	maxFeedFiles  = 500_000
 	maxFeedInside = 4 << 30 // bytes once unpacked
 	maxKEV        = 32 << 20
@@ -33,7 +34,7 @@ type Feed struct {
 	Digest  string // "sha256:<hex>" over the files' names and contents in order
 	Records int
 	hashes  map[string]string // record id -> content hash
-	kev     *KEV
+	KEV     *KEV              // nil: none
 	files   []feedFile
 }
 
@@ -71,7 +72,7 @@ func ParseKEV(b []byte) (*KEV, error) {
 	}
 	seen := make(map[string]bool, len(k.Entries))
 	for _, e := range k.Entries {
-		if !strings.HasPrefix(e.CVE, "CVE-") || !identifier.MatchString(e.CVE) {
+		if !strings.HasPrefix(e.CVE, "CVE-") || !record.Identifier.MatchString(e.CVE) {
 			return nil, problem.Invalid("the KEV catalogue names %.80q, which is no CVE", e.CVE)
 		}
 		if _, err := time.Parse(time.DateOnly, e.Added); err != nil {
@@ -85,10 +86,10 @@ func ParseKEV(b []byte) (*KEV, error) {
 	return &k, nil
 }
 
-// OpenFeed reads a feed from a zip or JSON file of size bytes.
-func OpenFeed(r io.ReaderAt, size int64) (*Feed, error) {
-	if size > MaxFeed {
-		return nil, problem.TooLarge("the feed has %d bytes; at most %d are read", size, MaxFeed)
+// Open reads a feed from a zip or JSON file of size bytes.
+func Open(r io.ReaderAt, size int64) (*Feed, error) {
+	if size > MaxBytes {
+		return nil, problem.TooLarge("the feed has %d bytes; at most %d are read", size, MaxBytes)
 	}
 	magic := make([]byte, 4)
 	if n, err := r.ReadAt(magic, 0); err != nil && (err != io.EOF || n == 0) {
@@ -121,9 +122,9 @@ func OpenFeed(r io.ReaderAt, size int64) (*Feed, error) {
 	return newFeed(files)
 }
 
-// OpenFeedPath reads a feed from a file, or from all .json files of a folder and its folders. A zip file is closed with
+// OpenPath reads a feed from a file, or from all .json files of a folder and its folders. A zip file is closed with
 // the process: this is for the command line.
-func OpenFeedPath(name string) (*Feed, error) {
+func OpenPath(name string) (*Feed, error) {
 	info, err := os.Stat(name)
 	if err != nil {
 		return nil, problem.NotFound("there is no feed %s", name).Because(err)
@@ -133,7 +134,7 @@ func OpenFeedPath(name string) (*Feed, error) {
 		if err != nil {
 			return nil, fmt.Errorf("feed: %w", err)
 		}
-		return OpenFeed(f, info.Size())
+		return Open(f, info.Size())
 	}
 	var files []feedFile
 	root := os.DirFS(name)
@@ -167,15 +168,15 @@ func newFeed(files []feedFile) (*Feed, error) {
 		fmt.Fprintf(sum, "%s %d\n", file.name, len(b))
 		sum.Write(b)
 		if isKEV(b) {
-			if f.kev != nil {
+			if f.KEV != nil {
 				return nil, problem.Invalid("the feed has two KEV catalogues")
 			}
-			if f.kev, err = ParseKEV(b); err != nil {
+			if f.KEV, err = ParseKEV(b); err != nil {
 				return nil, err
 			}
 			continue
 		}
-		r, err := ParseRecord(b)
+		r, err := record.Parse(b)
 		if err != nil {
 			return nil, problem.Invalid("%s: %s", file.name, problem.Of(err).Text)
 		}
@@ -185,7 +186,7 @@ func newFeed(files []feedFile) (*Feed, error) {
 		f.hashes[r.ID] = r.Hash
 		f.files = append(f.files, file)
 	}
-	if len(f.files) == 0 && f.kev == nil {
+	if len(f.files) == 0 && f.KEV == nil {
 		return nil, problem.Invalid("the feed holds no record").Hint("send OSV records or a KEV catalogue, as .json or in a zip")
 	}
 	f.Records = len(f.files)
@@ -218,8 +219,8 @@ func isKEV(b []byte) bool {
 	return json.Unmarshal(b, &k) == nil && k.Version != nil && k.ID == nil
 }
 
-// each hands over the records that want says are wanted by id and content, with their bytes.
-func (f *Feed) each(want func(id, hash string) bool, fn func(r Record, body []byte) error) error {
+// Each hands over the records that want says are wanted by id and content, with their bytes.
+func (f *Feed) Each(want func(id, hash string) bool, fn func(r record.Record, body []byte) error) error {
 	ids := make(map[string]bool, len(f.hashes))
 	for id, hash := range f.hashes {
 		ids[id] = want(id, hash)
@@ -233,7 +234,7 @@ func (f *Feed) each(want func(id, hash string) bool, fn func(r Record, body []by
 		if err != nil {
 			return err
 		}
-		r, err := ParseRecord(b)
+		r, err := record.Parse(b)
 		if err != nil {
 			return err
 		}

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-package vuln
+package record
 
 import (
-	"archive/zip"
-	"bytes"
 	"fmt"
 	"strings"
 	"testing"
@@ -66,7 +64,7 @@ func TestRanges(t *testing.T) {
 		{"PyPI", "1.0.post1", Affected{Versions: []string{"1.0.post1"}}, StateAffected, ""},
 		{"PyPI", "1.0", Affected{Versions: []string{"1.0.post1"}}, StateClean, ""},
 	} {
-		got := evaluate(c.ecosystem, c.version, compile(c.ecosystem, []Affected{c.a}))
+		got := Evaluate(c.ecosystem, c.version, Compile(c.ecosystem, []Affected{c.a}))
 		if got.State != c.state || got.Fixed != c.fixed || (got.State == StateUnknown) != (got.Reason != "") {
 			t.Errorf("%s %s in %v: %+v, want %s fixed %q", c.ecosystem, c.version, c.a, got, c.state, c.fixed)
 		}
@@ -110,7 +108,7 @@ func TestRangesAgainstOracle(t *testing.T) {
 			j := rapid.IntRange(0, i).Draw(t, "swap")
 			ev[i], ev[j] = ev[j], ev[i]
 		}
-		if got := evaluate("Go", fmt.Sprintf("1.%d.0", v), compile("Go", []Affected{a})); got.State != want {
+		if got := Evaluate("Go", fmt.Sprintf("1.%d.0", v), Compile("Go", []Affected{a})); got.State != want {
 			t.Fatalf("1.%d.0 in %v: %s, want %s", v, words, got.State, want)
 		}
 	})
@@ -131,68 +129,10 @@ func TestBrokenRecordsAreRefused(t *testing.T) {
 		"{\"id\":\"A\",\"details\":\"\xff\"}": "UTF-8",
 		`{"id":"A","withdrawn":"yesterday"}`:  "not valid OSV",
 	} {
-		if _, err := ParseRecord([]byte(doc)); !problem.Is(err, problem.KindInvalid) || !strings.Contains(err.Error(), say) {
+		if _, err := Parse([]byte(doc)); !problem.Is(err, problem.KindInvalid) || !strings.Contains(err.Error(), say) {
 			t.Errorf("%s: %v, want %q", doc, err, say)
 		}
 	}
-}
-
-func TestHostileFeedsAreRefused(t *testing.T) {
-	pack := func(files ...string) []byte { return packed(t, files...) }
-	good := pack("A.json", `{"id":"A"}`, "B.json", `{"id":"B"}`)
-	if f, err := OpenFeed(bytes.NewReader(good), int64(len(good))); err != nil || f.Records != 2 {
-		t.Fatalf("a good feed: %v", err)
-	}
-	for name, c := range map[string]struct {
-		doc []byte
-		say string
-	}{
-		"empty":          {nil, "empty"},
-		"no record":      {pack("readme.txt", "x"), "no record"},
-		"cut":            {good[:len(good)-30], "whole zip"},
-		"one broken":     {pack("A.json", `{"id":"A"}`, "B.json", `{"id":`), "B.json"},
-		"outside":        {pack("../A.json", `{"id":"A"}`), "outside"},
-		"twice the name": {pack("A.json", `{"id":"A"}`, "A.json", `{"id":"B"}`), "two files"},
-		"twice the id":   {pack("A.json", `{"id":"A"}`, "B.json", `{"id":"A"}`), "two records"},
-		"bomb":           {pack("A.json", `{"id":"A","details":"`+strings.Repeat("a", maxRecord)+`"}`), "at most"},
-		"half a KEV":     {pack("kev.json", `{"catalogVersion":"1","count":2,"vulnerabilities":[{"cveID":"CVE-2024-1","dateAdded":"2024-01-01"}]}`), "says it has 2"},
-		"KEV date":       {pack("kev.json", `{"catalogVersion":"1","count":1,"vulnerabilities":[{"cveID":"CVE-2024-1","dateAdded":"soon"}]}`), "date"},
-		"prose":          {[]byte("hello"), "feed.json"},
-	} {
-		if _, err := OpenFeed(bytes.NewReader(c.doc), int64(len(c.doc))); err == nil || !strings.Contains(err.Error(), c.say) {
-			t.Errorf("%s: %v, want %q", name, err, c.say)
-		}
-	}
-}
-
-// packed writes a zip of names and contents in turn.
-func packed(t *testing.T, files ...string) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	z := zip.NewWriter(&b)
-	for i := 0; i < len(files); i += 2 {
-		w, err := z.Create(files[i])
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Write([]byte(files[i+1])); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := z.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
-}
-
-// zipped packs records under names of their own.
-func zipped(t *testing.T, records ...string) []byte {
-	t.Helper()
-	var files []string
-	for i, r := range records {
-		files = append(files, fmt.Sprintf("%d.json", i), r)
-	}
-	return packed(t, files...)
 }
 
 func FuzzRecord(f *testing.F) {
@@ -200,32 +140,17 @@ func FuzzRecord(f *testing.F) {
 	f.Add([]byte(`{"id":"DSA-1","affected":[{"package":{"ecosystem":"Debian:12","name":"glibc"},"ranges":[{"type":"ECOSYSTEM","events":[{"introduced":"0"},{"last_affected":"2.36-9~a"},{"limit":"*"}]}],"versions":["2.36-9"]}]}`), "2.36-9+deb12u1")
 	f.Add([]byte(`{"id":"A","affected":[{"package":{"ecosystem":"PyPI","name":"x"},"ranges":[{"type":"ECOSYSTEM","events":[{"introduced":"1!0.dev1"}]},{"type":"GIT","events":[{"introduced":"0"}]}]}]}`), "1.0.post1")
 	f.Fuzz(func(t *testing.T, doc []byte, version string) {
-		r, err := ParseRecord(doc)
+		r, err := Parse(doc)
 		if err != nil {
 			if problem.Of(err).Kind == problem.KindInternal {
 				t.Fatalf("not a clear refusal: %v", err)
 			}
 			return
 		}
-		for p, entries := range r.byPackage() {
-			if v := evaluate(p.ecosystem, version, compile(p.ecosystem, entries)); (v.State == StateUnknown) != (v.Reason != "") {
+		for p, entries := range r.ByPackage() {
+			if v := Evaluate(p.Ecosystem, version, Compile(p.Ecosystem, entries)); (v.State == StateUnknown) != (v.Reason != "") {
 				t.Fatalf("%+v", v)
 			}
-		}
-	})
-}
-
-func FuzzFeed(f *testing.F) {
-	f.Add([]byte(`{"catalogVersion":"2025.08.25","count":1,"vulnerabilities":[{"cveID":"CVE-2023-44487","dateAdded":"2023-10-10"}]}`))
-	f.Add([]byte(`{"id":"A"}`))
-	f.Add([]byte("PK\x03\x04"))
-	f.Fuzz(func(t *testing.T, doc []byte) {
-		feed, err := OpenFeed(bytes.NewReader(doc), int64(len(doc)))
-		if err == nil && feed.Records == 0 && feed.kev == nil {
-			t.Fatal("an empty feed was taken")
-		}
-		if err != nil && problem.Of(err).Kind == problem.KindInternal {
-			t.Fatalf("not a clear refusal: %v", err)
 		}
 	})
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-package vuln
+package record
 
 import (
 	"crypto/sha256"
@@ -70,10 +70,11 @@ type RangeEvent struct {
 	Limit        string `json:"limit,omitempty"`
 }
 
-var identifier = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$`)
+// Identifier is what the name of a vulnerability looks like.
+var Identifier = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$`)
 
-// ParseRecord reads one OSV record and refuses what no row should hold. Every error is a problem.Error.
-func ParseRecord(b []byte) (Record, error) {
+// Parse reads one OSV record and refuses what no row should hold. Every error is a problem.Error.
+func Parse(b []byte) (Record, error) {
 	if len(b) > maxRecord {
 		return Record{}, problem.TooLarge("the record has %d bytes; at most %d are read", len(b), maxRecord)
 	}
@@ -93,8 +94,8 @@ func ParseRecord(b []byte) (Record, error) {
 }
 
 func (r *Record) check() error {
-	for _, id := range r.idents() {
-		if !identifier.MatchString(id) {
+	for _, id := range r.Idents() {
+		if !Identifier.MatchString(id) {
 			return problem.Invalid("%.80q is not the identifier of a vulnerability", id)
 		}
 	}
@@ -138,10 +139,10 @@ func (r *Record) check() error {
 	return nil
 }
 
-// idents are the names by which the vulnerability is known: the record's own and its aliases.
-func (r *Record) idents() []string {
+// Idents are the names by which the vulnerability is known: the record's own and its aliases.
+func (r *Record) Idents() []string {
 	return slices.Compact(slices.Concat([]string{r.ID}, slices.Sorted(slices.Values(r.Aliases))))
 }
 
-// reviewed says what the record says of itself: "reviewed", "unreviewed" or "".
-func (r *Record) reviewed() string { return strings.ToLower(r.Specific.ReviewStatus) }
+// Reviewed says what the record says of itself: "reviewed", "unreviewed" or "".
+func (r *Record) Reviewed() string { return strings.ToLower(r.Specific.ReviewStatus) }
