@@ -14,6 +14,22 @@ var ecosystems = map[string]string{
 	"npm": "npm", "nuget": "NuGet", "pub": "Pub", "pypi": "PyPI",
 }
 
+// Identity is one name by which a component is looked up in records of vulnerabilities.
+type Identity struct {
+	Space   string // an OSV ecosystem ("Go", "npm", "Debian:12"), or one of the spaces below
+	Name    string // folded: what records are indexed by
+	Version string // decoded, comparable
+	Vendor  string // SpaceProduct only; may be empty
+}
+
+// The spaces of names beside the ecosystems of packages.
+const (
+	SpaceCPE     = "cpe"     // Name "vendor:product" (lower case, CPE-unescaped), Version of the CPE name, or the component's where that is ANY or NA
+	SpaceProduct = "product" // Name: the product in lower case ("curl"), Vendor: supplier if known
+	SpaceGit     = "git"     // Name: "github.com/curl/curl" (no scheme, no .git, lower case), Version: the commit, 40 hex digits
+	SpaceKernel  = "kernel"  // Name "linux": the Linux kernel however it is called; Version "6.1.55" or a commit
+)
+
 // identify fills what the component is matched by from its purl. A purl that cannot be read leaves it unmatched.
 func (c *Component) identify() {
 	c.Package, c.PackageVersion = c.Name, c.Version
