@@ -36,20 +36,38 @@ type Bill struct {
 
 // Component is one part, as its document names it and as it is matched.
 type Component struct {
-	Name    string `json:"name"`    // as written
-	Version string `json:"version"` // as written
-	PURL    string `json:"purl,omitempty"`
-	CPE     string `json:"cpe,omitempty"`
-	Type    string `json:"type,omitempty"` // library, application, device…
+	Name     string   `json:"name"`    // as written
+	Version  string   `json:"version"` // as written
+	PURL     string   `json:"purl,omitempty"`
+	CPE      string   `json:"cpe,omitempty"`
+	MoreCPEs []string `json:"more_cpes,omitempty"`
+	Type     string   `json:"type,omitempty"` // library, application, device…
+	Supplier string   `json:"supplier,omitempty"`
+	Licence  string   `json:"licence,omitempty"` // an SPDX expression, or the words of the document
+	VCS      []string `json:"vcs,omitempty"`     // repositories it was built from, as written
 
-	// What is compared with vulnerability records; Ecosystem is empty where nothing can be.
-	Ecosystem      string `json:"ecosystem,omitempty"`       // as OSV writes it: "Go", "npm", "Debian:12"
-	Package        string `json:"package,omitempty"`         // the name in that ecosystem; for Debian the source package
-	PackageVersion string `json:"package_version,omitempty"` // decoded, without Go's "v"
+	// What is compared with vulnerability records; Ecosystem is empty where it is no package.
+	Ecosystem      string     `json:"ecosystem,omitempty"`       // as OSV writes it: "Go", "npm", "Debian:12"
+	Package        string     `json:"package,omitempty"`         // the name in that ecosystem; for Debian the source package
+	PackageVersion string     `json:"package_version,omitempty"` // decoded, without Go's "v"
+	Identities     []Identity `json:"identities,omitempty"`      // sorted
+
+	root bool // what the document describes
 }
 
 // Matchable reports whether the component can be compared with vulnerability records at all.
-func (c Component) Matchable() bool { return c.Ecosystem != "" && c.PackageVersion != "" }
+func (c Component) Matchable() bool { return len(c.Identities) > 0 }
+
+// Spaces are the kinds of names the component is matched by, in order.
+func (c Component) Spaces() []string {
+	var out []string
+	for _, id := range c.Identities {
+		if !slices.Contains(out, id.Space) {
+			out = append(out, id.Space)
+		}
+	}
+	return out
+}
 
 // Names reports whether the document names the image: its root or one of its files has this digest ("sha256:<hex>").
 func (b Bill) Names(digest string) bool { return digest != "" && slices.Contains(b.Digests, digest) }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -154,6 +155,7 @@ func (b *Bill) check() error {
 		}
 	}
 	if b.Root != nil {
+		b.Root.root = true
 		if err := b.Root.check(); err != nil {
 			return err
 		}
@@ -175,10 +177,20 @@ func (c *Component) check() error {
 			return err
 		}
 	}
+	// What only helps is left out where no row should hold it.
+	unfit := func(s string) bool { return s == "" || text("component", s) != nil }
+	c.MoreCPEs, c.VCS = slices.DeleteFunc(c.MoreCPEs, unfit), slices.DeleteFunc(c.VCS, unfit)
+	for _, s := range []*string{&c.Supplier, &c.Licence} {
+		if unfit(*s) {
+			*s = ""
+		}
+	}
 	c.identify()
-	for _, s := range []string{c.Ecosystem, c.Package, c.PackageVersion} { // a purl may hide bytes behind %00
-		if err := text("component", s); err != nil {
-			return err
+	for _, id := range append(c.Identities, Identity{c.Ecosystem, c.Package, c.PackageVersion, ""}) { // a purl may hide bytes behind %00
+		for _, s := range []string{id.Space, id.Name, id.Version, id.Vendor} {
+			if err := text("component", s); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

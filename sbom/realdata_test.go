@@ -43,7 +43,7 @@ func real(t *testing.T, name string) Bill {
 func packages(b Bill) []string {
 	var list []string
 	for _, c := range b.Components {
-		if c.Matchable() {
+		if c.Ecosystem != "" && c.Matchable() {
 			list = append(list, c.Ecosystem+" "+Fold(c.Ecosystem, c.Package)+" "+c.PackageVersion+" ("+c.Name+")")
 		}
 	}

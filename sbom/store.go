@@ -9,7 +9,8 @@ import (
 	"encoding/base32"
 	"encoding/json"
 	"errors"
-	"fmt"
+	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -33,94 +34,146 @@ type Record struct {
 
 // Part is a component of a release in the spelling of its document.
 type Part struct {
-	ID        string `json:"id"` // of the component, the same in every release that has it
-	Ecosystem string `json:"ecosystem,omitempty"`
-	Name      string `json:"name"`
-	Version   string `json:"version"`
-	PURL      string `json:"purl,omitempty"`
-	CPE       string `json:"cpe,omitempty"`
-	Type      string `json:"type,omitempty"`
+	ID        string   `json:"id"`        // of the spelling, the same in every release that writes it so
+	Component string   `json:"component"` // what is matched, whatever its spelling
+	Name      string   `json:"name"`
+	Version   string   `json:"version"`
+	PURL      string   `json:"purl,omitempty"`
+	CPE       string   `json:"cpe,omitempty"`
+	Type      string   `json:"type,omitempty"`
+	Licence   string   `json:"licence,omitempty"`
+	Supplier  string   `json:"supplier,omitempty"`
+	Spaces    []string `json:"spaces,omitempty"` // the kinds of names it is matched by; none: it cannot be matched
 }
 
 // Cursor is where a page of parts goes on: it sorts by name, then id.
 func (p Part) Cursor() string { return p.Name + "\x1f" + p.ID }
 
-// Key is a component as it is matched.
-type Key struct{ ID, Ecosystem, Name, Version string }
+// Matchable reports whether the part can be compared with vulnerability records at all.
+func (p Part) Matchable() bool { return len(p.Spaces) > 0 }
 
-// componentID is made from what is matched, so that two releases name the same component without asking.
-func componentID(ecosystem, nameKey, version string) string {
-	h := sha256.Sum256([]byte(ecosystem + "\x00" + nameKey + "\x00" + version))
-	return "cmp_" + strings.ToLower(base32.HexEncoding.EncodeToString(h[:15]))
+// forever is the end of what has not ended.
+const forever = math.MaxInt64
+
+// componentID is made from what is matched, so that two releases name the same component without asking. A component
+// that cannot be matched is told apart by its spelling.
+func componentID(c Component) string {
+	ids := c.Identities
+	if len(ids) == 0 {
+		ids = []Identity{{"", c.Name, c.Version, ""}}
+	}
+	var text []string
+	for _, id := range ids {
+		text = append(text, id.Space, id.Name, id.Version)
+		if id.Vendor != "" {
+			text = append(text, id.Vendor)
+		}
+	}
+	return contentID("cmp_", text)
 }
+
+func contentID(prefix string, text []string) string {
+	h := sha256.Sum256([]byte(strings.Join(text, "\x00")))
+	return prefix + strings.ToLower(base32.HexEncoding.EncodeToString(h[:15]))
+}
+
+func partOf(c Component) Part {
+	p := Part{Component: componentID(c), Name: c.Name, Version: c.Version, PURL: c.PURL, CPE: c.CPE, Type: c.Type,
+		Licence: c.Licence, Supplier: c.Supplier, Spaces: c.Spaces()}
+	p.ID = contentID("prt_", []string{p.Component, p.Name, p.Version, p.PURL, p.CPE, p.Type, p.Licence, p.Supplier})
+	return p
+}
+
+// Reader is the version of our reading of documents. It grows whenever the same bytes give other parts or facts: what
+// was read by an older one is read again from the kept originals.
+const Reader = 1
 
 func (s *Service) insert(tx *store.Tx, tenant, release string, b Bill, doc Document) (bool, error) {
 	var last string
-	err := tx.QueryRow(`SELECT digest FROM sbom WHERE tenant = $1 AND release_id = $2 ORDER BY at DESC, id DESC LIMIT 1`, tenant, release).Scan(&last)
+	var lastAt int64
+	err := tx.QueryRow(`SELECT digest, at FROM sbom WHERE tenant = $1 AND release_id = $2 ORDER BY at DESC, id DESC LIMIT 1`, tenant, release).Scan(&last, &lastAt)
 	if err == nil && last == doc.Blob {
 		return false, nil
 	}
 	if err != nil && !errors.Is(err, store.ErrNoRows) {
 		return false, err
 	}
+	at := max(store.Millis(s.cfg.Clock.Now()), lastAt) // a clock that was set back rewrites no history
 	quality, err := json.Marshal(b.Quality())
 	if err != nil {
 		return false, err
 	}
-	if _, err := tx.Exec(`INSERT INTO sbom (id, tenant, release_id, format, spec_version, digest, sha512, size, name, version, quality, at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`, store.NewID("bom"), tenant, release, string(b.Format), b.SpecVersion,
-		doc.Blob, doc.SHA512, doc.Size, b.Name, b.Version, string(quality), store.Millis(s.cfg.Clock.Now())); err != nil {
+	if _, err := tx.Exec(`INSERT INTO sbom (id, tenant, release_id, format, spec_version, digest, sha512, size, name, version, quality, at, reader)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`, store.NewID("bom"), tenant, release, string(b.Format), b.SpecVersion,
+		doc.Blob, doc.SHA512, doc.Size, b.Name, b.Version, string(quality), at, int64(Reader)); err != nil {
 		return false, err
 	}
-	if _, err := tx.Exec(`DELETE FROM release_component WHERE tenant = $1 AND release_id = $2`, tenant, release); err != nil {
-		return false, err
-	}
-	parts := b.Components
-	if b.Root != nil && b.Root.Matchable() { // a released third-party program may itself have a vulnerability
-		parts = append(slices.Clip(parts), *b.Root)
-	}
-	var components, uses [][]any
-	for _, c := range parts {
-		key := Fold(c.Ecosystem, c.Package)
-		id := componentID(c.Ecosystem, key, c.PackageVersion)
-		components = append(components, []any{id, c.Ecosystem, key, c.PackageVersion})
-		uses = append(uses, []any{release, id, tenant, c.Ecosystem, c.Name, c.Version, c.PURL, c.CPE, c.Type})
-	}
-	// In the order of their ids, so that two uploads at once do not wait for each other crosswise.
-	slices.SortFunc(components, func(a, b []any) int { return strings.Compare(a[0].(string), b[0].(string)) })
-	if err := insertMany(tx, `INSERT INTO component (id, ecosystem, name_key, version)`, components); err != nil {
-		return false, err
-	}
-	err = insertMany(tx, `INSERT INTO release_component (release_id, component_id, tenant, ecosystem, name, version, purl, cpe, kind)`, uses)
-	return err == nil, err
+	return true, s.list(tx, tenant, release, b, at, at)
 }
 
-// insertMany inserts rows, fifty a statement: one by one costs six times as much on PostgreSQL.
-func insertMany(tx *store.Tx, head string, rows [][]any) error {
-	for batch := range slices.Chunk(rows, 50) {
-		var q strings.Builder
-		q.WriteString(head + " VALUES ")
-		var args []any
-		for i, row := range batch {
-			if i > 0 {
-				q.WriteString(", ")
-			}
-			for j, v := range row {
-				args = append(args, v)
-				if j == 0 {
-					fmt.Fprintf(&q, "($%d", len(args))
-				} else {
-					fmt.Fprintf(&q, ", $%d", len(args))
-				}
-			}
-			q.WriteString(")")
+// list makes what the release lists equal to the bill: parts that are new begin at from, parts that are gone end at to.
+func (s *Service) list(tx *store.Tx, tenant, release string, b Bill, from, to int64) error {
+	rows, err := tx.Query(`SELECT part_id FROM release_part WHERE release_id = $1 AND tenant = $2 AND to_ts = 9223372036854775807`, release, tenant)
+	listed, err := store.Collect(rows, err, func(r *sql.Rows) (id string, err error) { return id, r.Scan(&id) })
+	if err != nil {
+		return err
+	}
+	gone := map[string]bool{}
+	for _, id := range listed {
+		gone[id] = true
+	}
+	components := b.Components
+	if b.Root != nil && b.Root.Matchable() { // a released third-party program may itself have a vulnerability
+		components = append(slices.Clip(components), *b.Root)
+	}
+	var parts, identities, uses [][]any
+	known := map[string]bool{}
+	for _, c := range components {
+		p := partOf(c)
+		if known[p.ID] {
+			continue
 		}
-		if _, err := tx.Exec(q.String()+" ON CONFLICT DO NOTHING", args...); err != nil {
+		known[p.ID] = true
+		if gone[p.ID] {
+			delete(gone, p.ID)
+			continue
+		}
+		parts = append(parts, []any{p.ID, p.Component, p.Name, p.Version, p.PURL, p.CPE, p.Type, p.Licence, p.Supplier, strings.Join(p.Spaces, " / ")})
+		uses = append(uses, []any{release, p.ID, from, int64(forever), p.Component, tenant})
+		if !known[p.Component] {
+			known[p.Component] = true
+			for _, id := range c.Identities {
+				identities = append(identities, []any{p.Component, id.Space, id.Name, id.Version, id.Vendor})
+			}
+		}
+	}
+	ended := slices.Sorted(maps.Keys(gone))
+	for batch := range slices.Chunk(ended, idsAtOnce) {
+		in, args := store.In([]any{release, tenant, to}, batch)
+		// What began at this very instant was listed for no time at all.
+		if _, err := tx.Exec(`DELETE FROM release_part WHERE release_id = $1 AND tenant = $2 AND from_ts >= $3 AND to_ts = 9223372036854775807 AND part_id IN `+in, args...); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(`UPDATE release_part SET to_ts = $3 WHERE release_id = $1 AND tenant = $2 AND to_ts = 9223372036854775807 AND part_id IN `+in, args...); err != nil {
 			return err
 		}
 	}
-	return nil
+	// In the order of their ids, so that two uploads at once do not wait for each other crosswise.
+	byID := func(a, b []any) int { return strings.Compare(a[0].(string), b[0].(string)) }
+	slices.SortFunc(parts, byID)
+	slices.SortStableFunc(identities, byID)
+	if err := tx.InsertMany(`INSERT INTO part (id, component_id, name, version, purl, cpe, kind, licence, supplier, spaces)`, parts, `ON CONFLICT DO NOTHING`); err != nil {
+		return err
+	}
+	if err := tx.InsertMany(`INSERT INTO component_identity (component_id, space, name, version, vendor)`, identities, `ON CONFLICT DO NOTHING`); err != nil {
+		return err
+	}
+	slices.SortFunc(uses, func(a, b []any) int { return strings.Compare(a[1].(string), b[1].(string)) })
+	return tx.InsertMany(`INSERT INTO release_part (release_id, part_id, from_ts, to_ts, component_id, tenant)`, uses, `ON CONFLICT DO NOTHING`)
 }
+
+// idsAtOnce bounds the values of one statement.
+const idsAtOnce = 256
 
 // Current returns the bill that counts for a release, or problem.NotFound.
 func (s *Service) Current(ctx context.Context, tenant, release string) (Record, error) {
@@ -140,38 +193,22 @@ func (s *Service) Current(ctx context.Context, tenant, release string) (Record, 
 	return r, json.Unmarshal([]byte(quality), &r.Quality)
 }
 
+const partColumns = `p.id, p.component_id, p.name, p.version, p.purl, p.cpe, p.kind, p.licence, p.supplier, p.spaces`
+
+func scanPart(r *sql.Rows, more ...any) (p Part, err error) {
+	var spaces string
+	err = r.Scan(append([]any{&p.ID, &p.Component, &p.Name, &p.Version, &p.PURL, &p.CPE, &p.Type, &p.Licence, &p.Supplier, &spaces}, more...)...)
+	if spaces != "" {
+		p.Spaces = strings.Split(spaces, " / ")
+	}
+	return p, err
+}
+
 // Components lists the parts of a release after the cursor, ordered by name.
 func (s *Service) Components(ctx context.Context, tenant, release, after string, limit int) ([]Part, error) {
 	name, id, _ := strings.Cut(after, "\x1f")
-	rows, err := s.cfg.DB.Query(ctx, `SELECT component_id, ecosystem, name, version, purl, cpe, kind FROM release_component
-		WHERE tenant = $1 AND release_id = $2 AND (name > $3 OR (name = $3 AND component_id > $4)) ORDER BY name, component_id LIMIT $5`,
-		tenant, release, name, id, limit)
-	return store.Collect(rows, err, func(r *sql.Rows) (p Part, err error) {
-		return p, r.Scan(&p.ID, &p.Ecosystem, &p.Name, &p.Version, &p.PURL, &p.CPE, &p.Type)
-	})
-}
-
-// Keys returns the components of a release that can be matched.
-func (s *Service) Keys(tx *store.Tx, tenant, release string) ([]Key, error) {
-	rows, err := tx.Query(`SELECT c.id, c.ecosystem, c.name_key, c.version FROM release_component rc JOIN component c ON c.id = rc.component_id
-		WHERE rc.tenant = $1 AND rc.release_id = $2 AND c.ecosystem <> '' AND c.version <> '' ORDER BY c.id`, tenant, release)
-	return store.Collect(rows, err, scanKey)
-}
-
-// Versions returns every version of a package that any release of any tenant contains.
-func (s *Service) Versions(tx *store.Tx, ecosystem, name string) ([]Key, error) {
-	rows, err := tx.Query(`SELECT id, ecosystem, name_key, version FROM component WHERE ecosystem = $1 AND name_key = $2 AND version <> '' ORDER BY id`,
-		ecosystem, Fold(ecosystem, name))
-	return store.Collect(rows, err, scanKey)
-}
-
-func scanKey(r *sql.Rows) (k Key, err error) {
-	return k, r.Scan(&k.ID, &k.Ecosystem, &k.Name, &k.Version)
-}
-
-// Uses lists the releases of a tenant that contain a component, in the order of their ids, after the one given.
-func (s *Service) Uses(tx *store.Tx, tenant, component, after string, limit int) ([]string, error) {
-	rows, err := tx.Query(`SELECT release_id FROM release_component WHERE component_id = $1 AND tenant = $2 AND release_id > $3 ORDER BY release_id LIMIT $4`,
-		component, tenant, after, limit)
-	return store.Collect(rows, err, func(r *sql.Rows) (release string, err error) { return release, r.Scan(&release) })
+	rows, err := s.cfg.DB.Query(ctx, `SELECT `+partColumns+` FROM release_part u JOIN part p ON p.id = u.part_id
+		WHERE u.release_id = $1 AND u.tenant = $2 AND u.to_ts = 9223372036854775807 AND (p.name > $3 OR (p.name = $3 AND p.id > $4))
+		ORDER BY p.name, p.id LIMIT $5`, release, tenant, name, id, limit)
+	return store.Collect(rows, err, func(r *sql.Rows) (Part, error) { return scanPart(r) })
 }

@@ -5,11 +5,13 @@ package sbom
 import (
 	"context"
 	"io"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/openthings-platform/openthings/audit"
+	"github.com/openthings-platform/openthings/clock"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/store/blob"
@@ -22,6 +24,8 @@ const first = `{"bomFormat":"CycloneDX","specVersion":"1.6","metadata":{"compone
  {"type":"library","name":"old","version":"1","purl":"pkg:npm/old@1"},{"type":"device","name":"relay"}]}`
 const second = `{"bomFormat":"CycloneDX","specVersion":"1.6","components":[{"type":"library","name":"new","version":"1","purl":"pkg:npm/new@1"}]}`
 
+var begin = time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)
+
 func TestAttach(t *testing.T) {
 	storetest.Each(t, []store.Migrations{audit.Schema, Schema}, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()
@@ -29,7 +33,8 @@ func TestAttach(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := New(Config{DB: db, Blobs: blobs})
+		hand := clock.NewHand(begin)
+		s := New(Config{DB: db, Blobs: blobs, Clock: hand})
 		var events atomic.Int64 // jobs run beside each other
 		db.On("sbom.attached", "test", func(_ context.Context, e store.Event) error {
 			if e.Subject == "rel_1" {
@@ -56,11 +61,11 @@ func TestAttach(t *testing.T) {
 		attach("ten_b", "rel_2", first) // another tenant, the same components
 
 		parts, err := s.Components(ctx, "ten_a", "rel_1", "", 2)
-		if err != nil || len(parts) != 2 || parts[0].Name != "github.com/BurntSushi/toml" {
-			t.Fatalf("first page %+v, %v; spellings that fold to one component are one", parts, err)
+		if err != nil || len(parts) != 2 || parts[0].Name != "github.com/BurntSushi/toml" || parts[0].Component != parts[1].Component {
+			t.Fatalf("first page %+v, %v; spellings that fold to one component are parts of one component", parts, err)
 		}
 		rest, err := s.Components(ctx, "ten_a", "rel_1", parts[1].Cursor(), 10)
-		if err != nil || len(rest) != 1 {
+		if err != nil || len(rest) != 2 {
 			t.Fatalf("second page %+v, %v", rest, err)
 		}
 		if foreign, err := s.Components(ctx, "ten_b", "rel_1", "", 10); err != nil || len(foreign) != 0 {
@@ -69,29 +74,62 @@ func TestAttach(t *testing.T) {
 		if _, err := s.Current(ctx, "ten_b", "rel_1"); !problem.Is(err, problem.KindNotFound) {
 			t.Fatalf("another tenant reads the record: %v", err)
 		}
-		err = db.View(ctx, func(tx *store.Tx) error {
-			keys, err := s.Versions(tx, "Go", "github.com/BurntSushi/TOML")
-			if err != nil || len(keys) != 1 || keys[0].Version != "1.0.0" {
+		view := func(fn func(tx *store.Tx) error) {
+			t.Helper()
+			if err := db.View(ctx, fn); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var toml string
+		view(func(tx *store.Tx) error {
+			keys, err := s.Lookup(tx, "Go", "github.com/BurntSushi/TOML")
+			if err != nil || len(keys) != 1 || keys[0].Version != "1.0.0" || keys[0].Name != "github.com/burntsushi/toml" {
 				t.Fatalf("versions %+v, %v", keys, err)
 			}
-			uses, err := s.Uses(tx, "ten_a", keys[0].ID, "", 10)
-			if err != nil || len(uses) != 1 || uses[0] != "rel_1" {
-				t.Fatalf("uses %+v, %v", uses, err)
+			toml = keys[0].Component
+			in, err := s.InUse(tx, "ten_a", toml, "", 10)
+			if err != nil || len(in) != 1 || in[0] != "rel_1" {
+				t.Fatalf("in use in %+v, %v", in, err)
 			}
 			own, err := s.Keys(tx, "ten_a", "rel_1")
 			if err != nil || len(own) != 2 {
 				t.Fatalf("keys %+v, %v; the relay cannot be matched", own, err)
 			}
-			return nil
+			return err
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
 
+		hand.Advance(time.Hour)
 		attach("ten_a", "rel_1", second) // the newest counts
 		if parts, err = s.Components(ctx, "ten_a", "rel_1", "", 10); err != nil || len(parts) != 1 || parts[0].Name != "new" {
 			t.Fatalf("after the second document %+v, %v", parts, err)
 		}
+		hand.Advance(time.Hour)
+		attach("ten_a", "rel_3", first)
+		start, hour := store.Millis(begin), int64(time.Hour/time.Millisecond)
+		view(func(tx *store.Tx) error {
+			for at, want := range map[int64][]Use{
+				-1:               {{toml, "rel_1", start, start + hour}, {toml, "rel_3", start + 2*hour, forever}},
+				start + hour - 1: {{toml, "rel_1", start, start + hour}},
+				start + hour:     nil, // half-open
+				start + 2*hour:   {{toml, "rel_3", start + 2*hour, forever}},
+			} {
+				if uses, err := s.Uses(tx, "ten_a", []string{toml, "cmp_none", toml}, at); err != nil || !slices.Equal(uses, want) {
+					t.Errorf("uses at %d: %+v, %v; want %+v", at, uses, err, want)
+				}
+			}
+			in, err := s.InUse(tx, "ten_a", toml, "", 10)
+			if err != nil || len(in) != 1 || in[0] != "rel_3" {
+				t.Errorf("in use in %+v, %v", in, err)
+			}
+			if own, err := s.Keys(tx, "ten_a", "rel_1"); err != nil || len(own) != 1 || own[0].Name != "new" {
+				t.Errorf("keys %+v, %v", own, err)
+			}
+			spelled, err := s.Spelled(tx, "ten_a", []string{"rel_1", "rel_2", "rel_3"}, []string{toml})
+			if err != nil || len(spelled) != 2 || spelled[[2]string{"rel_1", toml}].Name != "github.com/BurntSushi/toml" {
+				t.Errorf("spelled %+v, %v; another tenant's rel_2 must be missing", spelled, err)
+			}
+			return err
+		})
 		rec, f, err := s.Original(ctx, "ten_a", "rel_1")
 		if err != nil {
 			t.Fatal(err)
@@ -100,7 +138,7 @@ func TestAttach(t *testing.T) {
 		if raw, err := io.ReadAll(f); err != nil || string(raw) != second || len(rec.Document.SHA512) != 128 {
 			t.Fatalf("original %q, %v", raw, err)
 		}
-		if rec.At.IsZero() || time.Since(rec.At) > time.Hour || rec.Quality.Total != 1 {
+		if rec.At.IsZero() || !rec.At.Equal(begin.Add(time.Hour)) || rec.Quality.Total != 1 {
 			t.Fatalf("record %+v", rec)
 		}
 		if _, err := db.RunDue(ctx); err != nil || events.Load() != 2 {

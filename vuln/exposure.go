@@ -16,15 +16,6 @@ import (
 	"github.com/openthings-platform/openthings/vuln/record"
 )
 
-// Group is one vulnerability, whatever the number of its records.
-type Group struct {
-	ID             string    `json:"id"`
-	Name           string    `json:"name"` // CVE number where there is one
-	Summary        string    `json:"summary,omitempty"`
-	Exploited      bool      `json:"exploited"`
-	ExploitedKnown time.Time `json:"exploited_known,omitzero" doc:"When it became known here that it is exploited"`
-}
-
 // Exposure answers "which devices, which version, since when" for one vulnerability at one instant.
 type Exposure struct {
 	Group
@@ -59,22 +50,6 @@ type ExposedDevice struct {
 	Version      string    `json:"version"`
 	Since        time.Time `json:"since" doc:"When it began to run the release"`
 	ExposedSince time.Time `json:"exposed_since" doc:"Since when it is known: the later of its installation and the finding"`
-}
-
-// group finds the vulnerability by any of its names, or by the group's own id.
-func (s *Service) group(tx *store.Tx, tenant, ident string) (Group, error) {
-	var g Group
-	if !record.Identifier.MatchString(ident) { // nor would the database take every byte
-		return g, problem.NotFound("%.80q is not the name of a vulnerability.", ident)
-	}
-	var exploited int64
-	err := tx.QueryRow(`SELECT id, name, summary, exploited FROM vuln_group WHERE tenant = $1 AND
-		(id = $2 OR id IN (SELECT group_id FROM vuln_member WHERE tenant = $1 AND ident = $2))`, tenant, ident).Scan(&g.ID, &g.Name, &g.Summary, &exploited)
-	if errors.Is(err, store.ErrNoRows) {
-		return g, problem.NotFound("No record of a vulnerability named %.80q was imported.", ident)
-	}
-	g.Exploited, g.ExploitedKnown = exploited > 0, store.Time(exploited)
-	return g, err
 }
 
 // Affected answers for the vulnerability known by ident (CVE number, record id or group id) at an instant; the zero
@@ -137,9 +112,10 @@ func (s *Service) exposedReleases(ctx context.Context, tenant, ident string, asO
 			return err
 		}
 		// The component's spelling is left out when the release's document was replaced since.
-		rows, err := tx.Query(`SELECT f.release_id, r.product, r.version, f.component_id, coalesce(c.name, ''), coalesce(c.version, ''), f.record_id, f.state, f.reason, f.fixed, f.first_seen
+		rows, err := tx.Query(`SELECT f.release_id, r.product, r.version, f.component_id, coalesce((SELECT min(p.name) FROM release_part u JOIN part p ON p.id = u.part_id
+				WHERE u.component_id = f.component_id AND u.tenant = f.tenant AND u.release_id = f.release_id), ''), coalesce((SELECT min(p.version) FROM release_part u JOIN part p ON p.id = u.part_id
+				WHERE u.component_id = f.component_id AND u.tenant = f.tenant AND u.release_id = f.release_id), ''), f.record_id, f.state, f.reason, f.fixed, f.first_seen
 			FROM finding f JOIN vuln_release r ON r.tenant = f.tenant AND r.release_id = f.release_id
-			LEFT JOIN release_component c ON c.release_id = f.release_id AND c.component_id = f.component_id AND c.tenant = f.tenant
 			WHERE f.tenant = $1 AND f.group_id = $2 AND f.first_seen <= $3 AND f.closed_at > $3
 			ORDER BY r.product, f.release_id, f.component_id`, tenant, e.ID, at)
 		e.Releases, err = store.Collect(rows, err, func(r *sql.Rows) (x ReleaseExposure, err error) {

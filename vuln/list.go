@@ -190,9 +190,9 @@ func (s *Service) Get(ctx context.Context, tenant, ident string) (Detail, error)
 		if err := s.sources(tx, tenant, &d); err != nil {
 			return err
 		}
-		rows, err = tx.Query(`SELECT f.release_id, r.product, r.version, f.component_id, coalesce(c.name, ''), f.record_id, f.state, f.reason, f.rule, f.confidence,
+		rows, err = tx.Query(`SELECT f.release_id, r.product, r.version, f.component_id, coalesce((SELECT min(p.name) FROM release_part u JOIN part p ON p.id = u.part_id
+				WHERE u.component_id = f.component_id AND u.tenant = f.tenant AND u.release_id = f.release_id), ''), f.record_id, f.state, f.reason, f.rule, f.confidence,
 			f.first_seen, f.closed_at, f.why_closed FROM finding f JOIN vuln_release r ON r.tenant = f.tenant AND r.release_id = f.release_id
-			LEFT JOIN release_component c ON c.release_id = f.release_id AND c.component_id = f.component_id AND c.tenant = f.tenant
 			WHERE f.tenant = $1 AND f.group_id = $2 ORDER BY f.first_seen DESC, f.id DESC LIMIT $3`, tenant, d.ID, maxFindings)
 		found, err := store.Collect(rows, err, func(r *sql.Rows) (f Finding, err error) {
 			var first, closed int64
@@ -252,10 +252,10 @@ type OpenFinding struct {
 func (s *Service) OpenFindings(ctx context.Context, tenant, release string) ([]OpenFinding, error) {
 	var out []OpenFinding
 	err := s.cfg.DB.View(ctx, func(tx *store.Tx) error {
-		rows, err := tx.Query(`SELECT g.id, g.name, g.summary, g.exploited, r.product, r.version, f.component_id, coalesce(c.name, ''), f.record_id, f.state, f.reason, f.first_seen
+		rows, err := tx.Query(`SELECT g.id, g.name, g.summary, g.exploited, r.product, r.version, f.component_id, coalesce((SELECT min(p.name) FROM release_part u JOIN part p ON p.id = u.part_id
+				WHERE u.component_id = f.component_id AND u.tenant = f.tenant AND u.release_id = f.release_id), ''), f.record_id, f.state, f.reason, f.first_seen
 			FROM finding f JOIN vuln_group g ON g.tenant = f.tenant AND g.id = f.group_id
 			JOIN vuln_release r ON r.tenant = f.tenant AND r.release_id = f.release_id
-			LEFT JOIN release_component c ON c.release_id = f.release_id AND c.component_id = f.component_id AND c.tenant = f.tenant
 			WHERE f.tenant = $1 AND f.release_id = $2 AND f.closed_at = 9223372036854775807 ORDER BY g.name, f.component_id`, tenant, release)
 		if out, err = store.Collect(rows, err, func(r *sql.Rows) (f OpenFinding, err error) {
 			var exploited, first int64

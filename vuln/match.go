@@ -49,7 +49,7 @@ type knowledge struct {
 func hits(k sbom.Key, records []knowledge) (open map[string]hit, withdrawn map[string]bool) {
 	open, withdrawn = map[string]hit{}, map[string]bool{}
 	for _, r := range records {
-		v := record.Evaluate(k.Ecosystem, k.Version, r.entries)
+		v := record.Evaluate(k.Space, k.Version, r.entries)
 		switch {
 		case v.State == record.StateClean:
 		case r.withdrawn:
@@ -173,7 +173,7 @@ func (s *Service) matchPackage(ctx context.Context, tenant string, p record.Pack
 // comparePackage evaluates every version of the package that is in use.
 func (s *Service) comparePackage(ctx context.Context, tenant string, p record.Package) (m matched, err error) {
 	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error {
-		versions, err := s.cfg.SBOM.Versions(tx, p.Ecosystem, p.Name)
+		versions, err := s.cfg.SBOM.Lookup(tx, p.Ecosystem, p.Name)
 		if err != nil || len(versions) == 0 {
 			return err
 		}
@@ -183,7 +183,7 @@ func (s *Service) comparePackage(ctx context.Context, tenant string, p record.Pa
 		records, err := s.knowledge(tx, tenant, p.Ecosystem, p.Name)
 		for _, k := range versions {
 			open, withdrawn := hits(k, records)
-			m.parts = append(m.parts, matchedPart{k.ID, open, withdrawn})
+			m.parts = append(m.parts, matchedPart{k.Component, open, withdrawn})
 		}
 		return err
 	})
@@ -199,7 +199,7 @@ func (s *Service) settlePackage(ctx context.Context, tenant string, p record.Pac
 				if err := s.current(tx, tenant, m.gen); err != nil {
 					return err
 				}
-				releases, err := s.cfg.SBOM.Uses(tx, tenant, c.component, after, usesAtOnce)
+				releases, err := s.cfg.SBOM.InUse(tx, tenant, c.component, after, usesAtOnce)
 				if err != nil {
 					return err
 				}
@@ -350,14 +350,17 @@ func (s *Service) compareRelease(ctx context.Context, tenant, release string) (m
 		}
 		known := map[record.Package][]knowledge{}
 		for _, k := range keys {
-			p := record.PackageOf(k.Ecosystem, k.Name)
+			if !k.Package() {
+				continue
+			}
+			p := record.PackageOf(k.Space, k.Name)
 			if _, done := known[p]; !done {
-				if known[p], err = s.knowledge(tx, tenant, k.Ecosystem, k.Name); err != nil {
+				if known[p], err = s.knowledge(tx, tenant, k.Space, k.Name); err != nil {
 					return err
 				}
 			}
 			open, withdrawn := hits(k, known[p])
-			m.parts = append(m.parts, matchedPart{k.ID, open, withdrawn})
+			m.parts = append(m.parts, matchedPart{k.Component, open, withdrawn})
 		}
 		return nil
 	})
@@ -390,7 +393,7 @@ func (s *Service) settleRelease(ctx context.Context, tenant, release string, m m
 		}
 		listed := map[string]bool{}
 		for _, k := range keys {
-			listed[k.ID] = true
+			listed[k.Component] = true
 		}
 		rows, err := tx.Query(`SELECT id, component_id FROM finding WHERE tenant = $1 AND release_id = $2 AND closed_at = 9223372036854775807`, tenant, release)
 		open, err := store.Collect(rows, err, func(r *sql.Rows) (f [2]string, err error) { return f, r.Scan(&f[0], &f[1]) })
