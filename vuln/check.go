@@ -60,13 +60,17 @@ func Check(b sbom.Bill, f *feed.Feed) (Report, error) {
 		}
 	}
 	err := f.Each(func(string, string) bool { return true }, func(r record.Record, _ []byte) error {
-		for p, entries := range r.ByPackage() {
+		for _, claim := range r.Claims() {
+			p := record.Package{Ecosystem: claim.Space, Name: claim.Name}
 			if len(byPackage[p]) == 0 {
 				continue
 			}
-			ranges := record.Compile(p.Ecosystem, entries) // once, however many versions there are
+			judge, err := record.Compile(claim.Space, claim.Body) // once, however many versions there are
+			if err != nil {
+				return err
+			}
 			for _, c := range byPackage[p] {
-				v := record.Evaluate(p.Ecosystem, c.PackageVersion, ranges)
+				v := judge.Judge(sbom.Identity{Space: p.Ecosystem, Name: p.Name, Version: c.PackageVersion})
 				if v.State == record.StateClean {
 					continue
 				}

@@ -5,7 +5,6 @@ package vuln
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
@@ -155,13 +154,9 @@ func (s *Service) putRecord(tx *store.Tx, tenant, source string, in incoming) er
 	if err := s.join(tx, tenant, r.Idents(), r.Summary); err != nil {
 		return err
 	}
-	for p, entries := range r.ByPackage() {
-		text, err := json.Marshal(entries)
-		if err != nil {
-			return err
-		}
+	for _, c := range r.Claims() {
 		if _, err := tx.Exec(`INSERT INTO vuln_package (tenant, ecosystem, name_key, record_id, withdrawn, entries) VALUES ($1, $2, $3, $4, $5, $6)`,
-			tenant, p.Ecosystem, p.Name, r.ID, store.Millis(r.Withdrawn), string(text)); err != nil {
+			tenant, c.Space, c.Name, r.ID, store.Millis(r.Withdrawn), string(c.Body)); err != nil {
 			return err
 		}
 	}

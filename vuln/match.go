@@ -5,7 +5,6 @@ package vuln
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -41,7 +40,7 @@ type hit struct {
 type knowledge struct {
 	record, group string
 	withdrawn     bool
-	entries       []record.Matcher
+	judge         record.Judge
 }
 
 // hits evaluates a version against all records of its package: the best hit per group. Of two records in one group the
@@ -49,7 +48,7 @@ type knowledge struct {
 func hits(k sbom.Key, records []knowledge) (open map[string]hit, withdrawn map[string]bool) {
 	open, withdrawn = map[string]hit{}, map[string]bool{}
 	for _, r := range records {
-		v := record.Evaluate(k.Space, k.Version, r.entries)
+		v := r.judge.Judge(k.Identity)
 		switch {
 		case v.State == record.StateClean:
 		case r.withdrawn:
@@ -74,11 +73,11 @@ func (s *Service) knowledge(tx *store.Tx, tenant, ecosystem, nameKey string) ([]
 		if err := r.Scan(&k.record, &k.group, &withdrawn, &text); err != nil {
 			return k, err
 		}
-		var entries []record.Affected
-		if err := json.Unmarshal([]byte(text), &entries); err != nil {
+		k.withdrawn = withdrawn != 0
+		var err error
+		if k.judge, err = record.Compile(ecosystem, []byte(text)); err != nil {
 			return k, fmt.Errorf("record %s: %w", k.record, err)
 		}
-		k.withdrawn, k.entries = withdrawn != 0, record.Compile(ecosystem, entries)
 		return k, nil
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/sbom"
 )
 
 // spell writes a line of events: "0" introduced, "-1.2" fixed, "+1.3" introduced again, "~1.4" last affected, "<2" limit.
@@ -64,7 +65,7 @@ func TestRanges(t *testing.T) {
 		{"PyPI", "1.0.post1", Affected{Versions: []string{"1.0.post1"}}, StateAffected, ""},
 		{"PyPI", "1.0", Affected{Versions: []string{"1.0.post1"}}, StateClean, ""},
 	} {
-		got := Evaluate(c.ecosystem, c.version, Compile(c.ecosystem, []Affected{c.a}))
+		got := compileOSV(c.ecosystem, []Affected{c.a}).Judge(sbom.Identity{Space: c.ecosystem, Version: c.version})
 		if got.State != c.state || got.Fixed != c.fixed || (got.State == StateUnknown) != (got.Reason != "") {
 			t.Errorf("%s %s in %v: %+v, want %s fixed %q", c.ecosystem, c.version, c.a, got, c.state, c.fixed)
 		}
@@ -108,7 +109,7 @@ func TestRangesAgainstOracle(t *testing.T) {
 			j := rapid.IntRange(0, i).Draw(t, "swap")
 			ev[i], ev[j] = ev[j], ev[i]
 		}
-		if got := Evaluate("Go", fmt.Sprintf("1.%d.0", v), Compile("Go", []Affected{a})); got.State != want {
+		if got := compileOSV("Go", []Affected{a}).Judge(sbom.Identity{Space: "Go", Version: fmt.Sprintf("1.%d.0", v)}); got.State != want {
 			t.Fatalf("1.%d.0 in %v: %s, want %s", v, words, got.State, want)
 		}
 	})
@@ -147,8 +148,12 @@ func FuzzRecord(f *testing.F) {
 			}
 			return
 		}
-		for p, entries := range r.ByPackage() {
-			if v := Evaluate(p.Ecosystem, version, Compile(p.Ecosystem, entries)); (v.State == StateUnknown) != (v.Reason != "") {
+		for _, c := range r.Claims() {
+			j, err := Compile(c.Space, c.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if v := j.Judge(sbom.Identity{Space: c.Space, Name: c.Name, Version: version}); (v.State == StateUnknown) != (v.Reason != "") {
 				t.Fatalf("%+v", v)
 			}
 		}

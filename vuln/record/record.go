@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/sbom"
 )
 
 // Bounds of one record.
@@ -23,7 +24,8 @@ const (
 	maxWord     = 512     // ids, names, versions
 )
 
-// Record is one OSV record (https://ossf.github.io/osv-schema, 1.x), as far as matching and people need it.
+// Record is one record as it was published, as far as matching and people need it: in the OSV format
+// (https://ossf.github.io/osv-schema, 1.x) or in that of the CVE List (https://github.com/CVEProject/cve-schema, 5.x).
 type Record struct {
 	ID         string     `json:"id"`
 	Modified   string     `json:"modified,omitempty"` // unreliable: a delta goes by content
@@ -44,30 +46,8 @@ type Record struct {
 	} `json:"database_specific,omitzero"`
 
 	Hash string `json:"-"` // hex SHA-256 of the bytes it was read from
-}
 
-// Affected is what a record says about one package.
-type Affected struct {
-	Package struct {
-		Ecosystem string `json:"ecosystem"`
-		Name      string `json:"name"`
-	} `json:"package"`
-	Ranges   []Range  `json:"ranges,omitempty"`
-	Versions []string `json:"versions,omitempty"`
-}
-
-// Range is a line of versions on which events switch the fault on and off.
-type Range struct {
-	Type   string       `json:"type"` // SEMVER, ECOSYSTEM or GIT
-	Events []RangeEvent `json:"events"`
-}
-
-// RangeEvent has exactly one of its members.
-type RangeEvent struct {
-	Introduced   string `json:"introduced,omitempty"`
-	Fixed        string `json:"fixed,omitempty"`
-	LastAffected string `json:"last_affected,omitempty"`
-	Limit        string `json:"limit,omitempty"`
+	commits map[string]*Commits // what Learn was told
 }
 
 // Identifier is what the name of a vulnerability looks like.
@@ -105,38 +85,7 @@ func (r *Record) check() error {
 	if strings.ContainsRune(r.Summary+r.Details, 0) {
 		return problem.Invalid("record %s holds a NUL character", r.ID)
 	}
-	events := 0
-	for _, a := range r.Affected {
-		if a.Package.Name == "" && a.Package.Ecosystem != "" {
-			return problem.Invalid("record %s names an ecosystem without a package", r.ID)
-		}
-		words := slices.Concat([]string{a.Package.Ecosystem, a.Package.Name}, a.Versions)
-		events += len(a.Versions)
-		for _, rg := range a.Ranges {
-			events += len(rg.Events)
-			for _, e := range rg.Events {
-				n := 0
-				for _, v := range []string{e.Introduced, e.Fixed, e.LastAffected, e.Limit} {
-					if v != "" {
-						n++
-						words = append(words, v)
-					}
-				}
-				if n != 1 {
-					return problem.Invalid("record %s has a range event with %d members; exactly one is allowed", r.ID, n)
-				}
-			}
-		}
-		for _, w := range words {
-			if len(w) > maxWord || strings.ContainsFunc(w, func(c rune) bool { return c < ' ' || c == 0x7f }) {
-				return problem.Invalid("record %s holds a name or version that cannot be one: %.80q", r.ID, w)
-			}
-		}
-	}
-	if events > maxEvents {
-		return problem.TooLarge("record %s has %d range events and versions; at most %d are read", r.ID, events, maxEvents)
-	}
-	return nil
+	return r.checkAffected()
 }
 
 // Idents are the names by which the vulnerability is known: the record's own and its aliases.
@@ -146,3 +95,12 @@ func (r *Record) Idents() []string {
 
 // Reviewed says what the record says of itself: "reviewed", "unreviewed" or "".
 func (r *Record) Reviewed() string { return strings.ToLower(r.Specific.ReviewStatus) }
+
+// Claims are what the record says, by the names that components are looked up by; in a stable order.
+func (r *Record) Claims() []Claim { return r.osvClaims() }
+
+// Package is a name in its space, as the index knows it.
+type Package struct{ Ecosystem, Name string }
+
+// PackageOf folds the name as its ecosystem compares names.
+func PackageOf(ecosystem, name string) Package { return Package{ecosystem, sbom.Fold(ecosystem, name)} }
