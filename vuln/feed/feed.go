@@ -3,16 +3,17 @@
 package feed
 
 import (
-	"archive/zip"
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"hash"
 	"io"
-	"io/fs"
-	"os"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,215 +23,247 @@ import (
 
 // Bounds of a feed.
 const (
-	MaxBytes      = 256 << 20 // bytes as uploaded
+	MaxBytes      = 1 << 30 // bytes of one file as uploaded or fetched: the largest published zip has about 600 MB
 	maxFeedFiles  = 500_000
-	maxFeedInside = 4 << 30 // bytes once unpacked
-	maxKEV        = 32 << 20
+	maxFeedInside = 8 << 30  // bytes once unpacked
+	maxFile       = 32 << 20 // bytes of one file that is held in memory: a catalogue, a document
 )
 
-// Feed is a set of files, each an OSV record or the catalogue of known exploited vulnerabilities (KEV), that were all
-// read and judged once. Files that do not end in .json are not looked at.
+// Feed is what one look at a source brought: all of it was read and judged once. A feed may be a delta, so what it does not
+// name is left alone, unless it is Whole.
 type Feed struct {
-	Digest  string // "sha256:<hex>" over the files' names and contents in order
-	Records int
-	hashes  map[string]string // record id -> content hash
-	KEV     *KEV              // nil: none
-	files   []feedFile
+	Digest    string    // "sha256:<hex>" over the files' names and contents in order
+	Records   int       // records that it holds
+	KEV       *KEV      // nil: none
+	Exploited []Listed  // a further list of what is exploited, each CVE once; nil: none
+	EPSS      *EPSS     // nil: none
+	CSAF      []CSAF    // documents of providers, for vuln/vex; Read gives their bytes
+	Made      time.Time // when its maker says that it was made; zero: not said
+	Sequence  int64     // of a bundle or mirror with a manifest; 0: none
+	Whole     bool      // the source names all it knows: a record that is not here is no longer named by it
+
+	hashes map[string]string // record id -> content hash
+	files  []entry           // that hold a record each
+	bytes  int64
+	closes []io.Closer
 }
 
-type feedFile struct {
-	name string
-	open func() (io.ReadCloser, error)
+// entry is one file inside.
+type entry struct {
+	name     string
+	archive  string // that it stands in
+	id       string // of the record, when judged
+	modified string // as the record says
+	open     func() (io.ReadCloser, error)
 }
 
-// KEV is the catalogue of known exploited vulnerabilities as CISA publishes it.
-type KEV struct {
-	Version  string     `json:"catalogVersion"`
-	Released time.Time  `json:"dateReleased"`
-	Count    int        `json:"count"`
-	Entries  []KEVEntry `json:"vulnerabilities"`
+// Close gives back the files that the feed reads from. What was read stays.
+func (f *Feed) Close() error {
+	var err error
+	for _, c := range slices.Backward(f.closes) {
+		err = errors.Join(err, c.Close())
+	}
+	f.closes = nil
+	return err
 }
 
-// KEVEntry is one exploited vulnerability.
-type KEVEntry struct {
-	CVE        string `json:"cveID"`
-	Added      string `json:"dateAdded"` // YYYY-MM-DD
-	Ransomware string `json:"knownRansomwareCampaignUse,omitempty"`
-}
+// Has says whether the feed holds a record of this name.
+func (f *Feed) Has(id string) bool { return f.hashes[id] != "" }
 
-// ParseKEV reads the catalogue and refuses one that was cut short: it states how many entries it has.
-func ParseKEV(b []byte) (*KEV, error) {
-	if len(b) > maxKEV {
-		return nil, problem.TooLarge("the KEV catalogue has %d bytes; at most %d are read", len(b), maxKEV)
-	}
-	var k KEV
-	if err := json.Unmarshal(b, &k); err != nil {
-		return nil, problem.Invalid("the KEV catalogue cannot be read: %v", err)
-	}
-	if k.Version == "" || k.Count != len(k.Entries) {
-		return nil, problem.Invalid("the KEV catalogue says it has %d entries and has %d", k.Count, len(k.Entries))
-	}
-	seen := make(map[string]bool, len(k.Entries))
-	for _, e := range k.Entries {
-		if !strings.HasPrefix(e.CVE, "CVE-") || !record.Identifier.MatchString(e.CVE) {
-			return nil, problem.Invalid("the KEV catalogue names %.80q, which is no CVE", e.CVE)
-		}
-		if _, err := time.Parse(time.DateOnly, e.Added); err != nil {
-			return nil, problem.Invalid("the KEV catalogue gives %s the date %.40q", e.CVE, e.Added)
-		}
-		if seen[e.CVE] {
-			return nil, problem.Invalid("the KEV catalogue lists %s twice", e.CVE)
-		}
-		seen[e.CVE] = true
-	}
-	return &k, nil
-}
-
-// Open reads a feed from a zip or JSON file of size bytes.
-func Open(r io.ReaderAt, size int64) (*Feed, error) {
-	if size > MaxBytes {
-		return nil, problem.TooLarge("the feed has %d bytes; at most %d are read", size, MaxBytes)
-	}
-	magic := make([]byte, 4)
-	if n, err := r.ReadAt(magic, 0); err != nil && (err != io.EOF || n == 0) {
-		return nil, problem.Invalid("the feed is empty")
-	}
-	if !bytes.HasPrefix(magic, []byte("PK")) {
-		return newFeed([]feedFile{{name: "feed.json", open: func() (io.ReadCloser, error) {
-			return io.NopCloser(io.NewSectionReader(r, 0, size)), nil
-		}}})
-	}
-	z, err := zip.NewReader(r, size)
-	if err != nil {
-		return nil, problem.Invalid("the feed is not a whole zip file: %v", err)
-	}
-	if len(z.File) > maxFeedFiles {
-		return nil, problem.TooLarge("the feed has %d files; at most %d are read", len(z.File), maxFeedFiles)
-	}
-	var files []feedFile
-	seen := map[string]bool{}
-	for _, f := range z.File {
-		if !fs.ValidPath(strings.TrimSuffix(f.Name, "/")) {
-			return nil, problem.Invalid("the feed names a file outside itself: %.80q", f.Name)
-		}
-		if seen[f.Name] {
-			return nil, problem.Invalid("the feed has two files named %.80q", f.Name)
-		}
-		seen[f.Name] = true
-		files = append(files, feedFile{f.Name, f.Open})
-	}
-	return newFeed(files)
-}
-
-// OpenPath reads a feed from a file, or from all .json files of a folder and its folders. A zip file is closed with
-// the process: this is for the command line.
-func OpenPath(name string) (*Feed, error) {
-	info, err := os.Stat(name)
-	if err != nil {
-		return nil, problem.NotFound("there is no feed %s", name).Because(err)
-	}
-	if !info.IsDir() {
-		f, err := os.Open(name)
+// judge reads every file of the set, so that a feed with one broken record changes nothing.
+func judge(files []File) (f *Feed, err error) {
+	f = &Feed{hashes: map[string]string{}}
+	defer func() {
 		if err != nil {
-			return nil, fmt.Errorf("feed: %w", err)
+			f.Close() //nolint:errcheck // the refusal is what counts
+			f = nil
 		}
-		return Open(f, info.Size())
-	}
-	var files []feedFile
-	root := os.DirFS(name)
-	err = fs.WalkDir(root, ".", func(p string, d fs.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() {
-			files = append(files, feedFile{p, func() (io.ReadCloser, error) { return root.Open(p) }})
-		}
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("feed: %w", err)
-	}
-	return newFeed(files)
-}
-
-// newFeed judges every file, so that a feed with one broken record changes nothing.
-func newFeed(files []feedFile) (*Feed, error) {
-	f := &Feed{hashes: map[string]string{}}
-	sum, total := sha256.New(), int64(0)
-	for _, file := range files {
-		if path.Ext(file.name) != ".json" {
+	}()
+	sum := sha256.New()
+	for _, file := range slices.SortedStableFunc(slices.Values(files), func(a, b File) int { return cmp.Compare(a.Name, b.Name) }) {
+		if !Wanted(file.Name) {
 			continue
 		}
-		b, err := file.read()
+		s, err := file.open()
 		if err != nil {
-			return nil, err
+			return f, problem.Invalid("%s cannot be opened", file.Name).Because(err)
 		}
-		if total += int64(len(b)); total > maxFeedInside {
-			return nil, problem.TooLarge("the feed unpacks to more than %d bytes", int64(maxFeedInside))
+		magic := make([]byte, 4)
+		n, err := s.ReadAt(magic, 0)
+		switch {
+		case n == 0:
+			s.Close() //nolint:errcheck // it was only read
+			return f, problem.Invalid("%s is empty", file.Name).Because(err)
+		case bytes.HasPrefix(magic, []byte("PK")):
+			f.closes = append(f.closes, s)
+			err = f.unzip(sum, file.Name, s, file.Size, 0)
+		default:
+			s.Close() //nolint:errcheck // it was only read
+			err = f.take(sum, entry{name: file.Name, open: func() (io.ReadCloser, error) { return file.open() }})
 		}
-		fmt.Fprintf(sum, "%s %d\n", file.name, len(b))
-		sum.Write(b)
-		if isKEV(b) {
-			if f.KEV != nil {
-				return nil, problem.Invalid("the feed has two KEV catalogues")
-			}
-			if f.KEV, err = ParseKEV(b); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		r, err := record.Parse(b)
 		if err != nil {
-			return nil, problem.Invalid("%s: %s", file.name, problem.Of(err).Text)
+			return f, err
 		}
-		if _, twice := f.hashes[r.ID]; twice {
-			return nil, problem.Invalid("the feed has two records named %s", r.ID)
-		}
-		f.hashes[r.ID] = r.Hash
-		f.files = append(f.files, file)
 	}
-	if len(f.files) == 0 && f.KEV == nil {
-		return nil, problem.Invalid("the feed holds no record").Hint("send OSV records or a KEV catalogue, as .json or in a zip")
+	if f.Records = len(f.files); f.Records == 0 && f.KEV == nil && f.Exploited == nil && f.EPSS == nil && f.CSAF == nil {
+		return f, problem.Invalid("the feed holds no record").
+			Hint("send OSV or CVE records, a KEV or EUVD list, EPSS scores or CSAF documents, each as published or in a zip")
 	}
-	f.Records = len(f.files)
 	f.Digest = "sha256:" + hex.EncodeToString(sum.Sum(nil))
 	return f, nil
 }
 
-func (f feedFile) read() ([]byte, error) {
-	in, err := f.open()
+// Wanted says whether a file of this name can hold anything for a feed. A repository of records holds other files too.
+func Wanted(name string) bool {
+	switch base := path.Base(name); base {
+	case "delta.json", "deltaLog.json", "recent_activities.json": // of the CVE list: what changed, which is told by content
+		return false
+	default:
+		return strings.HasSuffix(base, ".json") || strings.HasSuffix(base, ".zip") || strings.HasSuffix(base, ".csv") || strings.HasSuffix(base, ".csv.gz")
+	}
+}
+
+// take judges one file and keeps what it holds.
+func (f *Feed) take(sum hash.Hash, e entry) error {
+	b, err := e.read()
 	if err != nil {
-		return nil, problem.Invalid("%s cannot be opened: %v", f.name, err)
+		return err
+	}
+	if f.bytes += int64(len(b)); f.bytes > maxFeedInside {
+		return problem.TooLarge("the feed unpacks to more than %d bytes", int64(maxFeedInside))
+	}
+	fmt.Fprintf(sum, "%s %d\n", e.name, len(b))
+	sum.Write(b)
+	switch kindOf(b) {
+	case kindScores:
+		return f.takeScores(e, b)
+	case kindKEV:
+		if f.KEV != nil {
+			return problem.Invalid("the feed has two KEV catalogues")
+		}
+		f.KEV, err = ParseKEV(b)
+		return err
+	case kindEUVD:
+		if f.Exploited != nil {
+			return problem.Invalid("the feed has two EUVD lists")
+		}
+		f.Exploited, err = ParseEUVD(b)
+		return err
+	case kindCSAF:
+		doc, err := parseCSAF(b)
+		if err != nil {
+			return problem.Invalid("%s: %s", e.name, problem.Of(err).Text)
+		}
+		doc.Name, doc.open = e.name, e.open
+		f.CSAF = append(f.CSAF, doc)
+		return nil
+	}
+	r, err := record.Parse(b)
+	if err != nil {
+		return problem.Invalid("%s: %s", e.name, problem.Of(err).Text)
+	}
+	e.id, e.modified = r.ID, r.Modified
+	switch have := f.hashes[r.ID]; have {
+	case r.Hash: // a record about packages of two ecosystems stands in the archives of both
+		return nil
+	case "":
+		f.files = append(f.files, e)
+	default:
+		i := slices.IndexFunc(f.files, func(other entry) bool { return other.id == r.ID })
+		if other := f.files[i]; other.archive == e.archive || other.modified == e.modified {
+			return problem.Invalid("the feed has two records named %s", r.ID)
+		} else if other.modified > e.modified { // archives are made one after the other: the later content counts
+			return nil
+		}
+		f.files[i] = e
+	}
+	f.hashes[r.ID] = r.Hash
+	return nil
+}
+
+func (f *Feed) takeScores(e entry, b []byte) error {
+	if f.EPSS != nil {
+		return problem.Invalid("the feed has EPSS scores twice")
+	}
+	var err error
+	if f.EPSS, err = ParseEPSS(bytes.NewReader(b)); err != nil {
+		return problem.Invalid("%s: %s", e.name, problem.Of(err).Text)
+	}
+	if f.Made.IsZero() || f.EPSS.Date.Before(f.Made) {
+		f.Made = f.EPSS.Date
+	}
+	return nil
+}
+
+func (e entry) read() ([]byte, error) { return e.readUpTo(maxFile) }
+
+func (e entry) readUpTo(limit int64) ([]byte, error) {
+	in, err := e.open()
+	if err != nil {
+		return nil, problem.Invalid("%s cannot be opened", e.name).Because(err)
 	}
 	defer in.Close()
-	b, err := io.ReadAll(io.LimitReader(in, maxKEV+1)) // a zip entry's stated size is not believed
+	b, err := io.ReadAll(io.LimitReader(in, limit+1)) // a zip entry's stated size is not believed
 	if err != nil {
-		return nil, problem.Invalid("%s cannot be read whole: %v", f.name, err)
+		return nil, problem.Invalid("%s cannot be read whole: %v", e.name, err)
+	}
+	if int64(len(b)) > limit {
+		return nil, problem.TooLarge("%s has more than %d bytes; so much is not read of one file", e.name, limit)
 	}
 	return b, nil
 }
 
-// isKEV tells the catalogue from a record by members that only it has.
-func isKEV(b []byte) bool {
-	if len(b) > maxKEV || !bytes.Contains(b, []byte(`"catalogVersion"`)) {
-		return false
+type kind int
+
+const (
+	kindRecord kind = iota
+	kindKEV
+	kindEUVD
+	kindCSAF
+	kindScores
+)
+
+// kindOf tells what a file is by its beginning and by members that nothing else has. What is none of it is read as a
+// record, which then says what is wrong with it.
+func kindOf(b []byte) kind {
+	if bytes.HasPrefix(b, []byte{0x1f, 0x8b}) || bytes.HasPrefix(b, []byte("#model_version")) {
+		return kindScores
 	}
-	var k struct {
-		Version *string `json:"catalogVersion"`
-		ID      *string `json:"id"`
+	if bytes.HasPrefix(bytes.TrimLeft(b, " \t\r\n"), []byte("[")) {
+		return kindEUVD
 	}
-	return json.Unmarshal(b, &k) == nil && k.Version != nil && k.ID == nil
+	if !bytes.Contains(b, []byte(`"catalogVersion"`)) && !bytes.Contains(b, []byte(`"csaf_version"`)) && !bytes.Contains(b, []byte(`"exploitedSince"`)) {
+		return kindRecord
+	}
+	var m struct {
+		ID       *string          `json:"id"`
+		DataType *string          `json:"dataType"` // of a CVE record
+		Version  *string          `json:"catalogVersion"`
+		Items    *json.RawMessage `json:"items"`
+		Document *struct {
+			Version *string `json:"csaf_version"`
+		} `json:"document"`
+	}
+	switch err := json.Unmarshal(b, &m); {
+	case err != nil || m.ID != nil || m.DataType != nil:
+		return kindRecord
+	case m.Version != nil:
+		return kindKEV
+	case m.Document != nil && m.Document.Version != nil:
+		return kindCSAF
+	case m.Items != nil:
+		return kindEUVD
+	}
+	return kindRecord
 }
 
 // Each hands over the records that want says are wanted by id and content, with their bytes.
 func (f *Feed) Each(want func(id, hash string) bool, fn func(r record.Record, body []byte) error) error {
-	ids := make(map[string]bool, len(f.hashes))
-	for id, hash := range f.hashes {
-		ids[id] = want(id, hash)
-	}
-	for _, file := range f.files {
-		// The Go and OSV zips name each file after its record; others are opened to see.
-		if wanted, known := ids[strings.TrimSuffix(path.Base(file.name), ".json")]; known && !wanted {
+	for _, e := range f.files {
+		if !want(e.id, f.hashes[e.id]) {
 			continue
 		}
-		b, err := file.read()
+		b, err := e.read()
 		if err != nil {
 			return err
 		}
@@ -238,11 +271,8 @@ func (f *Feed) Each(want func(id, hash string) bool, fn func(r record.Record, bo
 		if err != nil {
 			return err
 		}
-		if f.hashes[r.ID] != r.Hash {
-			return problem.Conflict("the feed changed while it was read: %s", r.ID)
-		}
-		if !ids[r.ID] {
-			continue
+		if r.ID != e.id || r.Hash != f.hashes[e.id] {
+			return problem.Conflict("the feed changed while it was read: %s", e.id)
 		}
 		if err := fn(r, b); err != nil {
 			return err
