@@ -12,8 +12,9 @@ import (
 	"github.com/openthings-platform/openthings/tenant"
 )
 
-// Routes registers the reading routes; a bill arrives together with its release.
+// Routes registers the routes; a bill arrives together with its release.
 func (s *Service) Routes(a *api.API) {
+	s.evidenceRoutes(a)
 	api.Raw(a, api.Op{ID: "get-release-sbom", Method: "GET", Path: "/v1/releases/{id}/sbom", Verb: string(tenant.SBOMRead), Stage: "sbom",
 		Summary: "The bill of materials of a release, byte for byte as it was uploaded"}, s.getOriginal)
 
@@ -23,7 +24,7 @@ func (s *Service) Routes(a *api.API) {
 	api.Handle(a, api.Op{ID: "describe-release-sbom", Method: "GET", Path: "/v1/releases/{id}/sbom/record", Verb: string(tenant.SBOMRead), Stage: "sbom",
 		Summary: "Format, digests and quality of a release's bill of materials"},
 		func(ctx context.Context, in *describeIn) (*api.Out[Record], error) {
-			if err := s.require(ctx, in.ID); err != nil {
+			if err := s.require(ctx, tenant.SBOMRead, in.ID); err != nil {
 				return nil, err
 			}
 			r, err := s.Current(ctx, tenant.MustTenant(ctx), in.ID)
@@ -40,7 +41,7 @@ func (s *Service) Routes(a *api.API) {
 	api.Handle(a, api.Op{ID: "list-release-components", Method: "GET", Path: "/v1/releases/{id}/components", Verb: string(tenant.SBOMRead), Stage: "sbom",
 		Summary: "The components of a release, by name"},
 		func(ctx context.Context, in *listIn) (*api.List[Part], error) {
-			if err := s.require(ctx, in.ID); err != nil {
+			if err := s.require(ctx, tenant.SBOMRead, in.ID); err != nil {
 				return nil, err
 			}
 			after, err := in.After(a)
@@ -55,19 +56,19 @@ func (s *Service) Routes(a *api.API) {
 		})
 }
 
-// require refuses unless the caller may read the bill of this release.
-func (s *Service) require(ctx context.Context, release string) error {
+// require refuses unless the caller may do this with the release.
+func (s *Service) require(ctx context.Context, verb tenant.Verb, release string) error {
 	t := tenant.MustTenant(ctx)
 	product, err := s.cfg.ProductOf(ctx, t, release)
 	if err != nil {
 		return err
 	}
-	return tenant.Require(ctx, tenant.SBOMRead, tenant.Thing{Tenant: t, Product: product})
+	return tenant.Require(ctx, verb, tenant.Thing{Tenant: t, Product: product})
 }
 
 func (s *Service) getOriginal(w http.ResponseWriter, r *http.Request) error {
 	id := r.PathValue("id")
-	if err := s.require(r.Context(), id); err != nil {
+	if err := s.require(r.Context(), tenant.SBOMRead, id); err != nil {
 		return err
 	}
 	rec, f, err := s.Original(r.Context(), tenant.MustTenant(r.Context()), id)
@@ -75,13 +76,17 @@ func (s *Service) getOriginal(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer f.Close()
+	return serveOriginal(w, "sbom-"+id, rec.Document, f)
+}
+
+// serveOriginal sends kept bytes: foreign, so never shown as a page of ours, whatever they hold.
+func serveOriginal(w http.ResponseWriter, name string, doc Document, f io.Reader) error {
 	h := w.Header()
-	// Foreign bytes: never shown as a page of ours, whatever they hold.
 	h.Set("Content-Type", "application/octet-stream")
-	h.Set("Content-Disposition", `attachment; filename="sbom-`+id+`"`)
-	h.Set("Content-Length", strconv.FormatInt(rec.Document.Size, 10))
+	h.Set("Content-Disposition", `attachment; filename="`+name+`"`)
+	h.Set("Content-Length", strconv.FormatInt(doc.Size, 10))
 	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("X-Checksum-Sha512", rec.Document.SHA512)
-	_, err = io.Copy(w, f)
+	h.Set("X-Checksum-Sha512", doc.SHA512)
+	_, err := io.Copy(w, f)
 	return err
 }

@@ -28,7 +28,7 @@ func (s *Service) Pages(c *console.Console) {
 	c.Fragment("release", console.Fragment{Order: 30, Title: "Bill of materials", Verb: string(tenant.SBOMRead), FS: pagesFS, Template: "pages/explorer.html",
 		Load: func(r *http.Request, release string) (any, error) {
 			ctx := r.Context()
-			if err := s.require(ctx, release); err != nil {
+			if err := s.require(ctx, tenant.SBOMRead, release); err != nil {
 				return nil, err
 			}
 			rec, err := s.Current(ctx, tenant.MustTenant(ctx), release)
