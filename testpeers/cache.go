@@ -15,8 +15,9 @@ import (
 	"strings"
 )
 
-// build returns a program: of the package in the module of that name below testpeers, "." for the module's own.
-func build(ctx context.Context, name, pkg string) (string, error) {
+// build returns a program: of the package in the module of that name below testpeers, "." for the module's own. For several
+// packages it returns a folder with their programs.
+func build(ctx context.Context, name string, pkgs ...string) (string, error) {
 	src, err := source(ctx, name)
 	if err != nil {
 		return "", err
@@ -30,7 +31,12 @@ func build(ctx context.Context, name, pkg string) (string, error) {
 		files = append(files, filepath.Base(f))
 	}
 	return kept(src, name, files, func(fresh string) error {
-		cmd := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w", "-o", fresh, pkg)
+		if len(pkgs) > 1 {
+			if err := os.Mkdir(fresh, 0o700); err != nil {
+				return err
+			}
+		}
+		cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-ldflags", "-s -w", "-o", fresh}, pkgs...)...)
 		cmd.Dir, cmd.Env = src, append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false -mod=readonly")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("testpeers: go build of %s: %w\n%s", src, err, out)

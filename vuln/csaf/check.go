@@ -37,7 +37,7 @@ func (c *checker) need(ok bool, at, format string, args ...any) {
 }
 
 // Check runs the mandatory tests of section 6.1 and what the schema demands beyond the Go types, as far as the members
-// that are written here reach. What it does not know (CWE, CVSS 2) the types cannot hold.
+// that are written here reach.
 func Check(d *Document) []Failure {
 	c := checker{d: d}
 	c.meta()
@@ -51,10 +51,16 @@ func Check(d *Document) []Failure {
 var (
 	categoryName = regexp.MustCompile(`^[^\s\-_.](.*[^\s\-_.])?$`)
 	trackingID   = regexp.MustCompile(`^\S(.*\S)?$`)
-	languageTag  = regexp.MustCompile(`^[A-Za-z]{2,3}(-[A-Za-z]{4})?(-([A-Za-z]{2}|[0-9]{3}))?$`)
+	languageTag  = regexp.MustCompile(`^([a-z]{2})(-[A-Z]{2})?$`)
 	wholeNumber  = regexp.MustCompile(`^(0|[1-9][0-9]*)$`)
 	semantic     = regexp.MustCompile(`^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$`)
 )
+
+// languages are the codes of ISO 639-1. Languages without such a code are not written.
+var languages = strings.Fields(`aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el en eo es
+	et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv
+	kw ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw sa
+	sc sd se sg si sk sl sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu`)
 
 // profiles are the categories with tests of their own (6.1.27).
 var profiles = []string{SecurityAdvisory, VEX, "csaf_base", "csaf_informational_advisory", "csaf_security_incident_response"}
@@ -76,7 +82,7 @@ func (c *checker) meta() {
 		c.need(m.AggregateSeverity.Text != "", "document.aggregate_severity", "A severity is a text.")
 	}
 	for at, tag := range map[string]string{"document.lang": m.Lang, "document.source_lang": m.SourceLang} {
-		if tag != "" && !languageTag.MatchString(tag) {
+		if parts := languageTag.FindStringSubmatch(tag); tag != "" && (parts == nil || !slices.Contains(languages, parts[1])) {
 			c.fail("6.1.12", at, "%q is not a language tag.", tag)
 		}
 	}

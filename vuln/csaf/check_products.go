@@ -132,7 +132,7 @@ func (c *checker) defined(at string, known map[string]bool, ids []string, test s
 	}
 }
 
-// vulnerabilities judges what is said of each: tests 6.1.1, 6.1.4, 6.1.6 to 6.1.10, 6.1.23, 6.1.24, 6.1.29, 6.1.32 and 6.1.33.
+// vulnerabilities judges what is said of each: tests 6.1.1, 6.1.4, 6.1.6 to 6.1.11, 6.1.23, 6.1.24, 6.1.29, 6.1.32 and 6.1.33.
 func (c *checker) vulnerabilities(n names) {
 	cves := map[string]bool{}
 	for i, v := range c.d.Vulnerabilities {
@@ -143,6 +143,11 @@ func (c *checker) vulnerabilities(n names) {
 				c.fail("6.1.23", at+".cve", "%s stands twice.", v.CVE)
 			}
 			cves[v.CVE] = true
+		}
+		if v.CWE != nil {
+			if w, err := Weakness(v.CWE.ID); err != nil || *w != *v.CWE {
+				c.fail("6.1.11", at+".cwe", "%s is not called %q.", v.CWE.ID, v.CWE.Name)
+			}
 		}
 		for _, id := range v.IDs {
 			c.need(id.SystemName != "" && id.Text != "", at+".ids", "An id has a system and a text.")
