@@ -49,7 +49,7 @@ func (h *house) town() []known {
 		}
 		for _, d := range fleet {
 			if d.release != "" {
-				if err := addDelta(tx, "ten", "rel_"+d.release[1:], t0.UnixMilli(), 1); err != nil {
+				if err := addDelta(tx, delta{tenant: "ten", to: "rel_" + d.release[1:], at: t0.UnixMilli()}); err != nil {
 					return err
 				}
 			}

@@ -96,7 +96,7 @@ func fill(t testing.TB, h *house, n int) {
 			exec(tx, `INSERT INTO solution(id, tenant, name, owner, at) VALUES ($1, 'ten', $1, '', 1)`, fmt.Sprintf("sol_%d", i))
 		}
 		for _, r := range []string{"rel_new", "rel_mid", "rel_old"} {
-			must(t, addCount(tx, "ten", r, 1))
+			must(t, addDelta(tx, delta{tenant: "ten", to: r, at: t0.UnixMilli()}))
 		}
 		must(t, insertGroup(tx, Group{ID: "grp_1", Tenant: "ten", Name: "few"}))
 		for i := range 500 {

@@ -59,7 +59,7 @@ func TestFilterReference(t *testing.T) {
 				return err
 			}
 		}
-		return addCount(tx, "ten", "rel_2.4.1", 1)
+		return addDelta(tx, delta{tenant: "ten", to: "rel_2.4.1", at: t0.UnixMilli()})
 	}))
 	n := 0
 	for _, m := range filters {

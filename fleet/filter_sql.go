@@ -169,7 +169,7 @@ func (q *query) release(t *term, bind func(any) string) string {
 			ids = append(ids, id)
 			continue
 		}
-		parts = append(parts, "NOT "+one("FROM install WHERE install.tenant = "+bind(q.tenant)+" AND install.device_id = device.id AND install.to_ts = "+bind(int64(Forever))))
+		parts = append(parts, "NOT "+one("FROM install WHERE install.tenant = "+bind(q.tenant)+" AND install.device_id = device.id AND install.to_ts = 9223372036854775807"))
 	}
 	if len(ids) > 0 || len(parts) == 0 {
 		parts = append(parts, q.inside(t, "install", q.runs(ids, bind)))
@@ -178,7 +178,7 @@ func (q *query) release(t *term, bind func(any) string) string {
 }
 
 func (q *query) runs(ids []string, bind func(any) string) string {
-	return "FROM install WHERE install.tenant = " + bind(q.tenant) + " AND " + q.among("install.release_id", ids, bind) + " AND install.to_ts = " + bind(int64(Forever))
+	return "FROM install WHERE install.tenant = " + bind(q.tenant) + " AND " + q.among("install.release_id", ids, bind) + " AND install.to_ts = 9223372036854775807"
 }
 
 func (q *query) group(t *term, bind func(any) string) string {

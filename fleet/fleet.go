@@ -6,6 +6,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/openthings-platform/openthings/clock"
@@ -40,7 +41,9 @@ type Service struct {
 	cfg    Config
 	holder string        // names this process: holder of the folding lease, node of the devices that are here
 	beats  time.Time     // when the next sign of life is due; Work's own
-	wake   chan struct{} // capacity 1: presence has changed
+	wake   chan struct{} // capacity 1: presence has changed, or much is to be folded
+
+	pending atomic.Int64 // installations since the last fold began
 
 	turns   *gateway.Turns // devices to tell what is desired of them
 	told    *told

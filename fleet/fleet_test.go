@@ -117,7 +117,7 @@ func TestS18_CountersEqualARecount(t *testing.T) {
 				r.t.Errorf("%s now (-recount +counters):\n%s", tenant, d)
 			}
 			for _, m := range moments {
-				got, err := r.CountAsOf(ctx, tenant, m)
+				got, err := r.CountOf(ctx, tenant, nil, m)
 				if err != nil {
 					r.t.Fatal(err)
 				}
@@ -138,10 +138,10 @@ func TestS18_CountersEqualARecount(t *testing.T) {
 						r.t.Fatal(err)
 					}
 					for _, d := range page {
-						if d.Device <= after {
-							r.t.Fatalf("%s came after %s", d.Device, after)
+						if d.Cursor() <= after {
+							r.t.Fatalf("%s came after %s", d.Cursor(), after)
 						}
-						after = d.Device
+						after = d.Cursor()
 						listed[d.Release]++
 					}
 					if len(page) == 0 {
@@ -254,10 +254,10 @@ func TestPresenceAfterACrash(t *testing.T) {
 		ctx, stop := context.WithCancel(ctx)
 		ended := make(chan error)
 		go func() { ended <- next.Work(ctx) }()
-		r.clk.WaitTimers(1)
+		r.clk.WaitTimers(2) // the other is that of the daily recount
 		for at := time.Duration(0); at <= nodeLives; at += nodeBeats {
 			r.clk.Advance(nodeBeats)
-			r.clk.WaitTimers(1)
+			r.clk.WaitTimers(2)
 		}
 		stop()
 		if err := <-ended; err != nil {

@@ -147,7 +147,7 @@ func (h *house) put(tx *store.Tx, fleet []known) error {
 			}
 		}
 		for _, r := range []string{"rel_1", "rel_2"} {
-			if err := addCount(tx, ten, r, 1); err != nil {
+			if err := addDelta(tx, delta{tenant: ten, to: r, at: t0.UnixMilli()}); err != nil {
 				return err
 			}
 		}

@@ -113,6 +113,11 @@ func (s *Service) note(peer gateway.Peer, here bool, reason string) {
 	}
 	s.present[peer.Device] = p
 	s.dirty[peer.Device] = true
+	s.poke()
+}
+
+// poke wakes Work.
+func (s *Service) poke() {
 	select {
 	case s.wake <- struct{}{}:
 	default:

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package fleet
+
+import (
+	"context"
+	"database/sql"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/openthings-platform/openthings/identity"
+	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/store"
+)
+
+// Placed is a device that runs, or ran at the time asked for, one of some releases.
+type Placed struct {
+	Device  string    `json:"device"`
+	Release string    `json:"release"`
+	Since   time.Time `json:"since"`
+}
+
+// Cursor is where a page that ends with this device is gone on from (Page.After).
+func (p Placed) Cursor() string { return p.Release + " " + p.Device }
+
+// Page asks for at most Limit things after the cursor After (of the last one of the page before; empty: from the
+// beginning).
+type Page struct {
+	After string
+	Limit int
+}
+
+// Devices returns a page of the devices that ran one of the releases at the moment given, in the order of releases and of
+// devices in each (Placed.Cursor); the zero time means now. The counters say which releases are worth a visit.
+func (s *Service) Devices(ctx context.Context, tenant string, releases []string, at time.Time, page Page) ([]Placed, error) {
+	release, device, _ := strings.Cut(page.After, " ")
+	releases = slices.DeleteFunc(slices.Compact(slices.Sorted(slices.Values(releases))), func(r string) bool { return r < release })
+	var out []Placed
+	err := s.cfg.DB.View(ctx, func(tx *store.Tx) error {
+		out = nil
+		counts, err := countOf(tx.Query, tenant, releases, at)
+		if err != nil {
+			return err
+		}
+		for _, r := range slices.Sorted(maps.Keys(counts)) {
+			after := ""
+			if r == release {
+				after = device
+			}
+			part, err := devicesOf(tx, tenant, r, at, Page{after, page.Limit - len(out)})
+			if err != nil {
+				return err
+			}
+			if out = append(out, part...); len(out) == page.Limit {
+				return nil
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
+// devicesOf returns a page of one release, after a device. Both ends of time are their own index.
+func devicesOf(tx *store.Tx, tenant, release string, at time.Time, page Page) ([]Placed, error) {
+	const now = `SELECT device_id, from_ts FROM install WHERE tenant = $1 AND release_id = $2 AND to_ts = 9223372036854775807 AND device_id > $3 ORDER BY device_id LIMIT $4`
+	const past = `SELECT device_id, from_ts FROM (
+			SELECT * FROM (SELECT device_id, from_ts FROM install WHERE tenant = $1 AND release_id = $2 AND to_ts = 9223372036854775807 AND device_id > $3 AND from_ts <= $5 ORDER BY device_id LIMIT $4) n
+			UNION ALL SELECT device_id, from_ts FROM install WHERE tenant = $1 AND release_id = $2 AND to_ts > $5 AND to_ts < 9223372036854775807 AND from_ts <= $5 AND device_id > $3) q
+		ORDER BY device_id LIMIT $4`
+	query, args := now, []any{tenant, release, page.After, page.Limit}
+	if !at.IsZero() {
+		query, args = past, append(args, store.Millis(at))
+	}
+	rows, err := tx.Query(query, args...)
+	return store.Collect(rows, err, func(r *sql.Rows) (Placed, error) {
+		p, from := Placed{Release: release}, int64(0)
+		err := r.Scan(&p.Device, &from)
+		p.Since = store.Time(from)
+		return p, err
+	})
+}
+
+// eachStep is how many devices come at a time: they cross as one text, which costs a fraction of as many rows.
+const eachStep = 10_000
+
+// EachDevice hands out all devices that run one of the releases now, of one snapshot, release by release in the order of
+// devices; those of a large one come in several parts.
+func (s *Service) EachDevice(ctx context.Context, tenant string, releases []string, fn func(release string, devices []string) error) error {
+	return s.cfg.DB.View(ctx, func(tx *store.Tx) error {
+		counts, err := countOf(tx.Query, tenant, releases, time.Time{})
+		if err != nil {
+			return err
+		}
+		for _, r := range slices.Sorted(maps.Keys(counts)) {
+			for after := ""; ; {
+				var list sql.NullString
+				if err := tx.QueryRow(`SELECT string_agg(device_id, ' ') FROM (SELECT device_id FROM install
+					WHERE tenant = $1 AND release_id = $2 AND to_ts = 9223372036854775807 AND device_id > $3 ORDER BY device_id LIMIT $4) q`, tenant, r, after, eachStep).Scan(&list); err != nil {
+					return err
+				}
+				devices := strings.Fields(list.String)
+				if len(devices) == 0 {
+					break
+				}
+				slices.Sort(devices) // they are; no engine promises it
+				if err := fn(r, devices); err != nil {
+					return err
+				}
+				if len(devices) < eachStep {
+					break
+				}
+				after = devices[len(devices)-1]
+			}
+		}
+		return nil
+	})
+}
+
+// CountryLabel is the label that says in which country a device serves, by its code of ISO 3166: no country is kept of a
+// device that nobody said one of.
+const CountryLabel = "country"
+
+// breakdowns are what devices are told apart by, over identity's row "device".
+var breakdowns = map[string]string{
+	"revision": "device.revision",
+	"solution": "device.solution",
+	"batch":    "device.batch",
+	"country":  `COALESCE((SELECT value FROM label WHERE label.tenant = device.tenant AND label.device_id = device.id AND label.name = '` + CountryLabel + `'), '')`,
+}
+
+// Breakdown counts the devices that ran one of the releases at the moment given (the zero time means now) by "revision",
+// "solution", "batch" or "country", as each device is today: "" is those without. Devices that were erased since are in
+// no breakdown of the past.
+func (s *Service) Breakdown(ctx context.Context, tenant string, releases []string, at time.Time, by string) (map[string]int64, error) {
+	expr, ok := breakdowns[by]
+	if !ok {
+		return nil, problem.Invalid("Devices are not broken down by %q.", by).Hint("By revision, country, solution or batch.")
+	}
+	ran := func(bind func(any) string) string {
+		if at.IsZero() {
+			return "install.to_ts = 9223372036854775807"
+		}
+		t := bind(store.Millis(at))
+		return "install.from_ts <= " + t + " AND install.to_ts > " + t
+	}
+	out := map[string]int64{}
+	for part := range slices.Chunk(slices.Compact(slices.Sorted(slices.Values(releases))), pointsPerStatement) {
+		rows, err := s.cfg.Identity.Tally(ctx, tenant, identity.Filter{Limit: maxBreakdown, Where: func(bind func(any) string) string {
+			marks := make([]string, len(part))
+			t := bind(tenant)
+			for i, r := range part {
+				marks[i] = bind(r)
+			}
+			return "device.id IN (SELECT install.device_id FROM install WHERE install.tenant = " + t + " AND install.release_id IN (" + strings.Join(marks, ", ") + ") AND " + ran(bind) + ")"
+		}}, expr)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rows {
+			out[r.Keys[0]] += r.Devices
+		}
+	}
+	return out, nil
+}
+
+// maxBreakdown is more devices than there are.
+const maxBreakdown = 1 << 40
