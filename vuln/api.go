@@ -99,7 +99,7 @@ func (s *Service) Routes(a *api.API) {
 			if err != nil {
 				return nil, err
 			}
-			page := api.More(a, in.Paging, list, func(d ExposedDevice) string { return d.Device })
+			page := api.More(a, in.Paging, list, ExposedDevice.Cursor)
 			return api.One(AffectedPage{Exposure: e, List: page.Body}), nil
 		})
 

@@ -13,16 +13,19 @@ import (
 
 // Hit is one record that concerns one component of a bill.
 type Hit struct {
-	Record    string       `json:"record"`
-	Aliases   []string     `json:"aliases,omitempty"`
-	Summary   string       `json:"summary,omitempty"`
-	Component string       `json:"component"`
-	Version   string       `json:"version"`
-	State     record.State `json:"state"`
-	Fixed     string       `json:"fixed,omitempty"`
-	Reason    string       `json:"reason,omitempty"`
-	Withdrawn bool         `json:"withdrawn,omitempty"` // shown, and closed
-	Exploited bool         `json:"exploited,omitempty"`
+	Record     string       `json:"record"`
+	Aliases    []string     `json:"aliases,omitempty"`
+	Summary    string       `json:"summary,omitempty"`
+	Component  string       `json:"component"`
+	Version    string       `json:"version"`
+	State      record.State `json:"state"`
+	Fixed      string       `json:"fixed,omitempty"`
+	Reason     string       `json:"reason,omitempty"`
+	Rule       string       `json:"rule"`
+	Confidence string       `json:"confidence"`
+	Conditions []string     `json:"conditions,omitempty"`
+	Withdrawn  bool         `json:"withdrawn,omitempty"` // shown, and closed
+	Exploited  bool         `json:"exploited,omitempty"`
 }
 
 // Report is what a feed says about a bill.
@@ -43,15 +46,20 @@ func Check(b sbom.Bill, f *feed.Feed) (Report, error) {
 	if b.Root != nil && b.Root.Matchable() {
 		parts = append(slices.Clip(parts), *b.Root)
 	}
-	byPackage := map[record.Package][]sbom.Component{}
+	type named struct {
+		part int
+		sbom.Identity
+	}
+	byName := map[[2]string][]named{}
 	rep := Report{Feed: f.Digest, Records: f.Records, Quality: b.Quality(), Hits: []Hit{}}
-	for _, c := range parts {
-		if !c.Matchable() {
+	for i, c := range parts {
+		if len(c.Identities) == 0 {
 			rep.NotMatched++
-			continue
 		}
-		p := record.PackageOf(c.Ecosystem, c.Package)
-		byPackage[p] = append(byPackage[p], c)
+		for _, id := range c.Identities {
+			name := [2]string{id.Space, id.Name}
+			byName[name] = append(byName[name], named{i, id})
+		}
 	}
 	exploited := map[string]bool{}
 	if f.KEV != nil {
@@ -60,24 +68,26 @@ func Check(b sbom.Bill, f *feed.Feed) (Report, error) {
 		}
 	}
 	err := f.Each(func(string, string) bool { return true }, func(r record.Record, _ []byte) error {
+		verdicts := map[int]record.Verdict{} // of a part that the record knows by several names, what says most
 		for _, claim := range r.Claims() {
-			p := record.Package{Ecosystem: claim.Space, Name: claim.Name}
-			if len(byPackage[p]) == 0 {
+			by := byName[[2]string{claim.Space, claim.Name}]
+			if len(by) == 0 {
 				continue
 			}
 			judge, err := record.Compile(claim.Space, claim.Body) // once, however many versions there are
 			if err != nil {
 				return err
 			}
-			for _, c := range byPackage[p] {
-				v := judge.Judge(sbom.Identity{Space: p.Ecosystem, Name: p.Name, Version: c.PackageVersion})
-				if v.State == record.StateClean {
-					continue
+			for _, n := range by {
+				if v := judge.Judge(n.Identity); v.State != record.StateClean && v.Better(verdicts[n.part]) {
+					verdicts[n.part] = v
 				}
-				rep.Hits = append(rep.Hits, Hit{Record: r.ID, Aliases: r.Aliases, Summary: r.Summary, Component: c.Name, Version: c.Version,
-					State: v.State, Fixed: v.Fixed, Reason: v.Reason, Withdrawn: !r.Withdrawn.IsZero(),
-					Exploited: slices.ContainsFunc(r.Idents(), func(id string) bool { return exploited[id] })})
 			}
+		}
+		for i, v := range verdicts {
+			rep.Hits = append(rep.Hits, Hit{Record: r.ID, Aliases: r.Aliases, Summary: r.Summary, Component: parts[i].Name, Version: parts[i].Version,
+				State: v.State, Fixed: v.Fixed, Reason: v.Reason, Rule: v.Rule, Confidence: v.Confidence, Conditions: v.Conditions, Withdrawn: !r.Withdrawn.IsZero(),
+				Exploited: slices.ContainsFunc(r.Idents(), func(id string) bool { return exploited[id] })})
 		}
 		return nil
 	})

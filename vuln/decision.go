@@ -124,17 +124,19 @@ func (l decisionList) at(product, component, release string, ms int64) *Decision
 	return line
 }
 
-// decisions reads the decisions on a vulnerability; product "" means all.
+// decisions reads the decisions made about any name of a vulnerability; product "" means all.
 func (s *Service) decisions(tx *store.Tx, tenant, group, product string) (decisionList, error) {
-	rows, err := tx.Query(`SELECT id, product, component_id, release_id, seq, status, justification, evidence, decided_by, at FROM decision
-		WHERE tenant = $1 AND group_id = $2 AND (product = $3 OR $3 = '') ORDER BY product, seq`, tenant, group, product)
-	list, err := store.Collect(rows, err, scanDecision)
+	rows, err := tx.Query(`SELECT `+decisionColumns+` FROM vuln_member m JOIN vuln_decision d ON d.tenant = m.tenant AND d.ident = m.ident
+		WHERE m.tenant = $1 AND m.group_id = $2 AND (d.product = $3 OR $3 = '') ORDER BY d.product, d.seq`, tenant, group, product)
+	list, err := store.Collect(rows, err, func(r *sql.Rows) (d Decision, err error) { return scanDecision(r) })
 	return decisionList(list), err
 }
 
-func scanDecision(r *sql.Rows) (d Decision, err error) {
+const decisionColumns = `d.id, d.product, d.component_id, d.release_id, d.seq, d.status, d.justification, d.evidence, d.decided_by, d.at`
+
+func scanDecision(r *sql.Rows, more ...any) (d Decision, err error) {
 	var at int64
-	err = r.Scan(&d.ID, &d.Product, &d.Component, &d.Release, &d.seq, &d.Status, &d.Justification, &d.Evidence, &d.By, &at)
+	err = r.Scan(append([]any{&d.ID, &d.Product, &d.Component, &d.Release, &d.seq, &d.Status, &d.Justification, &d.Evidence, &d.By, &at}, more...)...)
 	d.At = store.Time(at)
 	return d, err
 }
@@ -158,9 +160,9 @@ func (s *Service) Decide(ctx context.Context, tenant, actor, ident string, in De
 		for _, component := range concerned.components {
 			d := Decision{ID: store.NewID("dec"), Product: in.Product, Component: component, Release: in.Release, Status: in.Status,
 				Justification: in.Justification, Evidence: in.Evidence, By: actor, At: store.Time(s.now())}
-			if err := tx.QueryRow(`INSERT INTO decision (id, tenant, product, group_id, component_id, release_id, seq, status, justification, evidence, decided_by, at)
-				SELECT $1, $2, $3, $4, $5, $6, (SELECT coalesce(max(seq), 0) + 1 FROM decision WHERE tenant = $2 AND group_id = $4 AND product = $3), $7, $8, $9, $10, $11
-				RETURNING seq`, d.ID, tenant, d.Product, group.ID, d.Component, d.Release, string(d.Status), d.Justification, d.Evidence, d.By, store.Millis(d.At)).Scan(&d.seq); err != nil {
+			if err := tx.QueryRow(`INSERT INTO vuln_decision (id, tenant, product, ident, component_id, release_id, seq, status, justification, evidence, decided_by, at)
+				SELECT $1, $2, $3, $4, $5, $6, (SELECT coalesce(max(seq), 0) + 1 FROM vuln_decision WHERE tenant = $2 AND product = $3), $7, $8, $9, $10, $11
+				RETURNING seq`, d.ID, tenant, d.Product, group.Name, d.Component, d.Release, string(d.Status), d.Justification, d.Evidence, d.By, store.Millis(d.At)).Scan(&d.seq); err != nil {
 				return err
 			}
 			if err := audit.Append(tx, audit.Entry{Tenant: tenant, Actor: actor, Kind: "vulnerability.decided", Subject: d.Product,
@@ -169,12 +171,7 @@ func (s *Service) Decide(ctx context.Context, tenant, actor, ident string, in De
 			}
 			out = append(out, d)
 		}
-		for _, release := range concerned.releases {
-			if err := s.recheck(tx, tenant, release); err != nil {
-				return err
-			}
-		}
-		return nil
+		return s.settleReleases(tx, tenant, concerned.releases)
 	})
 	return out, err
 }
@@ -184,18 +181,27 @@ type concern struct{ components, releases []string }
 // concerned finds the components and releases that a decision is about. A decision about nothing is refused.
 func (s *Service) concerned(tx *store.Tx, tenant, group string, in Deciding) (concern, error) {
 	var c concern
-	rows, err := tx.Query(`SELECT DISTINCT f.component_id, f.release_id FROM finding f JOIN vuln_release r ON r.tenant = f.tenant AND r.release_id = f.release_id
-		WHERE f.tenant = $1 AND f.group_id = $2 AND r.product = $3 AND f.closed_at = 9223372036854775807
-			AND (f.component_id = $4 OR $4 = '') AND (f.release_id = $5 OR $5 = '') ORDER BY f.component_id, f.release_id`,
-		tenant, group, in.Product, in.Component, in.Release)
-	_, err = store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
-		var component, release string
-		err := r.Scan(&component, &release)
-		c.components, c.releases = append(c.components, component), append(c.releases, release)
-		return struct{}{}, err
-	})
-	c.components, c.releases = slices.Compact(c.components), slices.Compact(slices.Sorted(slices.Values(c.releases)))
-	if err == nil && len(c.components) == 0 {
+	found, err := s.findings(tx, tenant, group, s.now())
+	if err != nil {
+		return c, err
+	}
+	releases := map[string]bool{}
+	for _, f := range found {
+		releases[f.release] = true
+	}
+	about, err := s.releases(tx, tenant, sortedKeys(releases))
+	if err != nil {
+		return c, err
+	}
+	for _, f := range found {
+		if about[f.release].Product == in.Product && (in.Component == "" || in.Component == f.component) && (in.Release == "" || in.Release == f.release) {
+			c.components, c.releases = append(c.components, f.component), append(c.releases, f.release)
+		}
+	}
+	slices.Sort(c.components)
+	slices.Sort(c.releases)
+	c.components, c.releases = slices.Compact(c.components), slices.Compact(c.releases)
+	if len(c.components) == 0 {
 		err = problem.NotFound("No release of the product has an open finding of this vulnerability that the decision could be about.")
 	}
 	return c, err

@@ -5,10 +5,11 @@ package vuln
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"regexp"
-	"slices"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/problem"
@@ -28,6 +29,9 @@ type Imported struct {
 }
 
 var feedName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,63}$`)
+
+// recordsAtOnce are written in one transaction: about a thousand rows with their names and claims.
+const recordsAtOnce = 50
 
 // Import takes over what the feed says and brings the findings up to date. Only records whose content changed cost
 // anything; a record that the feed does not name is left alone, since a feed may be a delta.
@@ -54,8 +58,7 @@ func (s *Service) Import(ctx context.Context, tenant, actor, name string, f *fee
 		} else {
 			out.Changed++
 		}
-		batch = append(batch, incoming{r, body, known[r.ID] == ""})
-		if len(batch) < 50 { // about a thousand rows with their names and packages
+		if batch = append(batch, arrived(r, body, known[r.ID] == "")); len(batch) < recordsAtOnce {
 			return nil
 		}
 		return flush()
@@ -86,13 +89,34 @@ func (s *Service) Import(ctx context.Context, tenant, actor, name string, f *fee
 	if err != nil {
 		return out, err
 	}
-	return out, s.matchTouched(ctx, tenant)
+	return out, s.match(ctx, tenant)
 }
 
+// incoming is a record on its way into the database; what takes time was done before the transaction.
 type incoming struct {
 	record record.Record
-	body   []byte
+	packed []byte // its bytes, compressed
+	claims []record.Claim
 	fresh  bool // no content of it was known, so there is nothing to replace
+}
+
+var (
+	packer, _   = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1)) // no option that could fail
+	unpacker, _ = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(64<<20))
+)
+
+func arrived(r record.Record, body []byte, fresh bool) incoming {
+	return incoming{r, packer.EncodeAll(body, nil), r.Claims(), fresh}
+}
+
+// body reads the bytes of a record as they were published.
+func body(tx *store.Tx, hash string) ([]byte, error) {
+	var packed int64
+	var b []byte
+	if err := tx.QueryRow(`SELECT packed, body FROM vuln_body WHERE hash = $1`, hash).Scan(&packed, &b); err != nil || packed == 0 {
+		return b, err
+	}
+	return unpacker.DecodeAll(b, nil)
 }
 
 // currentHashes returns the content of every record that is known, and the generation in which it is so.
@@ -115,129 +139,64 @@ func (s *Service) currentHashes(ctx context.Context, tenant string) (map[string]
 	return out, gen, err
 }
 
-// putRecords writes records, their names and packages, and marks the packages as touched in the same transaction: if
-// the process dies now, the job goes on from the marks. gen is the generation that the batch was compared with.
+// putRecords writes records, their names and claims, and marks them as touched in the same transaction: if the process
+// dies now, the job goes on from the marks. gen is the generation that the batch was compared with.
 func (s *Service) putRecords(tx *store.Tx, tenant, source string, gen int64, batch []incoming) error {
 	var now int64
-	if err := tx.QueryRow(`INSERT INTO vuln_state (tenant, gen) VALUES ($1, 1) ON CONFLICT (tenant) DO UPDATE SET gen = vuln_state.gen + 1 RETURNING gen`, tenant).Scan(&now); err != nil {
+	if err := tx.QueryRow(`INSERT INTO vuln_state (tenant, gen, rules) VALUES ($1, 1, $2) ON CONFLICT (tenant) DO UPDATE SET gen = vuln_state.gen + 1 RETURNING gen`,
+		tenant, int64(rulesVersion)).Scan(&now); err != nil {
 		return err
 	}
 	if now != gen+1 { // another process
 		return problem.Conflict("Another import changed the records meanwhile.").Hint("send the feed again")
 	}
 	for _, in := range batch {
-		if err := s.putRecord(tx, tenant, source, in); err != nil {
+		if err := s.putRecord(tx, tenant, source, now, in); err != nil {
 			return fmt.Errorf("record %s: %w", in.record.ID, err)
 		}
 	}
 	return s.cfg.DB.Enqueue(tx, jobMatch, tenant, s.cfg.Clock.Now().Add(matchLater), nil)
 }
 
-func (s *Service) putRecord(tx *store.Tx, tenant, source string, in incoming) error {
+func (s *Service) putRecord(tx *store.Tx, tenant, source string, gen int64, in incoming) error {
 	r := in.record
-	// Packages that an older content named are touched as well: a finding may have to close.
-	const touch = `INSERT INTO vuln_touched (tenant, ecosystem, name_key) SELECT tenant, ecosystem, name_key FROM vuln_package
-		WHERE tenant = $1 AND record_id = $2 ON CONFLICT DO NOTHING`
 	if !in.fresh {
-		for _, q := range []string{touch, `DELETE FROM vuln_package WHERE tenant = $1 AND record_id = $2`,
-			`UPDATE vuln_record SET is_current = 0 WHERE tenant = $1 AND id = $2 AND is_current = 1`} {
-			if _, err := tx.Exec(q, tenant, r.ID); err != nil {
-				return err
-			}
+		if _, err := tx.Exec(`UPDATE vuln_record SET is_current = 0 WHERE tenant = $1 AND id = $2 AND is_current = 1`, tenant, r.ID); err != nil {
+			return err
 		}
 	}
-	if _, err := tx.Exec(`INSERT INTO vuln_record (tenant, id, content_hash, source, withdrawn, reviewed, seen, is_current, body)
+	if _, err := tx.Exec(`INSERT INTO vuln_body (hash, packed, body) VALUES ($1, 1, $2) ON CONFLICT DO NOTHING`, r.Hash, in.packed); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(`INSERT INTO vuln_record (tenant, id, content_hash, source, withdrawn, reviewed, seen, is_current, summary)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8) ON CONFLICT (tenant, id, content_hash) DO UPDATE SET is_current = 1`,
-		tenant, r.ID, r.Hash, source, store.Millis(r.Withdrawn), r.Reviewed(), s.now(), string(in.body)); err != nil {
+		tenant, r.ID, r.Hash, source, store.Millis(r.Withdrawn), r.Reviewed(), s.now(), r.Summary); err != nil {
 		return err
 	}
-	if err := s.join(tx, tenant, r.Idents(), r.Summary); err != nil {
+	return s.derive(tx, tenant, gen, in)
+}
+
+// derive writes what follows from a record's present content, and marks it to be compared.
+func (s *Service) derive(tx *store.Tx, tenant string, gen int64, in incoming) error {
+	r := in.record
+	if err := s.rename(tx, tenant, r.ID, r.Idents()); err != nil {
 		return err
 	}
-	for _, c := range r.Claims() {
-		if _, err := tx.Exec(`INSERT INTO vuln_package (tenant, ecosystem, name_key, record_id, withdrawn, entries) VALUES ($1, $2, $3, $4, $5, $6)`,
-			tenant, c.Space, c.Name, r.ID, store.Millis(r.Withdrawn), string(c.Body)); err != nil {
+	if !in.fresh {
+		if _, err := tx.Exec(`DELETE FROM vuln_claim WHERE tenant = $1 AND record_id = $2`, tenant, r.ID); err != nil {
 			return err
 		}
 	}
-	_, err := tx.Exec(touch, tenant, r.ID)
+	claims := make([][]any, len(in.claims))
+	for i, c := range in.claims {
+		claims[i] = []any{tenant, c.Space, c.Name, r.ID, string(c.Body)}
+	}
+	if err := tx.InsertMany(`INSERT INTO vuln_claim (tenant, space, name, record_id, body)`, claims, ``); err != nil {
+		return err
+	}
+	_, err := tx.Exec(`INSERT INTO vuln_touched (tenant, record_id, gen) VALUES ($1, $2, $3) ON CONFLICT (tenant, record_id) DO UPDATE SET gen = excluded.gen`,
+		tenant, r.ID, gen)
 	return err
-}
-
-// join makes the names one vulnerability. Where they stood in several groups these become one: the oldest stays.
-func (s *Service) join(tx *store.Tx, tenant string, idents []string, summary string) error {
-	groups, err := s.groupsOf(tx, tenant, idents)
-	if err != nil {
-		return err
-	}
-	if len(groups) == 0 {
-		groups = []string{store.NewID("vul")}
-		if _, err := tx.Exec(`INSERT INTO vuln_group (tenant, id, name, summary, exploited) VALUES ($1, $2, $3, $4, 0)`, tenant, groups[0], idents[0], summary); err != nil {
-			return err
-		}
-	}
-	id := groups[0]
-	for _, other := range groups[1:] {
-		if err := s.merge(tx, tenant, id, other); err != nil {
-			return err
-		}
-	}
-	for _, ident := range idents {
-		if _, err := tx.Exec(`INSERT INTO vuln_member (tenant, ident, group_id) VALUES ($1, $2, $3) ON CONFLICT (tenant, ident) DO NOTHING`, tenant, ident, id); err != nil {
-			return err
-		}
-	}
-	// People know a vulnerability by its CVE number; where there is none, by the first name that it got.
-	if _, err := tx.Exec(`UPDATE vuln_group SET summary = CASE WHEN summary = '' THEN $3 ELSE summary END,
-		name = coalesce((SELECT min(ident) FROM vuln_member WHERE tenant = $1 AND group_id = $2 AND ident LIKE 'CVE-%'), name)
-		WHERE tenant = $1 AND id = $2`, tenant, id, summary); err != nil {
-		return err
-	}
-	return s.spreadExploited(tx, tenant, id)
-}
-
-// groupsOf returns the groups in which the names stand, the oldest first.
-func (s *Service) groupsOf(tx *store.Tx, tenant string, idents []string) ([]string, error) {
-	var groups []string
-	for _, ident := range idents { // one by one: a list with DISTINCT and ORDER BY reads the whole index
-		var id string
-		err := tx.QueryRow(`SELECT group_id FROM vuln_member WHERE tenant = $1 AND ident = $2`, tenant, ident).Scan(&id)
-		if err == nil {
-			groups = append(groups, id)
-		} else if !errors.Is(err, store.ErrNoRows) {
-			return nil, err
-		}
-	}
-	slices.Sort(groups)
-	return slices.Compact(groups), nil
-}
-
-// merge moves everything from one group to another. Decisions keep their wording and order; the log has the original.
-func (s *Service) merge(tx *store.Tx, tenant, into, from string) error {
-	var last int64
-	if err := tx.QueryRow(`SELECT coalesce(max(seq), 0) FROM decision WHERE tenant = $1 AND group_id = $2`, tenant, into).Scan(&last); err != nil {
-		return err
-	}
-	for _, step := range []struct {
-		query string
-		args  []any
-	}{
-		{`UPDATE finding SET closed_at = $4, why_closed = 'merged' WHERE tenant = $1 AND group_id = $3 AND closed_at = 9223372036854775807
-			AND EXISTS (SELECT 1 FROM finding o WHERE o.tenant = $1 AND o.group_id = $2 AND o.release_id = finding.release_id
-				AND o.component_id = finding.component_id AND o.closed_at = 9223372036854775807)`, []any{tenant, into, from, s.now()}},
-		{`UPDATE finding SET group_id = $2 WHERE tenant = $1 AND group_id = $3`, []any{tenant, into, from}},
-		{`UPDATE decision SET group_id = $2, seq = seq + $4 WHERE tenant = $1 AND group_id = $3`, []any{tenant, into, from, last}},
-		{`DELETE FROM vuln_signal WHERE tenant = $1 AND group_id = $3 AND EXISTS
-			(SELECT 1 FROM vuln_signal o WHERE o.tenant = $1 AND o.group_id = $2 AND o.product = vuln_signal.product)`, []any{tenant, into, from}},
-		{`UPDATE vuln_signal SET group_id = $2 WHERE tenant = $1 AND group_id = $3`, []any{tenant, into, from}},
-		{`UPDATE vuln_member SET group_id = $2 WHERE tenant = $1 AND group_id = $3`, []any{tenant, into, from}},
-		{`DELETE FROM vuln_group WHERE tenant = $1 AND id = $2`, []any{tenant, from}},
-	} {
-		if _, err := tx.Exec(step.query, step.args...); err != nil {
-			return fmt.Errorf("merge: %w", err)
-		}
-	}
-	return nil
 }
 
 // putExploited takes over a KEV catalogue and returns how many of its entries are new.
@@ -266,17 +225,11 @@ func (s *Service) putExploited(ctx context.Context, tenant string, k *feed.KEV) 
 					tenant, e.CVE, e.Added, s.now()); err != nil {
 					return err
 				}
-				groups, err := s.groupsOf(tx, tenant, []string{e.CVE})
-				if err != nil {
+				if err := s.spread(tx, tenant, e.CVE); err != nil {
 					return err
 				}
-				for _, g := range groups {
-					if err := s.spreadExploited(tx, tenant, g); err != nil {
-						return err
-					}
-				}
 			}
-			return nil
+			return s.cfg.DB.Enqueue(tx, jobMatch, tenant, s.cfg.Clock.Now().Add(matchLater), nil)
 		})
 		if err != nil {
 			return 0, err
@@ -285,55 +238,69 @@ func (s *Service) putExploited(ctx context.Context, tenant string, k *feed.KEV) 
 	return len(fresh), nil
 }
 
-// spreadExploited marks the group as exploited if one of its names is, and gives the signal for every product with an
-// open finding.
-func (s *Service) spreadExploited(tx *store.Tx, tenant, group string) error {
-	n, err := tx.Exec(`UPDATE vuln_group SET exploited = $3 WHERE tenant = $1 AND id = $2 AND exploited = 0 AND EXISTS
-		(SELECT 1 FROM vuln_member m JOIN vuln_exploited x ON x.tenant = m.tenant AND x.cve = m.ident WHERE m.tenant = $1 AND m.group_id = $2)`,
-		tenant, group, s.now())
-	if err != nil || n == 0 {
-		return err
-	}
-	rows, err := tx.Query(`SELECT DISTINCT release_id FROM finding WHERE tenant = $1 AND group_id = $2 AND closed_at = 9223372036854775807`, tenant, group)
-	releases, err := store.Collect(rows, err, func(r *sql.Rows) (id string, err error) { return id, r.Scan(&id) })
+// rulesVersion grows whenever the same records would be claimed, grouped or judged otherwise than before: what was
+// derived by older rules is derived again at the next start.
+const rulesVersion = 1
+
+// rebuild derives everything of a tenant again from its present records: names, groups, claims and, through them, hits.
+// What comes out the same keeps its times.
+func (s *Service) rebuild(ctx context.Context, tenant string) error {
+	begun := time.Now() // for the log
+	known, _, err := s.currentHashes(ctx, tenant)
 	if err != nil {
 		return err
 	}
-	for _, release := range releases {
-		if err := s.signal(tx, tenant, group, release); err != nil {
+	ids := sortedKeys(known)
+	for from := 0; from < len(ids); from += recordsAtOnce {
+		var batch []incoming
+		err := s.cfg.DB.View(ctx, func(tx *store.Tx) error {
+			batch = nil
+			for _, id := range ids[from:min(from+recordsAtOnce, len(ids))] {
+				b, err := body(tx, known[id])
+				if err != nil {
+					return err
+				}
+				r, err := record.Parse(b)
+				if err != nil {
+					return fmt.Errorf("record %s: %w", id, err)
+				}
+				batch = append(batch, arrived(r, b, false))
+			}
+			return nil
+		})
+		if err != nil {
 			return err
 		}
-		if err := s.recheck(tx, tenant, release); err != nil {
+		err = s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
+			var gen int64
+			if err := tx.QueryRow(`UPDATE vuln_state SET gen = gen + 1 WHERE tenant = $1 RETURNING gen`, tenant).Scan(&gen); err != nil {
+				return err
+			}
+			for _, in := range batch {
+				var still int64 // an import may have changed it meanwhile, and derived it by the new rules
+				if err := tx.QueryRow(`SELECT count(*) FROM vuln_record WHERE tenant = $1 AND id = $2 AND content_hash = $3 AND is_current = 1`,
+					tenant, in.record.ID, in.record.Hash).Scan(&still); err != nil {
+					return err
+				}
+				if still == 0 {
+					continue
+				}
+				if err := s.derive(tx, tenant, gen, in); err != nil {
+					return fmt.Errorf("record %s: %w", in.record.ID, err)
+				}
+			}
+			return nil
+		})
+		if err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-// Exploited is the data of the event vuln.exploited.
-type Exploited struct {
-	Group   string `json:"group"` // the name that people know it by: CVE number, or the record's id
-	ID      string `json:"id"`    // of the group
-	Product string `json:"product"`
-	Release string `json:"release"` // the first that was found
-	Version string `json:"version"`
-}
-
-// signal announces once per product that one of its releases has an open finding known as exploited.
-func (s *Service) signal(tx *store.Tx, tenant, group, release string) error {
-	e := Exploited{ID: group, Release: release}
-	err := tx.QueryRow(`SELECT g.name, r.product, r.version FROM vuln_group g JOIN vuln_release r ON r.tenant = g.tenant
-		WHERE g.tenant = $1 AND g.id = $2 AND g.exploited > 0 AND r.release_id = $3`, tenant, group, release).Scan(&e.Group, &e.Product, &e.Version)
-	if errors.Is(err, store.ErrNoRows) {
-		return nil // not known to be exploited
-	}
-	if err != nil {
+	if err := s.match(ctx, tenant); err != nil {
 		return err
 	}
-	n, err := tx.Exec(`INSERT INTO vuln_signal (tenant, product, group_id, at) VALUES ($1, $2, $3, $4) ON CONFLICT (tenant, product, group_id) DO NOTHING`,
-		tenant, e.Product, group, s.now())
-	if err != nil || n == 0 {
+	s.cfg.Log.InfoContext(ctx, "vulnerabilities were derived again", "tenant", tenant, "records", len(ids), "took", time.Since(begun))
+	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		_, err := tx.Exec(`UPDATE vuln_state SET rules = $2 WHERE tenant = $1`, tenant, int64(rulesVersion))
 		return err
-	}
-	return s.cfg.DB.Emit(tx, "vuln.exploited", tenant, group, e)
+	})
 }

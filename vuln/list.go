@@ -6,11 +6,11 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
 
+	"github.com/openthings-platform/openthings/sbom"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/vuln/record"
 )
@@ -52,33 +52,43 @@ func (s *Service) List(ctx context.Context, tenant string, visible func(product 
 	if err != nil {
 		return nil, err
 	}
-	type row struct {
-		group                              Group
-		release, component, product, fixed string
-	}
-	var open []row
-	decided := map[string]decisionList{}
+	type hit struct{ group, component, fixed string }
+	var hits []hit
+	groups := map[string]Group{}
+	uses := map[string][]string{} // component: releases
+	about := map[string]Release{}
+	decided := map[string]decisionList{} // by group
 	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error {
-		rows, err := tx.Query(`SELECT g.id, g.name, g.summary, g.exploited, f.release_id, f.component_id, r.product, f.fixed FROM finding f
-			JOIN vuln_group g ON g.tenant = f.tenant AND g.id = f.group_id
-			JOIN vuln_release r ON r.tenant = f.tenant AND r.release_id = f.release_id
-			WHERE f.tenant = $1 AND f.closed_at = 9223372036854775807 ORDER BY g.id, r.product, f.release_id`, tenant)
-		if open, err = store.Collect(rows, err, func(r *sql.Rows) (x row, err error) {
-			var exploited int64
-			err = r.Scan(&x.group.ID, &x.group.Name, &x.group.Summary, &exploited, &x.release, &x.component, &x.product, &x.fixed)
-			x.group.Exploited, x.group.ExploitedKnown = exploited > 0, store.Time(exploited)
-			return x, err
+		rows, err := tx.Query(`SELECT r.group_id, h.component_id, h.fixed FROM vuln_hit h JOIN vuln_grouped r ON r.tenant = h.tenant AND r.record_id = h.record_id
+			WHERE h.tenant = $1 AND h.until = 9223372036854775807 ORDER BY r.group_id, h.component_id, h.record_id`, tenant)
+		components, open := map[string]bool{}, map[string]bool{}
+		if hits, err = store.Collect(rows, err, func(r *sql.Rows) (h hit, err error) {
+			err = r.Scan(&h.group, &h.component, &h.fixed)
+			components[h.component], open[h.group] = true, true
+			return h, err
 		}); err != nil {
 			return err
 		}
-		rows, err = tx.Query(`SELECT group_id, id, product, component_id, release_id, seq, status, justification, evidence, decided_by, at FROM decision
-			WHERE tenant = $1 ORDER BY group_id, product, seq`, tenant)
+		if groups, err = s.groups(tx, tenant, sortedKeys(open)); err != nil {
+			return err
+		}
+		listed, err := s.cfg.SBOM.Uses(tx, tenant, sortedKeys(components), s.now())
+		if err != nil {
+			return err
+		}
+		releases := map[string]bool{}
+		for _, u := range listed {
+			uses[u.Component] = append(uses[u.Component], u.Release)
+			releases[u.Release] = true
+		}
+		if about, err = s.releases(tx, tenant, sortedKeys(releases)); err != nil {
+			return err
+		}
+		rows, err = tx.Query(`SELECT `+decisionColumns+`, m.group_id FROM vuln_decision d JOIN vuln_member m ON m.tenant = d.tenant AND m.ident = d.ident
+			WHERE d.tenant = $1 ORDER BY m.group_id, d.product, d.seq`, tenant)
 		_, err = store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
 			var group string
-			var d Decision
-			var at int64
-			err := r.Scan(&group, &d.ID, &d.Product, &d.Component, &d.Release, &d.seq, &d.Status, &d.Justification, &d.Evidence, &d.By, &at)
-			d.At = store.Time(at)
+			d, err := scanDecision(r, &group)
 			decided[group] = append(decided[group], d)
 			return struct{}{}, err
 		})
@@ -89,41 +99,74 @@ func (s *Service) List(ctx context.Context, tenant string, visible func(product 
 	}
 
 	var out []Summary
-	exposed := map[[2]string]bool{} // group, release: counted already
-	listed := map[[2]string]bool{}
-	for _, x := range open { // ordered by group, then product
-		if !visible(x.product) {
-			continue
+	for len(hits) > 0 { // ordered by group
+		n := slices.IndexFunc(hits, func(h hit) bool { return h.group != hits[0].group })
+		if n < 0 {
+			n = len(hits)
 		}
-		if len(out) == 0 || out[len(out)-1].ID != x.group.ID {
-			out = append(out, Summary{Group: x.group})
+		products := map[string]*ProductSummary{}
+		listed, exposed := map[string]bool{}, map[string]bool{} // releases that were counted
+		sum := Summary{Group: groups[hits[0].group]}
+		for _, h := range hits[:n] {
+			for _, release := range uses[h.component] {
+				r, ok := about[release]
+				if !ok || !visible(r.Product) {
+					continue
+				}
+				p := products[r.Product]
+				if p == nil {
+					p = &ProductSummary{Product: r.Product, Status: NotAffected}
+					products[r.Product] = p
+				}
+				if !listed[release] {
+					listed[release] = true
+					p.Releases++
+				}
+				p.FixedIn = cmp.Or(p.FixedIn, h.fixed)
+				d := decided[h.group].at(r.Product, h.component, release, forever)
+				status := Undecided
+				if d != nil {
+					status = d.Status
+				}
+				if slices.Index(gravity, status) < slices.Index(gravity, p.Status) {
+					p.Status = status
+				}
+				if (d == nil || !d.harmless()) && !exposed[release] {
+					exposed[release] = true
+					p.Devices += counts[release]
+					sum.Devices += counts[release]
+				}
+			}
 		}
-		sum := &out[len(out)-1]
-		if n := len(sum.Products); n == 0 || sum.Products[n-1].Product != x.product {
-			sum.Products = append(sum.Products, ProductSummary{Product: x.product, Status: NotAffected})
+		for _, product := range sortedKeys(products) {
+			sum.Products = append(sum.Products, *products[product])
 		}
-		p := &sum.Products[len(sum.Products)-1]
-		key := [2]string{x.group.ID, x.release}
-		if !listed[key] {
-			listed[key] = true
-			p.Releases++
+		if len(sum.Products) > 0 {
+			out = append(out, sum)
 		}
-		p.FixedIn = cmp.Or(p.FixedIn, x.fixed)
-		d := decided[x.group.ID].at(x.product, x.component, x.release, forever)
-		status := Undecided
-		if d != nil {
-			status = d.Status
-		}
-		if slices.Index(gravity, status) < slices.Index(gravity, p.Status) {
-			p.Status = status
-		}
-		if (d == nil || !d.harmless()) && !exposed[key] {
-			exposed[key] = true
-			p.Devices += counts[x.release]
-			sum.Devices += counts[x.release]
-		}
+		hits = hits[n:]
 	}
 	slices.SortFunc(out, func(a, b Summary) int { return cmp.Compare(a.Cursor(), b.Cursor()) })
+	return out, nil
+}
+
+// groups reads vulnerabilities by their ids.
+func (s *Service) groups(tx *store.Tx, tenant string, ids []string) (map[string]Group, error) {
+	out := map[string]Group{}
+	for part := range slices.Chunk(ids, 256) {
+		list, args := store.In([]any{tenant}, part)
+		rows, err := tx.Query(`SELECT id, name, summary, exploited FROM vuln_group WHERE tenant = $1 AND id IN `+list, args...)
+		if _, err := store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+			var g Group
+			var exploited int64
+			err := r.Scan(&g.ID, &g.Name, &g.Summary, &exploited)
+			g.Exploited, g.ExploitedKnown = exploited > 0, store.Time(exploited)
+			out[g.ID] = g
+			return struct{}{}, err
+		}); err != nil {
+			return nil, err
+		}
+	}
 	return out, nil
 }
 
@@ -161,9 +204,16 @@ type Finding struct {
 	Reason     string       `json:"reason,omitempty"`
 	Rule       string       `json:"rule"`
 	Confidence string       `json:"confidence"`
+	Conditions []string     `json:"conditions,omitempty" doc:"What must hold besides"`
 	FirstSeen  time.Time    `json:"first_seen"`
 	Closed     time.Time    `json:"closed,omitzero"`
 	Why        string       `json:"why_closed,omitempty"`
+}
+
+// told is the finding as people read it; it is still open.
+func (f finding) told(r Release, part sbom.Part) Finding {
+	return Finding{Release: f.release, Product: r.Product, Version: r.Version, Component: f.component, Name: part.Name, Record: f.record, State: f.State,
+		Reason: f.Reason, Rule: f.Rule, Confidence: f.Confidence, Conditions: f.Conditions, FirstSeen: store.Time(f.from)}
 }
 
 // Only keeps the products that the caller may see.
@@ -190,23 +240,29 @@ func (s *Service) Get(ctx context.Context, tenant, ident string) (Detail, error)
 		if err := s.sources(tx, tenant, &d); err != nil {
 			return err
 		}
-		rows, err = tx.Query(`SELECT f.release_id, r.product, r.version, f.component_id, coalesce((SELECT min(p.name) FROM release_part u JOIN part p ON p.id = u.part_id
-				WHERE u.component_id = f.component_id AND u.tenant = f.tenant AND u.release_id = f.release_id), ''), f.record_id, f.state, f.reason, f.rule, f.confidence,
-			f.first_seen, f.closed_at, f.why_closed FROM finding f JOIN vuln_release r ON r.tenant = f.tenant AND r.release_id = f.release_id
-			WHERE f.tenant = $1 AND f.group_id = $2 ORDER BY f.first_seen DESC, f.id DESC LIMIT $3`, tenant, d.ID, maxFindings)
-		found, err := store.Collect(rows, err, func(r *sql.Rows) (f Finding, err error) {
-			var first, closed int64
-			err = r.Scan(&f.Release, &f.Product, &f.Version, &f.Component, &f.Name, &f.Record, &f.State, &f.Reason, &f.Rule, &f.Confidence, &first, &closed, &f.Why)
-			f.FirstSeen = store.Time(first)
-			if closed != forever {
-				f.Closed = store.Time(closed)
-			}
-			return f, err
-		})
+		found, err := s.findings(tx, tenant, d.ID, anyTime)
 		if err != nil {
 			return err
 		}
-		d.Findings = append(d.Findings, found...)
+		slices.SortStableFunc(found, func(a, b finding) int {
+			return cmp.Or(cmp.Compare(b.from, a.from), cmp.Compare(a.release, b.release), cmp.Compare(a.component, b.component), cmp.Compare(a.record, b.record))
+		})
+		found = found[:min(len(found), maxFindings)]
+		about, spelled, err := s.describe(tx, tenant, found)
+		if err != nil {
+			return err
+		}
+		for _, f := range found {
+			r, ok := about[f.release]
+			if !ok {
+				continue
+			}
+			x := f.told(r, spelled[[2]string{f.release, f.component}])
+			if f.to != forever {
+				x.Closed, x.Why = store.Time(f.to), f.why
+			}
+			d.Findings = append(d.Findings, x)
+		}
 		decided, err := s.decisions(tx, tenant, d.ID, "")
 		d.Decisions = append(d.Decisions, decided...)
 		return err
@@ -216,29 +272,35 @@ func (s *Service) Get(ctx context.Context, tenant, ident string) (Detail, error)
 
 // sources reads every content of every record of the group; the text is that of the first current one.
 func (s *Service) sources(tx *store.Tx, tenant string, d *Detail) error {
-	rows, err := tx.Query(`SELECT v.id, v.source, v.content_hash, v.seen, v.withdrawn, v.reviewed, v.is_current, v.body FROM vuln_record v
-		JOIN vuln_member m ON m.tenant = v.tenant AND m.ident = v.id WHERE v.tenant = $1 AND m.group_id = $2 ORDER BY v.id, v.seen`, tenant, d.ID)
+	rows, err := tx.Query(`SELECT v.id, v.source, v.content_hash, v.seen, v.withdrawn, v.reviewed, v.is_current FROM vuln_record v
+		JOIN vuln_grouped g ON g.tenant = v.tenant AND g.record_id = v.id WHERE v.tenant = $1 AND g.group_id = $2 ORDER BY v.id, v.seen`, tenant, d.ID)
 	d.Sources, err = store.Collect(rows, err, func(r *sql.Rows) (x Source, err error) {
 		var seen, withdrawn, current int64
-		var body string
-		if err := r.Scan(&x.Record, &x.Feed, &x.Hash, &seen, &withdrawn, &x.Review, &current, &body); err != nil {
-			return x, err
-		}
+		err = r.Scan(&x.Record, &x.Feed, &x.Hash, &seen, &withdrawn, &x.Review, &current)
 		x.Seen, x.Withdrawn, x.Current = store.Time(seen), store.Time(withdrawn), current == 1
+		return x, err
+	})
+	if err != nil {
+		return err
+	}
+	for _, x := range d.Sources {
 		if !x.Current || d.Text != "" {
-			return x, nil
+			continue
 		}
-		var rec record.Record
-		if err := json.Unmarshal([]byte(body), &rec); err != nil {
-			return x, fmt.Errorf("record %s: %w", x.Record, err)
+		b, err := body(tx, x.Hash)
+		if err != nil {
+			return err
+		}
+		rec, err := record.Parse(b)
+		if err != nil {
+			return fmt.Errorf("record %s: %w", x.Record, err)
 		}
 		d.Text = rec.Details
 		for _, ref := range rec.References {
 			d.Links = append(d.Links, ref.URL)
 		}
-		return x, nil
-	})
-	return err
+	}
+	return nil
 }
 
 // OpenFinding is an open finding of a release with the decision that applies to it.
@@ -252,40 +314,67 @@ type OpenFinding struct {
 func (s *Service) OpenFindings(ctx context.Context, tenant, release string) ([]OpenFinding, error) {
 	var out []OpenFinding
 	err := s.cfg.DB.View(ctx, func(tx *store.Tx) error {
-		rows, err := tx.Query(`SELECT g.id, g.name, g.summary, g.exploited, r.product, r.version, f.component_id, coalesce((SELECT min(p.name) FROM release_part u JOIN part p ON p.id = u.part_id
-				WHERE u.component_id = f.component_id AND u.tenant = f.tenant AND u.release_id = f.release_id), ''), f.record_id, f.state, f.reason, f.first_seen
-			FROM finding f JOIN vuln_group g ON g.tenant = f.tenant AND g.id = f.group_id
-			JOIN vuln_release r ON r.tenant = f.tenant AND r.release_id = f.release_id
-			WHERE f.tenant = $1 AND f.release_id = $2 AND f.closed_at = 9223372036854775807 ORDER BY g.name, f.component_id`, tenant, release)
-		if out, err = store.Collect(rows, err, func(r *sql.Rows) (f OpenFinding, err error) {
-			var exploited, first int64
-			err = r.Scan(&f.ID, &f.Group.Name, &f.Summary, &exploited, &f.Product, &f.Version, &f.Component, &f.Finding.Name, &f.Record, &f.State, &f.Reason, &first)
-			f.Release, f.Exploited, f.FirstSeen = release, exploited > 0, store.Time(first)
-			return f, err
-		}); err != nil {
+		out = nil
+		about, err := s.releases(tx, tenant, []string{release})
+		if err != nil || len(about) == 0 {
 			return err
 		}
-		for i := range out {
-			f := &out[i]
-			decided, err := s.decisions(tx, tenant, f.ID, f.Product)
+		keys, err := s.cfg.SBOM.Keys(tx, tenant, release)
+		if err != nil {
+			return err
+		}
+		components := make([]string, len(keys))
+		for i, k := range keys {
+			components[i] = k.Component
+		}
+		byGroup := map[string][]finding{}
+		for part := range slices.Chunk(slices.Compact(components), 128) {
+			list, args := store.In([]any{tenant}, part)
+			rows, err := tx.Query(`SELECT h.component_id, h.record_id, h.state, h.reason, h.fixed, h.rule, h.confidence, h.conditions, h.since, h.until, h.why, g.group_id
+				FROM vuln_hit h JOIN vuln_grouped g ON g.tenant = h.tenant AND g.record_id = h.record_id
+				WHERE h.tenant = $1 AND h.until = 9223372036854775807 AND h.component_id IN `+list, args...)
+			if _, err := store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+				var group string
+				f, err := scanHit(r, &group)
+				f.release = release
+				byGroup[group] = append(byGroup[group], f)
+				return struct{}{}, err
+			}); err != nil {
+				return err
+			}
+		}
+		groups, err := s.groups(tx, tenant, sortedKeys(byGroup))
+		if err != nil {
+			return err
+		}
+		for id, found := range byGroup {
+			found = oneEach(found)
+			decided, err := s.decisions(tx, tenant, id, about[release].Product)
 			if err != nil {
 				return err
 			}
-			f.Status = Undecided
-			if d := decided.at(f.Product, f.Component, release, forever); d != nil {
-				f.Status = d.Status
+			_, spelled, err := s.describe(tx, tenant, found)
+			if err != nil {
+				return err
+			}
+			for _, f := range found {
+				x := OpenFinding{Group: groups[id], Finding: f.told(about[release], spelled[[2]string{release, f.component}]), Status: Undecided}
+				if d := decided.at(x.Product, f.component, release, forever); d != nil {
+					x.Status = d.Status
+				}
+				out = append(out, x)
 			}
 		}
 		return nil
 	})
-	slices.SortStableFunc(out, func(a, b OpenFinding) int {
-		switch {
-		case a.Exploited == b.Exploited:
-			return 0
-		case a.Exploited:
-			return -1
+	slices.SortFunc(out, func(a, b OpenFinding) int {
+		if a.Exploited != b.Exploited {
+			if a.Exploited {
+				return -1
+			}
+			return 1
 		}
-		return 1
+		return cmp.Or(cmp.Compare(a.Group.Name, b.Group.Name), cmp.Compare(a.Component, b.Component))
 	})
 	return out, err
 }

@@ -8,79 +8,22 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/openthings-platform/openthings/sbom"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/vuln/record"
 )
 
-// The one rule so far: a purl of a package ecosystem against OSV ranges.
+// Why a hit ended.
 const (
-	rulePackage     = "purl-osv"
-	confidenceExact = "exact"
-)
-
-// Why a finding was closed.
-const (
-	closedWithdrawn = "withdrawn" // every record that said so was withdrawn
-	closedRecord    = "record"    // the records no longer say so
-	closedComponent = "component" // the release no longer lists the component
+	endedWithdrawn = "withdrawn" // the record was withdrawn
+	endedRecord    = "record"    // the record no longer says so
+	endedComponent = "component" // of a finding: the release no longer lists the component
 )
 
 // errStale is returned by a write whose match was computed on records that have changed since: compute it again.
 var errStale = errors.New("vuln: the records changed meanwhile")
-
-// A hit is what the records of one group say about one component version.
-type hit struct {
-	record.Verdict
-	record string
-}
-
-// knowledge is what the records of one package say, with the range ends parsed.
-type knowledge struct {
-	record, group string
-	withdrawn     bool
-	judge         record.Judge
-}
-
-// hits evaluates a version against all records of its package: the best hit per group. Of two records in one group the
-// one that is sure speaks.
-func hits(k sbom.Key, records []knowledge) (open map[string]hit, withdrawn map[string]bool) {
-	open, withdrawn = map[string]hit{}, map[string]bool{}
-	for _, r := range records {
-		v := r.judge.Judge(k.Identity)
-		switch {
-		case v.State == record.StateClean:
-		case r.withdrawn:
-			withdrawn[r.group] = true
-		default:
-			if old, ok := open[r.group]; !ok || old.State == record.StateUnknown && v.State == record.StateAffected {
-				open[r.group] = hit{v, r.record}
-			}
-		}
-	}
-	return open, withdrawn
-}
-
-func (s *Service) knowledge(tx *store.Tx, tenant, ecosystem, nameKey string) ([]knowledge, error) {
-	rows, err := tx.Query(`SELECT p.record_id, m.group_id, p.withdrawn, p.entries FROM vuln_package p
-		JOIN vuln_member m ON m.tenant = p.tenant AND m.ident = p.record_id
-		WHERE p.tenant = $1 AND p.Ecosystem = $2 AND p.name_key = $3 ORDER BY p.record_id`, tenant, ecosystem, nameKey)
-	return store.Collect(rows, err, func(r *sql.Rows) (knowledge, error) {
-		var k knowledge
-		var withdrawn int64
-		var text string
-		if err := r.Scan(&k.record, &k.group, &withdrawn, &text); err != nil {
-			return k, err
-		}
-		k.withdrawn = withdrawn != 0
-		var err error
-		if k.judge, err = record.Compile(ecosystem, []byte(text)); err != nil {
-			return k, fmt.Errorf("record %s: %w", k.record, err)
-		}
-		return k, nil
-	})
-}
 
 func (s *Service) gen(tx *store.Tx, tenant string) (gen int64, err error) {
 	err = tx.QueryRow(`SELECT gen FROM vuln_state WHERE tenant = $1`, tenant).Scan(&gen)
@@ -90,207 +33,428 @@ func (s *Service) gen(tx *store.Tx, tenant string) (gen int64, err error) {
 	return gen, err
 }
 
-// current refuses to write what was computed on older records.
+// current refuses to write what was computed on older records, and keeps the records from changing until the write is
+// done.
 func (s *Service) current(tx *store.Tx, tenant string, gen int64) error {
-	now, err := s.gen(tx, tenant)
-	if err == nil && now != gen {
+	if _, err := tx.Exec(`INSERT INTO vuln_state (tenant, gen, rules) VALUES ($1, 0, $2) ON CONFLICT DO NOTHING`, tenant, int64(rulesVersion)); err != nil {
+		return err
+	}
+	n, err := tx.Exec(`UPDATE vuln_state SET gen = gen WHERE tenant = $1 AND gen = $2`, tenant, gen)
+	if err == nil && n == 0 {
 		err = errStale
 	}
 	return err
 }
 
-// matchTouched brings the findings of every touched package up to date.
-func (s *Service) matchTouched(ctx context.Context, tenant string) error {
+// pair is one record speaking about one component.
+type pair struct{ component, record string }
+
+// judged is a comparison that was computed and is not written yet.
+type judged struct {
+	gen      int64 // of the records it was computed on
+	records  []string
+	verdicts map[pair]record.Verdict // also clean ones, where a hit is to end
+	ended    map[string]string       // why hits of a record end: it was withdrawn, or says so no longer
+}
+
+func newJudged() judged {
+	return judged{verdicts: map[pair]record.Verdict{}, ended: map[string]string{}}
+}
+
+// add keeps what says most, where a component is known to a record by several names.
+func (j judged) add(p pair, v record.Verdict) {
+	if old, ok := j.verdicts[p]; !ok || v.Better(old) {
+		j.verdicts[p] = v
+	}
+}
+
+// touchedAtOnce are the records that are compared, and written, together.
+const touchedAtOnce = 100
+
+// match brings the hits of every touched record up to date, and then tells whoever has to hear.
+func (s *Service) match(ctx context.Context, tenant string) error {
 	for {
-		rows, err := s.cfg.DB.Query(ctx, `SELECT ecosystem, name_key FROM vuln_touched WHERE tenant = $1 ORDER BY ecosystem, name_key LIMIT 500`, tenant)
-		touched, err := store.Collect(rows, err, func(r *sql.Rows) (p record.Package, err error) { return p, r.Scan(&p.Ecosystem, &p.Name) })
-		if err != nil || len(touched) == 0 {
+		rows, err := s.cfg.DB.Query(ctx, `SELECT record_id FROM vuln_touched WHERE tenant = $1 ORDER BY record_id LIMIT $2`, tenant, touchedAtOnce)
+		touched, err := store.Collect(rows, err, func(r *sql.Rows) (id string, err error) { return id, r.Scan(&id) })
+		if err != nil {
 			return err
 		}
-		var unused []record.Package // in no release: most of a full feed
-		for _, p := range touched {
-			none, err := s.matchPackage(ctx, tenant, p)
-			for errors.Is(err, errStale) && ctx.Err() == nil {
-				none, err = s.matchPackage(ctx, tenant, p)
+		if len(touched) == 0 {
+			return s.settleStirred(ctx, tenant)
+		}
+		for err = errStale; errors.Is(err, errStale) && ctx.Err() == nil; {
+			var j judged
+			if j, err = s.judgeRecords(ctx, tenant, touched); err == nil {
+				err = s.settleRecords(ctx, tenant, j)
 			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// judgeRecords is the inverted match: what the records claim -> the components known by these names.
+func (s *Service) judgeRecords(ctx context.Context, tenant string, records []string) (judged, error) {
+	j := newJudged()
+	j.records = records
+	err := s.cfg.DB.View(ctx, func(tx *store.Tx) (err error) {
+		if j.gen, err = s.gen(tx, tenant); err != nil {
+			return err
+		}
+		inUse := map[[2]string][]known{}
+		for _, id := range records {
+			var withdrawn int64
+			err := tx.QueryRow(`SELECT withdrawn FROM vuln_record WHERE tenant = $1 AND id = $2 AND is_current = 1`, tenant, id).Scan(&withdrawn)
+			if err != nil {
+				return fmt.Errorf("record %s: %w", id, err)
+			}
+			if err := openPairs(tx, tenant, id, j); err != nil {
+				return err
+			}
+			j.ended[id] = endedRecord
+			if withdrawn != 0 {
+				j.ended[id] = endedWithdrawn
+				continue
+			}
+			claims, err := claimsOf(tx, tenant, id)
 			if err != nil {
 				return err
 			}
-			if none {
-				unused = append(unused, p)
-			}
-		}
-		if err := s.untouch(ctx, tenant, unused); err != nil {
-			return err
-		}
-	}
-}
-
-// untouch forgets marks of packages that no release contains. A release that comes meanwhile matches itself.
-func (s *Service) untouch(ctx context.Context, tenant string, packages []record.Package) error {
-	if len(packages) == 0 {
-		return nil
-	}
-	return s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
-		for _, p := range packages {
-			if err := forgetTouched(tx, tenant, p); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-func forgetTouched(tx *store.Tx, tenant string, p record.Package) error {
-	_, err := tx.Exec(`DELETE FROM vuln_touched WHERE tenant = $1 AND ecosystem = $2 AND name_key = $3`, tenant, p.Ecosystem, p.Name)
-	return err
-}
-
-// matched is a comparison that was computed and is not written yet.
-type matched struct {
-	gen   int64 // of the records it was computed on
-	parts []matchedPart
-}
-
-// matchedPart is what the records say about one component version.
-type matchedPart struct {
-	component string
-	open      map[string]hit
-	withdrawn map[string]bool
-}
-
-// matchPackage is the inverted match: records of a package -> versions in use -> releases -> findings. It says whether
-// no release contains the package.
-func (s *Service) matchPackage(ctx context.Context, tenant string, p record.Package) (unused bool, err error) {
-	m, err := s.comparePackage(ctx, tenant, p)
-	if err != nil || len(m.parts) == 0 {
-		return len(m.parts) == 0, err
-	}
-	return false, s.settlePackage(ctx, tenant, p, m)
-}
-
-// comparePackage evaluates every version of the package that is in use.
-func (s *Service) comparePackage(ctx context.Context, tenant string, p record.Package) (m matched, err error) {
-	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error {
-		versions, err := s.cfg.SBOM.Lookup(tx, p.Ecosystem, p.Name)
-		if err != nil || len(versions) == 0 {
-			return err
-		}
-		if m.gen, err = s.gen(tx, tenant); err != nil {
-			return err
-		}
-		records, err := s.knowledge(tx, tenant, p.Ecosystem, p.Name)
-		for _, k := range versions {
-			open, withdrawn := hits(k, records)
-			m.parts = append(m.parts, matchedPart{k.Component, open, withdrawn})
-		}
-		return err
-	})
-	return m, err
-}
-
-// settlePackage writes the findings of every release that contains the package. A component may be in thousands of
-// them: bounded steps, so that no other write waits long.
-func (s *Service) settlePackage(ctx context.Context, tenant string, p record.Package, m matched) error {
-	for _, c := range m.parts {
-		for after, more := "", true; more; {
-			err := s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
-				if err := s.current(tx, tenant, m.gen); err != nil {
-					return err
-				}
-				releases, err := s.cfg.SBOM.InUse(tx, tenant, c.component, after, usesAtOnce)
-				if err != nil {
-					return err
-				}
-				more = len(releases) == usesAtOnce
-				for _, release := range releases {
-					// A release whose own event has not been handled yet will match itself.
-					known, err := s.knowsRelease(tx, tenant, release)
-					if err == nil && known {
-						err = s.settle(tx, tenant, release, c)
-					}
-					if err != nil {
+			for _, c := range claims {
+				name := [2]string{c.Space, c.Name}
+				if _, ok := inUse[name]; !ok {
+					if inUse[name], err = knownBy(tx, tenant, c.Space, c.Name); err != nil {
 						return err
 					}
 				}
-				if more {
-					next := releases[len(releases)-1]
-					tx.After(func() { after = next })
+				if len(inUse[name]) == 0 {
+					continue
 				}
-				return nil
-			})
-			if err != nil {
-				return err
+				judge, err := record.Compile(c.Space, c.Body)
+				if err != nil {
+					return fmt.Errorf("record %s: %w", id, err)
+				}
+				for _, k := range inUse[name] {
+					j.add(pair{k.component, id}, judge.Judge(k.Identity))
+				}
 			}
 		}
-	}
-	return s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
-		if err := s.current(tx, tenant, m.gen); err != nil {
-			return err
-		}
-		return forgetTouched(tx, tenant, p)
+		return nil
+	})
+	return j, err
+}
+
+// known is a component by one of its names.
+type known struct {
+	component string
+	sbom.Identity
+}
+
+// knownBy reads the index: every component of the tenant's releases that has this name.
+func knownBy(tx *store.Tx, tenant, space, name string) ([]known, error) {
+	rows, err := tx.Query(`SELECT component_id, version, vendor FROM vuln_identity WHERE tenant = $1 AND space = $2 AND name = $3`, tenant, space, name)
+	return store.Collect(rows, err, func(r *sql.Rows) (known, error) {
+		k := known{Identity: sbom.Identity{Space: space, Name: name}}
+		return k, r.Scan(&k.component, &k.Version, &k.Vendor)
 	})
 }
 
-const usesAtOnce = 50
-
-func (s *Service) knowsRelease(tx *store.Tx, tenant, release string) (bool, error) {
-	var n int64
-	err := tx.QueryRow(`SELECT count(*) FROM vuln_release WHERE tenant = $1 AND release_id = $2`, tenant, release).Scan(&n)
-	return n > 0, err
+func claimsOf(tx *store.Tx, tenant, id string) ([]record.Claim, error) {
+	rows, err := tx.Query(`SELECT space, name, body FROM vuln_claim WHERE tenant = $1 AND record_id = $2`, tenant, id)
+	return store.Collect(rows, err, func(r *sql.Rows) (c record.Claim, err error) {
+		var text string
+		err = r.Scan(&c.Space, &c.Name, &text)
+		c.Body = []byte(text)
+		return c, err
+	})
 }
 
-type openFinding struct{ id, group, state, fixed string }
+// openPairs enters the components with an open hit of the record as clean, unless it will be said otherwise.
+func openPairs(tx *store.Tx, tenant, id string, j judged) error {
+	rows, err := tx.Query(`SELECT component_id FROM vuln_hit WHERE tenant = $1 AND record_id = $2 AND until = 9223372036854775807`, tenant, id)
+	_, err = store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+		var component string
+		err := r.Scan(&component)
+		j.verdicts[pair{component, id}] = record.Verdict{State: record.StateClean}
+		return struct{}{}, err
+	})
+	return err
+}
 
-// settle makes the open findings of one component of one release equal to what its records say.
-func (s *Service) settle(tx *store.Tx, tenant, release string, c matchedPart) error {
-	rows, err := tx.Query(`SELECT id, group_id, state, fixed FROM finding
-		WHERE tenant = $1 AND release_id = $2 AND component_id = $3 AND closed_at = 9223372036854775807`, tenant, release, c.component)
-	have, err := store.Collect(rows, err, func(r *sql.Rows) (f openFinding, err error) {
-		return f, r.Scan(&f.id, &f.group, &f.state, &f.fixed)
+// settleRecords writes what was judged in bounded steps, so that no other write waits long, and then forgets the marks.
+func (s *Service) settleRecords(ctx context.Context, tenant string, j judged) error {
+	if err := s.settle(ctx, tenant, j); err != nil {
+		return err
+	}
+	return s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
+		for _, id := range j.records {
+			if _, err := tx.Exec(`DELETE FROM vuln_touched WHERE tenant = $1 AND record_id = $2 AND gen <= $3`, tenant, id, j.gen); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// pairsAtOnce are written in one transaction.
+const pairsAtOnce = 500
+
+func (s *Service) settle(ctx context.Context, tenant string, j judged) error {
+	pairs := make([]pair, 0, len(j.verdicts))
+	for p := range j.verdicts {
+		pairs = append(pairs, p)
+	}
+	slices.SortFunc(pairs, func(a, b pair) int {
+		return strings.Compare(a.record+"\x00"+a.component, b.record+"\x00"+b.component)
+	})
+	for part := range slices.Chunk(pairs, pairsAtOnce) {
+		err := s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
+			if err := s.current(tx, tenant, j.gen); err != nil {
+				return err
+			}
+			return s.settlePairs(tx, tenant, part, j)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openHit is what is kept of an open hit.
+type openHit struct {
+	since                     int64
+	state                     record.State
+	rule, confidence          string
+	reason, fixed, conditions string
+}
+
+// settlePairs makes the open hits of the pairs, which are in the order of their records, equal to what was judged.
+func (s *Service) settlePairs(tx *store.Tx, tenant string, pairs []pair, j judged) error {
+	now := s.now()
+	var fresh [][]any
+	for len(pairs) > 0 {
+		id := pairs[0].record
+		n := slices.IndexFunc(pairs, func(p pair) bool { return p.record != id })
+		if n < 0 {
+			n = len(pairs)
+		}
+		rows, err := tx.Query(`SELECT component_id, since, state, rule, confidence, reason, fixed, conditions FROM vuln_hit
+			WHERE tenant = $1 AND record_id = $2 AND until = 9223372036854775807`, tenant, id)
+		have := map[string]openHit{}
+		if _, err := store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+			var component string
+			var h openHit
+			err := r.Scan(&component, &h.since, &h.state, &h.rule, &h.confidence, &h.reason, &h.fixed, &h.conditions)
+			have[component] = h
+			return struct{}{}, err
+		}); err != nil {
+			return err
+		}
+		var stirred []string // components
+		for _, p := range pairs[:n] {
+			v := j.verdicts[p]
+			old, was := have[p.component]
+			is := v.State != record.StateClean
+			conditions := strings.Join(v.Conditions, "\n")
+			if was && is && old.state == v.State {
+				if old != (openHit{old.since, v.State, v.Rule, v.Confidence, v.Reason, v.Fixed, conditions}) {
+					if _, err := tx.Exec(`UPDATE vuln_hit SET rule = $4, confidence = $5, reason = $6, fixed = $7, conditions = $8
+						WHERE tenant = $1 AND component_id = $2 AND record_id = $3 AND until = 9223372036854775807`,
+						tenant, p.component, id, v.Rule, v.Confidence, v.Reason, v.Fixed, conditions); err != nil {
+						return err
+					}
+				}
+				continue
+			}
+			if was {
+				if err := s.endHit(tx, tenant, p, old, now, j.ended[id]); err != nil {
+					return err
+				}
+			}
+			if is {
+				fresh = append(fresh, hitRow(tenant, p, v, now))
+			}
+			if was || is {
+				stirred = append(stirred, p.component)
+			}
+		}
+		if err := s.stirComponents(tx, tenant, id, stirred); err != nil {
+			return err
+		}
+		pairs = pairs[n:]
+	}
+	return tx.InsertMany(insertHits, fresh, ``)
+}
+
+const insertHits = `INSERT INTO vuln_hit (tenant, component_id, record_id, since, state, until, reason, fixed, rule, confidence, conditions, why)`
+
+func hitRow(tenant string, p pair, v record.Verdict, since int64) []any {
+	return []any{tenant, p.component, p.record, since, string(v.State), int64(forever), v.Reason, v.Fixed, v.Rule, v.Confidence, strings.Join(v.Conditions, "\n"), ""}
+}
+
+// endHit closes a hit; one that held for no time at all is forgotten.
+func (s *Service) endHit(tx *store.Tx, tenant string, p pair, h openHit, now int64, why string) error {
+	q, args := `DELETE FROM vuln_hit WHERE tenant = $1 AND component_id = $2 AND record_id = $3 AND until = 9223372036854775807`, []any{tenant, p.component, p.record}
+	if h.since < now {
+		q = `UPDATE vuln_hit SET until = $4, why = $5 WHERE tenant = $1 AND component_id = $2 AND record_id = $3 AND until = 9223372036854775807`
+		args = append(args, now, why)
+	}
+	_, err := tx.Exec(q, args...)
+	return err
+}
+
+// matchRelease compares the components that the release brings into the tenant with all claims: what an upload starts.
+// A component that is known already was compared when it came, and with every change of a record since.
+func (s *Service) matchRelease(ctx context.Context, tenant, release string) error {
+	about, err := s.cfg.Release(ctx, tenant, release)
+	if err != nil {
+		return err
+	}
+	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		_, err := tx.Exec(`INSERT INTO vuln_release (tenant, release_id, product, version) VALUES ($1, $2, $3, $4)
+			ON CONFLICT (tenant, release_id) DO UPDATE SET product = excluded.product, version = excluded.version`, tenant, release, about.Product, about.Version)
+		return err
 	})
 	if err != nil {
 		return err
 	}
-	changed := false
-	known := map[string]bool{}
-	for _, f := range have {
-		h, still := c.open[f.group]
-		if still && f.state == string(h.State) {
-			known[f.group] = true
-			if f.fixed != h.Fixed {
-				if _, err := tx.Exec(`UPDATE finding SET fixed = $3, record_id = $4 WHERE tenant = $1 AND id = $2`, tenant, f.id, h.Fixed, h.record); err != nil {
-					return err
+	for err = errStale; errors.Is(err, errStale) && ctx.Err() == nil; {
+		var m arrival
+		if m, err = s.judgeRelease(ctx, tenant, release); err == nil {
+			err = s.settleRelease(ctx, tenant, m)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error { return stir(tx, tenant, []string{release}) })
+	if err != nil {
+		return err
+	}
+	return s.settleStirred(ctx, tenant)
+}
+
+// arrival is what a release brings that the tenant did not have, compared with all claims.
+type arrival struct {
+	judged
+	components []string
+	names      map[string][]sbom.Identity // by component
+}
+
+func (s *Service) judgeRelease(ctx context.Context, tenant, release string) (arrival, error) {
+	m := arrival{newJudged(), nil, map[string][]sbom.Identity{}}
+	err := s.cfg.DB.View(ctx, func(tx *store.Tx) (err error) {
+		if m.gen, err = s.gen(tx, tenant); err != nil {
+			return err
+		}
+		keys, err := s.cfg.SBOM.Keys(tx, tenant, release)
+		if err != nil {
+			return err
+		}
+		for _, k := range keys {
+			m.names[k.Component] = append(m.names[k.Component], k.Identity)
+		}
+		all := sortedKeys(m.names)
+		for part := range slices.Chunk(all, 128) {
+			list, args := store.In([]any{tenant}, part)
+			rows, err := tx.Query(`SELECT component_id FROM vuln_component WHERE tenant = $1 AND component_id IN `+list, args...)
+			if _, err := store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+				var id string
+				err := r.Scan(&id)
+				delete(m.names, id)
+				return struct{}{}, err
+			}); err != nil {
+				return err
+			}
+		}
+		m.components = sortedKeys(m.names)
+		claims := map[[2]string][]claimant{}
+		for _, c := range m.components {
+			for _, id := range m.names[c] {
+				name := [2]string{id.Space, id.Name}
+				if _, ok := claims[name]; !ok {
+					if claims[name], err = claimants(tx, tenant, id.Space, id.Name); err != nil {
+						return err
+					}
+				}
+				for _, by := range claims[name] {
+					m.add(pair{c, by.record}, by.Judge.Judge(id))
 				}
 			}
-			continue
 		}
-		why := closedRecord
-		if c.withdrawn[f.group] {
-			why = closedWithdrawn
+		return nil
+	})
+	return m, err
+}
+
+// claimant is a record with what it claims about one name.
+type claimant struct {
+	record string
+	record.Judge
+}
+
+// claimants reads what records that are not withdrawn claim about a name.
+func claimants(tx *store.Tx, tenant, space, name string) ([]claimant, error) {
+	rows, err := tx.Query(`SELECT c.record_id, c.body FROM vuln_claim c JOIN vuln_record r ON r.tenant = c.tenant AND r.id = c.record_id AND r.is_current = 1
+		WHERE c.tenant = $1 AND c.space = $2 AND c.name = $3 AND r.withdrawn = 0`, tenant, space, name)
+	return store.Collect(rows, err, func(r *sql.Rows) (c claimant, err error) {
+		var text string
+		if err := r.Scan(&c.record, &text); err != nil {
+			return c, err
 		}
-		if err := s.closeFinding(tx, tenant, f.id, why); err != nil {
-			return err
+		if c.Judge, err = record.Compile(space, []byte(text)); err != nil {
+			err = fmt.Errorf("record %s: %w", c.record, err)
 		}
-		changed = true
+		return c, err
+	})
+}
+
+// settleRelease enters new components into the index, each together with its hits.
+func (s *Service) settleRelease(ctx context.Context, tenant string, m arrival) error {
+	hits := map[string][]pair{}
+	for p, v := range m.verdicts {
+		if v.State != record.StateClean {
+			hits[p.component] = append(hits[p.component], p)
+		}
 	}
-	for _, group := range sortedKeys(c.open) {
-		if known[group] {
-			continue
-		}
-		h := c.open[group]
-		if _, err := tx.Exec(`INSERT INTO finding (id, tenant, release_id, group_id, component_id, record_id, state, reason, fixed, rule, confidence, first_seen, closed_at, why_closed)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, '') ON CONFLICT DO NOTHING`, store.NewID("fin"), tenant, release, group, c.component, h.record,
-			string(h.State), h.Reason, h.Fixed, rulePackage, confidenceExact, s.now(), int64(forever)); err != nil {
+	for part := range slices.Chunk(m.components, 100) {
+		err := s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+			if err := s.current(tx, tenant, m.gen); err != nil {
+				return err
+			}
+			list, args := store.In([]any{tenant}, part)
+			rows, err := tx.Query(`SELECT component_id FROM vuln_component WHERE tenant = $1 AND component_id IN `+list, args...)
+			already, err := store.Collect(rows, err, func(r *sql.Rows) (id string, err error) { return id, r.Scan(&id) })
+			if err != nil {
+				return err
+			}
+			var components, names, found [][]any
+			now := s.now()
+			for _, c := range part {
+				if slices.Contains(already, c) { // another release brought it meanwhile
+					continue
+				}
+				components = append(components, []any{tenant, c})
+				for _, id := range m.names[c] {
+					names = append(names, []any{tenant, id.Space, id.Name, c, id.Version, id.Vendor})
+				}
+				for _, p := range hits[c] {
+					found = append(found, hitRow(tenant, p, m.verdicts[p], now))
+				}
+			}
+			if err := tx.InsertMany(`INSERT INTO vuln_component (tenant, component_id)`, components, ``); err != nil {
+				return err
+			}
+			if err := tx.InsertMany(`INSERT INTO vuln_identity (tenant, space, name, component_id, version, vendor)`, names, ``); err != nil {
+				return err
+			}
+			return tx.InsertMany(insertHits, found, ``)
+		})
+		if err != nil {
 			return err
 		}
-		if err := s.signal(tx, tenant, group, release); err != nil {
-			return err
-		}
-		changed = true
-	}
-	if changed {
-		return s.recheck(tx, tenant, release)
 	}
 	return nil
 }
@@ -302,110 +466,4 @@ func sortedKeys[V any](m map[string]V) []string {
 	}
 	slices.Sort(keys)
 	return keys
-}
-
-func (s *Service) closeFinding(tx *store.Tx, tenant, id, why string) error {
-	_, err := tx.Exec(`UPDATE finding SET closed_at = $3, why_closed = $4 WHERE tenant = $1 AND id = $2 AND closed_at = 9223372036854775807`, tenant, id, s.now(), why)
-	return err
-}
-
-// matchRelease is the forward match of one release against all records: what an upload starts.
-func (s *Service) matchRelease(ctx context.Context, tenant, release string) error {
-	about, err := s.cfg.Release(ctx, tenant, release)
-	if err != nil {
-		return err
-	}
-	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-		_, err := tx.Exec(`INSERT INTO vuln_release (tenant, release_id, product, version) VALUES ($1, $2, $3, $4)
-			ON CONFLICT (tenant, release_id) DO UPDATE SET product = excluded.product, version = excluded.version`, tenant, release, about.Product, about.Version)
-		return err
-	})
-	for err == nil {
-		if err = s.matchReleaseOnce(ctx, tenant, release); !errors.Is(err, errStale) {
-			return err
-		}
-		err = ctx.Err()
-	}
-	return err
-}
-
-func (s *Service) matchReleaseOnce(ctx context.Context, tenant, release string) error {
-	m, err := s.compareRelease(ctx, tenant, release)
-	if err != nil {
-		return err
-	}
-	return s.settleRelease(ctx, tenant, release, m)
-}
-
-// compareRelease evaluates every component of the release.
-func (s *Service) compareRelease(ctx context.Context, tenant, release string) (m matched, err error) {
-	err = s.cfg.DB.View(ctx, func(tx *store.Tx) (err error) {
-		if m.gen, err = s.gen(tx, tenant); err != nil {
-			return err
-		}
-		keys, err := s.cfg.SBOM.Keys(tx, tenant, release)
-		if err != nil {
-			return err
-		}
-		known := map[record.Package][]knowledge{}
-		for _, k := range keys {
-			if !k.Package() {
-				continue
-			}
-			p := record.PackageOf(k.Space, k.Name)
-			if _, done := known[p]; !done {
-				if known[p], err = s.knowledge(tx, tenant, k.Space, k.Name); err != nil {
-					return err
-				}
-			}
-			open, withdrawn := hits(k, known[p])
-			m.parts = append(m.parts, matchedPart{k.Component, open, withdrawn})
-		}
-		return nil
-	})
-	return m, err
-}
-
-// settleRelease writes the findings of one release and closes those of components that it no longer lists.
-func (s *Service) settleRelease(ctx context.Context, tenant, release string, m matched) error {
-	for part := range slices.Chunk(m.parts, usesAtOnce) {
-		err := s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-			if err := s.current(tx, tenant, m.gen); err != nil {
-				return err
-			}
-			for _, c := range part {
-				if err := s.settle(tx, tenant, release, c); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-		// What is listed now, not when it was compared: an upload in between has an event of its own, maybe done already.
-		keys, err := s.cfg.SBOM.Keys(tx, tenant, release)
-		if err != nil {
-			return err
-		}
-		listed := map[string]bool{}
-		for _, k := range keys {
-			listed[k.Component] = true
-		}
-		rows, err := tx.Query(`SELECT id, component_id FROM finding WHERE tenant = $1 AND release_id = $2 AND closed_at = 9223372036854775807`, tenant, release)
-		open, err := store.Collect(rows, err, func(r *sql.Rows) (f [2]string, err error) { return f, r.Scan(&f[0], &f[1]) })
-		if err != nil {
-			return err
-		}
-		for _, f := range open {
-			if !listed[f[1]] {
-				if err := s.closeFinding(tx, tenant, f[0], closedComponent); err != nil {
-					return err
-				}
-			}
-		}
-		return s.recheck(tx, tenant, release)
-	})
 }

@@ -153,7 +153,7 @@ func (s *Service) loadDetail(r *http.Request) (detailPage, error) {
 	}
 	if len(p.Devices) > devicesAtOnce {
 		p.Devices = p.Devices[:devicesAtOnce]
-		p.Pager.Next = here + "after=" + url.QueryEscape(p.Devices[devicesAtOnce-1].Device)
+		p.Pager.Next = here + "after=" + url.QueryEscape(p.Devices[devicesAtOnce-1].Cursor())
 	}
 	p.options(ctx, s, t)
 	return p, nil

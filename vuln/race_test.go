@@ -3,13 +3,13 @@
 package vuln
 
 import (
-	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -84,14 +84,10 @@ func TestUploadsAndFeedsAtOnce(t *testing.T) {
 				}
 			}
 		}
-		rows, err := h.db.Query(h.Context(), `SELECT f.release_id, g.name, f.fixed FROM finding f JOIN vuln_group g ON g.tenant = f.tenant AND g.id = f.group_id
-			WHERE f.tenant = 'ten_a' AND f.closed_at = 9223372036854775807`)
-		got, err := store.Collect(rows, err, func(r *sql.Rows) (string, error) {
-			var release, name, fixed string
-			err := r.Scan(&release, &name, &fixed)
-			return release + " " + name + " fixed " + fixed, err
-		})
-		h.must(err)
+		var got []string
+		for _, f := range h.open("ten_a") {
+			got = append(got, f.release+" "+f.name+" fixed "+f.Fixed)
+		}
 		slices.Sort(want)
 		slices.Sort(got)
 		if d := cmp.Diff(want, got); d != "" || len(want) == 0 {
@@ -104,36 +100,49 @@ func TestUploadsAndFeedsAtOnce(t *testing.T) {
 func TestOldComparisonsAreNotWritten(t *testing.T) {
 	each(t, func(h *house) {
 		h.release("ten_a", "rel_1", "prd_lamp", "1.0.0", "golang.org/x/net@v0.10.0")
-		oldRelease, err := h.vuln.compareRelease(h.Context(), "ten_a", "rel_1")
+		_, err := h.feed("ten_a", xnet("GO-1", "CVE-1", "0.9.0", ""))
 		h.must(err)
-		oldPackage, err := h.vuln.comparePackage(h.Context(), "ten_a", record.PackageOf("Go", "golang.org/x/net"))
+		h.releases["ten_a rel_2"] = Release{"prd_lamp", "2.0.0"}
+		h.bill("ten_a", "rel_2", "golang.org/x/net@v0.11.0")
+		oldRelease, err := h.vuln.judgeRelease(h.Context(), "ten_a", "rel_2")
 		h.must(err)
+		oldRecord, err := h.vuln.judgeRecords(h.Context(), "ten_a", []string{"GO-1"})
+		h.must(err)
+		h.must(h.db.Write(h.Context(), func(tx *store.Tx) error { // the component has a hit of the old content to write
+			oldRecord.verdicts[pair{"cmp_x", "GO-1"}] = record.Verdict{State: record.StateAffected}
+			return nil
+		}))
 		_, err = h.feed("ten_a", xnet("GO-1", "CVE-1", "0.17.0", ""))
 		h.must(err)
-		if err := h.vuln.settleRelease(h.Context(), "ten_a", "rel_1", oldRelease); !errors.Is(err, errStale) {
+		if err := h.vuln.settleRelease(h.Context(), "ten_a", oldRelease); !errors.Is(err, errStale) {
 			t.Errorf("an old comparison of a release was written: %v", err)
 		}
-		if err := h.vuln.settlePackage(h.Context(), "ten_a", record.PackageOf("Go", "golang.org/x/net"), oldPackage); !errors.Is(err, errStale) {
-			t.Errorf("an old comparison of a package was written: %v", err)
-		}
-		if list := h.findings("ten_a"); len(list) != 1 {
-			t.Errorf("findings %q", list)
+		if err := h.vuln.settleRecords(h.Context(), "ten_a", oldRecord); !errors.Is(err, errStale) {
+			t.Errorf("an old comparison of a record was written: %v", err)
 		}
 	})
 }
 
-// TestOldBillClosesNothing lets a bill be replaced, and its release matched, while the comparison of the old one waits.
-func TestOldBillClosesNothing(t *testing.T) {
+// TestSameComponentTwiceAtOnce lets two releases bring the same component, both compared before either was written.
+func TestSameComponentTwiceAtOnce(t *testing.T) {
 	each(t, func(h *house) {
 		_, err := h.feed("ten_a", xnet("GO-1", "CVE-1", "0.17.0", ""))
 		h.must(err)
-		h.release("ten_a", "rel_1", "prd_lamp", "1.0.0", "golang.org/x/text@v0.9.0")
-		old, err := h.vuln.compareRelease(h.Context(), "ten_a", "rel_1")
-		h.must(err)
-		h.release("ten_a", "rel_1", "prd_lamp", "1.0.0", "golang.org/x/net@v0.10.0")
-		h.must(h.vuln.settleRelease(h.Context(), "ten_a", "rel_1", old))
-		if list := h.findings("ten_a"); len(list) != 1 {
-			t.Errorf("findings %q: the old bill closed one of the new", list)
+		var both []arrival
+		for _, id := range []string{"rel_1", "rel_2"} {
+			h.releases["ten_a "+id] = Release{"prd_lamp", id}
+			h.bill("ten_a", id, "golang.org/x/net@v0.10.0")
+			m, err := h.vuln.judgeRelease(h.Context(), "ten_a", id)
+			h.must(err)
+			both = append(both, m)
+		}
+		for _, m := range both {
+			h.must(h.vuln.settleRelease(h.Context(), "ten_a", m))
+			h.clock.Advance(time.Second)
+		}
+		h.run()
+		if list := h.open("ten_a"); len(list) != 2 {
+			t.Errorf("findings %v", list)
 		}
 	})
 }

@@ -148,17 +148,41 @@ func (h *house) groupOf(tenant, record string) (name string) {
 	return name
 }
 
+// openFinding is an open finding under the names that people know.
+type openFinding struct {
+	name string // of the vulnerability
+	finding
+}
+
+// open is every open finding of the tenant, one of each component, vulnerability and release.
+func (h *house) open(tenant string) []openFinding {
+	h.Helper()
+	var out []openFinding
+	h.must(h.db.View(h.Context(), func(tx *store.Tx) error {
+		out = nil
+		rows, err := tx.Query(`SELECT id, name FROM vuln_group WHERE tenant = $1 ORDER BY name`, tenant)
+		groups, err := store.Collect(rows, err, func(r *sql.Rows) (g Group, err error) { return g, r.Scan(&g.ID, &g.Name) })
+		for _, g := range groups {
+			var found []finding
+			if found, err = h.vuln.findings(tx, tenant, g.ID, h.vuln.now()); err != nil {
+				return err
+			}
+			for _, f := range oneEach(found) {
+				out = append(out, openFinding{g.Name, f})
+			}
+		}
+		return err
+	}))
+	return out
+}
+
 // findings are the open findings by the names that do not depend on when they were found.
 func (h *house) findings(tenant string) []string {
 	h.Helper()
-	rows, err := h.db.Query(h.Context(), `SELECT g.name, f.component_id, f.state, f.fixed FROM finding f JOIN vuln_group g ON g.tenant = f.tenant AND g.id = f.group_id
-		WHERE f.tenant = $1 AND f.closed_at = 9223372036854775807`, tenant)
-	list, err := store.Collect(rows, err, func(r *sql.Rows) (string, error) {
-		var w [4]string
-		err := r.Scan(&w[0], &w[1], &w[2], &w[3])
-		return strings.Join(w[:], " "), err
-	})
-	h.must(err)
+	var list []string
+	for _, f := range h.open(tenant) {
+		list = append(list, strings.Join([]string{f.name, f.component, string(f.State), f.Fixed}, " "))
+	}
 	slices.Sort(list)
 	return list
 }

@@ -82,23 +82,39 @@ func newHouse(t *testing.T, db *store.DB, hand *clock.Hand) *house {
 // release uploads a bill of Go modules ("path@version") for a release and lets the events run.
 func (h *house) release(tenant, id, product, version string, modules ...string) {
 	h.Helper()
+	h.attach(tenant, id, product, version, goBill(modules...))
+}
+
+func goBill(modules ...string) []byte {
 	var parts []string
 	for _, m := range modules {
 		name, v, _ := strings.Cut(m, "@")
 		parts = append(parts, fmt.Sprintf(`{"type":"library","name":%q,"version":%q,"purl":%q}`, name, v, "pkg:golang/"+strings.ToLower(m)))
 	}
-	h.attach(tenant, id, product, version, []byte(`{"bomFormat":"CycloneDX","specVersion":"1.6","components":[`+strings.Join(parts, ",")+`]}`))
+	return []byte(`{"bomFormat":"CycloneDX","specVersion":"1.6","components":[` + strings.Join(parts, ",") + `]}`)
 }
 
 func (h *house) attach(tenant, id, product, version string, doc []byte) {
+	h.Helper()
+	h.releases[tenant+" "+id] = Release{product, version}
+	h.document(tenant, id, doc)
+	h.run()
+}
+
+// document attaches a bill, of which nobody has heard yet.
+func (h *house) document(tenant, id string, doc []byte) {
 	h.Helper()
 	b, err := sbom.Parse(doc)
 	h.must(err)
 	kept, err := h.sbom.Keep(h.Context(), doc)
 	h.must(err)
-	h.releases[tenant+" "+id] = Release{product, version}
 	h.must(h.db.Write(h.Context(), func(tx *store.Tx) error { return h.sbom.Attach(tx, tenant, id, b, kept, "per_1") }))
-	h.run()
+}
+
+// bill is document for a bill of Go modules.
+func (h *house) bill(tenant, id string, modules ...string) {
+	h.Helper()
+	h.document(tenant, id, goBill(modules...))
 }
 
 func (h *house) run() {
@@ -196,7 +212,7 @@ func TestExposureNowAndInThePast(t *testing.T) {
 		if r := e.Releases[0]; r.Version != "1.0.0" || r.FixedIn != "0.17.0" || r.Has != "v0.10.0" || !r.KnownSince.Equal(found) {
 			t.Errorf("release %+v", r)
 		}
-		list, err := h.vuln.AffectedDevices(h.Context(), "ten_a", "GO-1", time.Time{}, func(string) bool { return true }, fleet.Page{After: "dev_1", Limit: 1})
+		list, err := h.vuln.AffectedDevices(h.Context(), "ten_a", "GO-1", time.Time{}, func(string) bool { return true }, fleet.Page{After: "rel_10 dev_1", Limit: 1})
 		h.must(err)
 		if len(list) != 1 || list[0].Device != "dev_2" || !list[0].Since.Equal(installed) || !list[0].ExposedSince.Equal(found) {
 			t.Errorf("page %+v", list)
@@ -234,7 +250,7 @@ func TestExposureNowAndInThePast(t *testing.T) {
 		d, err := h.vuln.Get(h.Context(), "ten_a", "GO-1")
 		h.must(err)
 		for _, f := range d.Findings {
-			if f.Closed.IsZero() || f.Why != closedWithdrawn {
+			if f.Closed.IsZero() || f.Why != endedWithdrawn {
 				t.Errorf("finding %+v", f)
 			}
 		}
@@ -400,7 +416,7 @@ func TestNewBillClosesAndUnknownIsShown(t *testing.T) {
 		d, err := h.vuln.Get(h.Context(), "ten_a", "GO-1")
 		h.must(err)
 		for _, f := range d.Findings {
-			if f.Why != closedComponent {
+			if f.Why != endedComponent {
 				t.Errorf("finding %+v", f)
 			}
 		}
@@ -418,8 +434,9 @@ func TestImportGoesOnAfterADeath(t *testing.T) {
 		body := []byte(xnet("GO-1", "CVE-1", "0.17.0", ""))
 		r, err := record.Parse(body)
 		h.must(err)
+		in := arrived(r, body, true)
 		h.must(h.db.WriteBulk(h.Context(), func(tx *store.Tx) error {
-			return h.vuln.putRecords(tx, "ten_a", "test", 0, []incoming{{r, body, true}})
+			return h.vuln.putRecords(tx, "ten_a", "test", 0, []incoming{in})
 		}))
 		h.want("before the restart", h.affected("ten_a", "GO-1", time.Time{}), "0:")
 		h.clock.Advance(2 * matchLater)
