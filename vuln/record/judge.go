@@ -74,9 +74,10 @@ type Judge interface {
 	Judge(id sbom.Identity) Verdict
 }
 
-// body is a claim at rest.
+// body is a claim at rest: one of the two.
 type body struct {
 	OSV []Affected `json:"osv,omitempty"`
+	CVE *cveClaim  `json:"cve,omitempty"`
 }
 
 func (b body) claim(space, name string) Claim {
@@ -92,6 +93,9 @@ func Compile(space string, text []byte) (Judge, error) {
 	var b body
 	if err := json.Unmarshal(text, &b); err != nil {
 		return nil, problem.Invalid("the claim cannot be read: %v", err)
+	}
+	if b.CVE != nil {
+		return b.CVE.compile(space), nil
 	}
 	return compileOSV(space, b.OSV), nil
 }

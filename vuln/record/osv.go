@@ -3,6 +3,7 @@
 package record
 
 import (
+	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
@@ -71,6 +72,19 @@ func (r *Record) checkAffected() error {
 		return problem.TooLarge("record %s has %d range events and versions; at most %d are read", r.ID, events, maxEvents)
 	}
 	return nil
+}
+
+func parseOSV(b []byte) (Record, error) {
+	var r Record
+	if err := json.Unmarshal(b, &r); err != nil {
+		return r, problem.Invalid("the record is not valid OSV: %v", err)
+	}
+	for _, s := range r.Severity {
+		if strings.HasPrefix(s.Type, "CVSS_V") {
+			r.addScore(cvssVersion(s.Score), s.Score, 0, "")
+		}
+	}
+	return r, nil
 }
 
 // osvClaims sorts what an OSV record says by the names that components are looked up by. A range of commits is a claim

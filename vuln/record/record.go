@@ -27,33 +27,46 @@ const (
 // Record is one record as it was published, as far as matching and people need it: in the OSV format
 // (https://ossf.github.io/osv-schema, 1.x) or in that of the CVE List (https://github.com/CVEProject/cve-schema, 5.x).
 type Record struct {
-	ID         string     `json:"id"`
-	Modified   string     `json:"modified,omitempty"` // unreliable: a delta goes by content
-	Published  time.Time  `json:"published,omitzero"`
-	Withdrawn  time.Time  `json:"withdrawn,omitzero"`
-	Aliases    []string   `json:"aliases,omitempty"`
-	Related    []string   `json:"related,omitempty"`
-	Summary    string     `json:"summary,omitempty"`
-	Details    string     `json:"details,omitempty"`
-	Affected   []Affected `json:"affected,omitempty"`
-	References []struct {
-		Type string `json:"type"`
-		URL  string `json:"url"`
-	} `json:"references,omitempty"`
+	ID         string      `json:"id"`
+	Modified   string      `json:"modified,omitempty"` // unreliable: a delta goes by content
+	Published  time.Time   `json:"published,omitzero"`
+	Withdrawn  time.Time   `json:"withdrawn,omitzero"`
+	Aliases    []string    `json:"aliases,omitempty"`
+	Related    []string    `json:"related,omitempty"`
+	Summary    string      `json:"summary,omitempty"`
+	Details    string      `json:"details,omitempty"`
+	Affected   []Affected  `json:"affected,omitempty"`
+	References []Reference `json:"references,omitempty"`
+	Severity   []struct {
+		Type  string `json:"type"`
+		Score string `json:"score"`
+	} `json:"severity,omitempty"`
 	Specific struct {
 		ReviewStatus string `json:"review_status,omitempty"`
 		URL          string `json:"url,omitempty"`
 	} `json:"database_specific,omitzero"`
 
-	Hash string `json:"-"` // hex SHA-256 of the bytes it was read from
+	Hash      string    `json:"-"` // hex SHA-256 of the bytes it was read from
+	Scores    []Score   `json:"-"` // as the authors state them, the CNA first
+	SSVC      *SSVC     `json:"-"` // the newest assessment; nil: none
+	Exploited time.Time `json:"-"` // since when CISA lists it as exploited, if the record says so
 
-	commits map[string]*Commits // what Learn was told
+	containers []container // of the CVE List: what each author says
+	files      []string
+	commits    map[string]*Commits // what Learn was told
+}
+
+// Reference is where to read on.
+type Reference struct {
+	Type string `json:"type"`
+	URL  string `json:"url"`
 }
 
 // Identifier is what the name of a vulnerability looks like.
 var Identifier = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$`)
 
-// Parse reads one OSV record and refuses what no row should hold. Every error is a problem.Error.
+// Parse reads one record, OSV or CVE List as its members tell, and refuses what no row should hold. Every error is a
+// problem.Error.
 func Parse(b []byte) (Record, error) {
 	if len(b) > maxRecord {
 		return Record{}, problem.TooLarge("the record has %d bytes; at most %d are read", len(b), maxRecord)
@@ -61,9 +74,16 @@ func Parse(b []byte) (Record, error) {
 	if !utf8.Valid(b) {
 		return Record{}, problem.Invalid("the record is not valid UTF-8")
 	}
-	var r Record
-	if err := json.Unmarshal(b, &r); err != nil {
-		return Record{}, problem.Invalid("the record is not valid OSV: %v", err)
+	var kind struct {
+		Metadata json.RawMessage `json:"cveMetadata"`
+	}
+	read := parseOSV
+	if json.Unmarshal(b, &kind) == nil && kind.Metadata != nil {
+		read = parseCVE
+	}
+	r, err := read(b)
+	if err != nil {
+		return Record{}, err
 	}
 	if err := r.check(); err != nil {
 		return Record{}, err
@@ -97,7 +117,15 @@ func (r *Record) Idents() []string {
 func (r *Record) Reviewed() string { return strings.ToLower(r.Specific.ReviewStatus) }
 
 // Claims are what the record says, by the names that components are looked up by; in a stable order.
-func (r *Record) Claims() []Claim { return r.osvClaims() }
+func (r *Record) Claims() []Claim {
+	if r.containers != nil {
+		return r.cveClaims()
+	}
+	return r.osvClaims()
+}
+
+// Files are the source files of the fault, as paths of the project's tree; sorted. Empty if the record names none.
+func (r *Record) Files() []string { return r.files }
 
 // Package is a name in its space, as the index knows it.
 type Package struct{ Ecosystem, Name string }

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package record
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/openthings-platform/openthings/sbom"
+)
+
+// cveClaim is what a record of the CVE List says about one name: its authors in their order, the CNA first.
+type cveClaim struct {
+	Authors []author `json:"authors"`
+}
+
+// author is one container, cut to what it says about the name.
+type author struct {
+	Name    string        `json:"name"`
+	CNA     bool          `json:"cna,omitempty"`
+	Entries []cveAffected `json:"entries,omitempty"`
+	Applies []applicable  `json:"applies,omitempty"`
+}
+
+type claimKey struct{ space, name string }
+
+// cveClaims sorts what the authors say by the names that components are looked up by. The kernel is looked up as the
+// kernel only, never by CPE or product; a package of a language's registry is the business of OSV records.
+func (r *Record) cveClaims() []Claim {
+	byName := map[claimKey]*cveClaim{}
+	about := func(space, name string, i int) *author {
+		k := claimKey{space, name}
+		if byName[k] == nil {
+			byName[k] = &cveClaim{}
+		}
+		c := byName[k]
+		speaker := r.containers[i].Provider.Name
+		if n := len(c.Authors); n == 0 || c.Authors[n-1].Name != speaker || c.Authors[n-1].CNA != (i == 0) {
+			c.Authors = append(c.Authors, author{Name: speaker, CNA: i == 0})
+		}
+		return &c.Authors[len(c.Authors)-1]
+	}
+	for i, c := range r.containers {
+		for _, a := range c.Affected {
+			for _, k := range a.names() {
+				entry := a
+				entry.Files, entry.Repo = nil, ""
+				entry.CPEs = nil
+				if k.space == sbom.SpaceCPE {
+					entry.CPEs = criteriaOf(a.CPEs, k.name)
+				}
+				w := about(k.space, k.name, i)
+				w.Entries = append(w.Entries, entry)
+			}
+		}
+		for _, a := range c.Applies {
+			for name := range a.vulnerable() {
+				k := claimKey{sbom.SpaceCPE, name}
+				if vendor, product, _ := strings.Cut(name, ":"); isKernel(vendor, product) {
+					k = claimKey{sbom.SpaceKernel, kernelName}
+				}
+				w := about(k.space, k.name, i)
+				w.Applies = append(w.Applies, a)
+			}
+		}
+	}
+	var out []Claim
+	for _, k := range slices.SortedFunc(maps.Keys(byName), func(a, b claimKey) int {
+		return strings.Compare(a.space+"\x00"+a.name, b.space+"\x00"+b.name)
+	}) {
+		out = append(out, body{CVE: byName[k]}.claim(k.space, k.name))
+	}
+	return out
+}
+
+// registries hold packages of languages; a name there is not the name of a product.
+var registries = []string{"npmjs", "pypi.org", "rubygems", "crates.io", "maven", "nuget", "packagist", "pkg.go.dev", "hex.pm", "pub.dev", "wordpress", "cran."}
+
+// names are all names under which components may be looked up that the entry speaks about.
+func (a cveAffected) names() []claimKey {
+	var out []claimKey
+	kernel := isKernel(a.Vendor, a.Product)
+	for _, text := range a.CPEs {
+		n, ok := parseCPE(text)
+		switch {
+		case !ok || n.name() == "":
+		case isKernel(n.vendor.text, n.product.text):
+			kernel = true
+		case !foldsTo(a.Product, n): // "glibc of Red Hat Enterprise Linux": the CPE name is the distribution's
+		default:
+			out = append(out, claimKey{sbom.SpaceCPE, n.name()})
+		}
+	}
+	registry := slices.ContainsFunc(registries, func(s string) bool { return strings.Contains(strings.ToLower(a.Collection), s) })
+	if kernel {
+		return []claimKey{{sbom.SpaceKernel, kernelName}}
+	}
+	if repo := repository(a.Repo); repo != "" && !strings.HasPrefix(repo, "git.kernel.org/") {
+		out = append(out, claimKey{sbom.SpaceGit, repo})
+	}
+	if !registry {
+		for _, written := range []string{a.Product, a.Package} {
+			for _, name := range productNames(written) {
+				out = append(out, claimKey{sbom.SpaceProduct, name})
+			}
+		}
+	}
+	slices.SortFunc(out, func(x, y claimKey) int { return strings.Compare(x.space+"\x00"+x.name, y.space+"\x00"+y.name) })
+	return slices.Compact(out)
+}
+
+// foldsTo tells whether a CPE name beside a product names that product, where a package inside it is what is meant.
+func foldsTo(product string, n cpeName) bool {
+	p := foldName(product)
+	return nameless(p) || alike(p, foldName(n.product.text)) || !slices.ContainsFunc(distributors, func(r [][]string) bool { return r[0][0] == foldName(n.vendor.text) })
+}
+
+func criteriaOf(names []string, name string) []string {
+	var out []string
+	for _, text := range names {
+		if n, ok := parseCPE(text); ok && n.name() == name {
+			out = append(out, text)
+		}
+	}
+	return out
+}
+
+// vulnerable are the names whose versions the statement calls vulnerable.
+func (a applicable) vulnerable() map[string]bool {
+	out := map[string]bool{}
+	for _, node := range a.Nodes {
+		for _, m := range node.Match {
+			if n, ok := parseCPE(m.Criteria); ok && m.Vulnerable && n.name() != "" {
+				out[n.name()] = true
+			}
+		}
+	}
+	return out
+}

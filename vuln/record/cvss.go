@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package record
+
+import (
+	"encoding/json"
+	"math"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Score is one author's statement of how bad a vulnerability is (https://www.first.org/cvss).
+type Score struct {
+	Version string  // "2.0", "3.0", "3.1" or "4.0"
+	Vector  string  // as stated
+	Base    float64 // 0 to 10; computed from the vector for 3.x, as stated for the others
+	By      string  // the author; empty where a record has one only
+}
+
+// Severity is the word for a base score (CVSS 3.1 section 5).
+func (s Score) Severity() string {
+	switch {
+	case s.Base >= 9:
+		return "critical"
+	case s.Base >= 7:
+		return "high"
+	case s.Base >= 4:
+		return "medium"
+	case s.Base > 0:
+		return "low"
+	}
+	return "none"
+}
+
+// Score is the one that counts of several: the newest version of the format, of these the first author's.
+func (r *Record) Score() (Score, bool) {
+	if len(r.Scores) == 0 {
+		return Score{}, false
+	}
+	return slices.MaxFunc(r.Scores, func(a, b Score) int { return strings.Compare(a.Version, b.Version) }), true
+}
+
+// SSVC are the decision points that a coordinator assessed
+// (https://www.cisa.gov/stakeholder-specific-vulnerability-categorization-ssvc); all in lower case.
+type SSVC struct {
+	Exploitation string // "none", "poc" or "active"
+	Automatable  string // "yes" or "no"
+	Impact       string // "partial" or "total"
+	By           string
+	At           time.Time
+}
+
+type metric struct {
+	V40   *cvssBlock `json:"cvssV4_0"`
+	V31   *cvssBlock `json:"cvssV3_1"`
+	V30   *cvssBlock `json:"cvssV3_0"`
+	V20   *cvssBlock `json:"cvssV2_0"`
+	Other *struct {
+		Type    string          `json:"type"`
+		Content json.RawMessage `json:"content"`
+	} `json:"other"`
+}
+
+type cvssBlock struct {
+	Vector string  `json:"vectorString"`
+	Base   float64 `json:"baseScore"`
+}
+
+// readMetric takes over one metric. What cannot be read is left out: a score opens no finding.
+func (r *Record) readMetric(m metric, by string) {
+	for _, v := range []struct {
+		version string
+		block   *cvssBlock
+	}{{"4.0", m.V40}, {"3.1", m.V31}, {"3.0", m.V30}, {"2.0", m.V20}} {
+		if v.block != nil {
+			r.addScore(v.version, v.block.Vector, v.block.Base, by)
+		}
+	}
+	if m.Other == nil {
+		return
+	}
+	switch m.Other.Type {
+	case "ssvc":
+		var c struct {
+			Timestamp string              `json:"timestamp"`
+			Options   []map[string]string `json:"options"`
+		}
+		if json.Unmarshal(m.Other.Content, &c) != nil {
+			return
+		}
+		s := SSVC{By: by, At: cveTime(c.Timestamp)}
+		for _, o := range c.Options {
+			for k, v := range o {
+				v = strings.ToLower(clean(v, 32))
+				switch strings.ToLower(k) {
+				case "exploitation":
+					s.Exploitation = v
+				case "automatable":
+					s.Automatable = v
+				case "technical impact":
+					s.Impact = v
+				}
+			}
+		}
+		if r.SSVC == nil || s.At.After(r.SSVC.At) {
+			r.SSVC = &s
+		}
+	case "kev":
+		var c struct {
+			DateAdded string `json:"dateAdded"`
+		}
+		if json.Unmarshal(m.Other.Content, &c) == nil && r.Exploited.IsZero() {
+			r.Exploited = cveTime(c.DateAdded)
+		}
+	}
+}
+
+func (r *Record) addScore(version, vector string, stated float64, by string) {
+	s := Score{Version: version, Vector: clean(vector, 256), Base: stated, By: by}
+	if base, ok := cvss3(s.Vector); ok {
+		s.Base = base
+	}
+	if s.Base >= 0 && s.Base <= 10 && (s.Vector != "" || s.Base > 0) {
+		r.Scores = append(r.Scores, s)
+	}
+}
+
+// cvssVersion reads the version that a vector states in front; version 2.0 has no such prefix.
+func cvssVersion(vector string) string {
+	for _, v := range []string{"4.0", "3.1", "3.0"} {
+		if strings.HasPrefix(vector, "CVSS:"+v+"/") {
+			return v
+		}
+	}
+	return "2.0"
+}
+
+// cvss3 computes the base score of a vector of version 3.0 or 3.1 (specification, sections 7.1 and 7.4).
+func cvss3(vector string) (float64, bool) {
+	version := cvssVersion(vector)
+	if !strings.HasPrefix(version, "3.") {
+		return 0, false
+	}
+	m := map[string]string{}
+	for part := range strings.SplitSeq(vector[len("CVSS:3.x/"):], "/") {
+		k, v, ok := strings.Cut(part, ":")
+		if _, twice := m[k]; !ok || twice {
+			return 0, false
+		}
+		m[k] = v
+	}
+	weight := func(metric string, values map[string]float64) float64 {
+		w, ok := values[m[metric]]
+		if !ok {
+			return math.NaN()
+		}
+		return w
+	}
+	changed := m["S"] == "C"
+	if !changed && m["S"] != "U" {
+		return 0, false
+	}
+	privileges := map[string]float64{"N": 0.85, "L": 0.62, "H": 0.27}
+	if changed {
+		privileges = map[string]float64{"N": 0.85, "L": 0.68, "H": 0.5}
+	}
+	harm := map[string]float64{"H": 0.56, "L": 0.22, "N": 0}
+	ease := 8.22 * weight("AV", map[string]float64{"N": 0.85, "A": 0.62, "L": 0.55, "P": 0.2}) * weight("AC", map[string]float64{"L": 0.77, "H": 0.44}) *
+		weight("PR", privileges) * weight("UI", map[string]float64{"N": 0.85, "R": 0.62})
+	loss := 1 - (1-weight("C", harm))*(1-weight("I", harm))*(1-weight("A", harm))
+	impact := 6.42 * loss
+	if changed {
+		impact = 7.52*(loss-0.029) - 3.25*math.Pow(loss-0.02, 15)
+	}
+	score := impact + ease
+	switch {
+	case math.IsNaN(score):
+		return 0, false
+	case impact <= 0:
+		return 0, true
+	case changed:
+		score *= 1.08
+	}
+	score = math.Min(score, 10)
+	if version == "3.0" {
+		return math.Ceil(score*10) / 10, true
+	}
+	n := int(math.Round(score * 100_000)) // section "Roundup" of version 3.1: no surprise by floating point
+	if n%10_000 == 0 {
+		return float64(n) / 100_000, true
+	}
+	return float64(n/10_000+1) / 10, true
+}
