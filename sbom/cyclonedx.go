@@ -4,6 +4,7 @@ package sbom
 
 import (
 	"bytes"
+	"cmp"
 	"strings"
 	"time"
 
@@ -38,77 +39,201 @@ func fromCycloneDX(bom *cdx.BOM) (Bill, error) {
 	if bom.SpecVersion == 0 {
 		return Bill{}, problem.Invalid("the CycloneDX document states no version that is known (1.0 to 1.7)")
 	}
-	b := Bill{Format: CycloneDX, SpecVersion: bom.SpecVersion.String()}
+	b := Bill{Format: CycloneDX, SpecVersion: bom.SpecVersion.String(), URI: bom.SerialNumber}
 	if m := bom.Metadata; m != nil {
 		b.Created, _ = time.Parse(time.RFC3339, m.Timestamp) // generators leave it out: graded, not refused
-		if m.Tools != nil {
-			for _, t := range deref(m.Tools.Tools) { //nolint:staticcheck // the form up to 1.4
-				b.Creators = append(b.Creators, strings.TrimSpace(t.Name+" "+t.Version))
-			}
-			for _, t := range deref(m.Tools.Components) {
-				b.Creators = append(b.Creators, strings.TrimSpace(t.Name+" "+t.Version))
-			}
-		}
-		for _, a := range deref(m.Authors) {
-			b.Creators = append(b.Creators, strings.TrimSpace(a.Name+" "+a.Email))
-		}
+		b.cdxCreators(m)
 		if c := m.Component; c != nil {
+			root := component(c)
 			b.Name, b.Version = c.Name, c.Version
-			b.addHashes(c)
+			b.addHashes(root.Hashes)
 			// syft describes a file by "sha256:…" in place of a version: a digest, not a package.
 			b.addDigest(c.Version)
-			if c.Type != cdx.ComponentTypeFile {
-				root := component(c)
+			if c.Type == cdx.ComponentTypeFile {
+				b.Files = append(b.Files, root)
+			} else {
 				b.Root = &root
 			}
-			if err := b.addComponents(c.Components); err != nil {
+			if err := b.addComponents(c.Components, c.BOMRef); err != nil {
 				return Bill{}, err
 			}
 		}
 	}
-	if err := b.addComponents(bom.Components); err != nil {
+	if err := b.addComponents(bom.Components, ""); err != nil {
 		return Bill{}, err
 	}
 	for _, d := range deref(bom.Dependencies) {
-		b.Relations += len(deref(d.Dependencies))
+		for _, to := range deref(d.Dependencies) {
+			if err := b.relate(d.Ref, DependsOn, to); err != nil {
+				return Bill{}, err
+			}
+		}
+	}
+	for _, c := range deref(bom.Compositions) {
+		if c.Assemblies != nil || c.Dependencies != nil || b.Complete == "" {
+			b.say(string(c.Aggregate))
+		}
 	}
 	b.Vulnerabilities = len(deref(bom.Vulnerabilities))
 	return b, nil
 }
 
+// say keeps the weakest statement about completeness.
+func (b *Bill) say(aggregate string) {
+	rank := map[string]int{"": 0, "complete": 1, "incomplete": 2, "unknown": 3}
+	aggregate, _, _ = strings.Cut(aggregate, "_")
+	if aggregate == "not" { // "not_specified"
+		aggregate = ""
+	}
+	if rank[aggregate] > rank[b.Complete] {
+		b.Complete = aggregate
+	}
+}
+
+func (b *Bill) cdxCreators(m *cdx.Metadata) {
+	person := func(name, contact string) {
+		b.Creators = append(b.Creators, strings.TrimSpace(name+" "+contact))
+		b.CreatorContact = cmp.Or(b.CreatorContact, contact)
+	}
+	if m.Tools != nil {
+		for _, t := range deref(m.Tools.Tools) { //nolint:staticcheck // the form up to 1.4
+			b.Creators = append(b.Creators, strings.TrimSpace(t.Name+" "+t.Version))
+		}
+		for _, t := range deref(m.Tools.Components) {
+			b.Creators = append(b.Creators, strings.TrimSpace(t.Name+" "+t.Version))
+		}
+	}
+	for _, a := range deref(m.Authors) {
+		person(a.Name, a.Email)
+	}
+	for _, org := range []*cdx.OrganizationalEntity{m.Manufacturer, m.Manufacture, m.Supplier} { //nolint:staticcheck // the form up to 1.5
+		if s := entity(org); s.Name != "" || s.Contact != "" {
+			person(s.Name, s.Contact)
+		}
+	}
+}
+
+// relate keeps a relation between parts of the document.
+func (b *Bill) relate(from string, kind RelationKind, to string) error {
+	if from == "" || to == "" || len(from) > maxIdentity || len(to) > maxIdentity {
+		return nil
+	}
+	if len(b.Relations) == MaxRelations {
+		return problem.TooLarge("the SBOM states more than %d relations", MaxRelations)
+	}
+	b.Relations = append(b.Relations, Relation{from, kind, to})
+	return nil
+}
+
 // addComponents flattens the tree; its depth was bounded before.
-func (b *Bill) addComponents(list *[]cdx.Component) error {
+func (b *Bill) addComponents(list *[]cdx.Component, parent string) error {
 	for i := range deref(list) {
 		c := &(*list)[i]
+		part := component(c)
 		if c.Type == cdx.ComponentTypeFile {
-			b.addHashes(c)
+			b.addHashes(part.Hashes)
+			b.Files = append(b.Files, part)
 		} else {
-			b.Components = append(b.Components, component(c))
+			b.Components = append(b.Components, part)
 		}
-		if len(b.Components) > MaxComponents {
+		if len(b.Components)+len(b.Files) > MaxComponents {
 			return problem.TooLarge("the SBOM lists more than %d components", MaxComponents)
 		}
-		if err := b.addComponents(c.Components); err != nil {
+		if err := b.relate(parent, Contains, part.Ref); err != nil {
+			return err
+		}
+		if err := b.addComponents(c.Components, c.BOMRef); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (b *Bill) addHashes(c *cdx.Component) {
-	for _, h := range deref(c.Hashes) {
-		if h.Algorithm == cdx.HashAlgoSHA256 {
-			b.addDigest(h.Value)
+func component(c *cdx.Component) Component {
+	out := Component{Ref: c.BOMRef, Group: c.Group, Name: c.Name, Version: c.Version, PURL: c.PackageURL, CPE: c.CPE, Type: string(c.Type), Scope: string(c.Scope)}
+	if c.Group != "" && c.PackageURL == "" {
+		out.Name, out.Group = c.Group+"/"+c.Name, ""
+	}
+	for _, s := range []Supplier{entity(c.Supplier), entity(c.Manufacturer), contact(deref(c.Authors)), written(c.Publisher), written(c.Author)} { //nolint:staticcheck // the form up to 1.5
+		out.Supplier.Name, out.Supplier.Contact = cmp.Or(out.Supplier.Name, s.Name), cmp.Or(out.Supplier.Contact, s.Contact)
+	}
+	if c.Licenses != nil {
+		for _, l := range *c.Licenses {
+			if l.License != nil {
+				out.Licences = append(out.Licences, Licence{ID: l.License.ID, Name: l.License.Name})
+			} else if l.Expression != "" {
+				out.Licences = append(out.Licences, Licence{Expression: l.Expression})
+			}
 		}
+	}
+	out.addHashes(deref(c.Hashes))
+	for _, l := range deref(c.ExternalReferences) {
+		if l.Type == cdx.ERTypeVCS {
+			out.VCS = append(out.VCS, l.URL)
+		} else {
+			out.Links = append(out.Links, Link{string(l.Type), l.URL})
+		}
+		if l.Type == cdx.ERTypeDistribution { // where BSI TR-03183-2 puts the digest of the deployable part
+			out.addHashes(deref(l.Hashes))
+		}
+	}
+	if c.Pedigree != nil {
+		for _, commit := range deref(c.Pedigree.Commits) {
+			out.Commits = append(out.Commits, strings.TrimSpace(commit.UID+" "+commit.URL))
+		}
+	}
+	for _, p := range deref(c.Properties) {
+		if p.Name == "syft:cpe23" { // further guesses beside the one in the field
+			out.MoreCPEs = append(out.MoreCPEs, p.Value)
+		}
+		out.setBSI(p.Name, p.Value)
+	}
+	return out
+}
+
+func (c *Component) addHashes(list []cdx.Hash) {
+	for _, h := range list {
+		c.addHash(string(h.Algorithm), h.Value)
 	}
 }
 
-func component(c *cdx.Component) Component {
-	name := c.Name
-	if c.Group != "" && c.PackageURL == "" {
-		name = c.Group + "/" + c.Name
+func entity(e *cdx.OrganizationalEntity) (s Supplier) {
+	if e == nil {
+		return s
 	}
-	return Component{Name: name, Version: c.Version, PURL: c.PackageURL, CPE: c.CPE, Type: string(c.Type)}
+	s = contact(deref(e.Contact))
+	s.Name = cmp.Or(e.Name, s.Name)
+	for _, u := range deref(e.URL) {
+		s.Contact = cmp.Or(s.Contact, u)
+	}
+	return s
+}
+
+func contact(people []cdx.OrganizationalContact) (s Supplier) {
+	for _, p := range people {
+		s.Name, s.Contact = cmp.Or(s.Name, p.Name), cmp.Or(s.Contact, p.Email)
+	}
+	return s
+}
+
+// written reads "Name <mail>", "Name (mail)" or a name.
+func written(who string) Supplier {
+	name, mail, ok := strings.Cut(strings.TrimSpace(who), " <")
+	end := ">"
+	if !ok {
+		name, mail, ok = strings.Cut(name, " (")
+		end = ")"
+	}
+	if !ok || !strings.HasSuffix(mail, end) || !reachable(strings.TrimSuffix(mail, end)) {
+		return Supplier{Name: strings.TrimSuffix(strings.TrimSpace(who), " ()")}
+	}
+	return Supplier{Name: name, Contact: strings.TrimSuffix(mail, end)}
+}
+
+// reachable reports a mail address or a URL.
+func reachable(s string) bool {
+	at := strings.IndexByte(s, '@')
+	return at > 0 && at < len(s)-1 && !strings.ContainsAny(s, " /") || strings.HasPrefix(s, "https://") || strings.HasPrefix(s, "http://")
 }
 
 func deref[T any](p *[]T) []T {

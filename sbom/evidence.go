@@ -127,11 +127,16 @@ func (s *Service) EvidenceHash(tx *store.Tx, tenant, release string) (string, er
 	if err != nil || len(list) == 0 {
 		return "", err
 	}
+	return evidenceHash(list), nil
+}
+
+// evidenceHash is one value over the newest evidence of each kind, in the order of the kinds.
+func evidenceHash(newest []Evidence) string {
 	h := sha256.New()
-	for _, e := range list {
+	for _, e := range newest {
 		io.WriteString(h, string(e.Kind)+" "+e.Content+"\n") //nolint:errcheck // a hash takes everything
 	}
-	return "sha256:" + hex.EncodeToString(h.Sum(nil)), nil
+	return "sha256:" + hex.EncodeToString(h.Sum(nil))
 }
 
 // CompiledFiles returns the source files that were compiled into the release's kernel, relative to its tree; nil where

@@ -183,7 +183,7 @@ func (c *Component) identifyUpstream(p packageurl.PackageURL) {
 	if !c.program() || slices.ContainsFunc(c.Identities, func(id Identity) bool { return id.Space == SpaceProduct }) {
 		return // a CPE name says more exactly which product it is
 	}
-	vendor, name := strings.ToLower(c.Supplier), strings.ToLower(cmp.Or(p.Name, c.bareName()))
+	vendor, name := strings.ToLower(c.Supplier.Name), strings.ToLower(cmp.Or(p.Name, c.bareName()))
 	if slices.Contains([]string{"github", "gitlab", "bitbucket"}, p.Type) {
 		vendor = strings.ToLower(p.Namespace)
 	} else if p.Type == "" && c.root {

@@ -18,7 +18,8 @@ import (
 const (
 	MaxBytes      = 32 << 20
 	MaxDepth      = 64
-	MaxComponents = 100_000
+	MaxComponents = 100_000 // files included
+	MaxRelations  = 1_000_000
 	maxString     = 1 << 20 // any string of the document; generators embed licence texts
 	maxIdentity   = 2048    // names, versions, purls and CPE names
 )
@@ -165,6 +166,15 @@ func (b *Bill) check() error {
 			return err
 		}
 	}
+	b.Files = slices.DeleteFunc(b.Files, func(f Component) bool {
+		return f.Name == "" || text("file", f.Name) != nil || text("file", f.Version) != nil
+	})
+	for i := range b.Files {
+		b.Files[i].tidy()
+	}
+	if text("header", b.URI) != nil {
+		b.URI = ""
+	}
 	return nil
 }
 
@@ -177,14 +187,7 @@ func (c *Component) check() error {
 			return err
 		}
 	}
-	// What only helps is left out where no row should hold it.
-	unfit := func(s string) bool { return s == "" || text("component", s) != nil }
-	c.MoreCPEs, c.VCS = slices.DeleteFunc(c.MoreCPEs, unfit), slices.DeleteFunc(c.VCS, unfit)
-	for _, s := range []*string{&c.Supplier, &c.Licence} {
-		if unfit(*s) {
-			*s = ""
-		}
-	}
+	c.tidy()
 	c.identify()
 	for _, id := range append(c.Identities, Identity{c.Ecosystem, c.Package, c.PackageVersion, ""}) { // a purl may hide bytes behind %00
 		for _, s := range []string{id.Space, id.Name, id.Version, id.Vendor} {
@@ -194,6 +197,19 @@ func (c *Component) check() error {
 		}
 	}
 	return nil
+}
+
+// tidy leaves out what only helps where no row or document of ours should hold it.
+func (c *Component) tidy() {
+	unfit := func(s string) bool { return s == "" || text("component", s) != nil }
+	c.MoreCPEs, c.VCS, c.Commits = slices.DeleteFunc(c.MoreCPEs, unfit), slices.DeleteFunc(c.VCS, unfit), slices.DeleteFunc(c.Commits, unfit)
+	c.Links = slices.DeleteFunc(c.Links, func(l Link) bool { return unfit(l.Kind) || unfit(l.URL) })
+	c.Licences = slices.DeleteFunc(c.Licences, func(l Licence) bool { return unfit(l.String()) })
+	for _, s := range []*string{&c.Ref, &c.Group, &c.Scope, &c.Supplier.Name, &c.Supplier.Contact, &c.BSI.Filename, &c.BSI.Executable, &c.BSI.Archive, &c.BSI.Structured} {
+		if unfit(*s) {
+			*s = ""
+		}
+	}
 }
 
 func text(where, s string) error {

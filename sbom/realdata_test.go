@@ -70,8 +70,8 @@ func TestSameThingInFiveSpellings(t *testing.T) {
 		if len(b.Components) != 22 {
 			t.Errorf("%s: %d components, the file itself must not be one", name, len(b.Components))
 		}
-		if b.Relations == 0 || len(b.Creators) == 0 || b.Created.IsZero() {
-			t.Errorf("%s: relations %d, creators %q, created %v", name, b.Relations, b.Creators, b.Created)
+		if len(b.Relations) == 0 || len(b.Creators) == 0 || b.Created.IsZero() {
+			t.Errorf("%s: relations %d, creators %q, created %v", name, len(b.Relations), b.Creators, b.Created)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
 
@@ -118,7 +119,7 @@ func TestFromBuildInfo(t *testing.T) {
 	if got := packages(b); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("packages %q, want %q", got, want)
 	}
-	if q := b.Quality(); q.Grade != GradeComplete {
+	if q := b.Quality(); q.Grade != GradeUsable || q.NotMatchable() != 0 || !slices.ContainsFunc(q.Missing, func(s string) bool { return strings.Contains(s, "SHA-512") }) {
 		t.Errorf("quality %+v", q)
 	}
 	if _, err := FromBuildInfo(bi, "md5:abc", "lamp", "1"); !problem.Is(err, problem.KindInvalid) {

@@ -3,9 +3,9 @@
 package sbom
 
 import (
-	"bufio"
-	"bytes"
+	"cmp"
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,28 +14,45 @@ import (
 
 // spdx2 is the part of SPDX 2.2 and 2.3 that matters here, filled from JSON or from tag-value.
 type spdx2 struct {
-	SPDXVersion  string `json:"spdxVersion"`
-	Name         string `json:"name"`
-	CreationInfo struct {
-		Created  string   `json:"created"`
-		Creators []string `json:"creators"`
-	} `json:"creationInfo"`
+	SPDXVersion   string         `json:"spdxVersion"`
+	DataLicense   string         `json:"dataLicense"`
+	ID            string         `json:"SPDXID"`
+	Name          string         `json:"name"`
+	Namespace     string         `json:"documentNamespace"`
+	Comment       string         `json:"comment,omitempty"`
+	CreationInfo  spdxCreation   `json:"creationInfo"`
 	Packages      []spdxPackage  `json:"packages"`
-	Files         []spdxFile     `json:"files"`
-	Relationships []spdxRelation `json:"relationships"`
-	Describes     []string       `json:"documentDescribes"`
+	Files         []spdxFile     `json:"files,omitempty"`
+	Relationships []spdxRelation `json:"relationships,omitempty"`
+	Describes     []string       `json:"documentDescribes,omitempty"`
+	Extracted     []spdxLicence  `json:"hasExtractedLicensingInfos,omitempty"`
+}
+
+type spdxCreation struct {
+	Created  string   `json:"created"`
+	Creators []string `json:"creators"`
 }
 
 type spdxPackage struct {
 	ID           string         `json:"SPDXID"`
 	Name         string         `json:"name"`
-	Version      string         `json:"versionInfo"`
-	Purpose      string         `json:"primaryPackagePurpose"`
-	Checksums    []spdxChecksum `json:"checksums"`
-	ExternalRefs []spdxRef      `json:"externalRefs"`
+	Version      string         `json:"versionInfo,omitempty"`
+	Purpose      string         `json:"primaryPackagePurpose,omitempty"`
+	FileName     string         `json:"packageFileName,omitempty"`
+	Supplier     string         `json:"supplier,omitempty"`
+	Originator   string         `json:"originator,omitempty"`
+	Download     string         `json:"downloadLocation"`
+	Home         string         `json:"homepage,omitempty"`
+	Analyzed     bool           `json:"filesAnalyzed"`
+	Concluded    string         `json:"licenseConcluded,omitempty"`
+	Declared     string         `json:"licenseDeclared,omitempty"`
+	Checksums    []spdxChecksum `json:"checksums,omitempty"`
+	ExternalRefs []spdxRef      `json:"externalRefs,omitempty"`
 }
 
 type spdxFile struct {
+	ID        string         `json:"SPDXID"`
+	Name      string         `json:"fileName"`
 	Checksums []spdxChecksum `json:"checksums"`
 }
 
@@ -45,14 +62,21 @@ type spdxChecksum struct {
 }
 
 type spdxRef struct {
-	Type    string `json:"referenceType"`
-	Locator string `json:"referenceLocator"`
+	Category string `json:"referenceCategory"`
+	Type     string `json:"referenceType"`
+	Locator  string `json:"referenceLocator"`
 }
 
 type spdxRelation struct {
 	From string `json:"spdxElementId"`
 	Type string `json:"relationshipType"`
 	To   string `json:"relatedSpdxElement"`
+}
+
+type spdxLicence struct {
+	ID   string `json:"licenseId"`
+	Name string `json:"name,omitempty"`
+	Text string `json:"extractedText"`
 }
 
 const spdxDocument = "SPDXRef-DOCUMENT"
@@ -66,37 +90,76 @@ func parseSPDX2(doc []byte) (Bill, error) {
 }
 
 func (d *spdx2) bill() (Bill, error) {
-	if len(d.Packages) > MaxComponents+1 {
-		return Bill{}, problem.TooLarge("the SBOM lists %d packages; at most %d are read", len(d.Packages), MaxComponents)
+	if n := len(d.Packages) + len(d.Files); n > MaxComponents+1 {
+		return Bill{}, problem.TooLarge("the SBOM lists %d packages and files; at most %d are read", n, MaxComponents)
 	}
-	b := Bill{Format: SPDX, SpecVersion: strings.TrimPrefix(d.SPDXVersion, "SPDX-"), Name: d.Name, Creators: d.CreationInfo.Creators}
+	b := Bill{Format: SPDX, SpecVersion: strings.TrimPrefix(d.SPDXVersion, "SPDX-"), URI: d.Namespace, Name: d.Name, Creators: d.CreationInfo.Creators}
 	b.Created, _ = time.Parse(time.RFC3339, d.CreationInfo.Created)
+	for _, who := range d.CreationInfo.Creators {
+		if kind, name, ok := strings.Cut(who, ": "); ok && kind != "Tool" {
+			b.CreatorContact = cmp.Or(b.CreatorContact, written(name).Contact)
+		}
+	}
+	words := map[string]string{} // licences that only this document knows
+	for _, l := range d.Extracted {
+		words[l.ID] = l.Name
+	}
 	root := d.root()
 	for _, p := range d.Packages {
+		c := p.component(words)
 		if p.ID == root {
 			b.Name, b.Version = p.Name, p.Version
-			b.addChecksums(p.Checksums)
+			b.addHashes(c.Hashes)
 			b.addDigest(p.Version)
 		}
 		switch {
 		case p.Purpose == "FILE": // a file is a digest, not a package
-			b.addChecksums(p.Checksums)
+			b.addHashes(c.Hashes)
+			b.Files = append(b.Files, c)
 		case p.ID == root:
-			c := p.component()
 			b.Root = &c
 		default:
-			b.Components = append(b.Components, p.component())
+			b.Components = append(b.Components, c)
 		}
 	}
 	for _, f := range d.Files {
-		b.addChecksums(f.Checksums)
+		c := Component{Ref: f.ID, Name: f.Name, Type: "file"}
+		c.addChecksums(f.Checksums)
+		b.addHashes(c.Hashes)
+		b.Files = append(b.Files, c)
 	}
 	for _, r := range d.Relationships {
-		if strings.Contains(r.Type, "DEPEND") || r.Type == "CONTAINS" || r.Type == "CONTAINED_BY" {
-			b.Relations++
+		if err := b.addSPDXRelation(r); err != nil {
+			return Bill{}, err
 		}
 	}
 	return b, nil
+}
+
+// addSPDXRelation keeps what depends on or contains something; NONE and NOASSERTION speak about completeness.
+func (b *Bill) addSPDXRelation(r spdxRelation) error {
+	from, to, kind := r.From, r.To, DependsOn
+	switch {
+	case r.Type == "CONTAINED_BY":
+		from, to, kind = r.To, r.From, Contains
+	case r.Type == "CONTAINS":
+		kind = Contains
+	case strings.HasSuffix(r.Type, "DEPENDENCY_OF"): // also BUILD_, RUNTIME_…: the first is needed by the second
+		from, to = r.To, r.From
+	case r.Type != "DEPENDS_ON":
+		return nil
+	}
+	switch {
+	case to == "NONE" || from == "NONE":
+		b.say("complete")
+		return nil
+	case to == "NOASSERTION" || from == "NOASSERTION":
+		b.say("unknown")
+		return nil
+	case from == spdxDocument:
+		return nil
+	}
+	return b.relate(from, kind, to)
 }
 
 // root is the one element that the document describes; some tools describe every package, and then there is none.
@@ -121,116 +184,80 @@ func (d *spdx2) root() string {
 	return ""
 }
 
-func (b *Bill) addChecksums(list []spdxChecksum) {
-	for _, c := range list {
-		if c.Algorithm == "SHA256" {
-			b.addDigest(c.Value)
-		}
+func (c *Component) addChecksums(list []spdxChecksum) {
+	for _, h := range list {
+		c.addHash(h.Algorithm, h.Value)
 	}
 }
 
-func (p *spdxPackage) component() Component {
-	c := Component{Name: p.Name, Version: p.Version, Type: strings.ToLower(p.Purpose)}
+// said is what a field of SPDX says, where it says something.
+func said(s string) string {
+	if s == "NOASSERTION" || s == "NONE" {
+		return ""
+	}
+	return s
+}
+
+func (p *spdxPackage) component(words map[string]string) Component {
+	c := Component{Ref: p.ID, Name: p.Name, Version: p.Version, Type: strings.ToLower(strings.ReplaceAll(p.Purpose, "_", "-"))}
+	c.BSI.Filename = p.FileName
+	for _, who := range []string{said(p.Supplier), said(p.Originator)} {
+		if _, name, ok := strings.Cut(who, ": "); ok {
+			who = name
+		}
+		s := written(who)
+		c.Supplier.Name, c.Supplier.Contact = cmp.Or(c.Supplier.Name, s.Name), cmp.Or(c.Supplier.Contact, s.Contact)
+	}
+	c.addExpression(cmp.Or(said(p.Concluded), said(p.Declared)), words)
+	c.addPlace(said(p.Download), "distribution")
+	if home := said(p.Home); home != "" {
+		c.Links = append(c.Links, Link{"website", home})
+	}
+	c.addChecksums(p.Checksums)
 	for _, r := range p.ExternalRefs {
-		switch {
-		case r.Type == "purl" && c.PURL == "":
-			c.PURL = r.Locator
-		case r.Type == "cpe23Type" && c.CPE == "":
-			c.CPE = r.Locator
+		switch r.Type {
+		case "purl":
+			c.PURL = cmp.Or(c.PURL, r.Locator)
+		case "cpe23Type", "cpe22Type":
+			c.addCPE(r.Locator)
+		case "advisory":
+			c.Links = append(c.Links, Link{"advisories", r.Locator})
+		case "website", "distribution":
+			c.Links = append(c.Links, Link{r.Type, r.Locator})
+		case "vcs":
+			c.VCS = append(c.VCS, r.Locator)
 		}
 	}
 	return c
 }
 
-// parseTagValue reads the line format of SPDX 2: "Tag: value", where a value may be a <text> block of several lines.
-func parseTagValue(doc []byte) (Bill, error) {
-	var d spdx2
-	in := bufio.NewScanner(bytes.NewReader(doc))
-	in.Buffer(make([]byte, 0, 64<<10), maxString)
-	for in.Scan() {
-		tag, value, ok := strings.Cut(in.Text(), ":")
-		if !ok || strings.HasPrefix(tag, "#") {
-			continue
-		}
-		value = strings.TrimSpace(value)
-		if strings.HasPrefix(value, "<text>") {
-			for !strings.Contains(value, "</text>") {
-				if !in.Scan() {
-					return Bill{}, problem.Invalid("the SPDX document ends inside a <text> block of %.40q", tag)
-				}
-				value = in.Text() // licence texts and comments: not kept
-			}
-			continue
-		}
-		if err := d.tag(strings.TrimSpace(tag), value); err != nil {
-			return Bill{}, err
-		}
-	}
-	if in.Err() != nil {
-		return Bill{}, problem.TooLarge("the SPDX document has a line of more than %d bytes", maxString)
-	}
-	if !strings.HasPrefix(d.SPDXVersion, "SPDX-2.") {
-		return Bill{}, notABill()
-	}
-	return d.bill()
-}
-
-func (d *spdx2) tag(tag, value string) error {
-	switch tag {
-	case "SPDXVersion":
-		d.SPDXVersion = value
-	case "DocumentName":
-		d.Name = value
-	case "Creator":
-		d.CreationInfo.Creators = append(d.CreationInfo.Creators, value)
-	case "Created":
-		d.CreationInfo.Created = value
-	case "PackageName":
-		d.Packages = append(d.Packages, spdxPackage{Name: value})
-	case "FileName":
-		d.Files = append(d.Files, spdxFile{})
-	case "FileChecksum":
-		if len(d.Files) == 0 {
-			return problem.Invalid("the SPDX document has %s before any FileName", tag)
-		}
-		f := &d.Files[len(d.Files)-1]
-		f.Checksums = append(f.Checksums, checksum(value))
-	case "Relationship":
-		if f := strings.Fields(value); len(f) == 3 {
-			d.Relationships = append(d.Relationships, spdxRelation{From: f[0], Type: f[1], To: f[2]})
-		}
-	case "PackageVersion", "PrimaryPackagePurpose", "PackageChecksum", "ExternalRef", "SPDXID":
-		if len(d.Packages) == 0 {
-			if tag == "SPDXID" { // the document's own id, or a file's before the first package
-				return nil
-			}
-			return problem.Invalid("the SPDX document has %s before any PackageName", tag)
-		}
-		d.Packages[len(d.Packages)-1].tag(tag, value)
-	}
-	return nil
-}
-
-func (p *spdxPackage) tag(tag, value string) {
-	switch tag {
-	case "SPDXID":
-		if p.ID == "" { // files that follow a package carry ids of their own
-			p.ID = value
-		}
-	case "PackageVersion":
-		p.Version = value
-	case "PrimaryPackagePurpose":
-		p.Purpose = value
-	case "PackageChecksum":
-		p.Checksums = append(p.Checksums, checksum(value))
-	case "ExternalRef":
-		if f := strings.Fields(value); len(f) == 3 {
-			p.ExternalRefs = append(p.ExternalRefs, spdxRef{Type: f[1], Locator: f[2]})
-		}
+// addCPE keeps a CPE name: the first is shown, all are matched.
+func (c *Component) addCPE(name string) {
+	if c.CPE == "" {
+		c.CPE = name
+	} else if !slices.Contains(c.MoreCPEs, name) {
+		c.MoreCPEs = append(c.MoreCPEs, name)
 	}
 }
 
-func checksum(value string) spdxChecksum {
-	algorithm, hex, _ := strings.Cut(value, ":")
-	return spdxChecksum{Algorithm: algorithm, Value: strings.TrimSpace(hex)}
+// addPlace keeps where a part can be had: a repository, or a link of the kind.
+func (c *Component) addPlace(place, kind string) {
+	switch {
+	case place == "":
+	case strings.HasPrefix(place, "git"), strings.HasPrefix(place, "hg+"), strings.HasPrefix(place, "svn+"), strings.HasPrefix(place, "bzr+"):
+		c.VCS = append(c.VCS, place)
+	default:
+		c.Links = append(c.Links, Link{kind, place})
+	}
+}
+
+// addExpression keeps an SPDX licence expression; a reference that stands alone is the words of the document.
+func (c *Component) addExpression(expression string, words map[string]string) {
+	switch {
+	case expression == "":
+	case strings.HasPrefix(expression, "LicenseRef-") && words[expression] != "":
+		c.Licences = append(c.Licences, Licence{Name: words[expression]})
+	default:
+		c.Licences = append(c.Licences, Licence{Expression: expression})
+	}
 }

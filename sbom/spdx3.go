@@ -3,7 +3,10 @@
 package sbom
 
 import (
+	"cmp"
 	"encoding/json"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/openthings-platform/openthings/problem"
@@ -12,20 +15,30 @@ import (
 // spdx3 is one element of an SPDX 3.0 graph, with the members of packages, files, relationships and identifiers that
 // matter here. JSON-LD contexts are not followed: the terms are taken as the SPDX 3.0.1 context spells them.
 type spdx3 struct {
-	ID        string   `json:"spdxId"`
-	Type      string   `json:"type"`
-	Name      string   `json:"name"`
-	Roots     []string `json:"rootElement"`
-	Version   string   `json:"software_packageVersion"`
-	PURL      string   `json:"software_packageUrl"`
-	Purpose   string   `json:"software_primaryPurpose"`
-	External  []spdxID `json:"externalIdentifier"`
-	Hashes    []spdx3H `json:"verifiedUsing"`
-	Relation  string   `json:"relationshipType"`
-	Created   string   `json:"created"`
-	CreatedBy []string `json:"createdBy"`
-	Using     []string `json:"createdUsing"`
-	Spec      string   `json:"specVersion"`
+	ID           string     `json:"spdxId"`
+	Type         string     `json:"type"`
+	Name         string     `json:"name"`
+	Roots        []string   `json:"rootElement"`
+	Version      string     `json:"software_packageVersion"`
+	PURL         string     `json:"software_packageUrl"`
+	Purpose      string     `json:"software_primaryPurpose"`
+	Purposes     []string   `json:"software_additionalPurpose"`
+	Download     string     `json:"software_downloadLocation"`
+	Home         string     `json:"software_homePage"`
+	SuppliedBy   string     `json:"suppliedBy"`
+	OriginatedBy []string   `json:"originatedBy"`
+	External     []spdxID   `json:"externalIdentifier"`
+	References   []spdx3Ref `json:"externalRef"`
+	Hashes       []spdx3H   `json:"verifiedUsing"`
+	Relation     string     `json:"relationshipType"`
+	From         string     `json:"from"`
+	To           []string   `json:"to"`
+	Completeness string     `json:"completeness"`
+	Expression   string     `json:"simplelicensing_licenseExpression"`
+	Created      string     `json:"created"`
+	CreatedBy    []string   `json:"createdBy"`
+	Using        []string   `json:"createdUsing"`
+	Spec         string     `json:"specVersion"`
 }
 
 type spdxID struct {
@@ -38,6 +51,21 @@ type spdx3H struct {
 	Value     string `json:"hashValue"`
 }
 
+type spdx3Ref struct {
+	Type    string   `json:"externalRefType"`
+	Locator []string `json:"locator"`
+}
+
+// graph3 is an SPDX 3.0 document, sorted by what its elements are.
+type graph3 struct {
+	bill                       Bill
+	agents                     map[string]Supplier
+	licences                   map[string]Licence
+	packages, files, relations []spdx3
+	creators                   []string
+	documentRoots, sbomRoots   []string
+}
+
 func parseSPDX3(doc []byte) (Bill, error) {
 	var d struct {
 		Graph []json.RawMessage `json:"@graph"`
@@ -48,84 +76,228 @@ func parseSPDX3(doc []byte) (Bill, error) {
 	if len(d.Graph) > 20*MaxComponents {
 		return Bill{}, problem.TooLarge("the SPDX graph has %d elements; at most %d are read", len(d.Graph), 20*MaxComponents)
 	}
-	b := Bill{Format: SPDX}
-	names := map[string]string{} // of tools, organisations and people
-	var creators, documentRoots, sbomRoots []string
-	var packages []spdx3
+	g := graph3{bill: Bill{Format: SPDX}, agents: map[string]Supplier{}, licences: map[string]Licence{}}
 	for _, raw := range d.Graph {
 		var e spdx3
 		if err := json.Unmarshal(raw, &e); err != nil {
 			return Bill{}, problem.Invalid("an element of the SPDX graph cannot be read: %v", err)
 		}
-		switch e.Type {
-		case "CreationInfo":
-			b.SpecVersion = e.Spec
-			b.Created, _ = time.Parse(time.RFC3339, e.Created)
-			creators = append(append(creators, e.CreatedBy...), e.Using...)
-		case "SpdxDocument":
-			b.Name = e.Name
-			documentRoots = append(documentRoots, e.Roots...)
-		case "software_Sbom":
-			sbomRoots = append(sbomRoots, e.Roots...)
-		case "software_Package":
-			if len(packages) > MaxComponents {
-				return Bill{}, problem.TooLarge("the SBOM lists more than %d packages", MaxComponents)
-			}
-			packages = append(packages, e)
-		case "software_File":
-			b.addSPDX3(e.Hashes)
-		case "Relationship", "LifecycleScopedRelationship":
-			if e.Relation == "dependsOn" || e.Relation == "contains" {
-				b.Relations++
-			}
-		case "Tool", "Organization", "Person", "SoftwareAgent", "Agent":
-			names[e.ID] = e.Name
+		if err := g.sort(e); err != nil {
+			return Bill{}, err
 		}
 	}
-	if b.SpecVersion == "" {
+	if g.bill.SpecVersion == "" {
 		return Bill{}, notABill()
 	}
-	for _, id := range creators {
-		if names[id] != "" {
-			b.Creators = append(b.Creators, names[id])
+	return g.read()
+}
+
+func (g *graph3) sort(e spdx3) error {
+	switch e.Type {
+	case "CreationInfo":
+		g.bill.SpecVersion = e.Spec
+		g.bill.Created, _ = time.Parse(time.RFC3339, e.Created)
+		g.creators = append(append(g.creators, e.CreatedBy...), e.Using...)
+	case "SpdxDocument":
+		g.bill.Name, g.bill.URI = e.Name, e.ID
+		g.documentRoots = append(g.documentRoots, e.Roots...)
+	case "software_Sbom":
+		g.sbomRoots = append(g.sbomRoots, e.Roots...)
+	case "software_Package":
+		g.packages = append(g.packages, e)
+	case "software_File":
+		g.files = append(g.files, e)
+	case "Relationship", "LifecycleScopedRelationship":
+		g.relations = append(g.relations, e)
+	case "Tool", "Organization", "Person", "SoftwareAgent", "Agent":
+		g.agents[e.ID] = agent(e)
+	case "simplelicensing_LicenseExpression":
+		g.licences[e.ID] = Licence{Expression: said(e.Expression)}
+	case "expandedlicensing_ListedLicense":
+		g.licences[e.ID] = Licence{ID: e.Name}
+	case "expandedlicensing_CustomLicense", "simplelicensing_SimpleLicensingText":
+		g.licences[e.ID] = Licence{Name: e.Name}
+	case "security_Vulnerability":
+		g.bill.Vulnerabilities++
+	}
+	if len(g.packages)+len(g.files) > MaxComponents+1 {
+		return problem.TooLarge("the SBOM lists more than %d packages and files", MaxComponents)
+	}
+	return nil
+}
+
+func agent(e spdx3) Supplier {
+	s := Supplier{Name: e.Name}
+	for _, x := range e.External {
+		if x.Type == "email" || x.Type == "urlScheme" {
+			s.Contact = cmp.Or(s.Contact, x.ID)
+		}
+	}
+	if s.Contact == "" {
+		s = written(e.Name)
+	}
+	return s
+}
+
+func (g *graph3) read() (Bill, error) {
+	b := g.bill
+	for _, id := range g.creators {
+		if who := g.agents[id]; who.Name != "" {
+			b.Creators = append(b.Creators, strings.TrimSpace(who.Name+" "+who.Contact))
+			b.CreatorContact = cmp.Or(b.CreatorContact, who.Contact)
 		}
 	}
 	// The document's root is an SBOM whose root is what it describes; some writers leave the SBOM out.
 	root := ""
-	if roots := append(sbomRoots, documentRoots...); len(roots) > 0 {
+	if roots := append(g.sbomRoots, g.documentRoots...); len(roots) > 0 {
 		root = roots[0]
 	}
-	for _, p := range packages {
-		c := Component{Name: p.Name, Version: p.Version, PURL: p.PURL, Type: p.Purpose}
-		for _, x := range p.External {
-			switch {
-			case x.Type == "cpe23" && c.CPE == "":
-				c.CPE = x.ID
-			case x.Type == "packageUrl" && c.PURL == "":
-				c.PURL = x.ID
-			}
+	parts := map[string]*Component{}
+	var order []*Component
+	for _, list := range [][]spdx3{g.packages, g.files} {
+		for _, p := range list {
+			c := g.component(p)
+			parts[p.ID] = &c
+			order = append(order, &c)
 		}
-		if p.ID == root || p.Purpose == "file" {
-			b.addSPDX3(p.Hashes)
-			b.addDigest(p.Version)
+	}
+	if err := g.relate(&b, parts); err != nil {
+		return Bill{}, err
+	}
+	for _, c := range order {
+		file := c.Type == "file"
+		if c.Ref == root || file {
+			b.addHashes(c.Hashes)
+			b.addDigest(c.Version)
+		}
+		if c.Ref == root {
+			b.Name, b.Version = c.Name, c.Version
 		}
 		switch {
-		case p.ID == root:
-			b.Name, b.Version = p.Name, p.Version
-			if p.Purpose != "file" {
-				b.Root = &c
-			}
-		case p.Purpose != "file":
-			b.Components = append(b.Components, c)
+		case file:
+			b.Files = append(b.Files, *c)
+		case c.Ref == root:
+			b.Root = c
+		default:
+			b.Components = append(b.Components, *c)
 		}
 	}
 	return b, nil
 }
 
-func (b *Bill) addSPDX3(hashes []spdx3H) {
-	for _, h := range hashes {
-		if h.Algorithm == "sha256" {
-			b.addDigest(h.Value)
+// relate reads the relationships: what contains and needs what, under which licence, distributed as which file.
+func (g *graph3) relate(b *Bill, parts map[string]*Component) error {
+	concluded := map[string]bool{}
+	slices.SortStableFunc(g.relations, func(x, y spdx3) int { return cmp.Compare(x.Relation, y.Relation) }) // concluded licences before declared ones
+	for _, r := range g.relations {
+		from := parts[r.From]
+		switch r.Relation {
+		case "dependsOn", "contains":
+			kind := map[string]RelationKind{"dependsOn": DependsOn, "contains": Contains}[r.Relation]
+			b.say(map[string]string{"complete": "complete", "incomplete": "incomplete", "noAssertion": "unknown"}[r.Completeness])
+			for _, to := range r.To {
+				if strings.HasSuffix(to, "/NoneElement") || strings.HasSuffix(to, "/NoAssertionElement") {
+					continue
+				}
+				if err := b.relate(r.From, kind, to); err != nil {
+					return err
+				}
+			}
+		case "hasConcludedLicense", "hasDeclaredLicense":
+			if from == nil || r.Relation == "hasDeclaredLicense" && concluded[r.From] {
+				continue
+			}
+			for _, to := range r.To {
+				if l := g.licence(to); l != (Licence{}) {
+					from.Licences = append(from.Licences, l)
+					concluded[r.From] = concluded[r.From] || r.Relation == "hasConcludedLicense"
+				}
+			}
+		case "hasDistributionArtifact":
+			for _, to := range r.To {
+				if file := parts[to]; file != nil && from != nil {
+					from.takeFile(file)
+				}
+			}
 		}
+	}
+	return nil
+}
+
+func (g *graph3) licence(id string) Licence {
+	if l, ok := g.licences[id]; ok {
+		return l
+	}
+	if listed, ok := strings.CutPrefix(id, "https://spdx.org/licenses/"); ok {
+		return Licence{ID: listed}
+	}
+	return Licence{}
+}
+
+// takeFile gives a part what BSI TR-03183-2 has said about the file in which it is distributed.
+func (c *Component) takeFile(file *Component) {
+	c.BSI = file.BSI
+	c.BSI.Filename = file.Name
+	for _, h := range file.Hashes {
+		c.addHash(h.Algorithm, h.Value)
+	}
+}
+
+func (g *graph3) component(p spdx3) Component {
+	c := Component{Ref: p.ID, Name: p.Name, Version: p.Version, PURL: p.PURL, Type: p.Purpose}
+	if p.Type == "software_File" {
+		c.Type = "file"
+	}
+	for _, x := range p.External {
+		switch x.Type {
+		case "cpe23", "cpe22":
+			c.addCPE(x.ID)
+		case "packageUrl":
+			c.PURL = cmp.Or(c.PURL, x.ID)
+		case "gitoid", "swhid", "swid":
+		}
+	}
+	for _, id := range append([]string{p.SuppliedBy}, p.OriginatedBy...) {
+		who := g.agents[id]
+		c.Supplier.Name, c.Supplier.Contact = cmp.Or(c.Supplier.Name, who.Name), cmp.Or(c.Supplier.Contact, who.Contact)
+	}
+	for _, h := range p.Hashes {
+		c.addHash(h.Algorithm, h.Value)
+	}
+	c.addPlace(said(p.Download), "distribution")
+	if p.Home != "" {
+		c.Links = append(c.Links, Link{"website", p.Home})
+	}
+	for _, r := range p.References {
+		for _, u := range r.Locator {
+			c.addReference(r.Type, u)
+		}
+	}
+	if p.Type == "software_File" || len(p.Purposes) > 0 {
+		has := func(purpose, yes, no string) string {
+			if slices.Contains(p.Purposes, purpose) || p.Purpose == purpose {
+				return yes
+			}
+			return no
+		}
+		c.BSI.Executable, c.BSI.Archive = has("executable", "executable", "non-executable"), has("archive", "archive", "no archive")
+		c.BSI.Structured = has("container", "structured", has("firmware", "unstructured", ""))
+	}
+	return c
+}
+
+// linkKinds maps the kinds of references of SPDX 3.0 to those of CycloneDX.
+var linkKinds = map[string]string{
+	"altWebPage": "website", "binaryArtifact": "distribution", "buildMeta": "build-meta", "buildSystem": "build-system", "certificationReport": "certification-report",
+	"documentation": "documentation", "issueTracker": "issue-tracker", "license": "license", "mailingList": "mailing-list", "releaseNotes": "release-notes",
+	"securityAdvisory": "advisories", "sourceArtifact": "source-distribution", "support": "support", "vcs": "vcs", "chat": "chat", "socialMedia": "social",
+}
+
+func (c *Component) addReference(kind, url string) {
+	switch kind = cmp.Or(linkKinds[kind], "other"); kind {
+	case "vcs":
+		c.VCS = append(c.VCS, url)
+	default:
+		c.Links = append(c.Links, Link{kind, url})
 	}
 }

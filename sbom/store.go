@@ -79,7 +79,7 @@ func contentID(prefix string, text []string) string {
 
 func partOf(c Component) Part {
 	p := Part{Component: componentID(c), Name: c.Name, Version: c.Version, PURL: c.PURL, CPE: c.CPE, Type: c.Type,
-		Licence: c.Licence, Supplier: c.Supplier, Spaces: c.Spaces()}
+		Licence: c.Licence(), Supplier: c.Supplier.Name, Spaces: c.Spaces()}
 	p.ID = contentID("prt_", []string{p.Component, p.Name, p.Version, p.PURL, p.CPE, p.Type, p.Licence, p.Supplier})
 	return p
 }
