@@ -41,7 +41,9 @@ func New(cfg Config) *Service {
 	if cfg.Clock == nil {
 		cfg.Clock = clock.System
 	}
-	return &Service{cfg}
+	s := &Service{cfg}
+	cfg.DB.Handle(jobRead, s.readAgain)
+	return s
 }
 
 // Document is where the original bytes of a bill are kept.

@@ -84,10 +84,6 @@ func partOf(c Component) Part {
 	return p
 }
 
-// Reader is the version of our reading of documents. It grows whenever the same bytes give other parts or facts: what
-// was read by an older one is read again from the kept originals.
-const Reader = 1
-
 func (s *Service) insert(tx *store.Tx, tenant, release string, b Bill, doc Document) (bool, error) {
 	var last string
 	var lastAt int64
