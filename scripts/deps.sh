@@ -26,6 +26,7 @@ if [ "${1:-build}" = test ]; then
 	need chromium chromium
 	need nodejs node
 	need prometheus prometheus
+	need rpm rpm
 	need curl curl
 	need jq jq
 	need openssl openssl
