@@ -3,6 +3,7 @@
 package record
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -112,8 +113,11 @@ func compileVersion(v cveVersion, alone bool) ([]band, string) {
 	}
 	slices.SortStableFunc(b.changes, func(x, y change) int { c, _ := x.at.Compare(y.at); return c })
 	if b.low != nil && b.high != nil {
-		if c, err := b.low.Compare(b.high); err != nil || c > 0 {
-			return nil, "the record's range from " + short(v.Version) + " to " + short(end) + " ends before it begins"
+		switch c, err := b.low.Compare(b.high); {
+		case err != nil:
+			return nil, "the record's range from " + short(v.Version) + " to " + short(end) + " cannot be put in order"
+		case c > 0: // CVE-2024-26794: what lies between them is nowhere certain
+			b.low, b.high, b.above, b.within, b.status, b.fix, b.changes = b.high, b.low, false, true, "unknown", "", nil
 		}
 	}
 	return []band{b}, ""
@@ -205,9 +209,7 @@ func compileVersions(list []cveVersion, dflt string, cna bool) versions {
 		}
 		bands, why := compileVersion(v, len(list) == 1)
 		out.bands = append(out.bands, bands...)
-		if why != "" {
-			out.broken = why
-		}
+		out.broken = cmp.Or(out.broken, why)
 	}
 	return out
 }

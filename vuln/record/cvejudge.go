@@ -3,6 +3,7 @@
 package record
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/openthings-platform/openthings/sbom"
@@ -112,17 +113,19 @@ func (s speaker) judge(space string, id sbom.Identity) (Verdict, bool) {
 	if space == sbom.SpaceKernel {
 		version = kernelVersion(version)
 	}
-	own := false
-	for _, e := range s.entries {
-		own = own || space != sbom.SpaceProduct || e.belongsTo(id) != aFork
-	}
-	var out, silent *Verdict
+	var relations []whose
 	for _, e := range s.entries {
 		relation := itsOwn
 		if space == sbom.SpaceProduct {
 			relation = e.belongsTo(id)
 		}
-		if relation == aFork && own {
+		relations = append(relations, relation)
+	}
+	own := slices.ContainsFunc(relations, func(w whose) bool { return w == itsOwn || w == stranger })
+	var out, silent *Verdict
+	for i, e := range s.entries {
+		relation := relations[i]
+		if relation == anothers || relation == aFork && own {
 			continue
 		}
 		var v said
@@ -134,17 +137,16 @@ func (s speaker) judge(space string, id sbom.Identity) (Verdict, bool) {
 		default:
 			v = e.judge(version)
 		}
-		if v.nothing {
+		switch {
+		case relation == aFork && v.State != StateClean:
+			v = said{Verdict: Verdict{State: StateUnknown, Confidence: v.Confidence,
+				Reason: "the record speaks about " + short(e.product) + " by " + short(e.vendor) + "; whether this is that one is not known"}}
+		case v.nothing:
 			silent = &v.Verdict
 			continue
-		}
-		if v.State == StateAffected {
+		case v.State == StateAffected:
 			v.Conditions = e.conditions
-			switch relation {
-			case aFork:
-				v.Verdict = Verdict{State: StateUnknown, Confidence: v.Confidence,
-					Reason: "the record speaks about " + short(e.product) + " by " + short(e.vendor) + "; whether this is that one is not known"}
-			case stranger:
+			if relation == stranger {
 				v.Conditions = append([]string{"if it is " + short(e.product) + " by " + short(e.vendor)}, v.Conditions...)
 			}
 		}
@@ -171,7 +173,11 @@ func (e cveEntry) belongsTo(id sbom.Identity) whose {
 	if v := foldName(id.Vendor); v != "" && (v == foldName(e.vendor) || alike(v, foldName(e.vendor))) {
 		return itsOwn
 	}
-	return belongs(e.vendor, e.product)
+	relation := belongs(e.vendor, e.product)
+	if relation == aFork && isMaker(id.Vendor, e.product) {
+		return anothers
+	}
+	return relation
 }
 
 // applies is one vulnerable name of a cpeApplicability with its range, and what must hold besides.

@@ -86,17 +86,23 @@ const (
 	itsOwn   whose = iota // the vendor makes it, or the record names none
 	stranger              // a vendor of whom nothing is known
 	aFork                 // a vendor who ships somebody else's product, or a fork, under its name
+	anothers              // a fork, and the component is known to be no fork
 )
+
+// isMaker tells whether the vendor is known to make the product.
+func isMaker(vendor, name string) bool {
+	return slices.Contains(products[foldName(name)].vendors, foldName(vendor))
+}
 
 func belongs(vendor, name string) whose {
 	v, n := foldName(vendor), foldName(name)
-	known, listed := products[n]
+	_, listed := products[n]
 	switch {
 	case nameless(v):
 		return itsOwn
 	case slices.ContainsFunc(distributors, func(r [][]string) bool { return r[0][0] == v }):
 		return aFork
-	case listed && slices.Contains(known.vendors, v):
+	case isMaker(vendor, name):
 		return itsOwn
 	case listed:
 		return aFork
