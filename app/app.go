@@ -65,6 +65,10 @@ type Config struct {
 	Reserve int64
 	// PrivateHooks lets hooks of tenants reach loopback and private addresses.
 	PrivateHooks bool
+	// Feeds is the folder that sources of vulnerability records of kind file lie in; empty: feeds in Data.
+	Feeds string
+	// PrivateFeeds lets sources of vulnerability records reach loopback and private addresses.
+	PrivateFeeds bool
 	Mail         Mail
 	Log          *slog.Logger
 	Clock        clock.Clock

@@ -226,6 +226,7 @@ func (h *house) build(origins []string) (err error) {
 	})
 	h.vuln = vuln.New(vuln.Config{
 		DB: h.db, Clock: cfg.Clock, Log: cfg.Log, SBOM: h.sbom, Fleet: h.fleet, RecordCheck: h.update.RecordCheck,
+		FeedDir: cmp.Or(cfg.Feeds, filepath.Join(cfg.Data, "feeds")), FeedSpool: filepath.Join(cfg.Data, "fetched"), PrivateFeeds: cfg.PrivateFeeds,
 		Release: func(ctx context.Context, t, id string) (vuln.Release, error) {
 			r, err := h.update.Get(ctx, t, id)
 			return vuln.Release{Product: r.Product, Version: r.Version}, err
@@ -327,7 +328,7 @@ func (h *house) work() []worker {
 	work := []worker{
 		{"issuer", h.identity.WatchIssuer},
 		{"jobs", h.db.RunJobs}, {"telemetry jobs", h.records.RunJobs}, {"identity", h.identity.Work}, {"fleet", h.fleet.Work}, {"sessions", h.sessions.Work}, {"twins", h.fleet.WorkTwins},
-		{"refusals", h.refusals.Run}, {"notify", h.notify.Work}, {"telemetry", h.telemetry.Work}, {"command", h.command.Work}, {"alarm", h.alarm.Work}, {"update", h.update.Work}, {"vuln", h.vuln.Work}, {"evidence", h.evidence.Work},
+		{"refusals", h.refusals.Run}, {"notify", h.notify.Work}, {"telemetry", h.telemetry.Work}, {"command", h.command.Work}, {"alarm", h.alarm.Work}, {"update", h.update.Work}, {"sbom", h.sbom.Work}, {"vuln", h.vuln.Work}, {"evidence", h.evidence.Work},
 		{"keys", func(ctx context.Context) error { return h.keys.Work(ctx, h.cfg.Log, h.db, h.records) }},
 	}
 	if h.issuerWork != nil {

@@ -35,6 +35,12 @@ var told = []struct {
 			Text: "Find out whether it can be reached and whether it was exploited in this product. Since 2026-09-11 an exploited vulnerability is reported within 24 hours of becoming aware (Regulation (EU) 2024/2847, Article 14).",
 			Link: "/vulnerabilities/" + x.ID, Data: x}, nil
 	}},
+	{vuln.FeedStale, "a source of vulnerability records brought nothing good for too long: what is found may not be all", func(h *house, ctx context.Context, e store.Event) (n notify.Notice, err error) {
+		return feedNotice(e, "The feed %s is stale", "Until it is good again, “nothing found” means: not found in what was known then.")
+	}},
+	{vuln.FeedGood, "a source of vulnerability records is good again", func(h *house, ctx context.Context, e store.Event) (n notify.Notice, err error) {
+		return feedNotice(e, "The feed %s is good again", "")
+	}},
 	{"case.deadline", "a clock of a case is near its end or over it", func(h *house, ctx context.Context, e store.Event) (n notify.Notice, err error) {
 		var d respond.Escalation
 		if err := e.Decode(&d); err != nil {
@@ -89,6 +95,21 @@ var told = []struct {
 			Text: "They may still come. A device whose line comes and goes is told of once a day.", Link: "/devices/" + e.Subject, Data: g,
 			Key: "gap_" + e.Subject + "_" + store.Time(e.At).UTC().Format("20060102")}, nil
 	}},
+}
+
+// feedNotice says how a source of vulnerability records is.
+func feedNotice(e store.Event, title, text string) (n notify.Notice, err error) {
+	var f vuln.FeedHealth
+	if err := e.Decode(&f); err != nil {
+		return n, err
+	}
+	switch {
+	case f.State == vuln.SourceBehind:
+		text = "What it brings was made on " + f.Made.Format("2006-01-02") + ". " + text
+	case f.Error != "":
+		text = f.Error + ". " + text
+	}
+	return notify.Notice{Title: fmt.Sprintf(title, f.Name), Text: strings.TrimSpace(text), Link: "/vulnerabilities/feeds", Data: f}, nil
 }
 
 // called is the name of a thing, or its id when nobody has named it.

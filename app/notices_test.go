@@ -45,6 +45,8 @@ func TestToldOutside(t *testing.T) {
 		{"deployment.ended", "dpl_1", map[string]any{"state": "completed"}, ""},
 		{"deployment.ended", "dpl_2", map[string]any{"state": "aborted", "reason": "3 devices failed"}, "deployment.ended | A deployment was aborted: 3 devices failed | /deployments/dpl_2"},
 		{"vuln.exploited", "vul_1", vuln.Exploited{Group: "CVE-2026-1", ID: "vul_1", Product: m.product, Version: "1.2"}, "vuln.exploited | CVE-2026-1 is known to be exploited and in "},
+		{vuln.FeedStale, "osv", vuln.FeedHealth{Name: "osv", State: vuln.SourceStale}, vuln.FeedStale + " | The feed osv is stale | /vulnerabilities/feeds"},
+		{vuln.FeedGood, "osv", vuln.FeedHealth{Name: "osv", State: vuln.SourceCurrent}, vuln.FeedGood + " | The feed osv is good again | /vulnerabilities/feeds"},
 		{"case.deadline", "cas_1", respond.Escalation{Stage: respond.EarlyWarning, Level: respond.DeadlineOverdue}, "case.deadline | cas_1: " + respond.EarlyWarning.Name() + " is overdue | /cases/cas_1"},
 		{"clone.detected", "cln_1", map[string]any{"what": "key"}, "clone.detected | Two devices show the same key | /enrol/quarantine"},
 		{telemetry.ChainBroken, u.id, telemetry.ChainBreak{Kind: "gap", From: 3, To: 5}, telemetry.ChainBroken + " | The chain of security events of device " + u.serial + " is broken: gap at 3 to 5 | /devices/" + u.id},

@@ -5,21 +5,12 @@ package vuln
 import (
 	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
-	"net/http"
-	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/openthings-platform/openthings/api"
 	"github.com/openthings-platform/openthings/fleet"
-	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/tenant"
-	"github.com/openthings-platform/openthings/vuln/feed"
 )
 
 // visible says which products the caller may see vulnerabilities of.
@@ -33,9 +24,7 @@ func visible(ctx context.Context) func(product string) bool {
 // Routes registers the operations of vulnerabilities.
 func (s *Service) Routes(a *api.API) {
 	read := string(tenant.VulnRead)
-	api.Raw(a, api.Op{ID: "import-feed", Method: "POST", Path: "/v1/feeds/{name}", Verb: string(tenant.FeedImport), Stage: "vuln", MaxBody: feed.MaxBytes,
-		Summary: "Import vulnerability records: a zip of OSV records, one OSV record, or a KEV catalogue",
-		Doc:     "The body is the file itself. A feed with one broken record changes nothing. Answers with what changed."}, s.postFeed)
+	s.feedRoutes(a)
 
 	type listIn struct{ api.Paging }
 	api.Handle(a, api.Op{ID: "list-vulnerabilities", Method: "GET", Path: "/v1/vulnerabilities", Verb: read, Stage: "vuln",
@@ -126,40 +115,6 @@ func (s *Service) decideAs(ctx context.Context, ident string, in Deciding) ([]De
 	}
 	actor, _ := tenant.ActorFrom(ctx)
 	return s.Decide(ctx, t, actor.ID, ident, in)
-}
-
-// postFeed keeps the upload in a file while it is judged: it may be larger than what a process should hold.
-func (s *Service) postFeed(w http.ResponseWriter, r *http.Request) error {
-	ctx := r.Context()
-	t := tenant.MustTenant(ctx)
-	if err := tenant.Require(ctx, tenant.FeedImport, tenant.Thing{Tenant: t}); err != nil {
-		return err
-	}
-	tmp, err := os.CreateTemp("", "openthings-feed-")
-	if err != nil {
-		return fmt.Errorf("feed: %w", err)
-	}
-	defer os.Remove(tmp.Name())
-	defer tmp.Close()
-	size, err := io.Copy(tmp, r.Body)
-	if err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
-			return problem.TooLarge("The feed is larger than %d bytes.", tooLarge.Limit)
-		}
-		return problem.Invalid("The upload broke off.").Because(err)
-	}
-	f, err := feed.Open(tmp, size)
-	if err != nil {
-		return err
-	}
-	actor, _ := tenant.ActorFrom(ctx)
-	done, err := s.Import(ctx, t, actor.ID, strings.ToLower(r.PathValue("name")), f)
-	if err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	return json.NewEncoder(w).Encode(done)
 }
 
 // AffectedPage is the exposure with one page of its devices.

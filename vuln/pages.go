@@ -59,8 +59,8 @@ const asOfLayout = "2006-01-02T15:04"
 // Pages registers Vulnerabilities and the parts of other pages.
 func (s *Service) Pages(c *console.Console) {
 	read := string(tenant.VulnRead)
-	c.Page(console.Page{Path: "/vulnerabilities", Title: "Vulnerabilities", Menu: "Vulnerabilities", Verb: read, FS: pagesFS, Template: "pages/matrix.html", Load: s.loadMatrix})
-	c.Page(console.Page{Path: "/vulnerabilities/{id}", Title: "Vulnerability", Menu: "Vulnerabilities", Verb: read, FS: pagesFS, Template: "pages/detail.html",
+	c.Page(console.Page{Path: "/vulnerabilities", Title: "Vulnerabilities", Menu: "Vulnerabilities", Tab: tabOpen, TabOrder: 10, Verb: read, FS: pagesFS, Template: "pages/matrix.html", Load: s.loadMatrix})
+	c.Page(console.Page{Path: "/vulnerabilities/{id}", Title: "Vulnerability", Menu: "Vulnerabilities", Tab: tabOpen, Verb: read, FS: pagesFS, Template: "pages/detail.html",
 		Load: func(r *http.Request) (any, error) {
 			p, err := s.loadDetail(r)
 			p.Known = c.Names(r.Context())
@@ -75,11 +75,12 @@ func (s *Service) Pages(c *console.Console) {
 		}
 		return "/vulnerabilities/" + url.PathEscape(id), err
 	})
+	s.feedPages(c)
 	c.Fragment("today", console.Fragment{Order: 20, Title: "Known as exploited, not decided", Verb: read, FS: pagesFS, Template: "pages/today.html", Load: s.loadToday})
 	c.Fragment("release", console.Fragment{Order: 40, Title: "Vulnerabilities", Verb: read, FS: pagesFS, Template: "pages/release.html",
 		Load: func(r *http.Request, release string) (any, error) { return s.loadRelease(r.Context(), release) }})
 	c.Tile(console.Tile{Order: 30, Verb: read, Load: s.tile})
-	c.Step(console.Step{Order: 60, Title: "Watch for vulnerabilities", Text: "Bring in a feed; every bill of materials is compared with it from then on.", Href: "/vulnerabilities", Button: "Import a feed",
+	c.Step(console.Step{Order: 60, Title: "Watch for vulnerabilities", Text: "Bring in a feed; every bill of materials is compared with it from then on.", Href: "/vulnerabilities/feeds", Button: "Add a feed",
 		Done: func(ctx context.Context) (bool, error) {
 			feeds, err := s.Feeds(ctx, tenant.MustTenant(ctx))
 			return len(feeds) > 0, err

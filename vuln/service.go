@@ -7,6 +7,8 @@ import (
 	"embed"
 	"log/slog"
 	"math"
+	"os"
+	"path/filepath"
 	"sync"
 
 	"github.com/openthings-platform/openthings/clock"
@@ -38,6 +40,12 @@ type Config struct {
 	Release func(ctx context.Context, tenant, release string) (Release, error)
 	// RecordCheck tells the release gate what was found; nil where there is no gate.
 	RecordCheck func(tx *store.Tx, tenant, release, name, verdict, evidence, by string) error
+	// FeedDir is the folder of the host that sources of kind file lie in; empty: there is none. It is shared by all tenants.
+	FeedDir string
+	// FeedSpool is where fetched files lie until they were taken; default: a folder of the system for what may vanish.
+	FeedSpool string
+	// PrivateFeeds lets sources reach loopback and private addresses, as the administrator of the host says.
+	PrivateFeeds bool
 	// ProductName turns a product's id into words for people; nil shows the id.
 	ProductName func(ctx context.Context, tenant, product string) string
 }
@@ -59,8 +67,12 @@ func New(cfg Config) *Service {
 	if cfg.ProductName == nil {
 		cfg.ProductName = func(_ context.Context, _, product string) string { return product }
 	}
+	if cfg.FeedSpool == "" {
+		cfg.FeedSpool = filepath.Join(os.TempDir(), "openthings-feeds")
+	}
 	s := &Service{cfg: cfg}
 	s.listen()
+	s.listenFeeds()
 	return s
 }
 

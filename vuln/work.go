@@ -32,6 +32,9 @@ func (s *Service) listen() {
 
 // Work derives again what older rules derived, and then waits for the end: everything else is done by jobs.
 func (s *Service) Work(ctx context.Context) error {
+	if err := s.watchFeeds(ctx); err != nil { // it goes on by itself
+		return err
+	}
 	rows, err := s.cfg.DB.Query(ctx, `SELECT tenant FROM vuln_state WHERE rules < $1 ORDER BY tenant`, int64(rulesVersion))
 	tenants, err := store.Collect(rows, err, func(r *sql.Rows) (t string, err error) { return t, r.Scan(&t) })
 	for _, t := range tenants {

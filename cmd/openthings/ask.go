@@ -127,37 +127,6 @@ func yes(b bool) string {
 	return "no"
 }
 
-func feedCommand() *cobra.Command {
-	c, r := group("feed", "Feeds of vulnerability records")
-	c.AddCommand(&cobra.Command{
-		Use: "import NAME FILE", Short: "Import OSV records (zip or JSON) or a KEV catalogue", Args: cobra.ExactArgs(2),
-		Long: "Import OSV records (a zip of them, or one) or a KEV catalogue. A feed is taken over whole or not at all; importing\n" +
-			"the same again changes nothing.",
-		Example: `  openthings feed import osv all.zip
-  openthings feed import kev known_exploited_vulnerabilities.json`,
-		RunE: func(c *cobra.Command, args []string) error {
-			f, err := os.Open(args[1])
-			if err != nil {
-				return problem.Invalid("the feed cannot be read").Because(err)
-			}
-			defer f.Close()
-			cl, err := r.client()
-			if err != nil {
-				return err
-			}
-			var out json.RawMessage
-			if err := cl.Do(c.Context(), http.MethodPost, "/v1/feeds/"+url.PathEscape(args[0]), io.Reader(f), &out); err != nil {
-				return err
-			}
-			return show(c, r, out, func(w io.Writer, i vuln.Imported) error {
-				_, err := fmt.Fprintf(w, "%s: %d records, %d new, %d changed, %d newly known to be exploited\n", i.Feed, i.Records, i.New, i.Changed, i.Exploited)
-				return err
-			})
-		},
-	})
-	return c
-}
-
 func releaseCommand() *cobra.Command {
 	c, r := group("release", "Releases of firmware")
 	var targets, bill, image string

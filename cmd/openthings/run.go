@@ -94,6 +94,7 @@ func upCommand() *cobra.Command {
 	doorFlags(f, &cfg)
 	f.StringSliceVar(&cfg.Names, "name", nil, "further host names that the server certificates are valid for")
 	f.BoolVar(&cfg.PrivateHooks, "private-hooks", false, "let hooks of tenants reach loopback and private addresses")
+	feedFlags(f, &cfg)
 	mailFlags(f, &cfg)
 	f.BoolVar(&asJSON, "json", false, "print where it is reached as JSON")
 	f.StringVar(&cfg.PublicURL, "public-url", "", "where others reach --listen, for revocation lists and OCSP named in certificates; default: the first --name")

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package vuln
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/hex"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/openthings-platform/openthings/audit"
+	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/vuln/feed"
+)
+
+// take takes over all that a feed carries: records and lists by Import, then scores, documents, and what a whole source
+// names no longer. Each part can be taken twice without harm, so a process that dies in between goes on by taking all again.
+func (s *Service) take(ctx context.Context, tenant, actor, name string, f *feed.Feed) (Imported, error) {
+	listed := 0
+	if len(f.Exploited) > 0 { // before the records, so that their match sees it
+		list := &feed.KEV{}
+		for _, l := range f.Exploited {
+			list.Entries = append(list.Entries, feed.KEVEntry{CVE: l.CVE, Added: l.Since})
+		}
+		var err error
+		if listed, err = s.putExploited(ctx, tenant, list); err != nil {
+			return Imported{}, err
+		}
+	}
+	done, err := s.Import(ctx, tenant, actor, name, f)
+	if err != nil {
+		return done, err
+	}
+	done.Exploited += listed
+	if f.EPSS != nil {
+		if err := s.putScores(ctx, tenant, f.EPSS); err != nil {
+			return done, err
+		}
+	}
+	if err := s.putDocuments(ctx, tenant, name, f.CSAF); err != nil {
+		return done, err
+	}
+	if f.Whole {
+		err = s.noteUnnamed(ctx, tenant, name, f)
+	}
+	return done, err
+}
+
+// Upload takes a file that a person brings. Where a source of that name is a bundle, only a bundle signed by its keys and
+// newer than the last is taken; a bundle is taken nowhere else, since nobody would have checked it.
+func (s *Service) Upload(ctx context.Context, tenant, actor, name string, r io.ReaderAt, size int64) (Imported, error) {
+	if !feedName.MatchString(name) {
+		return Imported{}, problem.Invalid("%.80q is not the name of a feed", name).At("name").Hint("use lower-case letters, digits, dots and dashes")
+	}
+	x, err := s.Source(ctx, tenant, name)
+	known := err == nil
+	if err != nil && !problem.Is(err, problem.KindNotFound) {
+		return Imported{}, err
+	}
+	begun := s.cfg.Clock.Now()
+	var f *feed.Feed
+	switch {
+	case known && x.Kind == feed.KindBundle:
+		f, err = feed.OpenBundle(r, size, x.Keys, x.Sequence)
+	case feed.IsBundle(r, size):
+		err = problem.Forbidden(feed.RuleUnsigned, "This is a signed bundle, and no key is known to check it with.").
+			Hint("name one first: openthings feed add %s --kind bundle --key KEY", name)
+	default:
+		f, err = feed.Open(r, size)
+	}
+	var done Imported
+	if err == nil {
+		defer f.Close()
+		if f.Sequence > 0 && f.Sequence == x.Sequence && x.Digest != "" && f.Digest != x.Digest {
+			err = problem.Forbidden(feed.RuleOlder, "Another bundle with the number %d was taken before.", f.Sequence)
+		} else {
+			done, err = s.take(ctx, tenant, actor, name, f)
+		}
+	}
+	if err != nil {
+		if known && !fetched(x.Kind) {
+			err = s.ended(ctx, x, outcome{begun: begun, err: err}, err)
+		}
+		return done, err
+	}
+	if !known {
+		if err := s.uploaded(ctx, tenant, name); err != nil {
+			return done, err
+		}
+	}
+	if known && fetched(x.Kind) {
+		return done, nil // whether the source itself can be reached is another question
+	}
+	x.tenant, x.Name = tenant, name
+	return done, s.ended(ctx, x, outcome{begun: begun, feed: f, done: done}, nil)
+}
+
+// uploaded makes the row by which the age of what was uploaded is watched.
+func (s *Service) uploaded(ctx context.Context, tenant, name string) error {
+	in := SourceIn{Source: feed.Source{Kind: KindUpload}}
+	if err := in.check(); err != nil {
+		return err
+	}
+	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error { return s.newSource(tx, tenant, name, `{"kind":"upload"}`, in, 0) })
+}
+
+// noteUnnamed marks the records of a whole source that it no longer names, and unmarks those that it names again. Nothing
+// else happens to them: that a list is silent does not say that a fault is gone, so findings stay open until a record is
+// withdrawn or a person decides. The page of feeds says how many there are.
+func (s *Service) noteUnnamed(ctx context.Context, tenant, name string, f *feed.Feed) error {
+	ids := func(q string) (map[string]bool, error) {
+		rows, err := s.cfg.DB.Query(ctx, q, tenant, name)
+		list, err := store.Collect(rows, err, func(r *sql.Rows) (id string, err error) { return id, r.Scan(&id) })
+		out := make(map[string]bool, len(list))
+		for _, id := range list {
+			out[id] = true
+		}
+		return out, err
+	}
+	ours, err := ids(`SELECT id FROM vuln_record WHERE tenant = $1 AND source = $2 AND is_current = 1`)
+	if err != nil {
+		return err
+	}
+	marked, err := ids(`SELECT record_id FROM vuln_unnamed WHERE tenant = $1 AND name = $2`)
+	if err != nil {
+		return err
+	}
+	var gone, back []string
+	for id := range ours {
+		if !f.Has(id) && !marked[id] {
+			gone = append(gone, id)
+		}
+	}
+	for id := range marked {
+		if f.Has(id) {
+			back = append(back, id)
+		}
+	}
+	slices.Sort(gone)
+	slices.Sort(back)
+	for part := range slices.Chunk(gone, 500) {
+		err := s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
+			for _, id := range part {
+				if _, err := tx.Exec(`INSERT INTO vuln_unnamed (tenant, name, record_id, since) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`, tenant, name, id, s.now()); err != nil {
+					return err
+				}
+			}
+			return audit.Append(tx, audit.Entry{Tenant: tenant, Actor: "system", Kind: "feed.records-unnamed", Subject: name, Data: map[string]any{"records": part}})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for part := range slices.Chunk(back, 500) {
+		err := s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
+			for _, id := range part {
+				if _, err := tx.Exec(`DELETE FROM vuln_unnamed WHERE tenant = $1 AND name = $2 AND record_id = $3`, tenant, name, id); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Unnamed lists the records that a source names no longer, with since when.
+func (s *Service) Unnamed(ctx context.Context, tenant, name string) (map[string]time.Time, error) {
+	rows, err := s.cfg.DB.Query(ctx, `SELECT record_id, since FROM vuln_unnamed WHERE tenant = $1 AND name = $2`, tenant, name)
+	out := map[string]time.Time{}
+	_, err = store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+		var id string
+		var since int64
+		err := r.Scan(&id, &since)
+		out[id] = store.Time(since)
+		return struct{}{}, err
+	})
+	return out, err
+}
+
+// Document is a CSAF document of a provider as it was published.
+type Document struct {
+	Source, Publisher, ID, Revision string
+	Digest                          string // "sha256:<hex>"
+	At                              time.Time
+	Body                            []byte
+}
+
+// putDocuments keeps the documents whose content is not known yet.
+func (s *Service) putDocuments(ctx context.Context, tenant, source string, docs []feed.CSAF) error {
+	for _, d := range docs {
+		b, err := d.Read()
+		if err != nil {
+			return err
+		}
+		sum := sha256.Sum256(b)
+		digest := "sha256:" + hex.EncodeToString(sum[:])
+		err = s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
+			_, err := tx.Exec(`INSERT INTO vuln_document (tenant, source, publisher, id, revision, digest, at, body) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+				ON CONFLICT (tenant, publisher, id) DO UPDATE SET source = excluded.source, revision = excluded.revision, digest = excluded.digest, at = excluded.at, body = excluded.body
+				WHERE vuln_document.digest <> excluded.digest`, tenant, source, d.Publisher, d.ID, d.Revision, digest, s.now(), b)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Documents lists the CSAF documents that came or changed after an instant, the oldest first.
+func (s *Service) Documents(ctx context.Context, tenant string, after time.Time) ([]Document, error) {
+	rows, err := s.cfg.DB.Query(ctx, `SELECT source, publisher, id, revision, digest, at, body FROM vuln_document WHERE tenant = $1 AND at > $2 ORDER BY at, publisher, id`, tenant, store.Millis(after))
+	return store.Collect(rows, err, func(r *sql.Rows) (d Document, err error) {
+		var at int64
+		err = r.Scan(&d.Source, &d.Publisher, &d.ID, &d.Revision, &d.Digest, &at, &d.Body)
+		d.At = store.Time(at)
+		return d, err
+	})
+}
