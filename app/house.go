@@ -229,7 +229,7 @@ func (h *house) build(origins []string) (err error) {
 		FeedDir: cmp.Or(cfg.Feeds, filepath.Join(cfg.Data, "feeds")), FeedSpool: filepath.Join(cfg.Data, "fetched"), PrivateFeeds: cfg.PrivateFeeds,
 		Release: func(ctx context.Context, t, id string) (vuln.Release, error) {
 			r, err := h.update.Get(ctx, t, id)
-			return vuln.Release{Product: r.Product, Version: r.Version}, err
+			return vuln.Release{Product: r.Product, Version: r.Version, Image: r.Image}, err
 		},
 		ProductName: h.productName,
 	})

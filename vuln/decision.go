@@ -3,38 +3,37 @@
 package vuln
 
 import (
-	"context"
-	"database/sql"
 	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
-	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/sbom"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/vuln/record"
+	"github.com/openthings-platform/openthings/vuln/vex"
 )
 
 // Status is what was decided, in the words of VEX.
-type Status string
+type Status = vex.Status
 
 // The statuses of OpenVEX.
 const (
-	UnderInvestigation Status = "under_investigation"
-	DecidedAffected    Status = "affected"
-	NotAffected        Status = "not_affected"
-	Fixed              Status = "fixed"
+	UnderInvestigation = vex.UnderInvestigation
+	DecidedAffected    = vex.Affected
+	NotAffected        = vex.NotAffected
+	Fixed              = vex.Fixed
 )
 
 // Justifications say why a product is not affected, in the words of VEX.
 var Justifications = []string{
-	"component_not_present", "vulnerable_code_not_present", "vulnerable_code_not_in_execute_path",
-	"vulnerable_code_cannot_be_controlled_by_adversary", "inline_mitigations_already_exist",
+	string(vex.ComponentNotPresent), string(vex.CodeNotPresent), string(vex.CodeNotInPath), string(vex.NotControllable), string(vex.InlineMitigations),
 }
 
-// Decision is what a person decided about a vulnerability of a component in a product. It is inherited by every release
-// of the product that has the same version of the component, unless it names one release.
+// Decision is what a person decided about a vulnerability of a component in a product. Every release of the product that
+// lists the same component, and whose evidence is one of those that the decision rested on, inherits it, unless it names
+// one release. It holds until a date, if one was set, or until a fact that it rested on changes. It is never deleted.
 type Decision struct {
 	ID            string    `json:"id"`
 	Product       string    `json:"product"`
@@ -43,38 +42,182 @@ type Decision struct {
 	Status        Status    `json:"status"`
 	Justification string    `json:"justification,omitempty"`
 	Evidence      string    `json:"evidence,omitempty"`
+	Action        string    `json:"action,omitempty"`
+	Origin        string    `json:"origin,omitempty" doc:"Id of the statement of others, or of the earlier decision, that was taken over"`
 	By            string    `json:"by"`
 	At            time.Time `json:"at"`
-	seq           int64
+	Until         time.Time `json:"until,omitzero" doc:"When it ends or ended; absent: not yet"`
+	Why           Lapse     `json:"why_until,omitempty" doc:"Why it ends: expired (the date), exploited or range (new facts)"`
+
+	ident string
+	seq   int64
+	basis basis
 }
 
 // harmless reports whether devices with this decision do not count as exposed.
 func (d *Decision) harmless() bool { return d.Status == NotAffected || d.Status == Fixed }
 
-// Deciding is the input of a decision.
-type Deciding struct {
-	Product       string `json:"product" maxLength:"64" doc:"Id of the product"`
-	Component     string `json:"component,omitempty" maxLength:"64" doc:"Id of the component; absent: every component of the product's releases with an open finding"`
-	Release       string `json:"release,omitempty" maxLength:"64" doc:"Id of the one release that it holds for; absent: the whole release line"`
-	Status        Status `json:"status" enum:"under_investigation,affected,not_affected,fixed"`
-	Justification string `json:"justification,omitempty" doc:"For not_affected: one of the five VEX justifications"`
-	Evidence      string `json:"evidence,omitempty" maxLength:"4000" doc:"What shows it; required for not_affected and fixed"`
+// Lapse is why a decision does not hold for a release.
+type Lapse string
+
+// The reasons. The first three end a decision; the others are why it was never inherited.
+const (
+	Expired          Lapse = "expired"   // the date that was set has passed
+	NewlyExploited   Lapse = "exploited" // it became known to be exploited
+	RangeChanged     Lapse = "range"     // records say something else about the component
+	EvidenceChanged  Lapse = "evidence"  // the release was built from other sources, or nobody has shown from which
+	ComponentChanged Lapse = "component" // the release lists another version
+	OtherRelease     Lapse = "release"   // it names another release only
+)
+
+// basis is what a decision rested on. Of decisions from before it was kept, only the evidence is known: there was none.
+type basis struct {
+	Known     bool     `json:"known,omitempty"`     // the two below were noted
+	Exploited bool     `json:"exploited,omitempty"` // it was known to be exploited
+	Said      []string `json:"said,omitempty"`      // what records said about the component, see wordsOf
+	Evidence  []string `json:"evidence,omitempty"`  // hashes of the evidence of the releases that it was made for; "" is none
 }
 
-// maxEvidence bounds the text of a decision, in bytes.
+// wordsOf is what a record says about a component as far as a decision rests on it.
+func wordsOf(state record.State, fixed string) string {
+	return strings.TrimSpace(string(state) + " " + fixed)
+}
+
+// shaken says why a decision no longer rests on what is known now, "" if it does. What is affected stays so until a person
+// says otherwise, and attackers do not change that a release has the patch.
+func (d *Decision) shaken(exploited bool, now []string) Lapse {
+	if !d.basis.Known || d.Status == DecidedAffected {
+		return ""
+	}
+	if exploited && !d.basis.Exploited && d.Status != Fixed {
+		return NewlyExploited
+	}
+	for _, s := range now {
+		if !slices.Contains(d.basis.Said, s) {
+			return RangeChanged
+		}
+	}
+	return ""
+}
+
+// restsOn reports whether a release with this evidence may inherit the decision.
+func (d *Decision) restsOn(evidence string) bool {
+	if len(d.basis.Evidence) == 0 {
+		return evidence == ""
+	}
+	return slices.Contains(d.basis.Evidence, evidence)
+}
+
+// decided is every decision on one vulnerability, oldest first, with the evidence that releases had.
+type decided struct {
+	list     []Decision
+	evidence map[string][]sbom.EvidenceState
+}
+
+// evidenceAt is the hash of a release's evidence at an instant.
+func (l decided) evidenceAt(release string, ms int64) string {
+	hash := ""
+	for _, e := range l.evidence[release] {
+		if e.From <= ms {
+			hash = e.Hash
+		}
+	}
+	return hash
+}
+
+// at returns the decision that applied at the instant, or nil: the newest that names the release, else the newest of
+// the release line. One that has lapsed is not replaced by an older one: it is asked for again.
+func (l decided) at(product, component, release string, ms int64) *Decision {
+	if d, why := l.standing(product, component, release, ms); why == "" {
+		return d
+	}
+	return nil
+}
+
+// standing returns the decision that was made last for the component of the release, and why it did not hold at the
+// instant, "" if it did.
+func (l decided) standing(product, component, release string, ms int64) (*Decision, Lapse) {
+	var line, exact *Decision
+	for i := range l.list {
+		d := &l.list[i]
+		if d.Product != product || d.Component != component || store.Millis(d.At) > ms {
+			continue
+		}
+		switch d.Release {
+		case release:
+			exact = d
+		case "":
+			line = d
+		}
+	}
+	d := line
+	if exact != nil {
+		d = exact
+	}
+	switch {
+	case d == nil:
+		return nil, ""
+	case !d.Until.IsZero() && store.Millis(d.Until) <= ms:
+		return d, d.Why
+	case !d.restsOn(l.evidenceAt(release, ms)):
+		return d, EvidenceChanged
+	}
+	return d, ""
+}
+
+// turns are the instants, in order, at which what at returns for the component of the release may change.
+func (l decided) turns(product, component, release string) []int64 {
+	var out []int64
+	for _, d := range l.list {
+		if d.Product != product || d.Component != component || d.Release != release && d.Release != "" {
+			continue
+		}
+		out = append(out, store.Millis(d.At))
+		if !d.Until.IsZero() {
+			out = append(out, store.Millis(d.Until))
+		}
+	}
+	if len(out) > 0 {
+		for _, e := range l.evidence[release] {
+			out = append(out, e.From)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// Deciding is the input of a decision.
+type Deciding struct {
+	Product       string    `json:"product" maxLength:"64" doc:"Id of the product"`
+	Component     string    `json:"component,omitempty" maxLength:"64" doc:"Id of the component; absent: every component of the product's releases with an open finding"`
+	Release       string    `json:"release,omitempty" maxLength:"64" doc:"Id of the one release that it holds for; absent: the whole release line"`
+	Status        Status    `json:"status,omitempty" enum:"under_investigation,affected,not_affected,fixed" doc:"Absent only with origin: what that says"`
+	Justification string    `json:"justification,omitempty" doc:"For not_affected: one of the five VEX justifications"`
+	Evidence      string    `json:"evidence,omitempty" maxLength:"4000" doc:"What shows it; required for not_affected and fixed"`
+	Action        string    `json:"action,omitempty" maxLength:"4000" doc:"What users should do about it"`
+	Expires       time.Time `json:"expires,omitzero" doc:"When it is to be asked for again; absent: only on new facts"`
+	Origin        string    `json:"origin,omitempty" maxLength:"64" doc:"Id of a proposal that is taken over: a statement of others, or an earlier decision. What is absent above is taken from it"`
+	Seen          *string   `json:"seen,omitempty" maxLength:"64" doc:"Id of the newest decision on this vulnerability and product that you know of, empty for none: if there is a newer one, nothing is decided and it is named"`
+}
+
+// maxEvidence bounds the texts of a decision, in bytes.
 const maxEvidence = 4000
 
-func (d *Deciding) check() error {
-	d.Evidence = strings.TrimSpace(d.Evidence)
+func (d *Deciding) check(now time.Time) error {
+	d.Evidence, d.Action = strings.TrimSpace(d.Evidence), strings.TrimSpace(d.Action)
 	switch {
 	case d.Product == "":
 		return problem.Invalid("A decision is about one product.").At("product")
 	case !record.Identifier.MatchString(d.Product), d.Component != "" && !record.Identifier.MatchString(d.Component), d.Release != "" && !record.Identifier.MatchString(d.Release):
 		return problem.Invalid("Product, component and release are named by their ids.")
-	case len(d.Evidence) > maxEvidence || !utf8.ValidString(d.Evidence) || strings.ContainsRune(d.Evidence, 0):
+	case !plain(d.Evidence):
 		return problem.Invalid("The evidence is a text of at most %d bytes.", maxEvidence).At("evidence")
+	case !plain(d.Action):
+		return problem.Invalid("The action is a text of at most %d bytes.", maxEvidence).At("action")
 	case d.Justification != "" && d.Status != NotAffected:
 		return problem.Invalid("A justification belongs to not_affected only.").At("justification")
+	case !d.Expires.IsZero() && !d.Expires.After(now):
+		return problem.Invalid("A decision can only expire in the future.").At("expires")
 	}
 	switch d.Status {
 	case UnderInvestigation, DecidedAffected:
@@ -99,110 +242,6 @@ func (d *Deciding) check() error {
 	return nil
 }
 
-// decisionList is every decision of one vulnerability, oldest first.
-type decisionList []Decision
-
-// at returns the decision that applied at the instant, or nil: the newest that names the release, else the newest of
-// the release line.
-func (l decisionList) at(product, component, release string, ms int64) *Decision {
-	var line, exact *Decision
-	for i := range l {
-		d := &l[i]
-		if d.Product != product || d.Component != component || store.Millis(d.At) > ms {
-			continue
-		}
-		switch d.Release {
-		case release:
-			exact = d
-		case "":
-			line = d
-		}
-	}
-	if exact != nil {
-		return exact
-	}
-	return line
-}
-
-// decisions reads the decisions made about any name of a vulnerability; product "" means all.
-func (s *Service) decisions(tx *store.Tx, tenant, group, product string) (decisionList, error) {
-	rows, err := tx.Query(`SELECT `+decisionColumns+` FROM vuln_member m JOIN vuln_decision d ON d.tenant = m.tenant AND d.ident = m.ident
-		WHERE m.tenant = $1 AND m.group_id = $2 AND (d.product = $3 OR $3 = '') ORDER BY d.product, d.seq`, tenant, group, product)
-	list, err := store.Collect(rows, err, func(r *sql.Rows) (d Decision, err error) { return scanDecision(r) })
-	return decisionList(list), err
-}
-
-const decisionColumns = `d.id, d.product, d.component_id, d.release_id, d.seq, d.status, d.justification, d.evidence, d.decided_by, d.at`
-
-func scanDecision(r *sql.Rows, more ...any) (d Decision, err error) {
-	var at int64
-	err = r.Scan(append([]any{&d.ID, &d.Product, &d.Component, &d.Release, &d.seq, &d.Status, &d.Justification, &d.Evidence, &d.By, &at}, more...)...)
-	d.At = store.Time(at)
-	return d, err
-}
-
-// Decide appends a decision on the vulnerability known by ident and returns what was appended, one per component.
-func (s *Service) Decide(ctx context.Context, tenant, actor, ident string, in Deciding) ([]Decision, error) {
-	if err := in.check(); err != nil {
-		return nil, err
-	}
-	var out []Decision
-	err := s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-		out = nil
-		group, err := s.group(tx, tenant, ident)
-		if err != nil {
-			return err
-		}
-		concerned, err := s.concerned(tx, tenant, group.ID, in)
-		if err != nil {
-			return err
-		}
-		for _, component := range concerned.components {
-			d := Decision{ID: store.NewID("dec"), Product: in.Product, Component: component, Release: in.Release, Status: in.Status,
-				Justification: in.Justification, Evidence: in.Evidence, By: actor, At: store.Time(s.now())}
-			if err := tx.QueryRow(`INSERT INTO vuln_decision (id, tenant, product, ident, component_id, release_id, seq, status, justification, evidence, decided_by, at)
-				SELECT $1, $2, $3, $4, $5, $6, (SELECT coalesce(max(seq), 0) + 1 FROM vuln_decision WHERE tenant = $2 AND product = $3), $7, $8, $9, $10, $11
-				RETURNING seq`, d.ID, tenant, d.Product, group.Name, d.Component, d.Release, string(d.Status), d.Justification, d.Evidence, d.By, store.Millis(d.At)).Scan(&d.seq); err != nil {
-				return err
-			}
-			if err := audit.Append(tx, audit.Entry{Tenant: tenant, Actor: actor, Kind: "vulnerability.decided", Subject: d.Product,
-				Data: map[string]any{"vulnerability": group.Name, "decision": d}}); err != nil {
-				return err
-			}
-			out = append(out, d)
-		}
-		return s.settleReleases(tx, tenant, concerned.releases)
-	})
-	return out, err
-}
-
-type concern struct{ components, releases []string }
-
-// concerned finds the components and releases that a decision is about. A decision about nothing is refused.
-func (s *Service) concerned(tx *store.Tx, tenant, group string, in Deciding) (concern, error) {
-	var c concern
-	found, err := s.findings(tx, tenant, group, s.now())
-	if err != nil {
-		return c, err
-	}
-	releases := map[string]bool{}
-	for _, f := range found {
-		releases[f.release] = true
-	}
-	about, err := s.releases(tx, tenant, sortedKeys(releases))
-	if err != nil {
-		return c, err
-	}
-	for _, f := range found {
-		if about[f.release].Product == in.Product && (in.Component == "" || in.Component == f.component) && (in.Release == "" || in.Release == f.release) {
-			c.components, c.releases = append(c.components, f.component), append(c.releases, f.release)
-		}
-	}
-	slices.Sort(c.components)
-	slices.Sort(c.releases)
-	c.components, c.releases = slices.Compact(c.components), slices.Compact(c.releases)
-	if len(c.components) == 0 {
-		err = problem.NotFound("No release of the product has an open finding of this vulnerability that the decision could be about.")
-	}
-	return c, err
+func plain(text string) bool {
+	return len(text) <= maxEvidence && utf8.ValidString(text) && !strings.ContainsRune(text, 0)
 }

@@ -57,7 +57,9 @@ type ExposedDevice struct {
 }
 
 // Cursor is where a page of devices goes on: they stand in the order of releases, and of devices in each.
-func (d ExposedDevice) Cursor() string { return fleet.Placed{Device: d.Device, Release: d.Release}.Cursor() }
+func (d ExposedDevice) Cursor() string {
+	return fleet.Placed{Device: d.Device, Release: d.Release}.Cursor()
+}
 
 // finding is a record speaking about a component that a release lists, for as long as both hold: [from, to).
 type finding struct {
@@ -196,7 +198,7 @@ func (s *Service) exposedReleases(ctx context.Context, tenant, ident string, asO
 			return err
 		}
 		e.Exploited = e.Exploited && !e.ExploitedKnown.After(e.AsOf)
-		decided, err := s.decisions(tx, tenant, e.ID, "")
+		decided, err := s.book(tx, tenant).on(e.ID, "")
 		if err != nil {
 			return err
 		}

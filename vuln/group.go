@@ -213,6 +213,9 @@ func (s *Service) putGroup(tx *store.Tx, tenant, id string, c class) error {
 	if err := tx.InsertMany(`INSERT INTO vuln_grouped (tenant, record_id, group_id)`, grouped, ``); err != nil {
 		return err
 	}
+	if err := s.reopen(tx, tenant, id); err != nil {
+		return err
+	}
 	if (was > 0) != (exploited > 0) {
 		return s.stirGroup(tx, tenant, id)
 	}
@@ -242,6 +245,9 @@ func (s *Service) spread(tx *store.Tx, tenant, ident string) error {
 	}
 	n, err := tx.Exec(`UPDATE vuln_group SET exploited = $3 WHERE tenant = $1 AND id = $2 AND exploited = 0`, tenant, id, s.now())
 	if err != nil || n == 0 {
+		return err
+	}
+	if err := s.reopen(tx, tenant, id); err != nil {
 		return err
 	}
 	return s.stirGroup(tx, tenant, id)

@@ -57,7 +57,7 @@ func (s *Service) List(ctx context.Context, tenant string, visible func(product 
 	groups := map[string]Group{}
 	uses := map[string][]string{} // component: releases
 	about := map[string]Release{}
-	decided := map[string]decisionList{} // by group
+	var decisions map[string]decided // by group
 	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error {
 		rows, err := tx.Query(`SELECT r.group_id, h.component_id, h.fixed FROM vuln_hit h JOIN vuln_grouped r ON r.tenant = h.tenant AND r.record_id = h.record_id
 			WHERE h.tenant = $1 AND h.until = 9223372036854775807 ORDER BY r.group_id, h.component_id, h.record_id`, tenant)
@@ -84,20 +84,14 @@ func (s *Service) List(ctx context.Context, tenant string, visible func(product 
 		if about, err = s.releases(tx, tenant, sortedKeys(releases)); err != nil {
 			return err
 		}
-		rows, err = tx.Query(`SELECT `+decisionColumns+`, m.group_id FROM vuln_decision d JOIN vuln_member m ON m.tenant = d.tenant AND m.ident = d.ident
-			WHERE d.tenant = $1 ORDER BY m.group_id, d.product, d.seq`, tenant)
-		_, err = store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
-			var group string
-			d, err := scanDecision(r, &group)
-			decided[group] = append(decided[group], d)
-			return struct{}{}, err
-		})
+		decisions, err = s.book(tx, tenant).all()
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 
+	now := s.now()
 	var out []Summary
 	for len(hits) > 0 { // ordered by group
 		n := slices.IndexFunc(hits, func(h hit) bool { return h.group != hits[0].group })
@@ -123,7 +117,7 @@ func (s *Service) List(ctx context.Context, tenant string, visible func(product 
 					p.Releases++
 				}
 				p.FixedIn = cmp.Or(p.FixedIn, h.fixed)
-				d := decided[h.group].at(r.Product, h.component, release, forever)
+				d := decisions[h.group].at(r.Product, h.component, release, now)
 				status := Undecided
 				if d != nil {
 					status = d.Status
@@ -173,12 +167,12 @@ func (s *Service) groups(tx *store.Tx, tenant string, ids []string) (map[string]
 // Detail is all that is known about one vulnerability.
 type Detail struct {
 	Group
-	Names     []string     `json:"names"` // every name, the records' own among them
-	Text      string       `json:"text,omitempty"`
-	Links     []string     `json:"links"`
-	Sources   []Source     `json:"sources"`
-	Findings  []Finding    `json:"findings"`
-	Decisions decisionList `json:"decisions"`
+	Names     []string   `json:"names"` // every name, the records' own among them
+	Text      string     `json:"text,omitempty"`
+	Links     []string   `json:"links"`
+	Sources   []Source   `json:"sources"`
+	Findings  []Finding  `json:"findings"`
+	Decisions []Decision `json:"decisions"`
 }
 
 // Source is one content of one record.
@@ -227,7 +221,7 @@ const maxFindings = 1000
 
 // Get returns what is known about the vulnerability with this name.
 func (s *Service) Get(ctx context.Context, tenant, ident string) (Detail, error) {
-	d := Detail{Links: []string{}, Findings: []Finding{}, Decisions: decisionList{}}
+	d := Detail{Links: []string{}, Findings: []Finding{}, Decisions: []Decision{}}
 	err := s.cfg.DB.View(ctx, func(tx *store.Tx) error {
 		var err error
 		if d.Group, err = s.group(tx, tenant, ident); err != nil {
@@ -263,8 +257,8 @@ func (s *Service) Get(ctx context.Context, tenant, ident string) (Detail, error)
 			}
 			d.Findings = append(d.Findings, x)
 		}
-		decided, err := s.decisions(tx, tenant, d.ID, "")
-		d.Decisions = append(d.Decisions, decided...)
+		decided, err := s.book(tx, tenant).on(d.ID, "")
+		d.Decisions = append(d.Decisions, decided.list...)
 		return err
 	})
 	return d, err
@@ -347,9 +341,10 @@ func (s *Service) OpenFindings(ctx context.Context, tenant, release string) ([]O
 		if err != nil {
 			return err
 		}
+		decisions := s.book(tx, tenant)
 		for id, found := range byGroup {
 			found = oneEach(found)
-			decided, err := s.decisions(tx, tenant, id, about[release].Product)
+			decided, err := decisions.on(id, about[release].Product)
 			if err != nil {
 				return err
 			}
@@ -359,7 +354,7 @@ func (s *Service) OpenFindings(ctx context.Context, tenant, release string) ([]O
 			}
 			for _, f := range found {
 				x := OpenFinding{Group: groups[id], Finding: f.told(about[release], spelled[[2]string{release, f.component}]), Status: Undecided}
-				if d := decided.at(x.Product, f.component, release, forever); d != nil {
+				if d := decided.at(x.Product, f.component, release, s.now()); d != nil {
 					x.Status = d.Status
 				}
 				out = append(out, x)

@@ -234,6 +234,7 @@ type openHit struct {
 func (s *Service) settlePairs(tx *store.Tx, tenant string, pairs []pair, j judged) error {
 	now := s.now()
 	var fresh [][]any
+	var changed []string // records
 	for len(pairs) > 0 {
 		id := pairs[0].record
 		n := slices.IndexFunc(pairs, func(p pair) bool { return p.record != id })
@@ -265,6 +266,7 @@ func (s *Service) settlePairs(tx *store.Tx, tenant string, pairs []pair, j judge
 						tenant, p.component, id, v.Rule, v.Confidence, v.Reason, v.Fixed, conditions); err != nil {
 						return err
 					}
+					changed = append(changed, id)
 				}
 				continue
 			}
@@ -278,6 +280,7 @@ func (s *Service) settlePairs(tx *store.Tx, tenant string, pairs []pair, j judge
 			}
 			if was || is {
 				stirred = append(stirred, p.component)
+				changed = append(changed, id)
 			}
 		}
 		if err := s.stirComponents(tx, tenant, id, stirred); err != nil {
@@ -285,7 +288,10 @@ func (s *Service) settlePairs(tx *store.Tx, tenant string, pairs []pair, j judge
 		}
 		pairs = pairs[n:]
 	}
-	return tx.InsertMany(insertHits, fresh, ``)
+	if err := tx.InsertMany(insertHits, fresh, ``); err != nil {
+		return err
+	}
+	return s.reopenRecords(tx, tenant, slices.Compact(changed))
 }
 
 const insertHits = `INSERT INTO vuln_hit (tenant, component_id, record_id, since, state, until, reason, fixed, rule, confidence, conditions, why)`
@@ -313,8 +319,9 @@ func (s *Service) matchRelease(ctx context.Context, tenant, release string) erro
 		return err
 	}
 	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-		_, err := tx.Exec(`INSERT INTO vuln_release (tenant, release_id, product, version) VALUES ($1, $2, $3, $4)
-			ON CONFLICT (tenant, release_id) DO UPDATE SET product = excluded.product, version = excluded.version`, tenant, release, about.Product, about.Version)
+		_, err := tx.Exec(`INSERT INTO vuln_release (tenant, release_id, product, version, image) VALUES ($1, $2, $3, $4, $5)
+			ON CONFLICT (tenant, release_id) DO UPDATE SET product = excluded.product, version = excluded.version, image = excluded.image`,
+			tenant, release, about.Product, about.Version, about.Image)
 		return err
 	})
 	if err != nil {
@@ -327,6 +334,9 @@ func (s *Service) matchRelease(ctx context.Context, tenant, release string) erro
 		}
 	}
 	if err != nil {
+		return err
+	}
+	if err := s.closeFixed(ctx, tenant, release); err != nil {
 		return err
 	}
 	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error { return stir(tx, tenant, []string{release}) })

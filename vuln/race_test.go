@@ -27,7 +27,7 @@ func TestUploadsAndFeedsAtOnce(t *testing.T) {
 		version := func(release, module int) int { return (release*7 + module*5) % 20 }
 		fixed := func(record int) int { return record*11%20 + 1 }
 		for r := range releases {
-			h.releases[fmt.Sprintf("ten_a rel_%02d", r)] = Release{"prd_lamp", fmt.Sprint(r)}
+			h.releases[fmt.Sprintf("ten_a rel_%02d", r)] = Release{Product: "prd_lamp", Version: fmt.Sprint(r)}
 		}
 		var work sync.WaitGroup
 		work.Go(func() {
@@ -102,7 +102,7 @@ func TestOldComparisonsAreNotWritten(t *testing.T) {
 		h.release("ten_a", "rel_1", "prd_lamp", "1.0.0", "golang.org/x/net@v0.10.0")
 		_, err := h.feed("ten_a", xnet("GO-1", "CVE-1", "0.9.0", ""))
 		h.must(err)
-		h.releases["ten_a rel_2"] = Release{"prd_lamp", "2.0.0"}
+		h.releases["ten_a rel_2"] = Release{Product: "prd_lamp", Version: "2.0.0"}
 		h.bill("ten_a", "rel_2", "golang.org/x/net@v0.11.0")
 		oldRelease, err := h.vuln.judgeRelease(h.Context(), "ten_a", "rel_2")
 		h.must(err)
@@ -130,7 +130,7 @@ func TestSameComponentTwiceAtOnce(t *testing.T) {
 		h.must(err)
 		var both []arrival
 		for _, id := range []string{"rel_1", "rel_2"} {
-			h.releases["ten_a "+id] = Release{"prd_lamp", id}
+			h.releases["ten_a "+id] = Release{Product: "prd_lamp", Version: id}
 			h.bill("ten_a", id, "golang.org/x/net@v0.10.0")
 			m, err := h.vuln.judgeRelease(h.Context(), "ten_a", id)
 			h.must(err)

@@ -27,7 +27,10 @@ var Schema = store.Migrations{Stage: "vuln", FS: migrationsFS}
 const forever = math.MaxInt64
 
 // Release is what vuln needs to know of a release.
-type Release struct{ Product, Version string }
+type Release struct {
+	Product, Version string
+	Image            string // its digest, "sha256:<hex>"
+}
 
 // Config is what the service works with.
 type Config struct {

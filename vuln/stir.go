@@ -134,11 +134,11 @@ func (s *Service) releases(tx *store.Tx, tenant string, ids []string) (map[strin
 	out := map[string]Release{}
 	for part := range slices.Chunk(ids, 256) {
 		list, args := store.In([]any{tenant}, part)
-		rows, err := tx.Query(`SELECT release_id, product, version FROM vuln_release WHERE tenant = $1 AND release_id IN `+list, args...)
+		rows, err := tx.Query(`SELECT release_id, product, version, image FROM vuln_release WHERE tenant = $1 AND release_id IN `+list, args...)
 		if _, err := store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
 			var id string
 			var x Release
-			err := r.Scan(&id, &x.Product, &x.Version)
+			err := r.Scan(&id, &x.Product, &x.Version, &x.Image)
 			out[id] = x
 			return struct{}{}, err
 		}); err != nil {
@@ -157,17 +157,18 @@ func (s *Service) settleReleases(tx *store.Tx, tenant string, releases []string)
 	if err != nil {
 		return err
 	}
+	decisions := s.book(tx, tenant)
 	for _, release := range releases {
 		var open []string
 		for _, x := range exploited[release] {
 			if err := s.signal(tx, tenant, release, x); err != nil {
 				return err
 			}
-			decided, err := s.decisions(tx, tenant, x.group, x.product)
+			decided, err := decisions.on(x.group, x.product)
 			if err != nil {
 				return err
 			}
-			if d := decided.at(x.product, x.component, release, forever); d == nil || !d.harmless() {
+			if d := decided.at(x.product, x.component, release, s.now()); d == nil || !d.harmless() {
 				open = append(open, x.name)
 			}
 		}

@@ -96,7 +96,7 @@ func goBill(modules ...string) []byte {
 
 func (h *house) attach(tenant, id, product, version string, doc []byte) {
 	h.Helper()
-	h.releases[tenant+" "+id] = Release{product, version}
+	h.releases[tenant+" "+id] = Release{Product: product, Version: version}
 	h.document(tenant, id, doc)
 	h.run()
 }

@@ -14,7 +14,9 @@ func Reached(space, version, fixed string) bool {
 	parse := func(text string) (semantic.Version, bool) { return parseVersion(text, space, false) }
 	switch space {
 	case sbom.SpaceKernel:
-		parse = func(text string) (semantic.Version, bool) { return asVersion(parseUpstream(kernelVersion(text), false)) }
+		parse = func(text string) (semantic.Version, bool) {
+			return asVersion(parseUpstream(kernelVersion(text), false))
+		}
 	case sbom.SpaceCPE, sbom.SpaceProduct:
 		parse = func(text string) (semantic.Version, bool) { return asVersion(parseUpstream(text, false)) }
 	}
