@@ -15,6 +15,7 @@ import (
 // Routes registers the routes; a bill arrives together with its release.
 func (s *Service) Routes(a *api.API) {
 	s.evidenceRoutes(a)
+	s.compareRoute(a)
 	api.Raw(a, api.Op{ID: "get-release-sbom", Method: "GET", Path: "/v1/releases/{id}/sbom", Verb: string(tenant.SBOMRead), Stage: "sbom",
 		Summary: "The bill of materials of a release, byte for byte as it was uploaded"}, s.getOriginal)
 
@@ -53,6 +54,34 @@ func (s *Service) Routes(a *api.API) {
 				return nil, err
 			}
 			return api.More(a, in.Paging, parts, Part.Cursor), nil
+		})
+}
+
+// Compared is the comparison of two releases, by what each lists now.
+type Compared struct {
+	Release string `json:"release" doc:"What is compared: the earlier one, as a rule"`
+	With    string `json:"with"`
+	Comparison
+}
+
+func (s *Service) compareRoute(a *api.API) {
+	type compareIn struct {
+		ID   string `path:"id" maxLength:"64"`
+		With string `query:"with" required:"true" maxLength:"64" doc:"The release to compare with: the later one, as a rule"`
+	}
+	api.Handle(a, api.Op{ID: "compare-release-sboms", Method: "GET", Path: "/v1/releases/{id}/sbom/compare", Verb: string(tenant.SBOMRead), Stage: "sbom",
+		Summary: "What another release adds, leaves out and changes: components, versions, licences, suppliers"},
+		func(ctx context.Context, in *compareIn) (*api.Out[Compared], error) {
+			for _, release := range []string{in.ID, in.With} {
+				if err := s.require(ctx, tenant.SBOMRead, release); err != nil {
+					return nil, err
+				}
+			}
+			c, err := s.Compare(ctx, tenant.MustTenant(ctx), in.ID, in.With)
+			if err != nil {
+				return nil, err
+			}
+			return api.One(Compared{in.ID, in.With, c}), nil
 		})
 }
 

@@ -51,6 +51,7 @@ const (
 	CheckSignature = "signature"
 	CheckSBOM      = "sbom"
 	CheckExploited = "known-exploited"
+	CheckQuality   = "sbom-quality" // only where the house demands a grade
 )
 
 // DefaultChecks is the policy of a tenant that has none of its own.

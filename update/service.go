@@ -48,6 +48,8 @@ type Config struct {
 	Live func(device string) bool
 	// Checks are the names of the checks that a release waits for; nil: DefaultChecks.
 	Checks []string
+	// SBOMGrade is what a bill of materials must reach before its release may be published; "": any.
+	SBOMGrade sbom.Grade
 	// Deadline is how long a device that took an offer may stay silent before that counts as a failure; 0: 24 hours.
 	Deadline time.Duration
 }

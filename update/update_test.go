@@ -23,6 +23,7 @@ import (
 	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/sbom"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"
 	"github.com/openthings-platform/openthings/update"
@@ -480,4 +481,19 @@ func TestPages(t *testing.T) {
 	page("GET", "/deployments", "", "1.0.0")
 	page("GET", "/devices/"+device, "", `<a href="/releases/`+r.ID+`">1.0.0</a>`, "committed")
 	page("POST", "/releases/"+r.ID+"/withdraw", "reason=", "why it is withdrawn")
+}
+
+func TestReleaseWaitsForTheGradeThatIsDemanded(t *testing.T) {
+	for demanded, want := range map[sbom.Grade]int{"": 200, sbom.GradeUsable: 200, sbom.GradeComplete: 403} {
+		w := newWorld(t, sqlite(t), func(c *update.Config) { c.SBOMGrade, c.Checks = demanded, []string{update.CheckSBOM} })
+		w.setRoot()
+		r, code, rule := w.upload(tenant.Owner, w.sign("1.0.0", 1, "image", nil))
+		if code != 201 {
+			t.Fatalf("%d %s; quality alone never refuses an upload", code, rule)
+		}
+		code, rule = w.json(tenant.Owner, "POST", "/v1/releases/"+r.ID+"/publish", nil, &r)
+		if code != want || want == 403 && rule != update.RuleChecks {
+			t.Errorf("demanded %q: %d %s %+v", demanded, code, rule, r.Checks)
+		}
+	}
 }

@@ -5,6 +5,7 @@ package update
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"mime/multipart"
 	"time"
@@ -92,6 +93,9 @@ func (s *Service) Upload(ctx context.Context, parts *multipart.Reader) (Release,
 		if err := s.RecordCheck(tx, t, r.ID, CheckSBOM, Pass, string(u.bill.Format)+" "+u.bill.SpecVersion+" names the image", "update"); err != nil {
 			return err
 		}
+		if err := s.demandGrade(tx, t, r.ID, u.bill.Quality()); err != nil {
+			return err
+		}
 		if err := s.cfg.DB.Enqueue(tx, jobRecognise, r.ID, now, recogniseJob{Tenant: t, Release: r.ID}); err != nil {
 			return err
 		}
@@ -101,6 +105,19 @@ func (s *Service) Upload(ctx context.Context, parts *multipart.Reader) (Release,
 		return Release{}, err
 	}
 	return s.Get(ctx, t, r.ID)
+}
+
+// demandGrade holds the bill of materials against the grade that the house demands, if it demands one.
+func (s *Service) demandGrade(tx *store.Tx, t, release string, q sbom.Quality) error {
+	if s.cfg.SBOMGrade == "" {
+		return nil
+	}
+	verdict, evidence := Pass, "graded "+string(q.Grade)
+	if !q.Grade.AtLeast(s.cfg.SBOMGrade) {
+		verdict = Fail
+		evidence = fmt.Sprintf("graded %s, and %s is demanded; %d of %d parts cannot be matched, %d facts are missing", q.Grade, s.cfg.SBOMGrade, q.NotMatchable(), q.Total, len(q.Missing))
+	}
+	return s.RecordCheck(tx, t, release, CheckQuality, verdict, evidence, "update")
 }
 
 // readSigned reads the list of releases and the bill of materials, and refuses a list that the tenant's root does not vouch for.
