@@ -29,22 +29,67 @@ type change struct {
 	text, status string
 }
 
-// order reads a version of one scheme.
-type order func(text string) (semantic.Version, bool)
+// order is a scheme of versions: an ecosystem's name, or one of those that have no ecosystem.
+type order string
 
-func plainOrder(text string) (semantic.Version, bool)  { return asVersion(parseUpstream(text, false)) }
-func semverOrder(text string) (semantic.Version, bool) { return asVersion(parseUpstream(text, true)) }
+const (
+	plainOrder  order = "plain"
+	semverOrder order = "semver"
+)
+
+func (o order) parse(text string) (semantic.Version, bool) {
+	switch o {
+	case plainOrder, semverOrder:
+		return asVersion(parseUpstream(text, o == semverOrder))
+	}
+	return parseVersion(text, string(o), false)
+}
+
+// reading is a version of a component, parsed once in each order that a record asks for.
+type reading struct {
+	text  string
+	known []parsedIn
+}
+
+type parsedIn struct {
+	order order
+	v     semantic.Version
+	ok    bool
+}
+
+func (r *reading) in(o order) (semantic.Version, bool) {
+	for _, k := range r.known {
+		if k.order == o {
+			return k.v, k.ok
+		}
+	}
+	v, ok := o.parse(r.text)
+	r.known = append(r.known, parsedIn{o, v, ok})
+	return v, ok
+}
 
 // orderOf is the order that a versionType names. Most name none that is defined ("custom", "release bundle",
 // "original_commit_for_fix"), and then the numbers are compared as projects in C number themselves.
 func orderOf(versionType string) order {
-	ecosystem := map[string]string{"rpm": "Red Hat", "dpkg": "Debian", "deb": "Debian", "apk": "Alpine", "maven": "Maven", "python": "PyPI", "pypi": "PyPI",
-		"gem": "RubyGems", "rubygems": "RubyGems", "nuget": "NuGet", "composer": "Packagist"}[strings.ToLower(versionType)]
-	switch {
-	case ecosystem != "":
-		return func(text string) (semantic.Version, bool) { return parseVersion(text, ecosystem, false) }
-	case strings.EqualFold(versionType, "semver"), strings.EqualFold(versionType, "npm"):
+	switch strings.ToLower(versionType) {
+	case "semver", "npm":
 		return semverOrder
+	case "rpm":
+		return "Red Hat"
+	case "dpkg", "deb":
+		return "Debian"
+	case "apk":
+		return "Alpine"
+	case "maven":
+		return "Maven"
+	case "python", "pypi":
+		return "PyPI"
+	case "gem", "rubygems":
+		return "RubyGems"
+	case "nuget":
+		return "NuGet"
+	case "composer":
+		return "Packagist"
 	}
 	return plainOrder
 }
@@ -72,10 +117,10 @@ func compileVersion(v cveVersion, alone bool) ([]band, string) {
 			return bands, ""
 		}
 		if series, ok := seriesOf(v.Version); ok {
-			b.low, b.high, b.within, b.single = series, append(slices.Clone(series), word{kind: wordEndless}), true, true
+			b.low, b.high, b.within, b.single = series.canonical(), append(slices.Clone(series), word{kind: wordEndless}), true, true
 			return []band{b}, ""
 		}
-		at, ok := o(v.Version)
+		at, ok := o.parse(v.Version)
 		if !ok {
 			return nil, "the record's version \"" + short(v.Version) + "\" cannot be compared"
 		}
@@ -105,7 +150,7 @@ func compileVersion(v cveVersion, alone bool) ([]band, string) {
 		}
 	}
 	for _, c := range v.Changes {
-		at, ok := o(c.At)
+		at, ok := o.parse(c.At)
 		if !ok {
 			return nil, "the record's version \"" + short(c.At) + "\" cannot be compared"
 		}
@@ -126,9 +171,9 @@ func compileVersion(v cveVersion, alone bool) ([]band, string) {
 // lowerEnd reads the start of a range; "3.x" and "3x" begin where 3 does.
 func lowerEnd(o order, text string) (semantic.Version, bool) {
 	if series, ok := seriesOf(text); ok {
-		return series, true
+		return series.canonical(), true
 	}
-	return o(text)
+	return o.parse(text)
 }
 
 // upperEnd reads the end of a range. A star stands for a number above all others, whatever the type of the versions says
@@ -137,7 +182,7 @@ func upperEnd(o order, text string) (v semantic.Version, endless, ok bool) {
 	if series, isSeries := seriesOf(text); isSeries {
 		return append(slices.Clone(series), word{kind: wordEndless}), true, true
 	}
-	v, ok = o(text)
+	v, ok = o.parse(text)
 	return v, false, ok
 }
 
@@ -145,7 +190,7 @@ func upperEnd(o order, text string) (v semantic.Version, endless, ok bool) {
 func seriesOf(text string) (upstream, bool) {
 	for _, end := range []string{".*", ".x", ".X", "x", "X"} {
 		if head, ok := strings.CutSuffix(text, end); ok {
-			if u, ok := parseUpstream(head, false); ok && !u.pre() {
+			if u, ok := words(head, false); ok && !u.pre() {
 				return u, true
 			}
 			return nil, false
@@ -156,11 +201,11 @@ func seriesOf(text string) (upstream, bool) {
 
 // holds tells whether the version lies in the band and what status it has there. A version that the band's order cannot
 // read is not compared.
-func (b band) holds(version string) (status string, in, compared bool) {
+func (b *band) holds(version *reading) (status string, in, compared bool) {
 	if b.low == nil && b.high == nil && len(b.changes) == 0 { // all there are
 		return b.status, true, true
 	}
-	v, ok := b.order(version)
+	v, ok := version.in(b.order)
 	if !ok {
 		return "", false, false
 	}
@@ -233,14 +278,16 @@ type said struct {
 
 // judge follows the letter of the format: the first entry that matches decides, then the default. It departs from it
 // where nothing was said of what is not listed: beside a range that could be compared, what lies outside is not affected.
-func (s versions) judge(version string) said {
+func (s *versions) judge(r *reading) said {
+	version := r.text
 	if len(s.bands) == 0 && s.broken == "" && len(s.commits) > 0 {
 		return said{Verdict{State: StateUnknown, Reason: "the record names commits only"}, true}
 	}
 	status, confidence, ranged, fixed := "", "", false, ""
 	unread := false
-	for _, b := range s.bands {
-		is, in, compared := b.holds(version)
+	for i := range s.bands {
+		b := &s.bands[i]
+		is, in, compared := b.holds(r)
 		unread = unread || !compared
 		ranged = ranged || compared && !b.single && b.status == "affected"
 		if confidence == "" && b.confidence != "" {
@@ -267,7 +314,7 @@ func (s versions) judge(version string) said {
 	}
 	switch status {
 	case "affected":
-		return said{Verdict: Verdict{State: StateAffected, Fixed: s.fixAbove(version, fixed), Confidence: confidence}}
+		return said{Verdict: Verdict{State: StateAffected, Fixed: s.fixAbove(r, fixed), Confidence: confidence}}
 	case "unaffected":
 		return said{Verdict: Verdict{State: StateClean, Confidence: confidence}}
 	}
@@ -276,21 +323,25 @@ func (s versions) judge(version string) said {
 
 // fixAbove is the lowest version above that the record calls unaffected: the end of the range, the start of an
 // unaffected one (a stable branch of the kernel), or a change inside a range.
-func (s versions) fixAbove(version, best string) string {
+func (s *versions) fixAbove(version *reading, best string) string {
+	var nearest semantic.Version
 	consider := func(o order, text string, at semantic.Version) {
-		v, ok := o(version)
+		v, ok := version.in(o)
 		if !ok || at == nil {
 			return
 		}
 		if c, err := v.Compare(at); err != nil || c >= 0 {
 			return
 		}
-		if b, ok := o(best); ok {
-			if c, err := at.Compare(b); err != nil || c >= 0 {
+		if nearest == nil && best != "" {
+			nearest, _ = o.parse(best)
+		}
+		if nearest != nil {
+			if c, err := at.Compare(nearest); err != nil || c >= 0 {
 				return
 			}
 		}
-		best = text
+		best, nearest = text, at
 	}
 	for _, b := range s.bands {
 		if b.status == "unaffected" && b.from != "" && !b.above {
@@ -306,7 +357,7 @@ func (s versions) fixAbove(version, best string) string {
 }
 
 // judgeCommit decides the commits that the record names itself.
-func (s versions) judgeCommit(commit string) said {
+func (s *versions) judgeCommit(commit string) said {
 	state := StateUnknown
 	for _, v := range s.commits {
 		ranged := v.LessThan != "" || v.LessOrEqual != ""

@@ -72,7 +72,7 @@ func compileEntry(space string, a cveAffected, cna bool) cveEntry {
 		for _, text := range a.CPEs {
 			if n, ok := parseCPE(text); ok {
 				if v, ok := n.number(); ok {
-					if at, ok := plainOrder(v); ok {
+					if at, ok := plainOrder.parse(v); ok {
 						e.bands = append(e.bands, band{order: plainOrder, low: at, high: at, within: true, single: true, status: "affected", from: v})
 					}
 				}
@@ -85,8 +85,12 @@ func compileEntry(space string, a cveAffected, cna bool) cveEntry {
 // Judge asks the authors in their order. The first who can decide does; the CNA knows its own product best.
 func (j cveJudge) Judge(id sbom.Identity) Verdict {
 	out := Verdict{State: StateClean, Confidence: j.confidence}
+	version := &reading{text: id.Version}
+	if j.space == sbom.SpaceKernel {
+		version.text = kernelVersion(id.Version)
+	}
 	for _, s := range j.authors {
-		v, speaks := s.judge(j.space, id)
+		v, speaks := s.judge(j.space, id, version)
 		if !speaks {
 			continue
 		}
@@ -108,11 +112,7 @@ func (j cveJudge) Judge(id sbom.Identity) Verdict {
 
 // judge joins what one author says: an entry that hits is a hit, what cannot be compared is unknown unless another hits,
 // and an entry of commits says nothing about a version as long as another one does.
-func (s speaker) judge(space string, id sbom.Identity) (Verdict, bool) {
-	version := id.Version
-	if space == sbom.SpaceKernel {
-		version = kernelVersion(version)
-	}
+func (s speaker) judge(space string, id sbom.Identity, version *reading) (Verdict, bool) {
 	var relations []whose
 	for _, e := range s.entries {
 		relation := itsOwn
@@ -130,10 +130,10 @@ func (s speaker) judge(space string, id sbom.Identity) (Verdict, bool) {
 		}
 		var v said
 		switch {
-		case version == "":
+		case version.text == "":
 			v = said{Verdict: Verdict{State: StateUnknown, Reason: "the component has no version"}}
-		case isCommit(version):
-			v = e.judgeCommit(version)
+		case isCommit(version.text):
+			v = e.judgeCommit(version.text)
 		default:
 			v = e.judge(version)
 		}
@@ -226,10 +226,10 @@ func (m cpeMatch) band(n cpeName) (band, string) {
 	b := band{order: plainOrder, status: "affected", within: m.EndIncluding != "", above: m.StartExcluding != "", fix: m.EndExcluding}
 	ok := true
 	if text := m.StartIncluding + m.StartExcluding; text != "" {
-		b.low, ok = plainOrder(text)
+		b.low, ok = plainOrder.parse(text)
 	}
 	if text := m.EndIncluding + m.EndExcluding; ok && text != "" {
-		b.high, ok = plainOrder(text)
+		b.high, ok = plainOrder.parse(text)
 	}
 	if ok && b.low == nil && b.high == nil {
 		v, has := n.number()
@@ -237,7 +237,7 @@ func (m cpeMatch) band(n cpeName) (band, string) {
 		case n.version.any:
 			return b, ""
 		case has:
-			b.low, ok = plainOrder(v)
+			b.low, ok = plainOrder.parse(v)
 			b.high, b.within, b.single = b.low, true, true
 		default: // "-": without a version; or a wildcard inside one
 			ok = false
@@ -249,7 +249,7 @@ func (m cpeMatch) band(n cpeName) (band, string) {
 	return b, ""
 }
 
-func (a applies) judge(space, name, version string) (Verdict, bool) {
+func (a applies) judge(space, name string, version *reading) (Verdict, bool) {
 	if space == sbom.SpaceCPE && a.name != name {
 		return Verdict{}, false
 	}
@@ -262,7 +262,7 @@ func (a applies) judge(space, name, version string) (Verdict, bool) {
 	_, in, compared := a.band.holds(version)
 	switch {
 	case !compared:
-		return Verdict{State: StateUnknown, Reason: "the version " + short(version) + " cannot be compared with those of the record"}, true
+		return Verdict{State: StateUnknown, Reason: "the version " + short(version.text) + " cannot be compared with those of the record"}, true
 	case in:
 		return Verdict{State: StateAffected, Fixed: a.band.fix, Conditions: a.conditions}, true
 	}

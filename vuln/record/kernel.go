@@ -18,7 +18,10 @@ const kernelName = "linux"
 var kernelRelease = regexp.MustCompile(`^[vV]?[0-9]+(\.[0-9]+)+([-_+]?rc[0-9]+)?`)
 
 func kernelVersion(text string) string {
-	if base := kernelRelease.FindString(text); base != "" && !isCommit(text) {
+	if isCommit(text) || strings.Trim(text, "0123456789.") == "" { // most of them
+		return text
+	}
+	if base := kernelRelease.FindString(text); base != "" {
 		return base
 	}
 	return text

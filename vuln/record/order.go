@@ -36,6 +36,12 @@ var preWords = []string{"alpha", "beta", "dev", "pre", "preview", "rc"}
 
 // parseUpstream reads a version, or says that it is none. A dash begins a pre-release in SemVer, a revision elsewhere.
 func parseUpstream(text string, semver bool) (upstream, bool) {
+	u, ok := words(text, semver)
+	return u.canonical(), ok
+}
+
+// words reads a version as it is written, zeros at the end included: 6.0 is the start of 6.0.*, and 6 is not.
+func words(text string, semver bool) (upstream, bool) {
 	rest := strings.ToLower(strings.TrimSpace(text))
 	if len(rest) > 1 && rest[0] == 'v' {
 		rest = rest[1:]
@@ -56,7 +62,7 @@ func parseUpstream(text string, semver bool) (upstream, bool) {
 			case c == '~' && !slices.Contains(preWords, n): // Debian's order, not ours
 				return nil, false
 			case c == '+' && !slices.Contains(preWords, n): // how it was built
-				return u.canonical(), true
+				return u, true
 			}
 			pre = c == '-' && semver && !u.pre()
 		}
@@ -82,7 +88,7 @@ func parseUpstream(text string, semver bool) (upstream, bool) {
 		}
 		pre = false
 	}
-	return u.canonical(), true
+	return u, true
 }
 
 func lettersOf(s string) string {

@@ -25,10 +25,10 @@ func proseBands(text, status string, alone bool) ([]band, bool) {
 	end := func(low, high string, within bool) ([]band, bool) {
 		ok := true
 		if low != "" {
-			b.low, ok = plainOrder(low)
+			b.low, ok = plainOrder.parse(low)
 		}
 		if ok && high != "" {
-			b.high, ok = plainOrder(high)
+			b.high, ok = plainOrder.parse(high)
 		}
 		if b.within = within; ok && !within {
 			b.fix = high
@@ -40,7 +40,7 @@ func proseBands(text, status string, alone bool) ([]band, bool) {
 		return []band{b}, ok
 	}
 	if m := proseFixedAffected.FindStringSubmatch(text); m != nil {
-		if _, ok := plainOrder(m[3]); !ok {
+		if _, ok := plainOrder.parse(m[3]); !ok {
 			return nil, false
 		}
 		return end(m[2], m[1], false)
@@ -70,7 +70,7 @@ func (b band) constrain(text string) ([]band, bool) {
 		if m == nil {
 			return nil, false
 		}
-		v, ok := plainOrder(m[2])
+		v, ok := plainOrder.parse(m[2])
 		if !ok {
 			return nil, false
 		}

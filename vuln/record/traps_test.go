@@ -168,6 +168,12 @@ func TestTrapKernelHasManyNames(t *testing.T) {
 	}
 }
 
+// "6.0.*" is the branch of 6.0, not all that begins with 6.
+func TestTrapStarAfterZero(t *testing.T) {
+	check(t, realCVE(t, "CVE-2022-48950"), want{kernel("6.0.13"), StateAffected, "6.0.14", "", ""}, want{kernel("6.0.14"), StateClean, "", "", ""},
+		want{kernel("6.1-rc1"), StateAffected, "6.1", "", ""}, want{kernel("6.1"), StateClean, "", "", ""})
+}
+
 func TestTrapKernelOfTypeCustom(t *testing.T) {
 	r := realCVE(t, "CVE-2024-1086")
 	check(t, r, want{kernel("3.14.79"), StateClean, "", "Google", ""}, want{kernel("3.15"), StateAffected, "6.8", "Google", ""},

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package record
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/openthings-platform/openthings/sbom"
+)
+
+// This is a second reading of the CVE record format, by the letter of its document on versions
+// (https://github.com/CVEProject/cve-schema/blob/main/schema/docs/versions.md): slow, for the kernel's numbers only, and
+// sharing nothing with the code that it judges.
+
+type letterRecord struct {
+	Metadata struct {
+		ID string `json:"cveId"`
+	} `json:"cveMetadata"`
+	Containers struct {
+		CNA struct {
+			Provider struct {
+				Name string `json:"shortName"`
+			} `json:"providerMetadata"`
+			Affected []struct {
+				Product  string `json:"product"`
+				Default  string `json:"defaultStatus"`
+				Versions []struct {
+					Version, Status, VersionType, LessThan, LessThanOrEqual string
+					Changes                                                 []struct{ At, Status string }
+				} `json:"versions"`
+			} `json:"affected"`
+		} `json:"cna"`
+	} `json:"containers"`
+}
+
+// letterVersion is a kernel's number: up to four numbers and the number of the release candidate, which is endless for
+// the release itself.
+type letterVersion [5]int
+
+var letterForm = regexp.MustCompile(`^v?(\d+)(?:\.(\d+))?(?:\.(\d+))?(?:\.(\d+))?(?:[-~_]rc(\d+))?$`)
+
+var letterRead = map[string]*letterVersion{} // what was read before; nil: no version
+
+func letterParse(s string) (letterVersion, bool) {
+	if v, known := letterRead[s]; known {
+		if v == nil {
+			return letterVersion{}, false
+		}
+		return *v, true
+	}
+	m := letterForm.FindStringSubmatch(s)
+	if m == nil {
+		letterRead[s] = nil
+		return letterVersion{}, false
+	}
+	v := letterVersion{4: math.MaxInt}
+	defer func() { letterRead[s] = &v }()
+	for i, text := range m[1:] {
+		if n, err := strconv.Atoi(text); err == nil {
+			v[i] = n
+		}
+	}
+	return v, true
+}
+
+// letterEnd reads the end of a range; a star is endless at its place.
+func letterEnd(s string) (letterVersion, bool) {
+	head, star := strings.CutSuffix(s, "*")
+	if !star {
+		return letterParse(s)
+	}
+	v := letterVersion{math.MaxInt, math.MaxInt, math.MaxInt, math.MaxInt, math.MaxInt}
+	for i, text := range strings.Split(strings.TrimSuffix(head, "."), ".") {
+		if text == "" {
+			break
+		}
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return v, false
+		}
+		v[i] = n
+	}
+	return v, true
+}
+
+func (v letterVersion) compare(w letterVersion) int { return slices.Compare(v[:], w[:]) }
+
+// letterJudge returns the status of the version, and whether any entry could be read at all.
+func letterJudge(r letterRecord, version string) (string, bool) {
+	v, ok := letterParse(version)
+	if !ok {
+		return "", false
+	}
+	answer, any := "unaffected", false
+	for _, a := range r.Containers.CNA.Affected {
+		status, numbers := "", len(a.Versions) == 0
+		for _, e := range a.Versions {
+			if e.VersionType == "git" {
+				continue
+			}
+			low, ok := letterParse(e.Version)
+			if !ok {
+				continue
+			}
+			numbers = true
+			in := low.compare(v) == 0
+			if text := e.LessThan + e.LessThanOrEqual; text != "" {
+				high, ok := letterEnd(text)
+				if !ok {
+					continue
+				}
+				in = low.compare(v) <= 0 && (v.compare(high) < 0 || e.LessThanOrEqual != "" && v.compare(high) == 0)
+			}
+			if in {
+				status = e.Status
+				for _, c := range e.Changes {
+					if at, ok := letterParse(c.At); ok && at.compare(v) <= 0 {
+						status = c.Status
+					}
+				}
+				break
+			}
+		}
+		if !numbers {
+			continue
+		}
+		any = true
+		if status == "" {
+			status = a.Default
+		}
+		if status == "affected" {
+			answer = "affected"
+		}
+	}
+	return answer, any
+}
+
+// knownDifferences are where we depart from the letter, with the reason; docs/reference/matching.md repeats them.
+var knownDifferences = map[string]string{
+	"CVE-2024-26794": "ranges that end before they begin (6.6.24 to below 6.6.21): between the two ends we say unknown, the letter unaffected",
+}
+
+// TestKernelAgreesWithTheLetter compares both readings of all real kernel records, at every version that any of them
+// names, and at its neighbours.
+func TestKernelAgreesWithTheLetter(t *testing.T) {
+	var records []letterRecord
+	judges := map[string]Judge{}
+	versions := map[string]bool{"2.6.12": true, "3.0": true, "4.19.0": true, "6.12-rc1": true, "6.12": true, "7.0": true}
+	for id, doc := range cveList(t) {
+		var r letterRecord
+		if err := json.Unmarshal(doc, &r); err != nil {
+			t.Fatal(err)
+		}
+		if r.Containers.CNA.Provider.Name != "Linux" {
+			continue
+		}
+		ours := parsed(t, doc)
+		for _, c := range ours.Claims() {
+			if c.Space == sbom.SpaceKernel {
+				j, err := Compile(c.Space, c.Body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				judges[id] = j
+			}
+		}
+		records = append(records, r)
+		for _, a := range r.Containers.CNA.Affected {
+			for _, e := range a.Versions {
+				for _, text := range []string{e.Version, e.LessThan, e.LessThanOrEqual} {
+					around(versions, strings.TrimSuffix(text, ".*"))
+				}
+			}
+		}
+	}
+	if len(records) != 633 || len(judges) != 633 {
+		t.Fatalf("%d kernel records, %d of them with a claim about the kernel; want 633", len(records), len(judges))
+	}
+	list := slices.Sorted(maps.Keys(versions))
+	compared, affected, different := 0, 0, map[string]int{}
+	for i, r := range records {
+		for k, version := range list {
+			if (i+k)%3 != 0 { // each version against a third of the records
+				continue
+			}
+			want, any := letterJudge(r, version)
+			if !any {
+				continue
+			}
+			got := judges[r.Metadata.ID].Judge(kernel(version))
+			compared++
+			if got.State == StateAffected {
+				affected++
+			}
+			if same := map[State]string{StateAffected: "affected", StateClean: "unaffected"}[got.State] == want; !same {
+				if different[r.Metadata.ID]++; different[r.Metadata.ID] == 1 && knownDifferences[r.Metadata.ID] == "" {
+					t.Errorf("%s, %s: %+v; by the letter %s", r.Metadata.ID, version, got, want)
+				}
+			}
+		}
+	}
+	t.Logf("%d records at %d versions: %d comparisons, %d affected, differences %v", len(records), len(list), compared, affected, different)
+	if len(list) < 2000 || compared < 400_000 || affected < 100_000 {
+		t.Error("the comparison proves too little")
+	}
+	for id := range knownDifferences {
+		if different[id] == 0 {
+			t.Errorf("%s does not differ any more: the reference says otherwise", id)
+		}
+	}
+}
+
+// around adds a version with its neighbours: the patch before and after, and release candidates of it.
+func around(versions map[string]bool, text string) {
+	v, ok := letterParse(text)
+	if !ok || v[0] == 0 {
+		return
+	}
+	text = strings.TrimPrefix(text, "v")
+	versions[text] = true
+	switch {
+	case v[4] != math.MaxInt || v[3] != 0:
+	case v[2] > 0:
+		for _, n := range []int{v[2] - 1, v[2] + 1} {
+			versions[fmt.Sprintf("%d.%d.%d", v[0], v[1], n)] = true
+		}
+	default:
+		for _, s := range []string{"-rc1", "-rc7", ".0", ".1", ".2"} {
+			versions[fmt.Sprintf("%d.%d%s", v[0], v[1], s)] = true
+		}
+		for _, n := range []int{3, 7, 20, 50, 80, 99, 150, 200, 250, 300} { // along the stable branch before
+			versions[fmt.Sprintf("%d.%d.%d", v[0], v[1]-min(1, v[1]), n)] = true
+		}
+	}
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package record
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/sbom"
+)
+
+const (
+	introducedAt = "4a4b63daaa01ef59b131d91e8e6e6dfe275c0f08"
+	fixedAt      = "fb4415d8aee6c1045be932a34fe6107c2f5ed147"
+	elsewhere    = "00000000000000000000000000000000000000aa"
+)
+
+// A project's record in the form that curl publishes: no package, numbers, commits and tags.
+const gitRecord = `{"id":"LAMP-1","aliases":["CVE-2026-10010"],"summary":"x","severity":[{"type":"CVSS_V3","score":"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H"}],
+	"affected":[{"ranges":[{"type":"SEMVER","events":[{"introduced":"7.69.0"},{"fixed":"8.4.0"}]},
+	{"type":"GIT","repo":"https://git.example/Lamp/lampd.git","events":[{"introduced":"` + introducedAt + `"},{"fixed":"` + fixedAt + `"}]}],"versions":["8.3.0","lampd-8_3_0"]}]}`
+
+func commit(version string) sbom.Identity {
+	return sbom.Identity{Space: sbom.SpaceGit, Name: "git.example/lamp/lampd", Version: version}
+}
+
+func TestTrapCommitsHaveNoOrder(t *testing.T) {
+	r := parsed(t, []byte(gitRecord))
+	if c := r.Claims(); len(c) != 1 || c[0].Space != sbom.SpaceGit {
+		t.Fatalf("claims %+v", c)
+	}
+	cases := []want{
+		{commit(introducedAt), StateAffected, "", "", ""}, {commit(strings.ToUpper(introducedAt)), StateAffected, "", "", ""}, {commit(fixedAt), StateClean, "", "", ""},
+		{commit("lampd-8_3_0"), StateAffected, "", "", ""}, {commit("8.0.0"), StateAffected, "8.4.0", "", ""}, {commit("8.4.0"), StateClean, "", "", ""},
+		{commit("nightly"), StateUnknown, "", "", ""},
+	}
+	check(t, r, append(cases, want{commit(elsewhere), StateUnknown, "", "", ""})...)
+	if v, _ := judged(t, r, commit(introducedAt)); v.Rule != RuleGit || v.Confidence != ConfidenceExact {
+		t.Errorf("%+v", v)
+	}
+
+	known, err := ParseCommits([]byte("# from git rev-list\nrepo git@git.example:lamp/lampd.git\naffected " + elsewhere + "\nunaffected " + strings.Repeat("b", 40) + "\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Learn(known)
+	check(t, r, append(cases, want{commit(elsewhere), StateAffected, "", "", ""}, want{commit(strings.Repeat("b", 40)), StateClean, "", "", ""}, want{commit(strings.Repeat("c", 40)), StateUnknown, "", "", ""})...)
+}
+
+func TestListsOfCommitsAreRefused(t *testing.T) {
+	for text, say := range map[string]string{
+		"affected " + elsewhere:                      "begins with",
+		"repo nowhere":                               "begins with",
+		"repo https://a.example/b\nhello":            "not a line",
+		"repo https://a.example/b\naffected 1234567": "not a line",
+		"repo https://a.example/b\n" + strings.Repeat("affected "+elsewhere+"\n", maxCommits): "more than",
+	} {
+		if _, err := ParseCommits([]byte(text)); !problem.Is(err, problem.KindInvalid) && !problem.Is(err, problem.KindTooLarge) || !strings.Contains(err.Error(), say) {
+			t.Errorf("%.60q: %v, want %q", text, err, say)
+		}
+	}
+}
+
+func TestRepositories(t *testing.T) {
+	for text, want := range map[string]string{"https://github.com/curl/curl.git": "github.com/curl/curl", "git@github.com:Curl/curl.git": "github.com/curl/curl", "https://user@github.com/curl/curl/": "github.com/curl/curl",
+		"ssh://git@github.com/curl/curl": "github.com/curl/curl", "": "", "https://git.kernel.org": "", "curl": ""} {
+		if got := repository(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestClaimsOfPackages(t *testing.T) {
+	r := parsed(t, []byte(`{"id":"A","affected":[
+		{"package":{"ecosystem":"Ubuntu:22.04:LTS","name":"curl"},"ranges":[{"type":"ECOSYSTEM","events":[{"introduced":"0"},{"fixed":"7.81.0-1ubuntu1.14"}]}]},
+		{"package":{"ecosystem":"Go","name":"Example.org/Lamp"},"versions":["1.0.0"]},
+		{"package":{"ecosystem":"Go","name":"example.org/lamp"},"ranges":[{"type":"SEMVER","events":[{"introduced":"1.2.0"}]}],
+			"ecosystem_specific":{"imports":[{"path":"example.org/lamp/x"}],"custom_ranges":[{"type":"ECOSYSTEM","events":[{"introduced":"0"}]}]}},
+		{"package":{"ecosystem":"PyPI","name":"Lamp_Tools.x"},"versions":["1"]},
+		{"package":{"ecosystem":"Linux","name":"Kernel"},"ranges":[{"type":"ECOSYSTEM","events":[{"introduced":"0"},{"fixed":"5.10.219"},{"introduced":"5.11.0"},{"fixed":"5.15.161"}]}]}]}`))
+	var names []string
+	for _, c := range r.Claims() {
+		names = append(names, c.Space+" "+c.Name)
+	}
+	if want := []string{"Go example.org/lamp", "PyPI lamp-tools-x", "Ubuntu:22.04 curl", "kernel linux"}; !slices.Equal(names, want) {
+		t.Errorf("%q, want %q", names, want)
+	}
+	lamp := func(v string) sbom.Identity { return sbom.Identity{Space: "Go", Name: "example.org/lamp", Version: v} }
+	check(t, r, want{lamp("1.0.0"), StateAffected, "", "", ""}, want{lamp("1.1.0"), StateClean, "", "", ""}, want{lamp("1.3.0"), StateAffected, "", "", ""}, // custom_ranges open nothing
+		want{kernel("5.10.100-v8+"), StateAffected, "5.10.219", "", ConfidenceRange}, want{kernel("5.10.219"), StateClean, "", "", ""}, want{kernel("5.14"), StateAffected, "5.15.161", "", ""})
+}
+
+func TestBetter(t *testing.T) {
+	worst := []Verdict{{State: StateAffected, Confidence: ConfidenceExact}, {State: StateAffected, Confidence: ConfidenceLikely}, {State: StateAffected, Confidence: ConfidenceLikely, Conditions: []string{"x"}},
+		{State: StateAffected, Confidence: ConfidenceProse}, {State: StateUnknown, Confidence: ConfidenceExact}, {State: StateClean, Confidence: ConfidenceExact}}
+	for i, a := range worst {
+		for k, b := range worst {
+			if a.Better(b) != (i < k) {
+				t.Errorf("%+v against %+v", a, b)
+			}
+		}
+	}
+}
