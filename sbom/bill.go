@@ -33,6 +33,7 @@ type Bill struct {
 	Creators        []string   `json:"creators,omitempty"`        // tools, people, organisations
 	CreatorContact  string     `json:"creator_contact,omitempty"` // a mail address or a URL of one of them
 	Relations       []Relation `json:"relations,omitempty"`
+	Reduced         string     `json:"reduced,omitempty"`  // what a copy leaves out, in words; empty: nothing
 	Complete        string     `json:"complete,omitempty"` // what the document says of its dependencies: complete, incomplete, unknown, or nothing
 	Vulnerabilities int        `json:"vulnerabilities"`    // a bill should hold none: VEX is a document of its own
 }

@@ -4,7 +4,6 @@ package sbom
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"fmt"
 	"runtime/debug"
 	"strings"
@@ -32,7 +31,7 @@ func FromBuildInfo(bi *debug.BuildInfo, imageDigest, name, version string) ([]by
 	}
 	bom.Metadata = &cdx.Metadata{
 		Component: &root,
-		Tools:     &cdx.ToolsChoice{Components: &[]cdx.Component{{Type: cdx.ComponentTypeApplication, Name: "openthings sbom"}}},
+		Tools:     &cdx.ToolsChoice{Components: &[]cdx.Component{{Type: cdx.ComponentTypeApplication, Name: Tool}}},
 	}
 	for _, s := range bi.Settings {
 		if s.Key == "vcs.time" {
@@ -75,9 +74,7 @@ func FromBuildInfo(bi *debug.BuildInfo, imageDigest, name, version string) ([]by
 	if err != nil {
 		return nil, err
 	}
-	id := sha256.Sum256(first) // a name-based identifier: RFC 9562, version 8
-	id[6], id[8] = id[6]&0x0f|0x80, id[8]&0x3f|0x80
-	bom.SerialNumber = fmt.Sprintf("urn:uuid:%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:16])
+	bom.SerialNumber = "urn:uuid:" + uuidOf(first)
 	return encode(bom)
 }
 

@@ -43,6 +43,11 @@ func fromCycloneDX(bom *cdx.BOM) (Bill, error) {
 	if m := bom.Metadata; m != nil {
 		b.Created, _ = time.Parse(time.RFC3339, m.Timestamp) // generators leave it out: graded, not refused
 		b.cdxCreators(m)
+		for _, p := range deref(m.Properties) {
+			if p.Name == propertyReduced {
+				b.Reduced = p.Value
+			}
+		}
 		if c := m.Component; c != nil {
 			root := component(c)
 			b.Name, b.Version = c.Name, c.Version
@@ -91,24 +96,27 @@ func (b *Bill) say(aggregate string) {
 }
 
 func (b *Bill) cdxCreators(m *cdx.Metadata) {
-	person := func(name, contact string) {
-		b.Creators = append(b.Creators, strings.TrimSpace(name+" "+contact))
+	person := func(kind, name, contact string) {
+		if name = kind + ": " + name; contact != "" {
+			name += " (" + contact + ")"
+		}
+		b.Creators = append(b.Creators, name)
 		b.CreatorContact = cmp.Or(b.CreatorContact, contact)
 	}
 	if m.Tools != nil {
 		for _, t := range deref(m.Tools.Tools) { //nolint:staticcheck // the form up to 1.4
-			b.Creators = append(b.Creators, strings.TrimSpace(t.Name+" "+t.Version))
+			b.Creators = append(b.Creators, strings.TrimSpace("Tool: "+t.Name+" "+t.Version))
 		}
 		for _, t := range deref(m.Tools.Components) {
-			b.Creators = append(b.Creators, strings.TrimSpace(t.Name+" "+t.Version))
+			b.Creators = append(b.Creators, strings.TrimSpace("Tool: "+t.Name+" "+t.Version))
 		}
 	}
 	for _, a := range deref(m.Authors) {
-		person(a.Name, a.Email)
+		person("Person", a.Name, a.Email)
 	}
 	for _, org := range []*cdx.OrganizationalEntity{m.Manufacturer, m.Manufacture, m.Supplier} { //nolint:staticcheck // the form up to 1.5
 		if s := entity(org); s.Name != "" || s.Contact != "" {
-			person(s.Name, s.Contact)
+			person("Organization", s.Name, s.Contact)
 		}
 	}
 }
@@ -183,8 +191,8 @@ func component(c *cdx.Component) Component {
 		}
 	}
 	for _, p := range deref(c.Properties) {
-		if p.Name == "syft:cpe23" { // further guesses beside the one in the field
-			out.MoreCPEs = append(out.MoreCPEs, p.Value)
+		if p.Name == "syft:cpe23" || p.Name == propertyCPE { // further guesses beside the one in the field
+			out.addCPE(p.Value)
 		}
 		out.setBSI(p.Name, p.Value)
 	}
@@ -218,16 +226,15 @@ func contact(people []cdx.OrganizationalContact) (s Supplier) {
 
 // written reads "Name <mail>", "Name (mail)" or a name.
 func written(who string) Supplier {
-	name, mail, ok := strings.Cut(strings.TrimSpace(who), " <")
-	end := ">"
-	if !ok {
-		name, mail, ok = strings.Cut(name, " (")
-		end = ")"
+	who = strings.TrimSpace(who)
+	for _, in := range []struct{ open, shut string }{{" <", ">"}, {" (", ")"}} {
+		if i := strings.LastIndex(who, in.open); i > 0 && strings.HasSuffix(who, in.shut) {
+			if at := who[i+2 : len(who)-1]; reachable(at) {
+				return Supplier{Name: strings.TrimSpace(who[:i]), Contact: at}
+			}
+		}
 	}
-	if !ok || !strings.HasSuffix(mail, end) || !reachable(strings.TrimSuffix(mail, end)) {
-		return Supplier{Name: strings.TrimSuffix(strings.TrimSpace(who), " ()")}
-	}
-	return Supplier{Name: name, Contact: strings.TrimSuffix(mail, end)}
+	return Supplier{Name: strings.TrimSuffix(who, " ()")}
 }
 
 // reachable reports a mail address or a URL.

@@ -93,7 +93,7 @@ func (d *spdx2) bill() (Bill, error) {
 	if n := len(d.Packages) + len(d.Files); n > MaxComponents+1 {
 		return Bill{}, problem.TooLarge("the SBOM lists %d packages and files; at most %d are read", n, MaxComponents)
 	}
-	b := Bill{Format: SPDX, SpecVersion: strings.TrimPrefix(d.SPDXVersion, "SPDX-"), URI: d.Namespace, Name: d.Name, Creators: d.CreationInfo.Creators}
+	b := Bill{Format: SPDX, SpecVersion: strings.TrimPrefix(d.SPDXVersion, "SPDX-"), URI: d.Namespace, Name: d.Name, Creators: d.CreationInfo.Creators, Reduced: reduced(d.Comment)}
 	b.Created, _ = time.Parse(time.RFC3339, d.CreationInfo.Created)
 	for _, who := range d.CreationInfo.Creators {
 		if kind, name, ok := strings.Cut(who, ": "); ok && kind != "Tool" {
@@ -132,6 +132,9 @@ func (d *spdx2) bill() (Bill, error) {
 		if err := b.addSPDXRelation(r); err != nil {
 			return Bill{}, err
 		}
+	}
+	if b.Reduced != "" { // SPDX 2 knows no word for incomplete
+		b.Complete = "incomplete"
 	}
 	return b, nil
 }

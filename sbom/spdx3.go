@@ -18,6 +18,7 @@ type spdx3 struct {
 	ID           string     `json:"spdxId"`
 	Type         string     `json:"type"`
 	Name         string     `json:"name"`
+	Comment      string     `json:"comment"`
 	Roots        []string   `json:"rootElement"`
 	Version      string     `json:"software_packageVersion"`
 	PURL         string     `json:"software_packageUrl"`
@@ -60,10 +61,12 @@ type spdx3Ref struct {
 type graph3 struct {
 	bill                       Bill
 	agents                     map[string]Supplier
+	kinds                      map[string]string // of agents, as SPDX 2 calls them
 	licences                   map[string]Licence
 	packages, files, relations []spdx3
 	creators                   []string
 	documentRoots, sbomRoots   []string
+	artifacts                  map[string]bool // files in which a part is distributed
 }
 
 func parseSPDX3(doc []byte) (Bill, error) {
@@ -76,7 +79,7 @@ func parseSPDX3(doc []byte) (Bill, error) {
 	if len(d.Graph) > 20*MaxComponents {
 		return Bill{}, problem.TooLarge("the SPDX graph has %d elements; at most %d are read", len(d.Graph), 20*MaxComponents)
 	}
-	g := graph3{bill: Bill{Format: SPDX}, agents: map[string]Supplier{}, licences: map[string]Licence{}}
+	g := graph3{bill: Bill{Format: SPDX}, artifacts: map[string]bool{}, agents: map[string]Supplier{}, kinds: map[string]string{}, licences: map[string]Licence{}}
 	for _, raw := range d.Graph {
 		var e spdx3
 		if err := json.Unmarshal(raw, &e); err != nil {
@@ -99,7 +102,7 @@ func (g *graph3) sort(e spdx3) error {
 		g.bill.Created, _ = time.Parse(time.RFC3339, e.Created)
 		g.creators = append(append(g.creators, e.CreatedBy...), e.Using...)
 	case "SpdxDocument":
-		g.bill.Name, g.bill.URI = e.Name, e.ID
+		g.bill.Name, g.bill.URI, g.bill.Reduced = e.Name, e.ID, reduced(e.Comment)
 		g.documentRoots = append(g.documentRoots, e.Roots...)
 	case "software_Sbom":
 		g.sbomRoots = append(g.sbomRoots, e.Roots...)
@@ -110,7 +113,7 @@ func (g *graph3) sort(e spdx3) error {
 	case "Relationship", "LifecycleScopedRelationship":
 		g.relations = append(g.relations, e)
 	case "Tool", "Organization", "Person", "SoftwareAgent", "Agent":
-		g.agents[e.ID] = agent(e)
+		g.agents[e.ID], g.kinds[e.ID] = agent(e), cmp.Or(map[string]string{"Tool": "Tool", "Person": "Person"}[e.Type], "Organization")
 	case "simplelicensing_LicenseExpression":
 		g.licences[e.ID] = Licence{Expression: said(e.Expression)}
 	case "expandedlicensing_ListedLicense":
@@ -142,8 +145,12 @@ func agent(e spdx3) Supplier {
 func (g *graph3) read() (Bill, error) {
 	b := g.bill
 	for _, id := range g.creators {
-		if who := g.agents[id]; who.Name != "" {
-			b.Creators = append(b.Creators, strings.TrimSpace(who.Name+" "+who.Contact))
+		if who, ok := g.agents[id]; ok {
+			name := g.kinds[id] + ": " + who.Name
+			if who.Contact != "" {
+				name += " (" + who.Contact + ")"
+			}
+			b.Creators = append(b.Creators, name)
 			b.CreatorContact = cmp.Or(b.CreatorContact, who.Contact)
 		}
 	}
@@ -174,6 +181,7 @@ func (g *graph3) read() (Bill, error) {
 			b.Name, b.Version = c.Name, c.Version
 		}
 		switch {
+		case g.artifacts[c.Ref]: // told with the part that is distributed so
 		case file:
 			b.Files = append(b.Files, *c)
 		case c.Ref == root:
@@ -217,6 +225,7 @@ func (g *graph3) relate(b *Bill, parts map[string]*Component) error {
 			for _, to := range r.To {
 				if file := parts[to]; file != nil && from != nil {
 					from.takeFile(file)
+					g.artifacts[to] = true
 				}
 			}
 		}
@@ -244,7 +253,7 @@ func (c *Component) takeFile(file *Component) {
 }
 
 func (g *graph3) component(p spdx3) Component {
-	c := Component{Ref: p.ID, Name: p.Name, Version: p.Version, PURL: p.PURL, Type: p.Purpose}
+	c := Component{Ref: p.ID, Name: p.Name, Version: p.Version, PURL: p.PURL, Type: purpose3(p.Purpose)}
 	if p.Type == "software_File" {
 		c.Type = "file"
 	}
@@ -284,6 +293,25 @@ func (g *graph3) component(p spdx3) Component {
 		c.BSI.Structured = has("container", "structured", has("firmware", "unstructured", ""))
 	}
 	return c
+}
+
+// purpose3 spells the purposes of SPDX 3.0 as CycloneDX does: "operatingSystem", "operating-system".
+func purpose3(s string) string {
+	switch s {
+	case "operatingSystem":
+		return "operating-system"
+	case "deviceDriver":
+		return "device-driver"
+	}
+	return s
+}
+
+// reduced is a document's comment where it is our statement of what a copy leaves out.
+func reduced(comment string) string {
+	if strings.HasPrefix(comment, reducedCopy) {
+		return comment
+	}
+	return ""
 }
 
 // linkKinds maps the kinds of references of SPDX 3.0 to those of CycloneDX.
