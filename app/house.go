@@ -232,6 +232,10 @@ func (h *house) build(origins []string) (err error) {
 			return vuln.Release{Product: r.Product, Version: r.Version, Image: r.Image}, err
 		},
 		ProductName: h.productName,
+		Publisher: func(ctx context.Context, t string) (vuln.Publisher, error) {
+			name, err := h.manufacturer(ctx, t)
+			return vuln.Publisher{Name: name, Namespace: cmp.Or(cfg.PublicURL, origins[0])}, err
+		},
 	})
 	h.respond = respond.New(respond.Config{DB: h.db, Products: h.product, Log: cfg.Log, Vuln: h.vuln, Manufacturer: h.manufacturer})
 	h.retire = retire.New(retire.Config{

@@ -25,6 +25,7 @@ func visible(ctx context.Context) func(product string) bool {
 func (s *Service) Routes(a *api.API) {
 	read := string(tenant.VulnRead)
 	s.feedRoutes(a)
+	s.vexRoutes(a)
 
 	type listIn struct{ api.Paging }
 	api.Handle(a, api.Op{ID: "list-vulnerabilities", Method: "GET", Path: "/v1/vulnerabilities", Verb: read, Stage: "vuln",

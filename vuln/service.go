@@ -13,6 +13,7 @@ import (
 
 	"github.com/openthings-platform/openthings/clock"
 	"github.com/openthings-platform/openthings/fleet"
+	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/sbom"
 	"github.com/openthings-platform/openthings/store"
 )
@@ -49,6 +50,8 @@ type Config struct {
 	FeedSpool string
 	// PrivateFeeds lets sources reach loopback and private addresses, as the administrator of the host says.
 	PrivateFeeds bool
+	// Publisher tells in whose name documents are written; nil writes none.
+	Publisher func(ctx context.Context, tenant string) (Publisher, error)
 	// ProductName turns a product's id into words for people; nil shows the id.
 	ProductName func(ctx context.Context, tenant, product string) string
 }
@@ -72,6 +75,11 @@ func New(cfg Config) *Service {
 	}
 	if cfg.FeedSpool == "" {
 		cfg.FeedSpool = filepath.Join(os.TempDir(), "openthings-feeds")
+	}
+	if cfg.Publisher == nil {
+		cfg.Publisher = func(context.Context, string) (Publisher, error) {
+			return Publisher{}, problem.Unavailable("Nobody is configured in whose name documents could be written.")
+		}
 	}
 	s := &Service{cfg: cfg}
 	s.listen()

@@ -24,7 +24,7 @@ const (
 	maxPairs      = 200_000 // products and their components over all statements
 	maxText       = 16 << 10
 	maxName       = 2048
-	maxIdents     = 50
+	MaxIdents     = 50
 	maxUnread     = 100
 )
 
@@ -122,8 +122,8 @@ func (s *Statement) bound() error {
 	if len(names(s.Idents)) == 0 {
 		return problem.Invalid("A statement does not name its vulnerability.")
 	}
-	if len(s.Idents) > maxIdents {
-		return problem.TooLarge("A vulnerability has %d names; at most %d are read.", len(s.Idents), maxIdents)
+	if len(s.Idents) > MaxIdents {
+		return problem.TooLarge("A vulnerability has %d names; at most %d are read.", len(s.Idents), MaxIdents)
 	}
 	if err := short("name of a vulnerability", s.Idents...); err != nil {
 		return err
