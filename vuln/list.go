@@ -326,7 +326,7 @@ func (s *Service) OpenFindings(ctx context.Context, tenant, release string) ([]O
 			list, args := store.In([]any{tenant}, part)
 			rows, err := tx.Query(`SELECT h.component_id, h.record_id, h.state, h.reason, h.fixed, h.rule, h.confidence, h.conditions, h.since, h.until, h.why, g.group_id
 				FROM vuln_hit h JOIN vuln_grouped g ON g.tenant = h.tenant AND g.record_id = h.record_id
-				WHERE h.tenant = $1 AND h.until = 9223372036854775807 AND h.component_id IN `+list, args...)
+				WHERE h.tenant || '' = $1 AND h.until = 9223372036854775807 AND h.component_id IN `+list, args...) // so that SQLite goes by the component
 			if _, err := store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
 				var group string
 				f, err := scanHit(r, &group)

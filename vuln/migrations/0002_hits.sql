@@ -97,11 +97,10 @@ CREATE TABLE vuln_hit (
   confidence text NOT NULL,
   conditions text NOT NULL, -- one a line
   why text NOT NULL,        -- it ended
-  PRIMARY KEY (tenant, component_id, record_id, since, state)
+  PRIMARY KEY (tenant, record_id, component_id, since, state)
 -- +sqlite ) WITHOUT ROWID;
 -- +pg );
-CREATE INDEX vuln_hit_record ON vuln_hit (tenant, record_id, component_id);
-CREATE INDEX vuln_hit_open ON vuln_hit (tenant, record_id, component_id) WHERE until = 9223372036854775807;
+CREATE INDEX vuln_hit_component ON vuln_hit (component_id, tenant);
 INSERT INTO vuln_hit (tenant, component_id, record_id, since, state, until, reason, fixed, rule, confidence, conditions, why)
   SELECT tenant, component_id, record_id, min(first_seen), state, max(closed_at), max(reason), max(fixed), 'purl-osv', 'exact', '',
     CASE WHEN max(closed_at) = 9223372036854775807 THEN '' ELSE max(why_closed) END
