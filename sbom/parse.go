@@ -205,6 +205,9 @@ func (c *Component) tidy() {
 	c.MoreCPEs, c.VCS, c.Commits = slices.DeleteFunc(c.MoreCPEs, unfit), slices.DeleteFunc(c.VCS, unfit), slices.DeleteFunc(c.Commits, unfit)
 	c.Links = slices.DeleteFunc(c.Links, func(l Link) bool { return unfit(l.Kind) || unfit(l.URL) })
 	c.Licences = slices.DeleteFunc(c.Licences, func(l Licence) bool { return unfit(l.String()) })
+	for i := range c.Licences {
+		c.Licences[i] = c.Licences[i].onTheList()
+	}
 	for _, s := range []*string{&c.Ref, &c.Group, &c.Scope, &c.Supplier.Name, &c.Supplier.Contact, &c.BSI.Filename, &c.BSI.Executable, &c.BSI.Archive, &c.BSI.Structured} {
 		if unfit(*s) {
 			*s = ""
