@@ -35,6 +35,7 @@ type house struct {
 	fleet    *fleet.Service
 	vuln     *Service
 	releases map[string]Release // by tenant and id
+	images   map[string]string  // digests, by release
 	checks   map[string]string  // by release: the gate's last verdict and evidence
 	mu       sync.Mutex         // jobs run beside each other
 	signals  []Exploited
@@ -57,7 +58,7 @@ func newHouse(t *testing.T, db *store.DB, hand *clock.Hand) *house {
 	h := &house{T: t, db: db, clock: hand, releases: map[string]Release{}, checks: map[string]string{}}
 	h.sbom = sbom.New(sbom.Config{DB: db, Blobs: blobs, Clock: hand})
 	h.fleet = fleet.New(fleet.Config{DB: db, Clock: hand})
-	h.vuln = New(Config{DB: db, Clock: hand, SBOM: h.sbom, Fleet: h.fleet,
+	h.vuln = New(Config{DB: db, Clock: hand, SBOM: h.sbom, Fleet: h.fleet, Publisher: lampWorks,
 		Release: func(_ context.Context, tenant, release string) (Release, error) {
 			r, ok := h.releases[tenant+" "+release]
 			if !ok {
@@ -96,7 +97,7 @@ func goBill(modules ...string) []byte {
 
 func (h *house) attach(tenant, id, product, version string, doc []byte) {
 	h.Helper()
-	h.releases[tenant+" "+id] = Release{Product: product, Version: version}
+	h.releases[tenant+" "+id] = Release{Product: product, Version: version, Image: h.images[id]}
 	h.document(tenant, id, doc)
 	h.run()
 }

@@ -5,6 +5,7 @@ package vex
 import (
 	"cmp"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +23,9 @@ const (
 
 // refNamespace is the namespace of x_generic_uris in which Ref.ID stands.
 const refNamespace = "urn:openthings:ref"
+
+// cveNumber is what CSAF takes for one; any other name is an id.
+var cveNumber = regexp.MustCompile(`^CVE-[0-9]{4}-[0-9]{4,}$`)
 
 // parseCSAF reads any CSAF document for what it says of products; advisories speak as well as VEX.
 func parseCSAF(b []byte) (Document, error) {
@@ -273,7 +277,7 @@ func (w *csafWriter) vulnerability(about []Statement) csaf.Vulnerability {
 		idents, summary = append(idents, s.Idents...), cmp.Or(summary, s.Summary)
 	}
 	for i, id := range names(idents) {
-		if i == 0 && strings.HasPrefix(id, "CVE-") {
+		if i == 0 && cveNumber.MatchString(id) {
 			v.CVE = id
 			continue
 		}

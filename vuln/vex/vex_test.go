@@ -49,7 +49,7 @@ func documents() *rapid.Generator[Document] {
 		said := map[string]bool{}
 		for range rapid.IntRange(1, 8).Draw(t, "statements") {
 			n := rapid.IntRange(0, 3).Draw(t, "vulnerability")
-			s := Statement{Idents: [][]string{{"CVE-2026-0001", "GHSA-x", "OSV-1"}, {"CVE-2026-0002"}, {"GHSA-only"}, {"GO-2026-1", "PRIVATE-7"}}[n],
+			s := Statement{Idents: [][]string{{"CVE-2026-0001", "GHSA-x", "OSV-1"}, {"CVE-2026-0002"}, {"CVE-2026-3"}, {"GO-2026-1", "PRIVATE-7"}}[n],
 				Summary: []string{"", "what it is", "", "two\nlines"}[n], Detail: text.Draw(t, "detail"), Action: text.Draw(t, "action"),
 				At:     at.Add(-time.Duration(rapid.IntRange(0, 5).Draw(t, "age")) * 1500 * time.Millisecond),
 				Status: rapid.SampledFrom([]Status{UnderInvestigation, Affected, NotAffected, Fixed}).Draw(t, "status")}
