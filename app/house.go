@@ -237,7 +237,8 @@ func (h *house) build(origins []string) (err error) {
 			return vuln.Publisher{Name: name, Namespace: cmp.Or(cfg.PublicURL, origins[0])}, err
 		},
 	})
-	h.respond = respond.New(respond.Config{DB: h.db, Products: h.product, Log: cfg.Log, Vuln: h.vuln, Manufacturer: h.manufacturer})
+	h.respond = respond.New(respond.Config{DB: h.db, Products: h.product, Log: cfg.Log, Vuln: h.vuln, Manufacturer: h.manufacturer,
+		Keys: h.keys, Releases: h.publishedReleases, URL: cmp.Or(cfg.PublicURL, origins[0])})
 	h.retire = retire.New(retire.Config{
 		DB: h.db, Identity: h.identity, Command: h.command, Telemetry: h.telemetry, Fleet: h.fleet, Keys: h.keys, Cut: h.gateway.Cut, Log: cfg.Log,
 	})
@@ -276,7 +277,7 @@ func (h *house) mount() error {
 	})
 	h.console = console.New(console.Config{
 		Clock: h.cfg.Clock, Log: h.cfg.Log, SignIn: tenant.SignInPath, Authenticate: h.tenant.Authenticate, Holds: tenant.Holds, Visitor: tenant.Visitor, Name: h.name, Refused: h.refusedActor,
-		Menu: []string{"Today", "Products", "Enrol", "Issuers", "Fleet", "Jobs", "Data", "Alarms", "Releases", "Vulnerabilities", "Cases", "Evidence", "Law", "Access"},
+		Menu: []string{"Today", "Products", "Enrol", "Issuers", "Fleet", "Jobs", "Data", "Alarms", "Releases", "Vulnerabilities", "Cases", "Advisories", "Evidence", "Law", "Access"},
 	})
 	for _, room := range []interface{ Routes(*api.API) }{
 		h.tenant, h.audit, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.sbom, h.update, h.vuln, h.respond, h.retire, h.evidence,
@@ -298,7 +299,7 @@ func (h *house) web() http.Handler {
 	mux.HandleFunc("GET /metrics", h.metrics(h.metricsAuth))
 	mux.HandleFunc("GET /.well-known/security.txt", h.respond.SecurityTxt)
 	mux.Handle("/", h.console)
-	return patient(h.identity.Public(mux), 5*time.Minute)
+	return patient(h.identity.Public(h.respond.DataHost(mux)), 5*time.Minute)
 }
 
 // patient gives a request's body the time that it takes over a slow line, and then closes the connection: who sends a

@@ -62,6 +62,8 @@ func (h *house) name(ctx context.Context, id string) string {
 			name = "deployment of " + h.update.ReleaseName(ctx, who.Tenant, d.Release)
 		}
 		err = e
+	case "adv":
+		name, err = h.respond.AdvisoryTitle(ctx, who.Tenant, id)
 	case "cas", "asm", "sig":
 		name, err = h.respond.Title(ctx, who.Tenant, id)
 	}

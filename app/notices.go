@@ -49,6 +49,8 @@ var told = []struct {
 		due := map[respond.EventKind]string{respond.DeadlineSoon: "is due soon", respond.DeadlineOverdue: "is overdue"}
 		return notify.Notice{Title: h.called(ctx, e.Subject) + ": " + d.Stage.Name() + " " + cmp.Or(due[d.Level], "has no date yet"), Link: "/cases/" + e.Subject, Data: d}, nil
 	}},
+	{"advisory.hold_ended", "an advisory that was held back may be published", holdEnded},
+	{"advisory.published", "a security advisory was published", advisoryPublished},
 	{"clone.detected", "a device was seen twice: same key, certificate or serial number", func(_ *house, _ context.Context, e store.Event) (n notify.Notice, err error) {
 		var d map[string]any
 		if err := e.Decode(&d); err != nil {

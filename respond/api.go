@@ -26,6 +26,7 @@ type Ended struct {
 
 // Routes registers the operations of the room.
 func (s *Service) Routes(a *api.API) {
+	s.advisoryRoutes(a)
 	read, write := string(tenant.CaseRead), string(tenant.CaseWrite)
 	type byID struct {
 		ID string `path:"id" maxLength:"64"`

@@ -154,6 +154,7 @@ type contactView struct {
 
 // Pages registers the pages of the room.
 func (s *Service) Pages(c *console.Console) {
+	s.advisoryPages(c)
 	read, write := string(tenant.CaseRead), string(tenant.CaseWrite)
 	c.Page(console.Page{Path: "/cases", Title: "Cases", Menu: "Cases", Verb: read, FS: pagesFS, Template: "pages/cases.html",
 		Load: func(r *http.Request) (any, error) {

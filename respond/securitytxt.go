@@ -20,8 +20,10 @@ type Contact struct {
 	Policy           string   `json:"policy,omitempty" doc:"https: address of the disclosure policy"`
 	Encryption       string   `json:"encryption,omitempty" doc:"https:, dns: or openpgp4fpr: address of a key"`
 	Acknowledgments  string   `json:"acknowledgments,omitempty"`
-	CSAF             string   `json:"csaf,omitempty" doc:"https: address of the CSAF provider metadata"`
+	CSAF             string   `json:"csaf,omitempty" doc:"https: address of the CSAF provider metadata; default: this platform's, once an advisory is published"`
 	PreferredLocales []string `json:"languages,omitempty" maxItems:"16" doc:"Language tags, such as en"`
+
+	tenant string
 }
 
 // expiresAfter keeps the file well under the year that RFC 9116 section 2.5.5 recommends. Expires moves in steps of

@@ -14,6 +14,7 @@ import (
 	"github.com/openthings-platform/openthings/law"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/product"
+	"github.com/openthings-platform/openthings/seal"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"
 	"github.com/openthings-platform/openthings/vuln"
@@ -30,6 +31,12 @@ type Config struct {
 	Vuln *vuln.Service
 	// Manufacturer is the tenant's legal name, for drafts. Nil leaves it empty.
 	Manufacturer func(ctx context.Context, tenant string) (string, error)
+	// Keys seals the keys that sign advisories.
+	Keys *seal.Keys
+	// Releases lists the releases of a product that were published, also those withdrawn since.
+	Releases func(ctx context.Context, tenant, product string) ([]Release, error)
+	// URL is the platform's own address, under which advisories are published for tenants without one of their own.
+	URL string
 	// Contact answers for hosts of which no tenant has said where to report. Without contacts there is no security.txt for them.
 	Contact Contact
 }
@@ -436,6 +443,9 @@ func (s *Service) SecurityTxt(w http.ResponseWriter, r *http.Request) {
 	case c == nil:
 		http.Error(w, "Nobody has said yet where vulnerabilities are to be reported.", http.StatusNotFound)
 		return
+	}
+	if c.CSAF == "" && c.tenant != "" {
+		c.CSAF = s.csafAddress(r.Context(), c.tenant)
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "public, max-age=3600")

@@ -259,11 +259,11 @@ func putContact(tx *store.Tx, tenant string, c Contact, at time.Time) error {
 
 // contacts reads the disclosure contacts c that match where.
 func contacts(tx *store.Tx, where string, args ...any) ([]Contact, error) {
-	rows, err := tx.Query(`SELECT c.data FROM respond_contact c WHERE `+where, args...)
+	rows, err := tx.Query(`SELECT c.tenant, c.data FROM respond_contact c WHERE `+where, args...)
 	return store.Collect(rows, err, func(r *sql.Rows) (Contact, error) {
 		var c Contact
 		var data string
-		if err := r.Scan(&data); err != nil {
+		if err := r.Scan(&c.tenant, &data); err != nil {
 			return c, err
 		}
 		return c, json.Unmarshal([]byte(data), &c)

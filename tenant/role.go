@@ -35,18 +35,18 @@ var Roles = []struct {
 	{FleetOperator, "Runs the fleet: lines, claims, commands, deployments, retirement.", []Verb{
 		ProductRead, LineRead, LineWrite, IssuerRead, EnrolRead, EnrolWrite, DeviceRead, DeviceClaim, DeviceSuspend, DeviceRevoke,
 		GroupWrite, TelemetryRead, CatalogueWrite, AlarmRead, AlarmWrite, NotifyRead, NotifyWrite, TwinWrite, CommandSend, ReleaseRead,
-		DeploymentWrite, SBOMRead, VulnRead, CaseRead, DeviceRetire, EvidenceRead, AuditRead}},
+		DeploymentWrite, SBOMRead, VulnRead, CaseRead, AdvisoryRead, DeviceRetire, EvidenceRead, AuditRead}},
 	{FirmwareEngineer, "Makes products and releases; cannot publish alone what security has not seen.", []Verb{
-		ProductRead, ProductWrite, LineRead, EnrolRead, DeviceRead, TelemetryRead, CatalogueWrite, AlarmRead, ReleaseRead, ReleaseUpload, SBOMRead, VulnRead, CaseRead, EvidenceRead}},
-	{ProductSecurityOfficer, "Decides on vulnerabilities, publishes releases, works the cases.", []Verb{
+		ProductRead, ProductWrite, LineRead, EnrolRead, DeviceRead, TelemetryRead, CatalogueWrite, AlarmRead, ReleaseRead, ReleaseUpload, SBOMRead, VulnRead, CaseRead, AdvisoryRead, AdvisoryWrite, EvidenceRead}},
+	{ProductSecurityOfficer, "Decides on vulnerabilities, publishes releases and advisories, works the cases.", []Verb{
 		ProductRead, LineRead, IssuerRead, EnrolRead, EnrolWrite, DeviceRead, DeviceSuspend, DeviceRevoke, AlarmRead, AlarmWrite, NotifyRead, NotifyWrite, ReleaseRead, ReleasePublish, DeploymentWrite, SBOMRead, VulnRead, VulnDecide,
-		FeedImport, CaseRead, CaseWrite, CaseDeclare, EvidenceRead, AuditRead}},
+		FeedImport, CaseRead, CaseWrite, CaseDeclare, AdvisoryRead, AdvisoryWrite, AdvisoryPublish, EvidenceRead, AuditRead}},
 	{ComplianceOfficer, "Owes the reports: declares, submits, erases, exports the proof.", []Verb{
-		ProductRead, DeviceRead, AlarmRead, NotifyRead, ReleaseRead, SBOMRead, VulnRead, CaseRead, CaseWrite, CaseDeclare, DeviceErase, EvidenceRead,
+		ProductRead, DeviceRead, AlarmRead, NotifyRead, ReleaseRead, SBOMRead, VulnRead, CaseRead, CaseWrite, CaseDeclare, AdvisoryRead, AdvisoryWrite, AdvisoryPublish, DeviceErase, EvidenceRead,
 		EvidenceExport, AuditRead, AccessRead}},
 	{Auditor, "Reads everything but telemetry and exports evidence; changes nothing.", []Verb{
-		ProductRead, LineRead, IssuerRead, EnrolRead, DeviceRead, AlarmRead, NotifyRead, ReleaseRead, SBOMRead, VulnRead, CaseRead, EvidenceRead, EvidenceExport, AuditRead, AccessRead}},
-	{Customer, "Uses the devices of the own solution.", []Verb{DeviceRead, DeviceClaim, TelemetryRead, DataShare, AlarmRead, TwinWrite, CommandSend}},
+		ProductRead, LineRead, IssuerRead, EnrolRead, DeviceRead, AlarmRead, NotifyRead, ReleaseRead, SBOMRead, VulnRead, CaseRead, AdvisoryRead, EvidenceRead, EvidenceExport, AuditRead, AccessRead}},
+	{Customer, "Uses the devices of the own solution.", []Verb{DeviceRead, DeviceClaim, TelemetryRead, DataShare, AlarmRead, TwinWrite, CommandSend, AdvisoryRead}},
 	{DataRecipient, "Reads the telemetry that the user of devices shares with a third party; nothing else.", []Verb{TelemetryRead}},
 }
 

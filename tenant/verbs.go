@@ -39,6 +39,9 @@ const (
 	CaseRead        Verb = "case.read"
 	CaseWrite       Verb = "case.write"
 	CaseDeclare     Verb = "case.declare"
+	AdvisoryRead    Verb = "advisory.read"
+	AdvisoryWrite   Verb = "advisory.write"
+	AdvisoryPublish Verb = "advisory.publish"
 	DeviceRetire    Verb = "device.retire"
 	DeviceErase     Verb = "device.erase"
 	EvidenceRead    Verb = "evidence.read"
@@ -85,6 +88,9 @@ var Verbs = []struct {
 	{CaseRead, "read cases and their clocks"},
 	{CaseWrite, "work on cases"},
 	{CaseDeclare, "declare awareness and record submissions"},
+	{AdvisoryRead, "read security advisories that are not for everybody"},
+	{AdvisoryWrite, "draft security advisories"},
+	{AdvisoryPublish, "publish security advisories and hold them back"},
 	{DeviceRetire, "decommission and deprovision devices"},
 	{DeviceErase, "erase a device's data"},
 	{EvidenceRead, "read evidence"},

@@ -82,7 +82,7 @@ func (c *checker) meta() {
 		c.need(m.AggregateSeverity.Text != "", "document.aggregate_severity", "A severity is a text.")
 	}
 	for at, tag := range map[string]string{"document.lang": m.Lang, "document.source_lang": m.SourceLang} {
-		if parts := languageTag.FindStringSubmatch(tag); tag != "" && (parts == nil || !slices.Contains(languages, parts[1])) {
+		if tag != "" && !Language(tag) {
 			c.fail("6.1.12", at, "%q is not a language tag.", tag)
 		}
 	}
@@ -244,3 +244,9 @@ func Filename(id string) string {
 }
 
 var unsafeInName = regexp.MustCompile(`[^+\-a-z0-9]+`)
+
+// Language reports whether documents are written in the language with the tag: a code of ISO 639-1, perhaps with a country.
+func Language(tag string) bool {
+	parts := languageTag.FindStringSubmatch(tag)
+	return parts != nil && slices.Contains(languages, parts[1])
+}

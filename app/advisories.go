@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package app
+
+import (
+	"context"
+	"path"
+
+	"github.com/openthings-platform/openthings/notify"
+	"github.com/openthings-platform/openthings/respond"
+	"github.com/openthings-platform/openthings/store"
+)
+
+// publishedReleases are those that the world knows: an advisory speaks of no other.
+func (h *house) publishedReleases(ctx context.Context, tenant, product string) ([]respond.Release, error) {
+	all, err := h.update.List(ctx, tenant, product)
+	var out []respond.Release
+	for _, r := range all {
+		if !r.Published.IsZero() {
+			out = append(out, respond.Release{ID: r.ID, Version: r.Version, Image: r.Image, File: path.Base(r.Path), Published: r.Published, Withdrawn: !r.Withdrawn.IsZero()})
+		}
+	}
+	return out, err
+}
+
+// holdEnded tells people that an advisory may be published now.
+func holdEnded(_ *house, _ context.Context, e store.Event) (n notify.Notice, err error) {
+	var x respond.HoldEnded
+	if err := e.Decode(&x); err != nil {
+		return n, err
+	}
+	return notify.Notice{Title: "The hold of advisory " + x.Tracking + " has ended: " + x.Title, Text: "It was held back for this reason: " + x.Reason + " Publish it, or hold it back for a new reason until a new end.",
+		Link: "/advisories/" + e.Subject, Data: x}, nil
+}
+
+// advisoryPublished tells people that users are told.
+func advisoryPublished(h *house, ctx context.Context, e store.Event) (n notify.Notice, err error) {
+	var x respond.Published
+	if err := e.Decode(&x); err != nil {
+		return n, err
+	}
+	return notify.Notice{Title: "Advisory " + x.Tracking + " about " + x.Vulnerability + " in " + h.productName(ctx, e.Tenant, x.Product) + " is published", Link: "/advisories/" + e.Subject, Data: x}, nil
+}

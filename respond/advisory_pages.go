@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package respond
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/openthings-platform/openthings/console"
+	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/tenant"
+	"github.com/openthings-platform/openthings/vuln/csaf"
+)
+
+// advisoriesView is the list of advisories with the form of a new one.
+type advisoriesView struct {
+	Advisories []Advisory
+	Products   []console.Option
+	Labels     []console.Option
+	Typed      url.Values
+	Publisher  Publisher
+	Provider   string // the public list; "" while nothing was published
+}
+
+// advisoryView is an advisory with its forms.
+type advisoryView struct {
+	Advisory
+	Labels            []console.Option
+	Links, ThanksTo   string // as they are typed: one a line
+	Typed             url.Values
+	Names             *console.Names
+	Page              string // path of the published page
+	Ready             []check
+	Writes, Publishes bool
+}
+
+// Heading is the page's title.
+func (v advisoryView) Heading() string { return v.Title }
+
+var labelOptions = []console.Option{{Value: "WHITE", Word: "TLP:WHITE, for everybody"}, {Value: "GREEN", Word: "TLP:GREEN, for the community"},
+	{Value: "AMBER", Word: "TLP:AMBER, for those who need to know"}, {Value: "RED", Word: "TLP:RED, for named readers only"}}
+
+// advisoryPages registers the pages of advisories and the public tree.
+func (s *Service) advisoryPages(c *console.Console) {
+	read, write, publish := string(tenant.AdvisoryRead), string(tenant.AdvisoryWrite), string(tenant.AdvisoryPublish)
+	c.Page(console.Page{Path: "/advisories", Title: "Advisories", Menu: "Advisories", Verb: read, FS: pagesFS, Template: "pages/advisories.html", Load: s.advisoriesPage})
+	c.Page(console.Page{Path: "/advisories/publisher", Title: "Publisher", Menu: "Advisories", Verb: read, FS: pagesFS, Template: "pages/advisory_publisher.html",
+		Load: func(r *http.Request) (any, error) {
+			p, err := s.Publisher(r.Context())
+			return map[string]any{"Publisher": p, "Typed": console.Typed(r)}, err
+		}})
+	c.Page(console.Page{Path: "/advisories/{id}", Title: "Advisory", Menu: "Advisories", Verb: read, FS: pagesFS, Template: "pages/advisory.html",
+		Load: func(r *http.Request) (any, error) {
+			v, err := s.advisoryView(r)
+			v.Names = c.Names(r.Context())
+			return v, err
+		}})
+	c.Fragment("today", console.Fragment{Order: 15, Title: "Advisories", Verb: read, FS: pagesFS, Template: "pages/advisory_today.html", Load: s.advisoriesToday})
+	c.Fragment("product", console.Fragment{Order: 62, Title: "Security advisories", Verb: read, FS: pagesFS, Template: "pages/advisory_product.html",
+		Load: func(r *http.Request, id string) (any, error) {
+			as, err := s.Advisories(r.Context(), "", shown)
+			as = slices.DeleteFunc(as, func(a Advisory) bool { return a.Product != id })
+			if err != nil || len(as) == 0 {
+				return nil, err
+			}
+			return as, nil
+		}})
+
+	c.Form("/advisories", write, func(r *http.Request) (string, error) {
+		a, err := s.DraftAdvisory(r.Context(), r.PostFormValue("product"), strings.TrimSpace(r.PostFormValue("vulnerability")), typedText(r))
+		return "/advisories/" + a.ID, err
+	})
+	c.Form("/advisories/publisher", publish, func(r *http.Request) (string, error) {
+		_, err := s.SetPublisher(r.Context(), Publisher{Name: r.PostFormValue("name"), Namespace: r.PostFormValue("namespace"), Contact: r.PostFormValue("contact"),
+			Authority: r.PostFormValue("authority"), URL: r.PostFormValue("url"), Prefix: r.PostFormValue("prefix")})
+		if err == nil {
+			console.Say(r, "The next revision of each advisory says it.")
+		}
+		return "/advisories/publisher", err
+	})
+	act := func(path, verb, said string, fn func(r *http.Request, id string) error) {
+		c.Form("/advisories/{id}"+path, verb, func(r *http.Request) (string, error) {
+			id := r.PathValue("id")
+			if err := fn(r, id); err != nil {
+				return "", err
+			}
+			console.Say(r, said)
+			return "/advisories/" + id, nil
+		})
+	}
+	act("", write, "The next revision says it.", func(r *http.Request, id string) error {
+		_, err := s.ChangeAdvisory(r.Context(), id, typedText(r))
+		return err
+	})
+	act("/publish", publish, "It is published, signed and in the feed.", func(r *http.Request, id string) error {
+		_, err := s.PublishAdvisory(r.Context(), id, r.PostFormValue("change"))
+		return err
+	})
+	act("/hold", publish, "It is held back. You will be reminded.", func(r *http.Request, id string) error {
+		until, err := when(r, "until")
+		if err == nil {
+			_, err = s.HoldAdvisory(r.Context(), id, Hold{Reason: r.PostFormValue("reason"), Until: until})
+		}
+		return err
+	})
+	act("/lift", publish, "It may be published.", func(r *http.Request, id string) error {
+		_, err := s.LiftHold(r.Context(), id)
+		return err
+	})
+
+	c.Handle("GET /csaf/advisory.css", "", s.style)
+	c.Handle("GET /csaf/{tenant}/{file...}", "", s.provide)
+	c.Handle("GET /.well-known/csaf/{file...}", "", s.provideHere)
+}
+
+func (s *Service) advisoriesPage(r *http.Request) (any, error) {
+	v := advisoriesView{Typed: console.Typed(r), Labels: labelOptions}
+	if len(v.Typed) == 0 {
+		v.Typed = r.URL.Query() // a link from a vulnerability or a case fills the form in
+	}
+	var err error
+	if v.Advisories, err = s.Advisories(r.Context(), "", shown); err != nil {
+		return nil, err
+	}
+	ps, err := s.cfg.Products.List(r.Context(), tenant.MustTenant(r.Context()))
+	for _, p := range ps {
+		if _, refused := who(r.Context(), tenant.AdvisoryWrite, p.ID); refused == nil {
+			v.Products = append(v.Products, console.Option{Value: p.ID, Word: p.Name})
+		}
+	}
+	if slices.ContainsFunc(v.Advisories, func(a Advisory) bool { return a.Revision > 0 }) {
+		p, _, err := s.publisher(r.Context(), tenant.MustTenant(r.Context()))
+		if err != nil {
+			return nil, err
+		}
+		v.Provider = "/csaf/" + p.tenant + "/"
+	}
+	return v, err
+}
+
+func (s *Service) advisoryView(r *http.Request) (advisoryView, error) {
+	a, err := s.Advisory(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return advisoryView{}, err
+	}
+	v := advisoryView{Advisory: a, Labels: labelOptions, Typed: console.Typed(r)}
+	for _, l := range a.References {
+		v.Links += l.URL + " " + l.Summary + "\n"
+	}
+	for _, t := range a.Acknowledgments {
+		v.ThanksTo += strings.Join(append(slices.Clone(t.Names), t.Organization), ", ") + "\n"
+	}
+	if a.Revision > 0 {
+		if u, err := url.Parse(strings.TrimSuffix(a.URL, ".json") + ".html"); err == nil {
+			v.Page = u.Path
+		}
+	}
+	_, refused := who(r.Context(), tenant.AdvisoryWrite, a.Product)
+	v.Writes = refused == nil
+	_, refused = who(r.Context(), tenant.AdvisoryPublish, a.Product)
+	v.Publishes = refused == nil
+	fixed := slices.ContainsFunc(a.Releases, func(r ReleaseStatus) bool { return r.Status == "fixed" })
+	v.Ready = []check{
+		{len(a.Releases) > 0, "Published releases of the product are known"},
+		{a.Summary != "", "Users are told what it is"},
+		{fixed || a.Action != "", "There is a fixed release, or something that users can do"},
+		{a.CVSS != "", "Severity is scored (CVSS)"},
+		{a.State != "held", "Nothing holds it back"},
+		{a.Revision > 0 && !a.Outdated, "What is published is what is known"},
+	}
+	return v, nil
+}
+
+// typedText reads the words of an advisory from a form. References and thanks are typed one a line.
+func typedText(r *http.Request) AdvisoryText {
+	f := func(name string) string {
+		return strings.ReplaceAll(strings.TrimSpace(r.PostFormValue(name)), "\r\n", "\n")
+	}
+	t := AdvisoryText{Title: f("title"), Summary: f("summary"), Action: f("action"), CVSS: f("cvss"), CWE: f("cwe"), TLP: csaf.TLPLabel(f("tlp")), Lang: f("lang")}
+	for line := range strings.Lines(f("references")) {
+		if address, summary, _ := strings.Cut(strings.TrimSpace(line), " "); address != "" {
+			if summary = strings.TrimSpace(summary); summary == "" {
+				summary = address
+			}
+			t.References = append(t.References, Link{Summary: summary, URL: address})
+		}
+	}
+	for line := range strings.Lines(f("thanks")) {
+		if names := split(line); len(names) > 0 {
+			t.Acknowledgments = append(t.Acknowledgments, Thanks{Names: names})
+		}
+	}
+	return t
+}
+
+// split cuts a line at its commas.
+func split(line string) (out []string) {
+	for part := range strings.SplitSeq(line, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			out = append(out, part)
+		}
+	}
+	return out
+}
+
+// advisoriesToday are those whose hold is over, or soon will be: they wait for a person.
+func (s *Service) advisoriesToday(r *http.Request, _ string) (any, error) {
+	as, err := s.Advisories(r.Context(), "", shown)
+	if err != nil {
+		return nil, err
+	}
+	soon := store.Millis(s.now().Add(holdSoon))
+	as = slices.DeleteFunc(as, func(a Advisory) bool { return a.Hold == nil || store.Millis(a.Hold.Until) > soon })
+	if len(as) == 0 {
+		return nil, nil
+	}
+	return as, nil
+}
+
+// Next is the number of the next revision.
+func (v advisoryView) Next() int64 { return v.Revision + 1 }
