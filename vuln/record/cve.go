@@ -19,6 +19,7 @@ const (
 	maxDetails  = 1 << 16 // bytes of a description
 	maxFiles    = 10_000  // source files named
 	maxCriteria = 50_000  // CPE names
+	maxCopies   = 500_000 // versions times the names that they stand under
 )
 
 // cveDocument is a record of the CVE List, formats 5.0 to 5.2, as far as it is read
@@ -131,7 +132,7 @@ func parseCVE(b []byte) (Record, error) {
 
 // readContainers tidies what the authors wrote, bounds it, and lifts out what is said of the vulnerability as a whole.
 func (r *Record) readContainers() error {
-	names, versions, files, criteria := 0, 0, 0, 0
+	names, versions, files, criteria, copies := 0, 0, 0, 0, 0
 	for i := range r.containers {
 		c := &r.containers[i]
 		c.Provider.Name = cmp.Or(clean(c.Provider.Name, 64), "ADP")
@@ -154,6 +155,7 @@ func (r *Record) readContainers() error {
 			versions += len(a.Versions)
 			files += len(a.Files)
 			criteria += len(a.CPEs)
+			copies += len(a.CPEs) * (1 + len(a.Versions)) // each name gets the versions
 			a.tidy()
 			r.files = append(r.files, a.Files...)
 		}
@@ -163,7 +165,7 @@ func (r *Record) readContainers() error {
 			}
 		}
 	}
-	if names > maxAffected || versions > maxEvents || files > maxFiles || criteria > maxCriteria || len(r.References) > maxAffected {
+	if names > maxAffected || versions > maxEvents || copies > maxCopies || files > maxFiles || criteria > maxCriteria || len(r.References) > maxAffected {
 		return problem.TooLarge("record %s names %d products, %d versions, %d files and %d CPE names; too many", r.ID, names, versions, files, criteria)
 	}
 	slices.Sort(r.files)

@@ -55,13 +55,14 @@ func (r *Record) cveClaims() []Claim {
 			}
 		}
 		for _, a := range c.Applies {
-			for name := range a.vulnerable() {
+			cut := a.byName()
+			for _, name := range slices.Sorted(maps.Keys(cut)) {
 				k := claimKey{sbom.SpaceCPE, name}
 				if vendor, product, _ := strings.Cut(name, ":"); isKernel(vendor, product) {
 					k = claimKey{sbom.SpaceKernel, kernelName}
 				}
 				w := about(k.space, k.name, i)
-				w.Applies = append(w.Applies, a)
+				w.Applies = append(w.Applies, cut[name])
 			}
 		}
 	}
@@ -126,14 +127,57 @@ func criteriaOf(names []string, name string) []string {
 	return out
 }
 
-// vulnerable are the names whose versions the statement calls vulnerable.
-func (a applicable) vulnerable() map[string]bool {
-	out := map[string]bool{}
-	for _, node := range a.Nodes {
+// maxConditions is how many other names a statement about one name carries along: a person reads them, and a statement
+// may hold thousands.
+const maxConditions = 8
+
+// byName cuts the statement to what it says about each name that it calls vulnerable, with the first of the conditions.
+func (a applicable) byName() map[string]applicable {
+	names := make([][]string, len(a.Nodes)) // of each match; "" where it opens nothing
+	own := map[string]map[int][]cpeMatch{}  // by name and node
+	for i, node := range a.Nodes {
 		for _, m := range node.Match {
-			if n, ok := parseCPE(m.Criteria); ok && m.Vulnerable && n.name() != "" {
-				out[n.name()] = true
+			name := ""
+			if n, ok := parseCPE(m.Criteria); ok && m.Vulnerable {
+				name = n.name()
 			}
+			names[i] = append(names[i], name)
+			if name == "" {
+				continue
+			}
+			if own[name] == nil {
+				own[name] = map[int][]cpeMatch{}
+			}
+			own[name][i] = append(own[name][i], m)
+		}
+	}
+	out := map[string]applicable{}
+	for name, mine := range own {
+		cut := applicable{Operator: a.Operator, Negate: a.Negate}
+		for _, i := range slices.Sorted(maps.Keys(mine)) {
+			node := cpeNode{Operator: a.Nodes[i].Operator, Negate: a.Nodes[i].Negate, Match: mine[i]}
+			if strings.EqualFold(node.Operator, "AND") { // alternatives to the name are no conditions
+				node.Match = append(node.Match, others(a.Nodes[i].Match, func(k int) bool { return names[i][k] != name })...)
+			}
+			cut.Nodes = append(cut.Nodes, node)
+		}
+		if strings.EqualFold(a.Operator, "AND") {
+			for _, node := range others(a.Nodes, func(i int) bool { return mine[i] == nil }) {
+				node.Match = others(node.Match, func(int) bool { return true })
+				cut.Nodes = append(cut.Nodes, node)
+			}
+		}
+		out[name] = cut
+	}
+	return out
+}
+
+// others are the first few that fit.
+func others[T any](list []T, fits func(i int) bool) []T {
+	var out []T
+	for i := 0; i < len(list) && len(out) < maxConditions; i++ {
+		if fits(i) {
+			out = append(out, list[i])
 		}
 	}
 	return out

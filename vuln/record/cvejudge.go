@@ -194,7 +194,7 @@ func compileApplies(a applicable) []applies {
 		var around []string
 		if strings.EqualFold(a.Operator, "AND") {
 			for k, other := range a.Nodes {
-				if k != i {
+				if k != i && len(around) < maxConditions {
 					around = append(around, other.words())
 				}
 			}
@@ -207,7 +207,7 @@ func compileApplies(a applicable) []applies {
 			x := applies{name: n.name(), conditions: append(n.conditions(), around...)}
 			if strings.EqualFold(node.Operator, "AND") {
 				for l, other := range node.Match {
-					if l != k {
+					if l != k && len(x.conditions) < maxConditions {
 						x.conditions = append(x.conditions, "with "+other.words())
 					}
 				}

@@ -40,15 +40,18 @@ type RangeEvent struct {
 
 // checkAffected refuses ranges that have no meaning and bounds the rest.
 func (r *Record) checkAffected() error {
-	events := 0
+	events, copies := 0, 0
 	for _, a := range r.Affected {
 		if a.Package.Name == "" && a.Package.Ecosystem != "" {
 			return problem.Invalid("record %s names an ecosystem without a package", r.ID)
 		}
 		words := slices.Concat([]string{a.Package.Ecosystem, a.Package.Name}, a.Versions)
-		events += len(a.Versions)
+		events += len(a.Versions) + len(a.Ranges)
 		for _, rg := range a.Ranges {
 			events += len(rg.Events)
+			if rg.Repo != "" {
+				copies += len(a.Versions) + len(a.Ranges) // each repository gets them
+			}
 			for _, e := range rg.Events {
 				n := 0
 				for _, v := range []string{e.Introduced, e.Fixed, e.LastAffected, e.Limit} {
@@ -68,7 +71,7 @@ func (r *Record) checkAffected() error {
 			}
 		}
 	}
-	if events > maxEvents {
+	if events > maxEvents || copies > maxCopies {
 		return problem.TooLarge("record %s has %d range events and versions; at most %d are read", r.ID, events, maxEvents)
 	}
 	return nil

@@ -4,6 +4,8 @@ package record
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -140,6 +142,18 @@ func FuzzRecord(f *testing.F) {
 	f.Add([]byte(`{"id":"GO-2023-2102","aliases":["CVE-2023-39325"],"affected":[{"package":{"ecosystem":"Go","name":"golang.org/x/net"},"ranges":[{"type":"SEMVER","events":[{"introduced":"0"},{"fixed":"0.17.0"}]}]}]}`), "0.10.0")
 	f.Add([]byte(`{"id":"DSA-1","affected":[{"package":{"ecosystem":"Debian:12","name":"glibc"},"ranges":[{"type":"ECOSYSTEM","events":[{"introduced":"0"},{"last_affected":"2.36-9~a"},{"limit":"*"}]}],"versions":["2.36-9"]}]}`), "2.36-9+deb12u1")
 	f.Add([]byte(`{"id":"A","affected":[{"package":{"ecosystem":"PyPI","name":"x"},"ranges":[{"type":"ECOSYSTEM","events":[{"introduced":"1!0.dev1"}]},{"type":"GIT","events":[{"introduced":"0"}]}]}]}`), "1.0.post1")
+	fixtures, err := filepath.Glob("testdata/*.json")
+	if err != nil || len(fixtures) == 0 {
+		f.Fatal("no fixtures", err)
+	}
+	for _, name := range fixtures {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b, "1.0.1")
+	}
+	f.Add([]byte(gitRecord), fixedAt)
 	f.Fuzz(func(t *testing.T, doc []byte, version string) {
 		r, err := Parse(doc)
 		if err != nil {
