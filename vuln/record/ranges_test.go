@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -172,4 +173,19 @@ func FuzzRecord(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestTwoPublishersOneNumber keeps a record of the CVE List and one in the OSV format apart, though both are named as the CVE.
+func TestTwoPublishersOneNumber(t *testing.T) {
+	osv, err := Parse([]byte(`{"id":"CVE-2024-0001","aliases":["GHSA-1"]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cve, err := Parse([]byte(`{"dataType":"CVE_RECORD","dataVersion":"5.1","cveMetadata":{"cveId":"CVE-2024-0001","state":"PUBLISHED"},"containers":{"cna":{}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if osv.ID == cve.ID || !slices.Contains(osv.Idents(), cve.ID) {
+		t.Errorf("%q with the names %q, and %q", osv.ID, osv.Idents(), cve.ID)
+	}
 }

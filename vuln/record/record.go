@@ -13,7 +13,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/openthings-platform/openthings/problem"
-	"github.com/openthings-platform/openthings/sbom"
 )
 
 // Bounds of one record.
@@ -27,7 +26,7 @@ const (
 // Record is one record as it was published, as far as matching and people need it: in the OSV format
 // (https://ossf.github.io/osv-schema, 1.x) or in that of the CVE List (https://github.com/CVEProject/cve-schema, 5.x).
 type Record struct {
-	ID         string      `json:"id"`
+	ID         string      `json:"id"`                 // "OSV/CVE-2024-1" for a record in the OSV format that is named as a CVE
 	Modified   string      `json:"modified,omitempty"` // unreliable: a delta goes by content
 	Published  time.Time   `json:"published,omitzero"`
 	Withdrawn  time.Time   `json:"withdrawn,omitzero"`
@@ -85,6 +84,10 @@ func Parse(b []byte) (Record, error) {
 	if err != nil {
 		return Record{}, err
 	}
+	// Two publishers name records by the number of a CVE: each keeps its own, as names of one vulnerability.
+	if r.containers == nil && cveNumber.MatchString(r.ID) {
+		r.Aliases, r.ID = append(r.Aliases, r.ID), "OSV/"+r.ID
+	}
 	if err := r.check(); err != nil {
 		return Record{}, err
 	}
@@ -126,9 +129,3 @@ func (r *Record) Claims() []Claim {
 
 // Files are the source files of the fault, as paths of the project's tree; sorted. Empty if the record names none.
 func (r *Record) Files() []string { return r.files }
-
-// Package is a name in its space, as the index knows it.
-type Package struct{ Ecosystem, Name string }
-
-// PackageOf folds the name as its ecosystem compares names.
-func PackageOf(ecosystem, name string) Package { return Package{ecosystem, sbom.Fold(ecosystem, name)} }
