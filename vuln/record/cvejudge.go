@@ -3,6 +3,7 @@
 package record
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -90,14 +91,11 @@ func (j cveJudge) Judge(id sbom.Identity) Verdict {
 		version.text = kernelVersion(id.Version)
 	}
 	for _, s := range j.authors {
-		v, speaks := s.judge(j.space, id, version)
+		v, speaks := s.judge(j, id, version)
 		if !speaks {
 			continue
 		}
 		v.Speaker = s.name
-		if v.Confidence == "" {
-			v.Confidence = j.confidence
-		}
 		if v.State != StateUnknown {
 			out = v
 			break
@@ -112,11 +110,11 @@ func (j cveJudge) Judge(id sbom.Identity) Verdict {
 
 // judge joins what one author says: an entry that hits is a hit, what cannot be compared is unknown unless another hits,
 // and an entry of commits says nothing about a version as long as another one does.
-func (s speaker) judge(space string, id sbom.Identity, version *reading) (Verdict, bool) {
+func (s speaker) judge(j cveJudge, id sbom.Identity, version *reading) (Verdict, bool) {
 	var relations []whose
 	for _, e := range s.entries {
 		relation := itsOwn
-		if space == sbom.SpaceProduct {
+		if j.space == sbom.SpaceProduct {
 			relation = e.belongsTo(id)
 		}
 		relations = append(relations, relation)
@@ -150,12 +148,15 @@ func (s speaker) judge(space string, id sbom.Identity, version *reading) (Verdic
 				v.Conditions = append([]string{"if it is " + short(e.product) + " by " + short(e.vendor)}, v.Conditions...)
 			}
 		}
+		v.Confidence = cmp.Or(v.Confidence, j.confidence)
 		if out == nil || v.Better(*out) {
 			out = &v.Verdict
 		}
 	}
 	for _, a := range s.applies {
-		if v, speaks := a.judge(space, id.Name, version); speaks && (out == nil || v.Better(*out)) {
+		v, speaks := a.judge(j.space, id.Name, version)
+		v.Confidence = j.confidence
+		if speaks && (out == nil || v.Better(*out)) {
 			out = &v
 		}
 	}
@@ -163,6 +164,7 @@ func (s speaker) judge(space string, id sbom.Identity, version *reading) (Verdic
 	case out != nil:
 		return *out, true
 	case silent != nil:
+		silent.Confidence = j.confidence
 		return *silent, true
 	}
 	return Verdict{}, false

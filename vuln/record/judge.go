@@ -3,7 +3,10 @@
 package record
 
 import (
+	"cmp"
 	"encoding/json"
+	"slices"
+	"strings"
 
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/sbom"
@@ -50,18 +53,22 @@ type Verdict struct {
 }
 
 // Better tells whether v says more than w, where one component is known to one vulnerability by several names or
-// records: affected before unknown before clean, then the surer.
+// records: affected before unknown before clean, then the surer, then fewer conditions. Among equals the texts decide,
+// so that the best of several is the same in whatever order they come.
 func (v Verdict) Better(w Verdict) bool {
-	rank := map[State]int{StateAffected: 2, StateUnknown: 1}
-	if rank[v.State] != rank[w.State] {
-		return rank[v.State] > rank[w.State]
-	}
-	sure := map[string]int{ConfidenceExact: 4, ConfidenceRange: 3, ConfidenceLikely: 2, ConfidenceProse: 1}
-	if sure[v.Confidence] != sure[w.Confidence] {
-		return sure[v.Confidence] > sure[w.Confidence]
-	}
-	return len(v.Conditions) < len(w.Conditions)
+	return cmp.Or(
+		cmp.Compare(stateRank[v.State], stateRank[w.State]),
+		cmp.Compare(confidenceRank[v.Confidence], confidenceRank[w.Confidence]),
+		cmp.Compare(len(w.Conditions), len(v.Conditions)),
+		strings.Compare(v.Rule, w.Rule), strings.Compare(v.Fixed, w.Fixed), strings.Compare(v.Speaker, w.Speaker),
+		strings.Compare(v.Reason, w.Reason), slices.Compare(v.Conditions, w.Conditions),
+	) > 0
 }
+
+var (
+	stateRank      = map[State]int{StateAffected: 2, StateUnknown: 1}
+	confidenceRank = map[string]int{ConfidenceExact: 4, ConfidenceRange: 3, ConfidenceLikely: 2, ConfidenceProse: 1}
+)
 
 // Claim is what a record says about one name.
 type Claim struct {

@@ -7,6 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"pgregory.net/rapid"
+
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/sbom"
 )
@@ -90,6 +94,21 @@ func TestClaimsOfPackages(t *testing.T) {
 	lamp := func(v string) sbom.Identity { return sbom.Identity{Space: "Go", Name: "example.org/lamp", Version: v} }
 	check(t, r, want{lamp("1.0.0"), StateAffected, "", "", ""}, want{lamp("1.1.0"), StateClean, "", "", ""}, want{lamp("1.3.0"), StateAffected, "", "", ""}, // custom_ranges open nothing
 		want{kernel("5.10.100-v8+"), StateAffected, "5.10.219", "", ConfidenceRange}, want{kernel("5.10.219"), StateClean, "", "", ""}, want{kernel("5.14"), StateAffected, "5.15.161", "", ""})
+}
+
+// TestBetterIsAnOrder: the best of several verdicts does not depend on which came first.
+func TestBetterIsAnOrder(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		draw := func(name string) Verdict {
+			word := rapid.SampledFrom([]string{"", "a", "b"})
+			return Verdict{State: rapid.SampledFrom([]State{StateAffected, StateUnknown, StateClean}).Draw(t, name+" state"), Confidence: rapid.SampledFrom([]string{ConfidenceExact, ConfidenceLikely}).Draw(t, name+" confidence"),
+				Rule: word.Draw(t, name+" rule"), Fixed: word.Draw(t, name+" fixed"), Reason: word.Draw(t, name+" reason"), Speaker: word.Draw(t, name+" speaker"), Conditions: rapid.SliceOfN(word, 0, 2).Draw(t, name+" conditions")}
+		}
+		a, b := draw("a"), draw("b")
+		if same := cmp.Equal(a, b, cmpopts.EquateEmpty()); !same && a.Better(b) == b.Better(a) || same && a.Better(b) {
+			t.Fatalf("%+v and %+v: %v and %v", a, b, a.Better(b), b.Better(a))
+		}
+	})
 }
 
 func TestBetter(t *testing.T) {
