@@ -43,7 +43,7 @@ func TestHostileFeedsAreRefused(t *testing.T) {
 }
 
 // packed writes a zip of names and contents in turn.
-func packed(t *testing.T, files ...string) []byte {
+func packed(t testing.TB, files ...string) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	z := zip.NewWriter(&b)
