@@ -249,7 +249,7 @@ func (w *csafWriter) id(p part) string {
 	}
 	component, product := w.id(part{it: p.it}), w.id(part{it: p.of})
 	w.tree.Relationships = append(w.tree.Relationships, csaf.Relationship{Category: csaf.DefaultComponentOf, ProductReference: component, RelatesTo: product,
-		Product: csaf.Product{Name: title(p.it) + " in " + title(p.of), ProductID: id}})
+		Product: csaf.Product{Name: title(p.it) + " in " + title(p.of), ProductID: id, Helper: helperOf(p.it)}})
 	return id
 }
 
@@ -302,7 +302,7 @@ func (w *csafWriter) vulnerability(about []Statement) csaf.Vulnerability {
 			v.Flags = append(v.Flags, csaf.Flag{Date: &at, Label: csaf.FlagLabel(s.Justification), ProductIDs: slices.Clone(ids)})
 		}
 		v.Threats = append(v.Threats, csaf.Threat{Category: csaf.Impact, Date: &at, Details: cmp.Or(s.Detail, noDetail), ProductIDs: slices.Clone(ids)})
-		if s.Status == Affected || s.Action != "" {
+		if s.Status == Affected || s.Status == UnderInvestigation || s.Action != "" {
 			category := csaf.Mitigation
 			if s.Action == "" {
 				category = csaf.NoneAvailable
