@@ -26,6 +26,7 @@ import (
 	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/identity/openbao"
 	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/sbom"
 )
 
 // Config says where the platform keeps its data and where it listens.
@@ -72,6 +73,10 @@ type Config struct {
 	Mail         Mail
 	Log          *slog.Logger
 	Clock        clock.Clock
+	// Self is the file of the running program, whose bill of materials is watched as product number one; empty: nothing is.
+	Self string
+	// SBOMGrade is what a bill of materials must reach before its release may be published; empty: any.
+	SBOMGrade sbom.Grade
 	// Ready is called once everything is served.
 	Ready func(Info)
 }

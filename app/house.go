@@ -218,7 +218,7 @@ func (h *house) build(origins []string) (err error) {
 	}})
 	h.update = update.New(update.Config{
 		DB: h.db, Blobs: h.blobs, Identity: h.identity, Product: h.product, SBOM: h.sbom, Fleet: h.fleet, Tenants: h.tenant, Clock: cfg.Clock, Log: cfg.Log,
-		Send: h.send, Live: h.gateway.Live,
+		Send: h.send, Live: h.gateway.Live, SBOMGrade: cfg.SBOMGrade,
 	})
 	h.enroll = enroll.New(enroll.Config{
 		DB: h.db, Identity: h.identity, Products: h.product, Tenants: h.tenant, Clock: cfg.Clock, Log: cfg.Log, TrustRoot: h.update.TrustRoot,
@@ -335,6 +335,9 @@ func (h *house) work() []worker {
 		{"jobs", h.db.RunJobs}, {"telemetry jobs", h.records.RunJobs}, {"identity", h.identity.Work}, {"fleet", h.fleet.Work}, {"sessions", h.sessions.Work}, {"twins", h.fleet.WorkTwins},
 		{"refusals", h.refusals.Run}, {"notify", h.notify.Work}, {"telemetry", h.telemetry.Work}, {"command", h.command.Work}, {"alarm", h.alarm.Work}, {"update", h.update.Work}, {"sbom", h.sbom.Work}, {"vuln", h.vuln.Work}, {"evidence", h.evidence.Work},
 		{"keys", func(ctx context.Context) error { return h.keys.Work(ctx, h.cfg.Log, h.db, h.records) }},
+	}
+	if h.cfg.Self != "" {
+		work = append(work, worker{"own bill of materials", h.watchOwn})
 	}
 	if h.issuerWork != nil {
 		work = append(work, worker{"issuer's token", h.issuerWork})

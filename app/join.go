@@ -18,12 +18,16 @@ import (
 	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/tenant"
+	"github.com/openthings-platform/openthings/update"
 )
 
 // What follows joins stages that must not know each other.
 
 // productName turns a product's id into words for people.
 func (h *house) productName(ctx context.Context, tenant, id string) string {
+	if id == update.OwnProduct {
+		return "OpenThings"
+	}
 	p, err := h.product.Get(ctx, tenant, id)
 	if err != nil {
 		return id

@@ -31,8 +31,9 @@ func (h *house) name(ctx context.Context, id string) string {
 	case "sol":
 		name, err = h.tenant.SolutionName(ctx, id)
 	case "prd":
-		p, e := h.product.Get(ctx, who.Tenant, id)
-		name, err = p.Name, e
+		if name = h.productName(ctx, who.Tenant, id); name == id {
+			name = ""
+		}
 	case "rev":
 		r, e := h.product.Revision(ctx, who.Tenant, id)
 		name, err = r.Name, e

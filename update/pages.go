@@ -228,6 +228,9 @@ func (s *Service) releasesPage(ctx context.Context) (p releasesPage, err error) 
 
 // productName is for headings only: a product that cannot be read stands there by its id.
 func (s *Service) productName(ctx context.Context, r Release) string {
+	if r.Product == OwnProduct {
+		return "OpenThings"
+	}
 	p, err := s.cfg.Product.Get(ctx, r.Tenant, r.Product)
 	if err != nil {
 		return r.Product

@@ -20,6 +20,7 @@ const (
 	Checked   State = "checked"   // every check of the policy has passed
 	Published State = "published" // may be deployed
 	Withdrawn State = "withdrawn" // may not be deployed any more
+	Watched   State = "watched"   // the platform's own program: it has a bill of materials and is never deployed
 )
 
 // Release is one version of a product's software.
@@ -39,7 +40,7 @@ type Release struct {
 	SBOM            string    `json:"sbom" doc:"Digest of the bill of materials, under the manufacturer's signature"`
 	Targets         int64     `json:"targets" doc:"Version of the newest signed list that names it"`
 	Signers         []string  `json:"signers" doc:"Ids of the keys that signed it"`
-	State           State     `json:"state" enum:"draft,checked,published,withdrawn"`
+	State           State     `json:"state" enum:"draft,checked,published,withdrawn,watched"`
 	Actor           string    `json:"actor" doc:"Who uploaded it"`
 	Created         time.Time `json:"created"`
 	Published       time.Time `json:"published,omitzero"`

@@ -232,6 +232,9 @@ func (s *Service) Publish(ctx context.Context, tenant, id, actor string) (Releas
 		if r.State == Published {
 			return nil
 		}
+		if r.State == Watched {
+			return notOurs()
+		}
 		if r.State == Withdrawn {
 			return problem.Conflict("The release was withdrawn.").Hint("Sign and upload a new version.")
 		}
@@ -285,6 +288,9 @@ func (s *Service) Withdraw(ctx context.Context, tenant, id, actor, reason string
 		r, err = one(scanRelease(tx.QueryRow(`SELECT `+releaseColumns+` FROM release WHERE tenant = $1 AND id = $2`, tenant, id)))("release")
 		if err != nil || r.State == Withdrawn {
 			return err
+		}
+		if r.State == Watched {
+			return notOurs()
 		}
 		r.State, r.Withdrawn = Withdrawn, now
 		if _, err := tx.Exec(`UPDATE release SET state = $1, withdrawn = $2 WHERE tenant = $3 AND id = $4`, Withdrawn, store.Millis(now), tenant, id); err != nil {

@@ -51,7 +51,7 @@ func insertRelease(tx *store.Tx, r Release) error {
 }
 
 func listReleases(ctx context.Context, db *store.DB, tenant, product string) ([]Release, error) {
-	rows, err := db.Query(ctx, `SELECT `+releaseColumns+` FROM release WHERE tenant = $1 AND ($2 = '' OR product = $2) ORDER BY created DESC, id DESC`, tenant, product)
+	rows, err := db.Query(ctx, `SELECT `+releaseColumns+` FROM release WHERE tenant = $1 AND (product = $2 OR $2 = '' AND state <> 'watched') ORDER BY created DESC, id DESC`, tenant, product)
 	return store.Collect(rows, err, func(r *sql.Rows) (Release, error) { return scanRelease(r) })
 }
 

@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -28,6 +29,7 @@ import (
 	"github.com/openthings-platform/openthings/tenant"
 	"github.com/openthings-platform/openthings/update"
 	"github.com/openthings-platform/openthings/update/trust"
+	"github.com/openthings-platform/openthings/wire"
 )
 
 func pemOf(der []byte) string {
@@ -496,4 +498,41 @@ func TestReleaseWaitsForTheGradeThatIsDemanded(t *testing.T) {
 			t.Errorf("demanded %q: %d %s %+v", demanded, code, rule, r.Checks)
 		}
 	}
+}
+
+// TestThePlatformIsProductNumberOne: its own program is a release with a bill of materials, once, and nothing that anybody
+// could publish, withdraw or deploy.
+func TestThePlatformIsProductNumberOne(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		ctx := t.Context()
+		info, ok := debug.ReadBuildInfo()
+		if !ok {
+			t.Fatal("the test has no build information")
+		}
+		image := wire.Digest([]byte("program"))
+		doc := must[[]byte](t)(sbom.FromBuildInfo(info, image, "openthings", "1.0.0"))
+		watch := func(version, image string) update.Release {
+			return must[update.Release](t)(w.WatchOwn(ctx, ten, version, image, 7, doc))
+		}
+		first, again := watch("1.0.0", image), watch("1.0.0", image)
+		next := watch("1.1.0", wire.Digest([]byte("program 2")))
+		if first.ID != again.ID || next.ID == first.ID || first.State != update.Watched || first.Product != update.OwnProduct {
+			t.Errorf("watched %+v, again %+v, next %+v", first, again, next)
+		}
+		if list := must[[]update.Release](t)(w.List(ctx, ten, "")); len(list) != 0 {
+			t.Errorf("it stands among the manufacturer's releases: %+v", list)
+		}
+		if list := must[[]update.Release](t)(w.List(ctx, ten, update.OwnProduct)); len(list) != 2 {
+			t.Errorf("asked for by its product: %+v", list)
+		}
+		if _, err := w.Publish(ctx, ten, first.ID, "per_1"); !problem.Is(err, problem.KindConflict) {
+			t.Errorf("published: %v", err)
+		}
+		if _, err := w.Withdraw(ctx, ten, first.ID, "per_1", "x"); !problem.Is(err, problem.KindConflict) {
+			t.Errorf("withdrawn: %v", err)
+		}
+		if code, rule := w.json(tenant.Owner, "POST", "/v1/deployments", map[string]any{"release": first.ID}, nil); code != 403 {
+			t.Errorf("deployed: %d %s", code, rule)
+		}
+	})
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,6 +16,8 @@ import (
 
 	"github.com/openthings-platform/openthings/app"
 	"github.com/openthings-platform/openthings/demo"
+	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/sbom"
 )
 
 // defaultData is where a platform keeps its data unless told otherwise.
@@ -57,6 +60,12 @@ func upCommand() *cobra.Command {
 				}
 			}
 			cfg.Log = logger(c)
+			if cfg.Self, err = os.Executable(); err != nil {
+				return err
+			}
+			if cfg.SBOMGrade != "" && !slices.Contains(sbom.Grades, cfg.SBOMGrade) {
+				return problem.Invalid("there is no grade %q", cfg.SBOMGrade).At("--sbom-grade").Hint("choose one of %v", sbom.Grades)
+			}
 			cfg.Ready = func(i app.Info) {
 				if asJSON {
 					printJSON(c.OutOrStdout(), i) //nolint:errcheck // nobody to tell
@@ -95,6 +104,7 @@ func upCommand() *cobra.Command {
 	f.StringSliceVar(&cfg.Names, "name", nil, "further host names that the server certificates are valid for")
 	f.BoolVar(&cfg.PrivateHooks, "private-hooks", false, "let hooks of tenants reach loopback and private addresses")
 	feedFlags(f, &cfg)
+	f.StringVar((*string)(&cfg.SBOMGrade), "sbom-grade", "", "what a bill of materials must reach before its release may be published: usable or complete, say; default: any")
 	mailFlags(f, &cfg)
 	f.BoolVar(&asJSON, "json", false, "print where it is reached as JSON")
 	f.StringVar(&cfg.PublicURL, "public-url", "", "where others reach --listen, for revocation lists and OCSP named in certificates; default: the first --name")
