@@ -33,6 +33,7 @@ if [ "${1:-build}" = test ]; then
 	need swtpm swtpm
 	need swtpm-tools swtpm_setup
 	need gnutls-bin certtool
+	need gnupg gpg
 	need softhsm2 softhsm2-util
 	need ca-certificates /usr/sbin/update-ca-certificates
 fi
