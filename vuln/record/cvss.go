@@ -12,10 +12,10 @@ import (
 
 // Score is one author's statement of how bad a vulnerability is (https://www.first.org/cvss).
 type Score struct {
-	Version string  // "2.0", "3.0", "3.1" or "4.0"
-	Vector  string  // as stated
-	Base    float64 // 0 to 10; computed from the vector for 3.x, as stated for the others
-	By      string  // the author; empty where a record has one only
+	Version string  `json:"version" enum:"2.0,3.0,3.1,4.0"`
+	Vector  string  `json:"vector,omitempty"` // as stated
+	Base    float64 `json:"base"`             // 0 to 10; computed from the vector for 3.x, as stated for the others
+	By      string  `json:"by,omitempty"`     // the author; empty where a record has one only
 }
 
 // Severity is the word for a base score (CVSS 3.1 section 5).
@@ -44,11 +44,11 @@ func (r *Record) Score() (Score, bool) {
 // SSVC are the decision points that a coordinator assessed
 // (https://www.cisa.gov/stakeholder-specific-vulnerability-categorization-ssvc); all in lower case.
 type SSVC struct {
-	Exploitation string // "none", "poc" or "active"
-	Automatable  string // "yes" or "no"
-	Impact       string // "partial" or "total"
-	By           string
-	At           time.Time
+	Exploitation string    `json:"exploitation" enum:"none,poc,active"`
+	Automatable  string    `json:"automatable" enum:"yes,no"`
+	Impact       string    `json:"impact" enum:"partial,total"`
+	By           string    `json:"by,omitempty"`
+	At           time.Time `json:"at,omitzero"`
 }
 
 type metric struct {

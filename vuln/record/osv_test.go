@@ -111,6 +111,19 @@ func TestBetterIsAnOrder(t *testing.T) {
 	})
 }
 
+// TestBetterKnowsNoTies: verdicts that differ in one member alone have an order too.
+func TestBetterKnowsNoTies(t *testing.T) {
+	a := Verdict{State: StateAffected, Confidence: ConfidenceLikely, Conditions: []string{"a"}}
+	for _, change := range []func(*Verdict){func(v *Verdict) { v.Rule = "x" }, func(v *Verdict) { v.Fixed = "x" }, func(v *Verdict) { v.Speaker = "x" }, func(v *Verdict) { v.Reason = "x" },
+		func(v *Verdict) { v.Conditions = []string{"x"} }, func(v *Verdict) { v.Confidence = ConfidenceRange }} {
+		b := a
+		change(&b)
+		if a.Better(b) == b.Better(a) {
+			t.Errorf("%+v and %+v: the best depends on their order", a, b)
+		}
+	}
+}
+
 func TestBetter(t *testing.T) {
 	worst := []Verdict{{State: StateAffected, Confidence: ConfidenceExact}, {State: StateAffected, Confidence: ConfidenceLikely}, {State: StateAffected, Confidence: ConfidenceLikely, Conditions: []string{"x"}},
 		{State: StateAffected, Confidence: ConfidenceProse}, {State: StateUnknown, Confidence: ConfidenceExact}, {State: StateClean, Confidence: ConfidenceExact}}

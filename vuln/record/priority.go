@@ -22,9 +22,9 @@ type Facts struct {
 // Priority is where something stands in the order of work, with the reasons. It is an order, not a sum: a thousand
 // small things do not outweigh one that is being exploited.
 type Priority struct {
-	Decision string   // of SSVC: "act", "attend", "track*", "track"; "" without an assessment
-	Reasons  []string // in the order in which they count
-	Key      string   // sorts as text, the most urgent highest; equal facts give equal keys
+	Decision string   `json:"ssvc,omitempty" doc:"The decision of SSVC: act, attend, track*, track; absent without an assessment"`
+	Reasons  []string `json:"reasons" doc:"Why it stands where it does, in the order in which they count"`
+	Key      string   `json:"-"` // sorts as text, the most urgent highest; equal facts give equal keys
 }
 
 // Prioritize orders by: is any device exposed at all; exploited; the SSVC decision; EPSS times devices, the devices
