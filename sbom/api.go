@@ -16,6 +16,7 @@ import (
 func (s *Service) Routes(a *api.API) {
 	s.evidenceRoutes(a)
 	s.compareRoute(a)
+	s.exportRoute(a)
 	api.Raw(a, api.Op{ID: "get-release-sbom", Method: "GET", Path: "/v1/releases/{id}/sbom", Verb: string(tenant.SBOMRead), Stage: "sbom",
 		Summary: "The bill of materials of a release, byte for byte as it was uploaded"}, s.getOriginal)
 

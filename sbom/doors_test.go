@@ -65,7 +65,8 @@ func TestDoors(t *testing.T) {
 			return w.Code, w.Header(), w.Body.String()
 		}
 		for actor, want := range map[string]int{"ten_a auditor": 200, "ten_a auditor prd_lamp": 200, "ten_a auditor prd_meter": 403, "ten_a customer": 403, "ten_b owner": 404} {
-			for _, path := range []string{"/v1/releases/rel_1/sbom", "/v1/releases/rel_1/components", "/v1/releases/rel_1/sbom/record"} {
+			for _, path := range []string{"/v1/releases/rel_1/sbom", "/v1/releases/rel_1/components", "/v1/releases/rel_1/sbom/record", "/v1/releases/rel_1/sbom/export",
+				"/v1/releases/rel_1/sbom/compare?with=rel_1", "/v1/releases/rel_1/evidence"} {
 				if code, _, body := get(actor, path); code != want {
 					t.Errorf("%s as %s: %d, want %d: %s", path, actor, code, want, body)
 				}
@@ -74,6 +75,40 @@ func TestDoors(t *testing.T) {
 		_, h, body := get("ten_a auditor", "/v1/releases/rel_1/sbom")
 		if body != first || h.Get("Content-Type") != "application/octet-stream" || h.Get("X-Content-Type-Options") != "nosniff" {
 			t.Errorf("the original came back as %v, %q", h, body)
+		}
+		_, h, body = get("ten_a auditor", "/v1/releases/rel_1/sbom/export?format=spdx-3.0.1&without_hashes=true")
+		if copied, err := Parse([]byte(body)); err != nil || len(copied.Components) != 4 || copied.Reduced == "" || h.Get("Content-Type") != "application/spdx+json" {
+			t.Errorf("the copy came as %v, %+v, %v", h, copied, err)
+		}
+		if code, _, body := get("ten_a auditor", "/v1/releases/rel_1/sbom/export?format=docx"); code != 400 {
+			t.Errorf("a form that nobody knows: %d %s", code, body)
+		}
+		if code, _, _ := get("ten_a auditor", "/v1/releases/rel_1/sbom/compare?with=rel_2"); code != 404 {
+			t.Errorf("compared with what nobody may see: %d", code)
+		}
+		put := func(actor, kind, doc string) int {
+			r := httptest.NewRequest("PUT", "https://iot.example/v1/releases/rel_1/evidence/"+kind, strings.NewReader(doc))
+			r.Header.Set("Test-Actor", actor)
+			w := httptest.NewRecorder()
+			a.ServeHTTP(w, r)
+			return w.Code
+		}
+		for _, c := range []struct {
+			actor, kind, doc string
+			want             int
+		}{
+			{"ten_a auditor", "compiled-files", "init/main.c\n", 403},
+			{"ten_b owner", "compiled-files", "init/main.c\n", 404},
+			{"ten_a firmware-engineer", "compiled-files", "fs/open.c\n", 400},
+			{"ten_a firmware-engineer", "photo", "init/main.c\n", 400},
+			{"ten_a firmware-engineer", "compiled-files", "init/main.c\n", 200},
+		} {
+			if code := put(c.actor, c.kind, c.doc); code != c.want {
+				t.Errorf("%s shows %s %q: %d, want %d", c.actor, c.kind, c.doc, code, c.want)
+			}
+		}
+		if _, _, body := get("ten_a auditor", "/v1/releases/rel_1/evidence/compiled-files"); body != "init/main.c\n" {
+			t.Errorf("evidence came back as %q", body)
 		}
 		var page struct {
 			Items []Part
@@ -94,10 +129,26 @@ func TestDoors(t *testing.T) {
 			t.Fatal(err)
 		}
 		html := string(c.Slot("release").Render(r.WithContext(ctx), "rel_1"))
-		for _, want := range []string{"relay", "not matchable", "CycloneDX 1.6", "missing", doc.SHA512} {
+		for _, want := range []string{"Not matchable", "CycloneDX 1.6", ListBSI, "nothing known is not the same as clean", doc.SHA512} {
 			if !strings.Contains(html, want) {
-				t.Errorf("the explorer lacks %q: %s", want, html)
+				t.Errorf("the release's page lacks %q: %s", want, html)
 			}
 		}
+		show := func(path string, wants ...string) {
+			t.Helper()
+			r := httptest.NewRequest("GET", "https://iot.example"+path, nil)
+			r.Header.Set("Test-Actor", "ten_a auditor")
+			w := httptest.NewRecorder()
+			c.ServeHTTP(w, r)
+			for _, want := range wants {
+				if w.Code != 200 || !strings.Contains(w.Body.String(), want) {
+					t.Errorf("%s: %d lacks %q: %s", path, w.Code, want, w.Body)
+				}
+			}
+		}
+		show("/releases/rel_1/sbom", "relay", "not matchable", "Creator of the SBOM", doc.SHA512, "4 parts")
+		show("/releases/rel_1/sbom?space=not+matchable", "1 part of 4", "relay", "take back")
+		show("/releases/rel_1/sbom?q=TOML+golang", "2 parts of 4")
+		show("/releases/compare?from=rel_1&to=rel_1", "Both releases list the same parts")
 	})
 }
