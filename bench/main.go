@@ -48,7 +48,11 @@ func run(ctx context.Context, out, only, binary string, devices int) error {
 	var results []Result
 	costs := &durable{binary: binary}
 	defer costs.close()
+	houses := exposureHouses{}
+	defer houses.close()
 	traced := telemetryOn(binary)
+	bills := &delta{}
+	defer bills.close()
 	for _, b := range []struct {
 		name string
 		run  func(context.Context) (Result, error)
@@ -67,8 +71,16 @@ func run(ctx context.Context, out, only, binary string, devices int) error {
 		{"issue_cpu_vs_pki", func(ctx context.Context) (Result, error) { return issueAgainstPKI(ctx, binary) }},
 		{"fleet_lost", fleetLost(devices)},
 		{"revoke_cut_p99_ms", revokeCut},
-		{"exposure_summary_ms_sqlite_100k", exposureOn("sqlite")},
-		{"exposure_summary_ms_postgres_100k", exposureOn("postgres")},
+		{"exposure_summary_ms_sqlite_1m", exposureOn(houses, "summary", "sqlite")},
+		{"exposure_page_ms_sqlite_1m", exposureOn(houses, "page", "sqlite")},
+		{"exposure_asof_ms_sqlite_1m", exposureOn(houses, "asof", "sqlite")},
+		{"exposure_summary_ms_postgres_1m", exposureOn(houses, "summary", "postgres")},
+		{"exposure_page_ms_postgres_1m", exposureOn(houses, "page", "postgres")},
+		{"exposure_asof_ms_postgres_1m", exposureOn(houses, "asof", "postgres")},
+		{"vuln_delta_s", bills.seconds},
+		{"vuln_heap_mb", bills.heap},
+		{"vuln_delta_vs_scan", bills.againstScan},
+		{"vuln_index_load_s", bills.loading},
 	} {
 		if !strings.Contains(b.name, only) {
 			continue

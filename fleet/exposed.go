@@ -56,13 +56,13 @@ func (s *Service) DeviceTime(ctx context.Context, tenant string, spans []Span, u
 		points = append(points, point{sp.Release, sp.From}, point{sp.Release, min(sp.To, end)})
 	}
 	err = s.snapshot(ctx, len(points) <= pointsPerStatement, func(ask asks) error {
-		sums, err := sumsAt(ask, tenant, points, true)
+		sums, err := sumsAt(ask, tenant, points)
 		millis = 0
 		for i, p := range points {
 			if i%2 == 0 {
-				millis -= sums[p].ran(p)
+				millis -= sums[p].ran(p.at)
 			} else {
-				millis += sums[p].ran(p)
+				millis += sums[p].ran(p.at)
 			}
 		}
 		return err
@@ -87,7 +87,7 @@ func (s *Service) Curve(ctx context.Context, tenant string, spans []Span, instan
 		return out, nil
 	}
 	err := s.snapshot(ctx, len(points) <= pointsPerStatement, func(ask asks) error {
-		sums, err := sumsAt(ask, tenant, points, false)
+		sums, err := sumsAt(ask, tenant, points)
 		clear(out)
 		for i, p := range points {
 			out[of[i]] += sums[p].n

@@ -43,6 +43,7 @@ type Service struct {
 	beats  time.Time     // when the next sign of life is due; Work's own
 	wake   chan struct{} // capacity 1: presence has changed, or much is to be folded
 
+	folding sync.Mutex   // held while this process folds, or counts a release again
 	pending atomic.Int64 // installations since the last fold began
 
 	turns   *gateway.Turns // devices to tell what is desired of them

@@ -3,11 +3,13 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
-	"fmt"
+	"maps"
 	"math/bits"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,14 +22,14 @@ type point struct {
 	at      int64
 }
 
-// sum is what happened to a release until a point: how many devices ran it then, and the moment of its events.
-type sum struct{ n, moment int64 }
-
-// ran is how long the release ran until the point, summed over devices, in ms.
-func (s sum) ran(p point) int64 { return s.n*(p.at-countEpoch) - s.moment }
-
-// pointsPerStatement bounds what one statement is asked; more go in several, on one snapshot.
-const pointsPerStatement = 256
+const (
+	// pointsPerStatement bounds what one statement is asked; more go in several, on one snapshot.
+	pointsPerStatement = 1_000
+	// fewPoints of one instant are named one by one. Of more, all releases of the tenant are asked for where that is not many
+	// times as much: a thousand parameters cost more than the answer.
+	fewPoints, wholeTimes = 32, 4
+	maxNamed              = 64 // likewise of counters, which are cheaper still
+)
 
 // asks is how a statement is put: to the database, which keeps it prepared, or to a snapshot.
 type asks func(query string, args ...any) (*sql.Rows, error)
@@ -40,94 +42,154 @@ func (s *Service) snapshot(ctx context.Context, one bool, fn func(ask asks) erro
 	return s.cfg.DB.View(ctx, func(tx *store.Tx) error { return fn(tx.Query) })
 }
 
-// sumsAt tells what had happened at each of the points: the last mark before it, what began and ended since, and what is
-// counted in no mark yet. moments says that more is wanted than the number of devices.
-func sumsAt(ask asks, tenant string, points []point, moments bool) (map[point]sum, error) {
+// sumsAt tells what had happened at each of the points.
+func sumsAt(ask asks, tenant string, points []point) (map[point]sum, error) {
+	points = slices.Compact(slices.SortedFunc(slices.Values(points), func(a, b point) int {
+		return cmp.Or(strings.Compare(a.release, b.release), cmp.Compare(a.at, b.at))
+	}))
 	out := make(map[point]sum, len(points))
+	points, err := wholes(ask, tenant, points, out)
+	if err != nil {
+		return nil, err
+	}
 	for part := range slices.Chunk(points, pointsPerStatement) {
-		if err := sumsOf(ask, tenant, part, moments, out); err != nil {
+		args := []any{tenant}
+		for _, p := range part {
+			args = append(args, p.release, p.at)
+		}
+		n := padded(len(part))
+		for range n - len(part) {
+			args = append(args, "", int64(0)) // no release
+		}
+		if err := sumsOf(ask, namedPoints(n), args, part, out); err != nil {
 			return nil, err
 		}
 	}
 	return out, nil
 }
 
-func sumsOf(ask asks, tenant string, points []point, moments bool, out map[point]sum) error {
-	latest := points[0].at
-	args := []any{tenant, nil}
+// wholes answers points that are so many of one instant that it asks for all releases of the tenant, and returns the rest.
+func wholes(ask asks, tenant string, points []point, out map[point]sum) (rest []point, err error) {
+	if len(points) <= fewPoints {
+		return points, nil
+	}
+	rows, err := ask(`SELECT count(*) FROM fleet_count WHERE tenant = $1`, tenant)
+	have, err := store.Collect(rows, err, func(r *sql.Rows) (n int, err error) { return n, r.Scan(&n) })
+	if err != nil {
+		return nil, err
+	}
+	at := map[int64][]point{}
 	for _, p := range points {
-		latest = max(latest, p.at)
-		args = append(args, p.release, p.at)
+		at[p.at] = append(at[p.at], p)
 	}
-	args[1] = latest
-	n := upToPower(len(points))
-	for range n - len(points) {
-		args = append(args, points[0].release, points[0].at)
+	for _, t := range slices.Sorted(maps.Keys(at)) {
+		if len(at[t]) <= fewPoints || have[0] > wholeTimes*len(at[t]) {
+			rest = append(rest, at[t]...)
+			continue
+		}
+		if err := sumsOf(ask, `SELECT release_id, CAST($2 AS bigint) FROM fleet_count WHERE tenant = $1`, []any{tenant, t}, at[t], out); err != nil {
+			return nil, err
+		}
 	}
-	marked := map[string][]point{}
-	markOf := make(map[point]int64, len(points))
-	rows, err := ask(pastQuery(n, moments), args...)
-	_, err = store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+	return rest, nil
+}
+
+// namedPoints writes n points; $1 is the tenant.
+func namedPoints(n int) string {
+	var b strings.Builder
+	b.WriteString("VALUES ")
+	for i := range n {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString("($" + strconv.Itoa(2*i+2) + ", CAST($" + strconv.Itoa(2*i+3) + " AS bigint))")
+	}
+	return b.String()
+}
+
+// What a row of pastQuery tells.
+const (
+	rowMark  = 1 + iota // the mark after a point
+	rowTail             // what happened after a point, where there is no mark after it
+	rowCount            // what a release has come to
+	rowDelta            // an event that is not folded yet
+)
+
+// sumsOf asks one statement about points, which a query of (release_id, at) names with its arguments.
+func sumsOf(ask asks, named string, args []any, points []point, out map[point]sum) error {
+	var wait []event
+	known, tails, counts := map[point]bool{}, map[point]sum{}, map[string]count{}
+	rows, err := ask(pastQuery(named), args...)
+	if _, err := store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+		var what, a int64
 		var p point
 		var s sum
-		var mark, delta int64
-		if err := r.Scan(&delta, &p.release, &p.at, &mark, &s.n, &s.moment); err != nil {
+		var body []byte
+		if err := r.Scan(&what, &p.release, &p.at, &a, &s.n, &s.moment, &body); err != nil {
 			return struct{}{}, err
 		}
-		if delta == 0 {
-			if _, ok := markOf[p]; !ok {
-				marked[p.release] = append(marked[p.release], p)
-			}
-			markOf[p], out[p] = mark, s
-			return struct{}{}, nil
-		}
-		for _, q := range marked[p.release] { // what the mark does not know yet; what is later is counted from the intervals
-			if p.at <= markOf[q] {
-				out[q] = sum{out[q].n + s.n, out[q].moment + s.moment}
-			}
+		switch what {
+		case rowMark:
+			changes, err := unpacked(a, body)
+			known[p], out[p] = true, mark{a, s, changes}.until(p.at)
+			return struct{}{}, err
+		case rowTail:
+			tails[p] = sum{tails[p].n + s.n, tails[p].moment + s.moment}
+		case rowCount:
+			counts[p.release] = count{sum: s, lastAt: a}
+		case rowDelta:
+			wait = append(wait, event{release: p.release, change: change{p.at, s.n}})
 		}
 		return struct{}{}, nil
-	})
-	return err
+	}); err != nil {
+		return err
+	}
+	waiting := map[string][]change{}
+	for _, e := range wait {
+		waiting[e.release] = append(waiting[e.release], e.change)
+	}
+	for _, p := range points {
+		s, tail := out[p], !known[p]
+		if c := counts[p.release]; tail { // all that came after the point is taken back, folded or not
+			s = sum{c.n - tails[p].n, c.moment - tails[p].moment}
+			tail = p.at < c.lastAt
+		}
+		for _, c := range waiting[p.release] {
+			if tail || c.at <= p.at {
+				s = s.plus(c)
+			}
+		}
+		out[p] = s
+	}
+	return nil
 }
 
-// pastQuery asks for n points in one statement, and so on one snapshot: the fold moves rows between what it reads.
-// $1 is the tenant, $2 the latest of the points. First come the points, then what is not folded.
-func pastQuery(n int, moments bool) string {
-	began, ended := `0`, `0`
-	if moments {
-		began = `COALESCE((SELECT sum(i.from_ts - 1577836800000) FROM install i WHERE i.tenant = $1 AND i.release_id = p.release_id AND i.from_ts > COALESCE(m.at, -1) AND i.from_ts <= p.at), 0)`
-		ended = `COALESCE((SELECT sum(i.to_ts - 1577836800000) FROM install i WHERE i.tenant = $1 AND i.release_id = p.release_id AND i.to_ts > COALESCE(m.at, -1) AND i.to_ts <= p.at AND i.to_ts < 9223372036854775807), 0)`
-	}
-	values := strings.Repeat(`, ($%d, CAST($%d AS bigint))`, n)[2:]
-	places := make([]any, 2*n)
-	for i := range places {
-		places[i] = i + 3
-	}
-	return `WITH p(release_id, at) AS (VALUES ` + fmt.Sprintf(values, places...) + `)
-		SELECT 0 AS delta, p.release_id, p.at, COALESCE(m.at, -1) AS mark,
-			COALESCE(m.n, 0)
-				+ (SELECT count(*) FROM install i WHERE i.tenant = $1 AND i.release_id = p.release_id AND i.from_ts > COALESCE(m.at, -1) AND i.from_ts <= p.at)
-				- (SELECT count(*) FROM install i WHERE i.tenant = $1 AND i.release_id = p.release_id AND i.to_ts > COALESCE(m.at, -1) AND i.to_ts <= p.at AND i.to_ts < 9223372036854775807) AS n,
-			CAST(COALESCE(m.moment, 0) + ` + began + ` - ` + ended + ` AS bigint) AS moment
-		FROM p LEFT JOIN fleet_mark m ON m.tenant = $1 AND m.release_id = p.release_id AND m.at = (
-			SELECT max(x.at) FROM fleet_mark x WHERE x.tenant = $1 AND x.release_id = p.release_id AND x.at <= p.at)
-		UNION ALL SELECT 1, to_release, at, 0, 1, at - 1577836800000 FROM fleet_delta WHERE tenant = $1 AND at <= $2
-		UNION ALL SELECT 1, from_release, at, 0, -1, 1577836800000 - at FROM fleet_delta WHERE tenant = $1 AND at <= $2
-		ORDER BY 1`
+// pastQuery asks for points in one statement, and so on one snapshot: the fold moves rows between what it reads. $1 is the
+// tenant.
+func pastQuery(points string) string {
+	// SQLite keeps CROSS JOINs in their order: from the points to the rows, never the other way.
+	const tail = ` FROM p CROSS JOIN fleet_count c CROSS JOIN install i WHERE c.tenant = $1 AND c.release_id = p.release_id AND c.mark_at < p.at AND c.last_at > p.at
+		AND i.tenant = $1 AND i.release_id = p.release_id AND `
+	return `WITH p(release_id, at) AS (` + points + `)
+		SELECT 1 AS what, p.release_id, p.at, m.at AS a, m.n, m.moment, m.body FROM p CROSS JOIN fleet_mark m WHERE m.tenant = $1 AND m.release_id = p.release_id AND m.at = (
+			SELECT min(x.at) FROM fleet_mark x WHERE x.tenant = $1 AND x.release_id = p.release_id AND x.at >= p.at)
+		UNION ALL SELECT 2, p.release_id, p.at, 0, 1, i.from_ts - 1577836800000, NULL` + tail + `i.from_ts > p.at
+		UNION ALL SELECT 2, p.release_id, p.at, 0, -1, 1577836800000 - i.to_ts, NULL` + tail + `i.to_ts > p.at AND i.to_ts < 9223372036854775807
+		UNION ALL SELECT 3, c.release_id, 0, c.last_at, c.n, c.moment, NULL FROM fleet_count c WHERE c.tenant = $1 AND c.release_id IN (SELECT release_id FROM p)
+		UNION ALL SELECT 4, to_release, at, 0, 1, 0, NULL FROM fleet_delta WHERE tenant = $1 AND to_release <> ''
+		UNION ALL SELECT 4, from_release, at, 0, -1, 0, NULL FROM fleet_delta WHERE tenant = $1 AND from_release <> ''`
 }
 
-// upToPower is the next power of two, so that lists of any length make few texts of statements: texts are kept prepared.
-func upToPower(n int) int { return 1 << bits.Len(uint(n-1)) }
+// padded is at least n and at most an eighth more: lists of any length make few texts of statements, which are kept
+// prepared.
+func padded(n int) int {
+	step := 1 << max(0, bits.Len(uint(n))-3)
+	return (n + step - 1) / step * step
+}
 
 // CountByRelease returns how many devices run each release now.
 func (s *Service) CountByRelease(ctx context.Context, tenant string) (map[string]int64, error) {
 	return s.CountOf(ctx, tenant, nil, time.Time{})
-}
-
-// CountAsOf is CountOf for all releases.
-func (s *Service) CountAsOf(ctx context.Context, tenant string, at time.Time) (map[string]int64, error) {
-	return s.CountOf(ctx, tenant, nil, at)
 }
 
 // CountOf returns how many devices ran each of the releases at the moment given; the zero time means now, no releases mean
@@ -153,7 +215,7 @@ func countOf(ask asks, tenant string, releases []string, at time.Time) (map[stri
 	for i, r := range releases {
 		points[i] = point{r, store.Millis(at)}
 	}
-	sums, err := sumsAt(ask, tenant, points, false)
+	sums, err := sumsAt(ask, tenant, points)
 	out := map[string]int64{}
 	for p, sum := range sums {
 		if sum.n != 0 {
@@ -163,23 +225,20 @@ func countOf(ask asks, tenant string, releases []string, at time.Time) (map[stri
 	return out, err
 }
 
-// countNow reads the counters of the releases, in one statement; of all there are where the list is empty or long, and
-// drops the rest here.
+// countNow reads the counters of the releases, in one statement; of all there are where the list is empty or long. What
+// waits to be folded is little, and is not worth a second list.
 func countNow(ask asks, tenant string, releases []string) (map[string]int64, error) {
-	args := []any{tenant}
-	among := func(string) string { return "" }
-	some := len(releases) > 0 && len(releases) <= pointsPerStatement
-	if some {
-		var list string
-		list, args = store.In(args, releases)
-		among = func(column string) string { return " AND " + column + " IN " + list }
+	args, among := []any{tenant}, ""
+	if n := len(releases); n > 0 && n <= maxNamed {
+		among, args = store.In(args, releases)
+		among = " AND release_id IN " + among
 	}
 	counts, err := collectCounts(ask(`SELECT release_id, CAST(sum(n) AS bigint) FROM (
-			SELECT release_id, n FROM fleet_count WHERE tenant = $1`+among("release_id")+`
-			UNION ALL SELECT to_release, 1 FROM fleet_delta WHERE tenant = $1 AND to_release <> ''`+among("to_release")+`
-			UNION ALL SELECT from_release, -1 FROM fleet_delta WHERE tenant = $1 AND from_release <> ''`+among("from_release")+`) q
+			SELECT release_id, n FROM fleet_count WHERE tenant = $1`+among+`
+			UNION ALL SELECT to_release, 1 FROM fleet_delta WHERE tenant = $1 AND to_release <> ''
+			UNION ALL SELECT from_release, -1 FROM fleet_delta WHERE tenant = $1 AND from_release <> '') q
 		GROUP BY release_id HAVING sum(n) <> 0`, args...))
-	if err != nil || some || len(releases) == 0 {
+	if err != nil || len(releases) == 0 {
 		return counts, err
 	}
 	wanted := make(map[string]int64, len(releases))

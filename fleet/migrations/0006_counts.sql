@@ -42,28 +42,20 @@ CREATE TABLE fleet_count (
 	PRIMARY KEY (tenant, release_id)
 -- +sqlite ) WITHOUT ROWID;
 -- +pg );
--- The same at some past instants: with all that was at or before each.
+-- The same at some past instants, with all that was at or before each, and what happened since the mark before (block.go).
 CREATE TABLE fleet_mark (
 	tenant text NOT NULL,
 	release_id text NOT NULL,
 	at bigint NOT NULL,
 	n bigint NOT NULL,
 	moment bigint NOT NULL,
+	body blob NOT NULL,
 	PRIMARY KEY (tenant, release_id, at)
 -- +sqlite ) WITHOUT ROWID;
 -- +pg );
-INSERT INTO fleet_mark(tenant, release_id, at, n, moment)
-	SELECT tenant, release_id, at, n, moment FROM (
-		SELECT tenant, release_id, at, events, CAST(sum(d) OVER w AS bigint) AS n, CAST(sum(m) OVER w AS bigint) AS moment, CAST(sum(events) OVER w AS bigint) AS seen FROM (
-			SELECT tenant, release_id, at, sum(sign) AS d, sum(sign * (at - 1577836800000)) AS m, count(*) AS events FROM (
-				SELECT tenant, release_id, from_ts AS at, 1 AS sign FROM install
-				UNION ALL SELECT tenant, release_id, to_ts, -1 FROM install WHERE to_ts < 9223372036854775807) e
-			GROUP BY tenant, release_id, at) g
-		WINDOW w AS (PARTITION BY tenant, release_id ORDER BY at)) r
-	WHERE seen / 32 > (seen - events) / 32;
+-- Marks of what was before are made by the first daily recount. Until then the past is counted from the intervals.
 INSERT INTO fleet_count(tenant, release_id, n, moment, events, last_at, mark_at)
-	SELECT tenant, release_id, CAST(sum(sign) AS bigint), CAST(sum(sign * (at - 1577836800000)) AS bigint), count(*), max(at),
-		COALESCE((SELECT max(m.at) FROM fleet_mark m WHERE m.tenant = e.tenant AND m.release_id = e.release_id), -1)
+	SELECT tenant, release_id, CAST(sum(sign) AS bigint), CAST(sum(sign * (at - 1577836800000)) AS bigint), count(*), max(at), -1
 	FROM (SELECT tenant, release_id, from_ts AS at, 1 AS sign FROM install
 		UNION ALL SELECT tenant, release_id, to_ts, -1 FROM install WHERE to_ts < 9223372036854775807) e
 	GROUP BY tenant, release_id;
