@@ -76,7 +76,7 @@ func sbomCommand() *cobra.Command {
 	check.Flags().StringVar(&from, "feed", "", "folder or zip of OSV records, and a KEV catalogue if there is one")
 	check.Flags().BoolVar(&asJSON, "json", false, "print the report as JSON")
 	cobra.CheckErr(check.MarkFlagRequired("feed"))
-	c.AddCommand(check, sbomMakeCommand())
+	c.AddCommand(append(sbomCommands(), check, sbomMakeCommand())...)
 	return c
 }
 
