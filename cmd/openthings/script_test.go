@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -45,6 +46,7 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"platform":   startPlatform,
 			"receiver":   receiver,
+			"mirror":     serveMirror,
 			"token":      token,
 			"json":       jsonHas,
 			"setenv":     setFromStdout,
@@ -182,6 +184,26 @@ func receiver(ts *testscript.TestScript, neg bool, args []string) {
 	}))
 	ts.Defer(srv.Close)
 	ts.Setenv("HOOK", srv.URL)
+}
+
+// mirror DIR serves a folder of feeds with "openthings feed serve" and sets MIRROR to its address.
+func serveMirror(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: mirror DIR")
+	}
+	bin := filepath.Join(filepath.SplitList(ts.Getenv("PATH"))[0], "openthings")
+	cmd := exec.Command(bin, "feed", "serve", ts.MkAbs(args[0]), "--listen", "127.0.0.1:0")
+	out, err := cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	ts.Defer(func() {
+		cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // it may have ended
+		cmd.Wait()                          //nolint:errcheck // it was told to end
+	})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	ts.Check(err)
+	at := line[strings.LastIndex(line, " ")+1:]
+	ts.Setenv("MIRROR", strings.TrimSpace(at))
 }
 
 // json FILE PATTERN... fails unless FILE ("stdout" for the last output) is JSON whose compact form matches each pattern.
