@@ -153,7 +153,11 @@ func (s speaker) judge(j cveJudge, id sbom.Identity, version *reading) (Verdict,
 			out = &v.Verdict
 		}
 	}
+	decided := out != nil && out.State != StateUnknown
 	for _, a := range s.applies {
+		if j.space == sbom.SpaceKernel && decided { // kernel.org repeats its ranges as CPE names, without the stable branches' own words
+			break
+		}
 		v, speaks := a.judge(j.space, id.Name, version)
 		v.Confidence = j.confidence
 		if speaks && (out == nil || v.Better(*out)) {

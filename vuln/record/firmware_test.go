@@ -55,3 +55,33 @@ func TestFirmware(t *testing.T) {
 		t.Errorf("testdata/firmware.txt differs:\n%s", d)
 	}
 }
+
+// BenchmarkKernel judges one version by all real records of the kernel: what a delta costs per component and record.
+func BenchmarkKernel(b *testing.B) {
+	var judges []Judge
+	var bodies []Claim
+	for _, doc := range cveList(b) {
+		r := parsed(b, doc)
+		for _, c := range r.Claims() {
+			if c.Space == sbom.SpaceKernel {
+				j, err := Compile(c.Space, c.Body)
+				if err != nil {
+					b.Fatal(err)
+				}
+				judges, bodies = append(judges, j), append(bodies, c)
+			}
+		}
+	}
+	b.Run("judge", func(b *testing.B) {
+		for i := 0; b.Loop(); i++ {
+			judges[i%len(judges)].Judge(kernel("5.10.100"))
+		}
+	})
+	b.Run("compile", func(b *testing.B) {
+		for i := 0; b.Loop(); i++ {
+			if _, err := Compile(bodies[i%len(bodies)].Space, bodies[i%len(bodies)].Body); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

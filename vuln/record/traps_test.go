@@ -174,6 +174,21 @@ func TestTrapStarAfterZero(t *testing.T) {
 		want{kernel("6.1-rc1"), StateAffected, "6.1", "", ""}, want{kernel("6.1"), StateClean, "", "", ""})
 }
 
+// kernel.org's records of today: semver, and the same ranges once more as CPE names, which do not decide.
+func TestTrapKernelIsNotJudgedByCPE(t *testing.T) {
+	r := fixture(t, "kernel.json")
+	check(t, r, want{kernel("5.10.218"), StateAffected, "5.10.219", "Linux", ""}, want{kernel("5.10.219"), StateClean, "", "", ""}, want{kernel("6.10-rc3"), StateAffected, "6.10", "", ""},
+		want{kernel("4.0"), StateClean, "", "", ""})
+	if v, _ := judged(t, r, kernel("5.12")); v.State != StateAffected || len(v.Conditions) != 0 || !slices.Equal(r.Files(), []string{"net/lamp/core.c"}) {
+		t.Errorf("%+v", v)
+	}
+	if len(r.Claims()) != 1 {
+		t.Errorf("%d claims, want the kernel alone", len(r.Claims()))
+	}
+	only := fixture(t, "kernel-cpe.json") // where nothing else speaks, they do
+	check(t, only, want{kernel("5.4"), StateAffected, "5.5", "CISA-ADP", ""}, want{kernel("5.5"), StateClean, "", "", ""})
+}
+
 func TestTrapKernelOfTypeCustom(t *testing.T) {
 	r := realCVE(t, "CVE-2024-1086")
 	check(t, r, want{kernel("3.14.79"), StateClean, "", "Google", ""}, want{kernel("3.15"), StateAffected, "6.8", "Google", ""},
