@@ -93,6 +93,34 @@ func (s *Service) Routes(a *api.API) {
 			return api.One(AffectedPage{Exposure: e, List: page.Body}), nil
 		})
 
+	type historyIn struct {
+		ID string `path:"id" maxLength:"128"`
+	}
+	api.Handle(a, api.Op{ID: "get-vulnerability-history", Method: "GET", Path: "/v1/vulnerabilities/{id}/history", Verb: read, Stage: "vuln",
+		Summary: "Since when, how many ever, device-days, and how the fix spread: the exposure to one vulnerability over time"},
+		func(ctx context.Context, in *historyIn) (*api.Out[History], error) {
+			h, err := s.History(ctx, tenant.MustTenant(ctx), in.ID, visible(ctx))
+			if err != nil {
+				return nil, err
+			}
+			return api.One(h), nil
+		})
+
+	type breakdownIn struct {
+		ID   string    `path:"id" maxLength:"128"`
+		By   string    `query:"by" required:"true" enum:"release,product,revision,solution,batch,country"`
+		AsOf time.Time `query:"as_of" doc:"An instant of the past; absent: now"`
+	}
+	api.Handle(a, api.Op{ID: "break-down-affected", Method: "GET", Path: "/v1/vulnerabilities/{id}/breakdown", Verb: read, Stage: "vuln",
+		Summary: "The devices exposed by release, product, hardware revision, solution, batch or country"},
+		func(ctx context.Context, in *breakdownIn) (*api.Out[Breakdown], error) {
+			b, err := s.Breakdown(ctx, tenant.MustTenant(ctx), in.ID, in.AsOf, in.By, visible(ctx))
+			if err != nil {
+				return nil, err
+			}
+			return api.One(b), nil
+		})
+
 	type decideIn struct {
 		ID   string `path:"id" maxLength:"128"`
 		Body Deciding

@@ -221,34 +221,3 @@ func (s *Service) putGroup(tx *store.Tx, tenant, id string, c class) error {
 	}
 	return nil
 }
-
-// knownExploited says since when one of the names is known here as exploited; 0: it is not.
-func knownExploited(tx *store.Tx, tenant string, idents []string) (since int64, err error) {
-	for _, n := range idents {
-		var seen int64
-		err := tx.QueryRow(`SELECT seen FROM vuln_exploited WHERE tenant = $1 AND cve = $2`, tenant, n).Scan(&seen)
-		if err != nil && !errors.Is(err, store.ErrNoRows) {
-			return 0, err
-		}
-		if seen > 0 && (since == 0 || seen < since) {
-			since = seen
-		}
-	}
-	return since, nil
-}
-
-// spread brings the group of a name that has become known as exploited up to date.
-func (s *Service) spread(tx *store.Tx, tenant, ident string) error {
-	id, err := groupOf(tx, tenant, ident)
-	if err != nil || id == "" {
-		return err
-	}
-	n, err := tx.Exec(`UPDATE vuln_group SET exploited = $3 WHERE tenant = $1 AND id = $2 AND exploited = 0`, tenant, id, s.now())
-	if err != nil || n == 0 {
-		return err
-	}
-	if err := s.reopen(tx, tenant, id); err != nil {
-		return err
-	}
-	return s.stirGroup(tx, tenant, id)
-}

@@ -5,6 +5,7 @@ package vuln
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"fmt"
 	"regexp"
 	"time"
@@ -70,7 +71,7 @@ func (s *Service) Import(ctx context.Context, tenant, actor, name string, f *fee
 		return out, err
 	}
 	if f.KEV != nil {
-		if out.Exploited, err = s.putExploited(ctx, tenant, f.KEV); err != nil {
+		if out.Exploited, err = s.putExploited(ctx, tenant, ofKEV(f.KEV)); err != nil {
 			return out, err
 		}
 	}
@@ -160,6 +161,13 @@ func (s *Service) putRecords(tx *store.Tx, tenant, source string, gen int64, bat
 
 func (s *Service) putRecord(tx *store.Tx, tenant, source string, gen int64, in incoming) error {
 	r := in.record
+	facts, err := json.Marshal(factsOf(r))
+	if err != nil {
+		return err
+	}
+	if err := s.exploitedBy(tx, tenant, r); err != nil {
+		return err
+	}
 	if !in.fresh {
 		if _, err := tx.Exec(`UPDATE vuln_record SET is_current = 0 WHERE tenant = $1 AND id = $2 AND is_current = 1`, tenant, r.ID); err != nil {
 			return err
@@ -168,9 +176,9 @@ func (s *Service) putRecord(tx *store.Tx, tenant, source string, gen int64, in i
 	if _, err := tx.Exec(`INSERT INTO vuln_body (hash, packed, body) VALUES ($1, 1, $2) ON CONFLICT DO NOTHING`, r.Hash, in.packed); err != nil {
 		return err
 	}
-	if _, err := tx.Exec(`INSERT INTO vuln_record (tenant, id, content_hash, source, withdrawn, reviewed, seen, is_current, summary)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8) ON CONFLICT (tenant, id, content_hash) DO UPDATE SET is_current = 1`,
-		tenant, r.ID, r.Hash, source, store.Millis(r.Withdrawn), r.Reviewed(), s.now(), r.Summary); err != nil {
+	if _, err := tx.Exec(`INSERT INTO vuln_record (tenant, id, content_hash, source, withdrawn, reviewed, seen, is_current, summary, facts)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, $9) ON CONFLICT (tenant, id, content_hash) DO UPDATE SET is_current = 1`,
+		tenant, r.ID, r.Hash, source, store.Millis(r.Withdrawn), r.Reviewed(), s.now(), r.Summary, string(facts)); err != nil {
 		return err
 	}
 	return s.derive(tx, tenant, gen, in)
@@ -197,45 +205,6 @@ func (s *Service) derive(tx *store.Tx, tenant string, gen int64, in incoming) er
 	_, err := tx.Exec(`INSERT INTO vuln_touched (tenant, record_id, gen) VALUES ($1, $2, $3) ON CONFLICT (tenant, record_id) DO UPDATE SET gen = excluded.gen`,
 		tenant, r.ID, gen)
 	return err
-}
-
-// putExploited takes over a KEV catalogue and returns how many of its entries are new.
-func (s *Service) putExploited(ctx context.Context, tenant string, k *feed.KEV) (int, error) {
-	known := map[string]bool{}
-	rows, err := s.cfg.DB.Query(ctx, `SELECT cve FROM vuln_exploited WHERE tenant = $1`, tenant)
-	if _, err = store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
-		var cve string
-		err := r.Scan(&cve)
-		known[cve] = true
-		return struct{}{}, err
-	}); err != nil {
-		return 0, err
-	}
-	var fresh []feed.KEVEntry
-	for _, e := range k.Entries {
-		if !known[e.CVE] {
-			fresh = append(fresh, e)
-		}
-	}
-	for from := 0; from < len(fresh); from += 300 {
-		part := fresh[from:min(from+300, len(fresh))]
-		err := s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
-			for _, e := range part {
-				if _, err := tx.Exec(`INSERT INTO vuln_exploited (tenant, cve, added, seen) VALUES ($1, $2, $3, $4) ON CONFLICT (tenant, cve) DO NOTHING`,
-					tenant, e.CVE, e.Added, s.now()); err != nil {
-					return err
-				}
-				if err := s.spread(tx, tenant, e.CVE); err != nil {
-					return err
-				}
-			}
-			return s.cfg.DB.Enqueue(tx, jobMatch, tenant, s.cfg.Clock.Now().Add(matchLater), nil)
-		})
-		if err != nil {
-			return 0, err
-		}
-	}
-	return len(fresh), nil
 }
 
 // rulesVersion grows whenever the same records would be claimed, grouped or judged otherwise than before: what was
@@ -285,7 +254,18 @@ func (s *Service) rebuild(ctx context.Context, tenant string) error {
 				if still == 0 {
 					continue
 				}
-				if err := s.derive(tx, tenant, gen, in); err != nil {
+				facts, err := json.Marshal(factsOf(in.record))
+				if err == nil {
+					_, err = tx.Exec(`UPDATE vuln_record SET summary = $4, facts = $5 WHERE tenant = $1 AND id = $2 AND content_hash = $3`,
+						tenant, in.record.ID, in.record.Hash, in.record.Summary, string(facts))
+				}
+				if err == nil {
+					err = s.exploitedBy(tx, tenant, in.record)
+				}
+				if err == nil {
+					err = s.derive(tx, tenant, gen, in)
+				}
+				if err != nil {
 					return fmt.Errorf("record %s: %w", in.record.ID, err)
 				}
 			}

@@ -19,6 +19,9 @@ import (
 type Summary struct {
 	Group
 	Devices  int64            `json:"devices"` // exposed
+	Priority record.Priority  `json:"priority"`
+	Score    *record.Score    `json:"cvss,omitempty"`
+	EPSS     *float64         `json:"epss,omitempty" doc:"Probability of an attack within 30 days, 0 to 1"`
 	Products []ProductSummary `json:"products"`
 }
 
@@ -37,16 +40,16 @@ const Undecided Status = "undecided"
 // gravity orders statuses: what still needs a person comes first.
 var gravity = []Status{Undecided, DecidedAffected, UnderInvestigation, Fixed, NotAffected}
 
-// Cursor is where a page of summaries goes on: the exploited first, then by name.
+// Cursor is where a page of summaries goes on: the most urgent first, then by name.
 func (s Summary) Cursor() string {
-	rank := 1
-	if s.Exploited {
-		rank = 0
+	key := []byte(s.Priority.Key)
+	for i, c := range key { // so that what sorts last comes first
+		key[i] = '0' + 'f' - c
 	}
-	return fmt.Sprintf("%d %s %s", rank, s.Name, s.ID)
+	return fmt.Sprintf("%s %s %s", key, s.Name, s.ID)
 }
 
-// List returns every vulnerability with an open finding in a visible product, the exploited first.
+// List returns every vulnerability with an open finding in a visible product, the most urgent first (record.Prioritize).
 func (s *Service) List(ctx context.Context, tenant string, visible func(product string) bool) ([]Summary, error) {
 	counts, err := s.cfg.Fleet.CountByRelease(ctx, tenant)
 	if err != nil {
@@ -55,6 +58,7 @@ func (s *Service) List(ctx context.Context, tenant string, visible func(product 
 	type hit struct{ group, component, fixed string }
 	var hits []hit
 	groups := map[string]Group{}
+	var facts map[string]record.Facts
 	uses := map[string][]string{} // component: releases
 	about := map[string]Release{}
 	var decisions map[string]decided // by group
@@ -70,6 +74,9 @@ func (s *Service) List(ctx context.Context, tenant string, visible func(product 
 			return err
 		}
 		if groups, err = s.groups(tx, tenant, sortedKeys(open)); err != nil {
+			return err
+		}
+		if facts, err = s.facts(tx, tenant, sortedKeys(open)); err != nil {
 			return err
 		}
 		listed, err := s.cfg.SBOM.Uses(tx, tenant, sortedKeys(components), s.now())
@@ -136,6 +143,9 @@ func (s *Service) List(ctx context.Context, tenant string, visible func(product 
 			sum.Products = append(sum.Products, *products[product])
 		}
 		if len(sum.Products) > 0 {
+			f := facts[sum.ID]
+			f.Devices = sum.Devices
+			sum.Priority, sum.Score, sum.EPSS = record.Prioritize(f), f.Score, f.EPSS
 			out = append(out, sum)
 		}
 		hits = hits[n:]
@@ -167,12 +177,15 @@ func (s *Service) groups(tx *store.Tx, tenant string, ids []string) (map[string]
 // Detail is all that is known about one vulnerability.
 type Detail struct {
 	Group
-	Names     []string   `json:"names"` // every name, the records' own among them
-	Text      string     `json:"text,omitempty"`
-	Links     []string   `json:"links"`
-	Sources   []Source   `json:"sources"`
-	Findings  []Finding  `json:"findings"`
-	Decisions []Decision `json:"decisions"`
+	Priority  record.Priority `json:"priority" doc:"Without devices, which depend on who asks"`
+	Score     *record.Score   `json:"cvss,omitempty"`
+	EPSS      *float64        `json:"epss,omitempty" doc:"Probability of an attack within 30 days, 0 to 1"`
+	Names     []string        `json:"names"` // every name, the records' own among them
+	Text      string          `json:"text,omitempty"`
+	Links     []string        `json:"links"`
+	Sources   []Source        `json:"sources"`
+	Findings  []Finding       `json:"findings"`
+	Decisions []Decision      `json:"decisions"`
 }
 
 // Source is one content of one record.
@@ -234,6 +247,11 @@ func (s *Service) Get(ctx context.Context, tenant, ident string) (Detail, error)
 		if err := s.sources(tx, tenant, &d); err != nil {
 			return err
 		}
+		facts, err := s.facts(tx, tenant, []string{d.ID})
+		if err != nil {
+			return err
+		}
+		d.Priority, d.Score, d.EPSS = record.Prioritize(facts[d.ID]), facts[d.ID].Score, facts[d.ID].EPSS
 		found, err := s.findings(tx, tenant, d.ID, anyTime)
 		if err != nil {
 			return err

@@ -17,14 +17,21 @@ import (
 	"github.com/openthings-platform/openthings/vuln/feed"
 )
 
+// scoresAhead is how far the clocks of whoever makes scores may be ahead.
+const scoresAhead = 48 * time.Hour
+
 // take takes over all that a feed carries: records and lists by Import, then scores, documents, and what a whole source
 // names no longer. Each part can be taken twice without harm, so a process that dies in between goes on by taking all again.
 func (s *Service) take(ctx context.Context, tenant, actor, name string, f *feed.Feed) (Imported, error) {
+	if f.EPSS != nil && f.EPSS.Date.After(s.cfg.Clock.Now().Add(scoresAhead)) {
+		return Imported{}, problem.Invalid("the EPSS scores are of %s, which is yet to come", f.EPSS.Date.Format(time.DateOnly)).
+			Hint("look at the clock of this host; scores of later days could not replace these")
+	}
 	listed := 0
 	if len(f.Exploited) > 0 { // before the records, so that their match sees it
-		list := &feed.KEV{}
-		for _, l := range f.Exploited {
-			list.Entries = append(list.Entries, feed.KEVEntry{CVE: l.CVE, Added: l.Since})
+		list := make([]exploited, len(f.Exploited))
+		for i, l := range f.Exploited {
+			list[i] = exploited{cve: l.CVE, added: l.Since, source: l.List}
 		}
 		var err error
 		if listed, err = s.putExploited(ctx, tenant, list); err != nil {

@@ -88,15 +88,20 @@ func (s *Service) settleStirred(ctx context.Context, tenant string) error {
 }
 
 // exploitedHit is an open hit of a vulnerability that is known as exploited, in one release.
-type exploitedHit struct{ group, name, component, product, version string }
+type exploitedHit struct {
+	group, name, component string
+	listed                 string // the name under which it is known as exploited
+	product, version       string
+}
 
 // exploitedIn finds what is open and known as exploited in the releases.
 func (s *Service) exploitedIn(tx *store.Tx, tenant string, releases []string) (map[string][]exploitedHit, error) {
 	// From the few that are exploited to their hits: SQLite, which has no statistics, keeps this order for CROSS JOIN alone.
-	rows, err := tx.Query(`SELECT g.id, g.name, h.component_id FROM vuln_group g CROSS JOIN vuln_grouped r CROSS JOIN vuln_hit h
+	rows, err := tx.Query(`SELECT g.id, g.name, h.component_id, (SELECT min(x.cve) FROM vuln_member m JOIN vuln_exploited x ON x.tenant = m.tenant AND x.cve = m.ident
+			WHERE m.tenant = g.tenant AND m.group_id = g.id) FROM vuln_group g CROSS JOIN vuln_grouped r CROSS JOIN vuln_hit h
 		WHERE g.tenant = $1 AND g.exploited > 0 AND r.tenant = g.tenant AND r.group_id = g.id AND h.tenant = r.tenant AND h.record_id = r.record_id AND h.until = 9223372036854775807 ORDER BY g.name, h.component_id`, tenant)
 	hits, err := store.Collect(rows, err, func(r *sql.Rows) (x exploitedHit, err error) {
-		return x, r.Scan(&x.group, &x.name, &x.component)
+		return x, r.Scan(&x.group, &x.name, &x.component, &x.listed)
 	})
 	if err != nil || len(hits) == 0 {
 		return nil, err
@@ -231,7 +236,7 @@ type Exploited struct {
 func (s *Service) signal(tx *store.Tx, tenant, release string, x exploitedHit) error {
 	n, err := tx.Exec(`INSERT INTO vuln_signal (tenant, product, ident, at) SELECT $1, $2, $3, $4 WHERE NOT EXISTS
 		(SELECT 1 FROM vuln_signal v JOIN vuln_member m ON m.tenant = v.tenant AND m.ident = v.ident WHERE v.tenant = $1 AND v.product = $2 AND m.group_id = $5)
-		ON CONFLICT (tenant, product, ident) DO NOTHING`, tenant, x.product, x.name, s.now(), x.group)
+		ON CONFLICT (tenant, product, ident) DO NOTHING`, tenant, x.product, x.listed, s.now(), x.group)
 	if err != nil || n == 0 {
 		return err
 	}

@@ -18,6 +18,10 @@ ALTER TABLE vuln_record ADD COLUMN facts text NOT NULL DEFAULT '{}'; -- scores a
 
 CREATE INDEX vuln_group_exploited ON vuln_group (tenant, id) WHERE exploited > 0;
 
+-- Who lists it, and whether it is used to extort.
+ALTER TABLE vuln_exploited ADD COLUMN source text NOT NULL DEFAULT 'CISA KEV';
+ALTER TABLE vuln_exploited ADD COLUMN ransom bigint NOT NULL DEFAULT 0;
+
 -- The names of current records; vuln_member says in which group each stands.
 CREATE TABLE vuln_name (
   tenant text NOT NULL,
