@@ -104,6 +104,9 @@ func (s *Service) Claim(ctx context.Context, code, solution string) (identity.De
 		if err := s.notDenied(tx.QueryRow, t, d.ID); err != nil {
 			return err
 		}
+		if err := s.notHeld(tx, d); err != nil {
+			return err
+		}
 		if err := leaveLobby(tx, t, d.ID, who.ID, s.now()); err != nil {
 			return err
 		}

@@ -20,6 +20,7 @@
 //     that cannot be taken is refused by name; a second journal is an alarm and nothing of it is taken.
 //   - A hook that is not told otherwise fails closed: without its yes nobody gets in.
 //   - A claim code has 128 random bits, is shown once, and only its hash is kept. It is used once.
+//   - While a hold stands, no unit that it matches gets a new identity at any door; devices in the field are never held.
 //   - Every step may be repeated after a lost answer and has the same outcome; only a claim code is made anew, and
 //     only until it was used.
 //   - What a certificate says comes from the register. What a CSR asks for beyond its key is refused or ignored.

@@ -216,6 +216,11 @@ func (s *Service) mayEnrol(ctx context.Context, d identity.Device, pol Policy, c
 	if err := errors.Join(s.notDenied(s.reads(ctx), d.Tenant, d.ID), pol.admits(d)); err != nil {
 		return err
 	}
+	if d.State == identity.Provisioned || d.State == identity.Pending {
+		if err := s.waitsForHold(ctx, d); err != nil {
+			return err
+		}
+	}
 	if pol.Preauthorised {
 		if err := s.announced(ctx, d); err != nil {
 			return err

@@ -127,6 +127,9 @@ func (s *Service) approve(tx *store.Tx, tenant, device, solution string, labels 
 	if err != nil {
 		return err
 	}
+	if err := s.notHeld(tx, d); err != nil {
+		return err
+	}
 	if err := s.cfg.Identity.SetSolution(tx, tenant, device, solution); err != nil {
 		return err
 	}

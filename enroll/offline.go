@@ -224,7 +224,7 @@ func (s *Service) bring(ctx context.Context, st Station, permit wire.Permit, ca 
 		return nil, nil
 	case why.Rule == RuleFork:
 		return nil, errors.Join(s.forked(ctx, st, e), refusal)
-	case why.Rule == RuleGap, why.Rule == RuleClosed, why.Rule == RuleHookDown, why.Kind == problem.KindInternal, why.Kind == problem.KindUnavailable:
+	case why.Rule == RuleGap, why.Rule == RuleClosed, why.Rule == RuleHookDown, why.Rule == RuleHold, why.Kind == problem.KindInternal, why.Kind == problem.KindUnavailable:
 		return nil, refusal
 	}
 	r := &wire.RefusedUnit{Seq: e.Seq, Serial: e.Request.Serial, Device: e.Device, Rule: why.Rule, Detail: why.Text}

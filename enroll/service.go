@@ -65,6 +65,7 @@ func New(cfg Config) *Service {
 	s.crowd = newCrowd(s.cfg.Clock.Now)
 	s.guesses = api.NewLimiter(cfg.Clock, guesses)
 	cfg.DB.Handle(jobCRL, s.fetchCRL)
+	cfg.Identity.BeforeFirst(s.notHeld)
 	return s
 }
 

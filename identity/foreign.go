@@ -34,6 +34,9 @@ func (s *Service) Adopt(tx *store.Tx, d Device, cert *x509.Certificate, origin, 
 	if err := s.UsableKey(tx, d.Tenant, KeyHash(cert.RawSubjectPublicKeyInfo)); err != nil {
 		return Certificate{}, err
 	}
+	if err := s.mayBegin(tx, d, IDevID); err != nil {
+		return Certificate{}, err
+	}
 	now := s.cfg.Clock.Now()
 	c := Certificate{Fingerprint: Fingerprint(cert.Raw), Tenant: d.Tenant, Subject: d.ID, Kind: IDevID, Phase: Profiles[IDevID].Phase, Serial: cert.SerialNumber.Text(16),
 		KeyHash: KeyHash(cert.RawSubjectPublicKeyInfo), NotBefore: cert.NotBefore, NotAfter: cert.NotAfter, DER: cert.Raw, Origin: origin}

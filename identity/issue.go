@@ -69,6 +69,9 @@ func (s *Service) Intend(tx *store.Tx, r IssueRequest) (Intent, error) {
 	if err := s.UsableKey(tx, r.Tenant, r.CSR.KeyHash); err != nil {
 		return Intent{}, err
 	}
+	if err := s.mayBegin(tx, d, r.Kind); err != nil {
+		return Intent{}, err
+	}
 	now := s.cfg.Clock.Now()
 	from, until := Profiles[r.Kind].validity(now, r.Life)
 	until, ending := Profiles[r.Kind].within(signs, from, until)
@@ -197,6 +200,9 @@ func (s *Service) enter(tx *store.Tx, r IssueRequest, c Certificate) error {
 			return err
 		}
 		if err := d.mayReceive(c.Kind); err != nil { // it may have changed while the issuer signed
+			return err
+		}
+		if err := s.mayBegin(tx, d, c.Kind); err != nil {
 			return err
 		}
 		switch {

@@ -57,7 +57,8 @@ type Service struct {
 
 	shards     shards
 	responders responders
-	shut       atomic.Pointer[lost] // what the database lost; nil: the doors may admit
+	first      func(tx *store.Tx, d Device) error // says whether a device may get its first certificate; nil: nobody is asked
+	shut       atomic.Pointer[lost]               // what the database lost; nil: the doors may admit
 	// authorityLife counts what changed which authority signs, or how a chain is presented.
 	authorityLife atomic.Int64
 	issuer        atomic.Pointer[IssuerState] // what the last look said; nil: nobody has looked yet
