@@ -121,8 +121,11 @@ func (t *thing) pair(out *Comparison, match func(a, b Part) bool) {
 	})
 }
 
-// thing names what a part is, without its version: its package, else its CPE name, else its own name.
+// thing names what a part is, without its version: its package, the kernel, else its CPE name, else its own name.
 func (p Part) thing() string {
+	if slices.Contains(p.Spaces, SpaceKernel) {
+		return SpaceKernel // however each side calls it
+	}
 	if u, _, _ := strings.Cut(p.PURL, "?"); u != "" {
 		if i := strings.LastIndexByte(u, '@'); i > strings.LastIndexByte(u, '/') {
 			u = u[:i]

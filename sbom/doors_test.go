@@ -146,7 +146,7 @@ func TestDoors(t *testing.T) {
 				}
 			}
 		}
-		show("/releases/rel_1/sbom", "relay", "not matchable", "Creator of the SBOM", doc.SHA512, "4 parts")
+		show("/releases/rel_1/sbom", "relay", "not matchable", "Creator of the SBOM", "facts are given", doc.SHA512, "4 parts")
 		show("/releases/rel_1/sbom?space=not+matchable", "1 part of 4", "relay", "take back")
 		show("/releases/rel_1/sbom?q=TOML+golang", "2 parts of 4")
 		show("/releases/compare?from=rel_1&to=rel_1", "Both releases list the same parts")
