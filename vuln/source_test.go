@@ -442,6 +442,9 @@ func TestScoresAreKept(t *testing.T) {
 		if got := ask("CVE-2024-4095"); got["CVE-2024-4095"].Probability != 0.00046 {
 			h.Fatalf("older scores replaced newer ones: %+v", got)
 		}
+		if _, err := h.upload("epss", []byte("#model_version:v1,score_date:2999-01-01T00:00:00Z\ncve,epss,percentile\nCVE-2024-4095,1,1\n")); !problem.Is(err, problem.KindInvalid) {
+			h.Fatalf("scores of a day that is yet to come: %v", err)
+		}
 		put(3, "CVE-2024-4095,0.9,0.9")
 		if got := ask("CVE-2024-4095", "CVE-2024-4096"); len(got) != 1 || got["CVE-2024-4095"].Probability != 0.9 {
 			h.Fatalf("%+v", got)

@@ -167,6 +167,12 @@ func (b *Browser) Type(selector, text string) {
 	b.do("type into "+selector, chromedp.SendKeys(chromedp.CSS(selector), text))
 }
 
+// File chooses a file in a field for one.
+func (b *Browser) File(selector, path string) {
+	b.t.Helper()
+	b.do("choose a file for "+selector, chromedp.SetUploadFiles(chromedp.CSS(selector), []string{path}))
+}
+
 // Press presses keys, wherever the focus is: "\t" moves on, "\r" activates.
 func (b *Browser) Press(keys string) {
 	b.t.Helper()

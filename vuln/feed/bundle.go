@@ -205,12 +205,12 @@ func Seal(f File) (Sealed, error) {
 // WriteBundle writes files as one signed archive for a site without a network. They are judged first: a bundle that its
 // reader would refuse is not made. The files are stored as they are, since they are packed already or pack badly.
 func WriteBundle(w io.Writer, key crypto.Signer, m Manifest, files []File) (Manifest, error) {
+	files = slices.DeleteFunc(slices.Clone(files), func(f File) bool { return !Wanted(f.Name) })
 	f, err := judge(files)
 	if err != nil {
 		return m, err
 	}
 	defer f.Close()
-	files = slices.DeleteFunc(slices.Clone(files), func(f File) bool { return !Wanted(f.Name) })
 	m.Files = nil
 	for _, f := range files {
 		s, err := Seal(f)
@@ -280,7 +280,7 @@ func OpenBundle(r io.ReaderAt, size int64, keys []string, last int64) (*Feed, er
 
 // feed judges files that were found to be those of the manifest.
 func (m Manifest) feed(files []File) (*Feed, error) {
-	f, err := judge(files)
+	f, err := judge(slices.DeleteFunc(files, func(f File) bool { return !Wanted(f.Name) }))
 	if err != nil {
 		return nil, err
 	}

@@ -81,9 +81,6 @@ func judge(files []File) (f *Feed, err error) {
 	}()
 	sum := sha256.New()
 	for _, file := range slices.SortedStableFunc(slices.Values(files), func(a, b File) int { return cmp.Compare(a.Name, b.Name) }) {
-		if !Wanted(file.Name) {
-			continue
-		}
 		s, err := file.open()
 		if err != nil {
 			return f, problem.Invalid("%s cannot be opened", file.Name).Because(err)
