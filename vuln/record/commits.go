@@ -3,72 +3,77 @@
 package record
 
 import (
-	"bufio"
-	"bytes"
 	"slices"
 	"strings"
 
 	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/sbom"
 )
 
 // maxCommits bounds what is known about the commits of one record.
-const maxCommits = 200_000
+const maxCommits = 100_000
 
 // Commits says which commits of a repository have a fault. No order is guessed from their names: whoever has the
-// repository computes it (git merge-base --is-ancestor, git rev-list) and lays it beside the record.
+// repository asks it (git merge-base --is-ancestor, git rev-list) and adds the answers to the record, as its member
+// "x_commits": [{"repo": URL, "affected": [COMMIT…], "unaffected": [COMMIT…]}], in an OSV record or one of the CVE List.
 type Commits struct {
-	Affected   []string `json:"affected,omitempty"` // 40 hex digits, sorted
+	Repo       string   `json:"repo,omitempty"`
+	Affected   []string `json:"affected,omitempty"` // all digits
 	Unaffected []string `json:"unaffected,omitempty"`
 }
 
-// ParseCommits reads what is known about single commits, by repository. The form is lines of text: "repo URL", then
-// "affected COMMIT" and "unaffected COMMIT"; empty lines and lines that begin with # are passed over.
-func ParseCommits(b []byte) (map[string]*Commits, error) {
-	out := map[string]*Commits{}
-	var now *Commits
+// checkCommits refuses lists that could not be meant so and sorts the others.
+func (r *Record) checkCommits() error {
 	n := 0
-	for lines := bufio.NewScanner(bytes.NewReader(b)); lines.Scan(); {
-		text := strings.TrimSpace(lines.Text())
-		if text == "" || text[0] == '#' {
-			continue
+	for i := range r.Commits {
+		c := &r.Commits[i]
+		if c.Repo = repository(c.Repo); c.Repo == "" {
+			return problem.Invalid("record %s lists commits of something that is no repository", r.ID)
 		}
-		word, value, _ := strings.Cut(text, " ")
-		value = strings.TrimSpace(value)
-		n++
-		switch {
-		case n > maxCommits:
-			return nil, problem.TooLarge("the list names more than %d commits", maxCommits)
-		case word == "repo" && repository(value) != "":
-			name := repository(value)
-			if out[name] == nil {
-				out[name] = &Commits{}
+		for _, list := range [][]string{c.Affected, c.Unaffected} {
+			if n += len(list); n > maxCommits {
+				return problem.TooLarge("record %s lists more than %d commits", r.ID, maxCommits)
 			}
-			now = out[name]
-		case now == nil:
-			return nil, problem.Invalid("the list of commits begins with %.80q and not with a line \"repo URL\"", text)
-		case word == "affected" && fullCommit(value):
-			now.Affected = append(now.Affected, strings.ToLower(value))
-		case word == "unaffected" && fullCommit(value):
-			now.Unaffected = append(now.Unaffected, strings.ToLower(value))
-		default:
-			return nil, problem.Invalid("%.80q is not a line of a list of commits", text).Hint("write: affected COMMIT, or: unaffected COMMIT, with all digits")
+			for k := range list {
+				if list[k] = strings.ToLower(list[k]); len(list[k]) != 40 || !isCommit(list[k]) {
+					return problem.Invalid("record %s lists %.80q, which is not the whole name of a commit", r.ID, list[k])
+				}
+			}
+			slices.Sort(list)
 		}
 	}
-	for _, c := range out {
-		slices.Sort(c.Affected)
-		slices.Sort(c.Unaffected)
-	}
-	return out, nil
+	return nil
 }
 
-// Learn adds what is known about single commits to what the record claims about their repositories.
-func (r *Record) Learn(commits map[string]*Commits) { r.commits = commits }
+// commitsOf are the lists about one name: a repository, or the kernel in whichever of its repositories; nil if none.
+func (r *Record) commitsOf(space, name string) *Commits {
+	if space != sbom.SpaceGit && space != sbom.SpaceKernel {
+		return nil
+	}
+	var out *Commits
+	for _, c := range r.Commits {
+		if space == sbom.SpaceGit && c.Repo != name || space == sbom.SpaceKernel && !strings.HasPrefix(c.Repo, "git.kernel.org/") && c.Repo != "github.com/torvalds/linux" {
+			continue
+		}
+		if out == nil {
+			out = &Commits{}
+		}
+		out.Affected = slices.Concat(out.Affected, c.Affected)
+		out.Unaffected = slices.Concat(out.Unaffected, c.Unaffected)
+	}
+	if out != nil {
+		slices.Sort(out.Affected)
+		slices.Sort(out.Unaffected)
+	}
+	return out
+}
 
 // state is what the lists say about a commit; they decide before any event does.
 func (c *Commits) state(commit string) State {
-	if c == nil || len(commit) < 40 {
+	if c == nil {
 		return StateUnknown
 	}
+	commit = strings.ToLower(commit)
 	_, affected := slices.BinarySearch(c.Affected, commit)
 	_, unaffected := slices.BinarySearch(c.Unaffected, commit)
 	switch {
@@ -85,8 +90,6 @@ func isCommit(s string) bool {
 	return len(s) >= 7 && len(s) <= 64 && strings.Trim(s, "0123456789abcdefABCDEF") == "" && (len(s) == 40 || strings.Trim(s, "0123456789") != "")
 }
 
-func fullCommit(s string) bool { return len(s) == 40 && isCommit(s) }
-
 // sameCommit compares a commit with one that may be written short.
 func sameCommit(commit, event string) bool {
 	commit, event = strings.ToLower(commit), strings.ToLower(event)
@@ -96,11 +99,8 @@ func sameCommit(commit, event string) bool {
 // gitLine are the events of a range of commits. Their order is that of the repository's history, which is not at hand.
 type gitLine []RangeEvent
 
-// judgeCommit decides the commits that the record names itself and those that somebody has looked up in the repository.
+// judgeCommit decides the commits that the record names itself.
 func (e entry) judgeCommit(commit string) Verdict {
-	if s := e.known.state(strings.ToLower(commit)); s != StateUnknown {
-		return Verdict{State: s}
-	}
 	state := StateUnknown
 	for _, l := range e.git {
 		ends := false

@@ -25,7 +25,8 @@ const (
 // cveDocument is a record of the CVE List, formats 5.0 to 5.2, as far as it is read
 // (https://github.com/CVEProject/cve-schema/blob/main/schema/CVE_Record_Format.json).
 type cveDocument struct {
-	DataVersion string `json:"dataVersion"`
+	Commits     []Commits `json:"x_commits"`
+	DataVersion string    `json:"dataVersion"`
 	Metadata    struct {
 		ID        string `json:"cveId"`
 		State     string `json:"state"`
@@ -112,7 +113,7 @@ func parseCVE(b []byte) (Record, error) {
 	case m.State != "PUBLISHED" && m.State != "REJECTED":
 		return Record{}, problem.Invalid("record %s is in the unknown state %.20q", m.ID, m.State)
 	}
-	r := Record{ID: m.ID, Modified: clean(m.Updated, 64), Published: cveTime(m.Published)}
+	r := Record{ID: m.ID, Commits: d.Commits, Modified: clean(m.Updated, 64), Published: cveTime(m.Published)}
 	d.Containers.CNA.Provider.Name = cmp.Or(d.Containers.CNA.Provider.Name, m.Assigner, "CNA")
 	r.containers = append([]container{d.Containers.CNA}, d.Containers.ADP...)
 	if m.State == "REJECTED" {

@@ -3,6 +3,7 @@
 package record
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -24,6 +25,10 @@ type author struct {
 }
 
 type claimKey struct{ space, name string }
+
+func (k claimKey) compare(other claimKey) int {
+	return cmp.Or(strings.Compare(k.space, other.space), strings.Compare(k.name, other.name))
+}
 
 // cveClaims sorts what the authors say by the names that components are looked up by. The kernel is looked up as the
 // kernel only, never by CPE or product; a package of a language's registry is the business of OSV records.
@@ -67,10 +72,8 @@ func (r *Record) cveClaims() []Claim {
 		}
 	}
 	var out []Claim
-	for _, k := range slices.SortedFunc(maps.Keys(byName), func(a, b claimKey) int {
-		return strings.Compare(a.space+"\x00"+a.name, b.space+"\x00"+b.name)
-	}) {
-		out = append(out, body{CVE: byName[k]}.claim(k.space, k.name))
+	for _, k := range slices.SortedFunc(maps.Keys(byName), claimKey.compare) {
+		out = append(out, body{CVE: byName[k], Commits: r.commitsOf(k.space, k.name)}.claim(k.space, k.name))
 	}
 	return out
 }
@@ -107,7 +110,7 @@ func (a cveAffected) names() []claimKey {
 			}
 		}
 	}
-	slices.SortFunc(out, func(x, y claimKey) int { return strings.Compare(x.space+"\x00"+x.name, y.space+"\x00"+y.name) })
+	slices.SortFunc(out, claimKey.compare)
 	return slices.Compact(out)
 }
 

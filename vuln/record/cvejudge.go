@@ -14,6 +14,7 @@ import (
 type cveJudge struct {
 	space, rule, confidence string
 	authors                 []speaker
+	known                   *Commits
 }
 
 type speaker struct {
@@ -29,8 +30,8 @@ type cveEntry struct {
 	conditions []string
 }
 
-func (c *cveClaim) compile(space string) cveJudge {
-	j := cveJudge{space: space, rule: RuleProduct, confidence: ConfidenceLikely}
+func (c *cveClaim) compile(space string, known *Commits) cveJudge {
+	j := cveJudge{space: space, rule: RuleProduct, confidence: ConfidenceLikely, known: known}
 	switch space {
 	case sbom.SpaceKernel:
 		j.rule, j.confidence = RuleKernel, ConfidenceRange
@@ -89,6 +90,9 @@ func (j cveJudge) Judge(id sbom.Identity) Verdict {
 	version := &reading{text: id.Version}
 	if j.space == sbom.SpaceKernel {
 		version.text = kernelVersion(id.Version)
+	}
+	if s := j.known.state(id.Version); s != StateUnknown {
+		return Verdict{State: s, Rule: j.rule, Confidence: j.confidence}
 	}
 	for _, s := range j.authors {
 		v, speaks := s.judge(j, id, version)

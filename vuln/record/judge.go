@@ -81,10 +81,11 @@ type Judge interface {
 	Judge(id sbom.Identity) Verdict
 }
 
-// body is a claim at rest: one of the two.
+// body is a claim at rest: one of the two forms, and what was looked up of single commits.
 type body struct {
-	OSV []Affected `json:"osv,omitempty"`
-	CVE *cveClaim  `json:"cve,omitempty"`
+	OSV     []Affected `json:"osv,omitempty"`
+	CVE     *cveClaim  `json:"cve,omitempty"`
+	Commits *Commits   `json:"commits,omitempty"`
 }
 
 func (b body) claim(space, name string) Claim {
@@ -102,7 +103,7 @@ func Compile(space string, text []byte) (Judge, error) {
 		return nil, problem.Invalid("the claim cannot be read: %v", err)
 	}
 	if b.CVE != nil {
-		return b.CVE.compile(space), nil
+		return b.CVE.compile(space, b.Commits), nil
 	}
-	return compileOSV(space, b.OSV), nil
+	return compileOSV(space, b.OSV, b.Commits), nil
 }

@@ -20,7 +20,6 @@ type Affected struct {
 	} `json:"package"`
 	Ranges   []Range  `json:"ranges,omitempty"`
 	Versions []string `json:"versions,omitempty"`
-	Commits  *Commits `json:"commits,omitempty"` // of claims about a repository: what is known about single commits
 }
 
 // Range is a line of versions on which events switch the fault on and off.
@@ -93,10 +92,9 @@ func parseOSV(b []byte) (Record, error) {
 // osvClaims sorts what an OSV record says by the names that components are looked up by. A range of commits is a claim
 // about its repository, whatever package it stands under.
 func (r *Record) osvClaims() []Claim {
-	type key struct{ space, name string }
-	byName := map[key][]Affected{}
+	byName := map[claimKey][]Affected{}
 	add := func(space, name string, a Affected) {
-		k := key{space, name}
+		k := claimKey{space, name}
 		byName[k] = append(byName[k], a)
 	}
 	for _, a := range r.Affected {
@@ -118,14 +116,12 @@ func (r *Record) osvClaims() []Claim {
 					}
 				}
 			}
-			add(sbom.SpaceGit, name, Affected{Ranges: ranges, Versions: a.Versions, Commits: r.commits[name]})
+			add(sbom.SpaceGit, name, Affected{Ranges: ranges, Versions: a.Versions})
 		}
 	}
 	var out []Claim
-	for _, k := range slices.SortedFunc(maps.Keys(byName), func(a, b key) int {
-		return strings.Compare(a.space+"\x00"+a.name, b.space+"\x00"+b.name)
-	}) {
-		out = append(out, body{OSV: byName[k]}.claim(k.space, k.name))
+	for _, k := range slices.SortedFunc(maps.Keys(byName), claimKey.compare) {
+		out = append(out, body{OSV: byName[k], Commits: r.commitsOf(k.space, k.name)}.claim(k.space, k.name))
 	}
 	return out
 }
@@ -161,6 +157,7 @@ func repository(url string) string {
 type osvJudge struct {
 	space, rule, confidence string
 	entries                 []entry
+	known                   *Commits
 }
 
 // entry is one Affected with its range ends parsed.
@@ -168,15 +165,14 @@ type entry struct {
 	listed []string
 	lines  []line
 	git    []gitLine
-	known  *Commits
 	broken string // why some part cannot be compared, or ""
 }
 
 // distributions are the ecosystems whose packages are a distribution's builds.
 var distributions = []string{"AlmaLinux", "Alpaquita", "Alpine", "Chainguard", "Debian", "Mageia", "MinimOS", "Photon OS", "Red Hat", "Rocky Linux", "SUSE", "Ubuntu", "Wolfi", "openEuler", "openSUSE"}
 
-func compileOSV(space string, affected []Affected) osvJudge {
-	j := osvJudge{space: space, rule: RulePackage, confidence: ConfidenceExact}
+func compileOSV(space string, affected []Affected, known *Commits) osvJudge {
+	j := osvJudge{space: space, rule: RulePackage, confidence: ConfidenceExact, known: known}
 	family, _, _ := strings.Cut(space, ":")
 	switch {
 	case space == sbom.SpaceGit:
@@ -187,7 +183,7 @@ func compileOSV(space string, affected []Affected) osvJudge {
 		j.rule = RuleDistro
 	}
 	for _, a := range affected {
-		e := entry{listed: a.Versions, known: a.Commits}
+		e := entry{listed: a.Versions}
 		for _, r := range a.Ranges {
 			switch r.Type {
 			case "SEMVER", "ECOSYSTEM":
@@ -215,6 +211,9 @@ func compileOSV(space string, affected []Affected) osvJudge {
 // Judge compares one version. The listed versions speak first, then each range; any entry that hits is a hit, and what
 // cannot be compared is unknown unless another entry hits.
 func (j osvJudge) Judge(id sbom.Identity) Verdict {
+	if s := j.known.state(id.Version); s != StateUnknown {
+		return Verdict{State: s, Rule: j.rule, Confidence: j.confidence}
+	}
 	out := Verdict{State: StateClean}
 	for _, e := range j.entries {
 		var v Verdict

@@ -3,6 +3,7 @@
 package record
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -45,24 +46,35 @@ func TestTrapCommitsHaveNoOrder(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 
-	known, err := ParseCommits([]byte("# from git rev-list\nrepo git@git.example:lamp/lampd.git\naffected " + elsewhere + "\nunaffected " + strings.Repeat("b", 40) + "\n"))
+	answers := `,"x_commits":[{"repo":"git@git.example:lamp/lampd.git","affected":["` + strings.ToUpper(elsewhere) + `"],"unaffected":["` + strings.Repeat("b", 40) + `"]},
+		{"repo":"https://git.example/other","affected":["` + strings.Repeat("c", 40) + `"]}]}`
+	r = parsed(t, []byte(strings.TrimSuffix(gitRecord, "}")+answers))
+	looked := []want{{commit(elsewhere), StateAffected, "", "", ""}, {commit(strings.Repeat("b", 40)), StateClean, "", "", ""}, {commit(strings.Repeat("c", 40)), StateUnknown, "", "", ""}}
+	check(t, r, append(cases, looked...)...)
+
+	b, err := os.ReadFile("testdata/kernel.json") // the same for the kernel in a record of the CVE List
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Learn(known)
-	check(t, r, append(cases, want{commit(elsewhere), StateAffected, "", "", ""}, want{commit(strings.Repeat("b", 40)), StateClean, "", "", ""}, want{commit(strings.Repeat("c", 40)), StateUnknown, "", "", ""})...)
+	for repo, state := range map[string]State{"https://git.kernel.org/pub/scm/linux/kernel/git/stable/linux.git": StateAffected, "https://git.example/linux": StateUnknown} {
+		r := parsed(t, []byte(strings.TrimSuffix(strings.TrimSpace(string(b)), "}")+`,"x_commits":[{"repo":"`+repo+`","affected":["`+elsewhere+`"]}]}`))
+		check(t, r, want{kernel(elsewhere), state, "", "", ""}, want{kernel("0123456789abcdef0123456789abcdef01234567"), StateAffected, "", "Linux", ""}, want{kernel("89abcdef0123456789abcdef0123456789abcdef"), StateClean, "", "Linux", ""})
+	}
 }
 
 func TestListsOfCommitsAreRefused(t *testing.T) {
-	for text, say := range map[string]string{
-		"affected " + elsewhere:                      "begins with",
-		"repo nowhere":                               "begins with",
-		"repo https://a.example/b\nhello":            "not a line",
-		"repo https://a.example/b\naffected 1234567": "not a line",
-		"repo https://a.example/b\n" + strings.Repeat("affected "+elsewhere+"\n", maxCommits): "more than",
+	for list, say := range map[string]string{
+		`{"repo":"nowhere"}`: "no repository",
+		`{"repo":"https://a.example/b","affected":["1234567"]}`:  "not the whole name",
+		`{"repo":"https://a.example/b","unaffected":["v1.0.0"]}`: "not the whole name",
+		`{"repo":"https://a.example/b","affected":[` + strings.TrimSuffix(strings.Repeat(`"`+elsewhere+`",`, maxCommits/2), ",") + `],"unaffected":[` + strings.TrimSuffix(strings.Repeat(`"`+elsewhere+`",`, maxCommits/2+1), ",") + `]}`: "more than",
 	} {
-		if _, err := ParseCommits([]byte(text)); !problem.Is(err, problem.KindInvalid) && !problem.Is(err, problem.KindTooLarge) || !strings.Contains(err.Error(), say) {
-			t.Errorf("%.60q: %v, want %q", text, err, say)
+		doc := `{"id":"A","x_commits":[` + list + `]}`
+		if len(doc) > maxRecord {
+			t.Fatal("the record is refused for its size alone")
+		}
+		if _, err := Parse([]byte(doc)); !problem.Is(err, problem.KindInvalid) && !problem.Is(err, problem.KindTooLarge) || !strings.Contains(err.Error(), say) {
+			t.Errorf("%.60q: %v, want %q", list, err, say)
 		}
 	}
 }

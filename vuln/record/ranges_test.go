@@ -68,7 +68,7 @@ func TestRanges(t *testing.T) {
 		{"PyPI", "1.0.post1", Affected{Versions: []string{"1.0.post1"}}, StateAffected, ""},
 		{"PyPI", "1.0", Affected{Versions: []string{"1.0.post1"}}, StateClean, ""},
 	} {
-		got := compileOSV(c.ecosystem, []Affected{c.a}).Judge(sbom.Identity{Space: c.ecosystem, Version: c.version})
+		got := compileOSV(c.ecosystem, []Affected{c.a}, nil).Judge(sbom.Identity{Space: c.ecosystem, Version: c.version})
 		if got.State != c.state || got.Fixed != c.fixed || (got.State == StateUnknown) != (got.Reason != "") {
 			t.Errorf("%s %s in %v: %+v, want %s fixed %q", c.ecosystem, c.version, c.a, got, c.state, c.fixed)
 		}
@@ -112,7 +112,7 @@ func TestRangesAgainstOracle(t *testing.T) {
 			j := rapid.IntRange(0, i).Draw(t, "swap")
 			ev[i], ev[j] = ev[j], ev[i]
 		}
-		if got := compileOSV("Go", []Affected{a}).Judge(sbom.Identity{Space: "Go", Version: fmt.Sprintf("1.%d.0", v)}); got.State != want {
+		if got := compileOSV("Go", []Affected{a}, nil).Judge(sbom.Identity{Space: "Go", Version: fmt.Sprintf("1.%d.0", v)}); got.State != want {
 			t.Fatalf("1.%d.0 in %v: %s, want %s", v, words, got.State, want)
 		}
 	})

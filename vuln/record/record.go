@@ -45,6 +45,8 @@ type Record struct {
 		URL          string `json:"url,omitempty"`
 	} `json:"database_specific,omitzero"`
 
+	Commits []Commits `json:"x_commits,omitempty"` // looked up by whoever has the repository
+
 	Hash      string    `json:"-"` // hex SHA-256 of the bytes it was read from
 	Scores    []Score   `json:"-"` // as the authors state them, the CNA first
 	SSVC      *SSVC     `json:"-"` // the newest assessment; nil: none
@@ -107,6 +109,9 @@ func (r *Record) check() error {
 	}
 	if strings.ContainsRune(r.Summary+r.Details, 0) {
 		return problem.Invalid("record %s holds a NUL character", r.ID)
+	}
+	if err := r.checkCommits(); err != nil {
+		return err
 	}
 	return r.checkAffected()
 }
