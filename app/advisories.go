@@ -11,14 +11,12 @@ import (
 	"github.com/openthings-platform/openthings/store"
 )
 
-// publishedReleases are those that the world knows: an advisory speaks of no other.
+// publishedReleases are the releases of a product, with when each was published.
 func (h *house) publishedReleases(ctx context.Context, tenant, product string) ([]respond.Release, error) {
 	all, err := h.update.List(ctx, tenant, product)
 	var out []respond.Release
 	for _, r := range all {
-		if !r.Published.IsZero() {
-			out = append(out, respond.Release{ID: r.ID, Version: r.Version, Image: r.Image, File: path.Base(r.Path), Published: r.Published, Withdrawn: !r.Withdrawn.IsZero()})
-		}
+		out = append(out, respond.Release{ID: r.ID, Version: r.Version, Image: r.Image, File: path.Base(r.Path), Published: r.Published, Withdrawn: !r.Withdrawn.IsZero()})
 	}
 	return out, err
 }

@@ -20,12 +20,12 @@ import (
 	"github.com/openthings-platform/openthings/vuln/record"
 )
 
-// Release is what an advisory needs to know of a release that was published.
+// Release is what an advisory needs to know of a release.
 type Release struct {
 	ID, Version string
-	Image       string // digest of the image, "sha256:" and hexadecimal digits
-	File        string // name of the image
-	Published   time.Time
+	Image       string    // digest of the image, "sha256:" and hexadecimal digits
+	File        string    // name of the image
+	Published   time.Time // zero: never
 	Withdrawn   bool
 }
 

@@ -68,6 +68,8 @@ func (s *Service) advisoryPages(c *console.Console) {
 			return as, nil
 		}})
 
+	c.Fragment("case", console.Fragment{Order: 20, Title: "Security advisory", Verb: read, FS: pagesFS, Template: "pages/advisory_case.html", Load: s.advisoriesOfCase})
+
 	c.Form("/advisories", write, func(r *http.Request) (string, error) {
 		a, err := s.DraftAdvisory(r.Context(), r.PostFormValue("product"), strings.TrimSpace(r.PostFormValue("vulnerability")), typedText(r))
 		return "/advisories/" + a.ID, err
@@ -150,7 +152,7 @@ func (s *Service) advisoryView(r *http.Request) (advisoryView, error) {
 		v.Links += l.URL + " " + l.Summary + "\n"
 	}
 	for _, t := range a.Acknowledgments {
-		v.ThanksTo += strings.Join(append(slices.Clone(t.Names), t.Organization), ", ") + "\n"
+		v.ThanksTo += t.typed() + "\n"
 	}
 	if a.Revision > 0 {
 		if u, err := url.Parse(strings.TrimSuffix(a.URL, ".json") + ".html"); err == nil {
@@ -173,6 +175,17 @@ func (s *Service) advisoryView(r *http.Request) (advisoryView, error) {
 	return v, nil
 }
 
+// advisoriesOfCase are those about the vulnerability of a case in its product, or where one is drafted.
+func (s *Service) advisoriesOfCase(r *http.Request, id string) (any, error) {
+	f, err := s.file(r.Context(), tenant.MustTenant(r.Context()), id)
+	if err != nil || f.Ref == "" {
+		return nil, err
+	}
+	as, err := s.Advisories(r.Context(), "", shown)
+	as = slices.DeleteFunc(as, func(a Advisory) bool { return a.Product != f.Product || a.Vulnerability != f.Ref })
+	return map[string]any{"Advisories": as, "Draft": "/advisories?" + url.Values{"product": {f.Product}, "vulnerability": {f.Ref}, "title": {f.state().Title}}.Encode()}, err
+}
+
 // typedText reads the words of an advisory from a form. References and thanks are typed one a line.
 func typedText(r *http.Request) AdvisoryText {
 	f := func(name string) string {
@@ -188,11 +201,29 @@ func typedText(r *http.Request) AdvisoryText {
 		}
 	}
 	for line := range strings.Lines(f("thanks")) {
-		if names := split(line); len(names) > 0 {
-			t.Acknowledgments = append(t.Acknowledgments, Thanks{Names: names})
+		if line = strings.TrimSpace(line); line != "" {
+			t.Acknowledgments = append(t.Acknowledgments, typedThanks(line))
 		}
 	}
 	return t
+}
+
+// typed is how thanks are typed: "Ann, Bob / Organization: for what".
+func (t Thanks) typed() string {
+	line := strings.Join(t.Names, ", ")
+	if t.Organization != "" {
+		line += " / " + t.Organization
+	}
+	if t.Summary != "" {
+		line += ": " + t.Summary
+	}
+	return strings.TrimSpace(line)
+}
+
+func typedThanks(line string) Thanks {
+	to, summary, _ := strings.Cut(line, ": ")
+	names, organization, _ := strings.Cut(to, "/")
+	return Thanks{Names: split(names), Organization: strings.TrimSpace(organization), Summary: strings.TrimSpace(summary)}
 }
 
 // split cuts a line at its commas.

@@ -78,69 +78,56 @@ func (p *press) shop() (white, green, red Advisory) {
 // found in all three ways, and has nothing to say against it; neither for the public nor for somebody who signed in.
 func TestProviderIsWhatCSAFCheckerWants(t *testing.T) {
 	j := judges(t)
-	eachPress(t, func(p *press) {
-		p.shop()
-		env := p.serve(p.front(nil))
-		for who, headers := range map[string][]string{"the public": nil, "a reader": {"Authorization: Bearer reader"}} {
-			report, err := j.Check(t.Context(), "maker.example", env, headers...)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if report.Role != "csaf_trusted_provider" || !report.Passed || len(report.Requirements) != 20 {
-				t.Errorf("%s: role %s, passed %v, %d requirements", who, report.Role, report.Passed, len(report.Requirements))
-			}
-			for _, s := range findings(report) {
-				t.Errorf("%s: %s", who, s)
-			}
+	p := onePress(t)
+	p.shop()
+	env := p.serve(p.front(nil))
+	for who, headers := range map[string][]string{"the public": nil, "a reader": {"Authorization: Bearer reader"}} {
+		report, err := j.Check(t.Context(), "maker.example", env, headers...)
+		p.must(err)
+		if report.Role != "csaf_trusted_provider" || !report.Passed || len(report.Requirements) != 20 {
+			t.Errorf("%s: role %s, passed %v, %d requirements", who, report.Role, report.Passed, len(report.Requirements))
 		}
-	})
+		for _, s := range findings(report) {
+			t.Errorf("%s: %s", who, s)
+		}
+	}
 }
 
-// TestCSAFCheckerWouldHaveSaidIt is the control of the test above: a byte that differs, a label that is open.
+// TestCSAFCheckerWouldHaveSaidIt is the control of the test above: a byte that differs is found.
 func TestCSAFCheckerWouldHaveSaidIt(t *testing.T) {
 	j := judges(t)
-	eachPress(t, func(p *press) {
-		white, green, _ := p.shop()
-		open := p.front(nil)
-		for name, c := range map[string]struct {
-			want string
-			harm func(path string, body []byte) []byte
-		}{
-			"another document": {"19. Signatures", func(path string, b []byte) []byte {
-				if path == p.path(white, "") {
-					return bytes.Replace(b, []byte("Overflow"), []byte("Overfl0w"), 1)
-				}
-				return b
-			}},
-			"another digest": {"18. Integrity", func(path string, b []byte) []byte {
-				if path == p.path(white, ".sha512") {
-					return append([]byte("00"), b[2:]...)
-				}
-				return b
-			}},
-			"an advisory less in the feed": {"15. ROLIE feed", func(path string, b []byte) []byte {
-				if strings.HasSuffix(path, "/feed-white.json") {
-					return []byte(`{"feed":{"id":"x","title":"x","link":[],"category":[],"updated":"2026-01-01T00:00:00Z","entry":[]}}`)
-				}
-				return b
-			}},
-			"a green one in the open": {"", func(path string, b []byte) []byte { return b }},
-		} {
-			if c.want == "" {
-				if _, code := p.get(nil, p.path(green, "")); code != http.StatusUnauthorized {
-					t.Errorf("%s: %d", name, code)
-				}
-				continue
+	p := onePress(t)
+	white, _, _ := p.shop()
+	open, document, digest := p.front(nil), p.path(white, ""), p.path(white, ".sha512")
+	for name, c := range map[string]struct {
+		want string
+		harm func(path string, body []byte) []byte
+	}{
+		"another document": {"19. Signatures", func(path string, b []byte) []byte {
+			if path == document {
+				return bytes.Replace(b, []byte("Overflow"), []byte("Overfl0w"), 1)
 			}
-			report, err := j.Check(t.Context(), "maker.example", p.serve(altered(open, c.harm)))
-			if err != nil {
-				t.Fatal(err)
+			return b
+		}},
+		"another digest": {"18. Integrity", func(path string, b []byte) []byte {
+			if path == digest {
+				return append([]byte("00"), b[2:]...)
 			}
-			if got := strings.Join(findings(report), "\n"); !strings.Contains(got, c.want) {
-				t.Errorf("%s: csaf_checker says %q", name, got)
+			return b
+		}},
+		"nothing in the feed": {"15. ROLIE feed", func(path string, b []byte) []byte {
+			if strings.HasSuffix(path, "/feed-white.json") {
+				return []byte(`{"feed":{"id":"x","title":"x","link":[],"category":[],"updated":"2026-01-01T00:00:00Z","entry":[]}}`)
 			}
+			return b
+		}},
+	} {
+		report, err := j.Check(t.Context(), "maker.example", p.serve(altered(open, c.harm)))
+		p.must(err)
+		if got := strings.Join(findings(report), "\n"); !strings.Contains(got, c.want) {
+			t.Errorf("%s: csaf_checker says %q", name, got)
 		}
-	})
+	}
 }
 
 // altered passes what next answers through harm.
@@ -222,21 +209,20 @@ func tunnel(to string) http.Handler {
 // TestWhatIsPublishedPassesBothJudges: the document of each label, read as a reader reads it.
 func TestWhatIsPublishedPassesBothJudges(t *testing.T) {
 	j := judges(t)
-	eachPress(t, func(p *press) {
-		white, green, red := p.shop()
-		for _, a := range []Advisory{white, green, red} {
-			path := p.path(a, "")
-			b, code := p.get(pso, path)
-			if code != http.StatusOK {
-				t.Fatalf("%s: %d", path, code)
-			}
-			found, err := j.Judge(t.Context(), filepath.Base(path), b)
-			p.must(err)
-			for _, f := range found {
-				t.Errorf("%s: %s: %s", path, f.Test, f.Says)
-			}
+	p := onePress(t)
+	white, green, red := p.shop()
+	for _, a := range []Advisory{white, green, red} {
+		path := p.path(a, "")
+		b, code := p.get(pso, path)
+		if code != http.StatusOK {
+			t.Fatalf("%s: %d", path, code)
 		}
-	})
+		found, err := j.Judge(t.Context(), filepath.Base(path), b)
+		p.must(err)
+		for _, f := range found {
+			t.Errorf("%s: %s: %s", path, f.Test, f.Says)
+		}
+	}
 }
 
 // TestWhoMayReadWhat walks through the tree as nobody, as a customer, as staff and as another manufacturer.

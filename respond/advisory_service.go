@@ -87,6 +87,7 @@ func (s *Service) learn(ctx context.Context, t, productID, ident string) (f fact
 	if f.released, err = s.cfg.Releases(ctx, t, productID); err != nil {
 		return f, err
 	}
+	f.released = slices.DeleteFunc(f.released, func(r Release) bool { return r.Published.IsZero() }) // nobody outside knows it
 	slices.SortStableFunc(f.released, func(a, b Release) int { return a.Published.Compare(b.Published) })
 	f.statuses = statuses(f.released, exposed.Releases)
 	return f, nil

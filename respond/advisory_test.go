@@ -52,15 +52,22 @@ type press struct {
 	released []Release
 }
 
+var pressSchema = []store.Migrations{audit.Schema, seal.Schema, product.Schema, sbom.Schema, fleet.Schema, vuln.Schema, Schema}
+
 // eachPress runs on both engines. The clock stands at the real time, since other programs check signatures by theirs.
 func eachPress(t *testing.T, fn func(p *press)) {
-	schema := []store.Migrations{audit.Schema, seal.Schema, product.Schema, sbom.Schema, fleet.Schema, vuln.Schema, Schema}
 	hand := clock.NewHand(time.Now().UTC().Truncate(time.Second).Add(-time.Hour))
 	start := hand.Now()
-	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+	storetest.Each(t, pressSchema, func(t *testing.T, db *store.DB) {
 		hand.Set(start)
 		fn(newPress(t, db, hand))
 	}, func(c *store.Config) { c.Clock = hand })
+}
+
+// onePress runs on SQLite alone, for tests that do not depend on the engine.
+func onePress(t *testing.T) *press {
+	hand := clock.NewHand(time.Now().UTC().Truncate(time.Second).Add(-time.Hour))
+	return newPress(t, storetest.Open(t, storetest.SQLiteURL(t), pressSchema, func(c *store.Config) { c.Clock = hand }), hand)
 }
 
 func newPress(t *testing.T, db *store.DB, hand *clock.Hand) *press {
@@ -91,9 +98,7 @@ func newPress(t *testing.T, db *store.DB, hand *clock.Hand) *press {
 	}
 	p.house = house{db: db, hand: hand, product: lamp.ID, Service: New(Config{DB: db, Products: ps, Vuln: p.vuln, Keys: keys, URL: "https://maker.example",
 		Manufacturer: func(context.Context, string) (string, error) { return "Acme Ltd", nil },
-		Releases: func(_ context.Context, _, _ string) ([]Release, error) {
-			return slices.DeleteFunc(slices.Clone(p.released), func(r Release) bool { return r.Published.IsZero() }), nil
-		}})}
+		Releases:     func(_ context.Context, _, _ string) ([]Release, error) { return slices.Clone(p.released), nil }})}
 	return p
 }
 
@@ -407,6 +412,15 @@ func TestAHoldNeedsAReasonAndAnEnd(t *testing.T) {
 		}
 		p.publish(b.ID, "")
 	})
+}
+
+// TestTypedThanks: what is typed in a form and what is kept are the same.
+func TestTypedThanks(t *testing.T) {
+	for _, want := range []Thanks{{Names: []string{"Ann", "Bob"}, Organization: "Finders", Summary: "found it: twice"}, {Names: []string{"Ann"}}, {Organization: "Finders", Summary: "helped"}} {
+		if got := typedThanks(want.typed()); !slices.Equal(got.Names, want.Names) || got.Organization != want.Organization || got.Summary != want.Summary {
+			t.Errorf("%q is read as %+v", want.typed(), got)
+		}
+	}
 }
 
 // TestNothingToTell: an advisory without words, or about what no published release has, is not published.

@@ -33,7 +33,7 @@ type Config struct {
 	Manufacturer func(ctx context.Context, tenant string) (string, error)
 	// Keys seals the keys that sign advisories.
 	Keys *seal.Keys
-	// Releases lists the releases of a product that were published, also those withdrawn since.
+	// Releases lists the releases of a product; advisories speak of those that were published, also if withdrawn since.
 	Releases func(ctx context.Context, tenant, product string) ([]Release, error)
 	// URL is the platform's own address, under which advisories are published for tenants without one of their own.
 	URL string
