@@ -21,12 +21,14 @@ import (
 
 // Imported is what a feed changed.
 type Imported struct {
-	Feed      string `json:"feed"`
-	Digest    string `json:"digest"`
-	Records   int    `json:"records"`   // in the feed
-	New       int    `json:"new"`       // not known before
-	Changed   int    `json:"changed"`   // known with other content
-	Exploited int    `json:"exploited"` // newly known as exploited
+	Feed      string   `json:"feed"`
+	Digest    string   `json:"digest"`
+	Records   int      `json:"records"`             // in the feed
+	New       int      `json:"new"`                 // not known before
+	Changed   int      `json:"changed"`             // known with other content
+	Exploited int      `json:"exploited"`           // newly known as exploited
+	Documents int      `json:"documents,omitempty"` // CSAF documents, of which statements were taken
+	Unread    []string `json:"unread,omitempty"`    // what stands in no statement of ours, a sentence each
 }
 
 var feedName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,63}$`)

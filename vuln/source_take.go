@@ -4,9 +4,7 @@ package vuln
 
 import (
 	"context"
-	"crypto/sha256"
 	"database/sql"
-	"encoding/hex"
 	"io"
 	"slices"
 	"time"
@@ -15,6 +13,7 @@ import (
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/vuln/feed"
+	"github.com/openthings-platform/openthings/vuln/vex"
 )
 
 // scoresAhead is how far the clocks of whoever makes scores may be ahead.
@@ -22,7 +21,7 @@ const scoresAhead = 48 * time.Hour
 
 // take takes over all that a feed carries: records and lists by Import, then scores, documents, and what a whole source
 // names no longer. Each part can be taken twice without harm, so a process that dies in between goes on by taking all again.
-func (s *Service) take(ctx context.Context, tenant, actor, name string, f *feed.Feed) (Imported, error) {
+func (s *Service) take(ctx context.Context, tenant, actor, name string, origin vex.Origin, f *feed.Feed) (Imported, error) {
 	if f.EPSS != nil && f.EPSS.Date.After(s.cfg.Clock.Now().Add(scoresAhead)) {
 		return Imported{}, problem.Invalid("the EPSS scores are of %s, which is yet to come", f.EPSS.Date.Format(time.DateOnly)).
 			Hint("look at the clock of this host; scores of later days could not replace these")
@@ -48,7 +47,7 @@ func (s *Service) take(ctx context.Context, tenant, actor, name string, f *feed.
 			return done, err
 		}
 	}
-	if err := s.putDocuments(ctx, tenant, name, f.CSAF); err != nil {
+	if done.Documents, done.Unread, err = s.takeDocuments(ctx, tenant, actor, origin, f.CSAF); err != nil {
 		return done, err
 	}
 	if f.Whole {
@@ -85,7 +84,7 @@ func (s *Service) Upload(ctx context.Context, tenant, actor, name string, r io.R
 		if f.Sequence > 0 && f.Sequence == x.Sequence && x.Digest != "" && f.Digest != x.Digest {
 			err = problem.Forbidden(feed.RuleOlder, "Another bundle with the number %d was taken before.", f.Sequence)
 		} else {
-			done, err = s.take(ctx, tenant, actor, name, f)
+			done, err = s.take(ctx, tenant, actor, name, originOf(x.Source), f)
 		}
 	}
 	if err != nil {
@@ -113,6 +112,14 @@ func (s *Service) uploaded(ctx context.Context, tenant, name string) error {
 		return err
 	}
 	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error { return s.newSource(tx, tenant, name, `{"kind":"upload"}`, in, 0) })
+}
+
+// originOf is whose statements the documents of a source are.
+func originOf(s feed.Source) vex.Origin {
+	if s.Origin == string(vex.Distribution) {
+		return vex.Distribution
+	}
+	return vex.Vendor
 }
 
 // noteUnnamed marks the records of a whole source that it no longer names, and unmarks those that it names again. Nothing
@@ -192,43 +199,29 @@ func (s *Service) Unnamed(ctx context.Context, tenant, name string) (map[string]
 	return out, err
 }
 
-// Document is a CSAF document of a provider as it was published.
-type Document struct {
-	Source, Publisher, ID, Revision string
-	Digest                          string // "sha256:<hex>"
-	At                              time.Time
-	Body                            []byte
-}
+// maxUnreadDocuments bounds how many documents are named that could not be read.
+const maxUnreadDocuments = 10
 
-// putDocuments keeps the documents whose content is not known yet.
-func (s *Service) putDocuments(ctx context.Context, tenant, source string, docs []feed.CSAF) error {
+// takeDocuments takes over what CSAF documents say of products, as statements of their provider. A document that holds none
+// that can be read is named in the result: one odd advisory must not hold back all others.
+func (s *Service) takeDocuments(ctx context.Context, tenant, actor string, origin vex.Origin, docs []feed.CSAF) (taken int, unread []string, err error) {
 	for _, d := range docs {
 		b, err := d.Read()
 		if err != nil {
-			return err
+			return taken, unread, err
 		}
-		sum := sha256.Sum256(b)
-		digest := "sha256:" + hex.EncodeToString(sum[:])
-		err = s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
-			_, err := tx.Exec(`INSERT INTO vuln_document (tenant, source, publisher, id, revision, digest, at, body) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-				ON CONFLICT (tenant, publisher, id) DO UPDATE SET source = excluded.source, revision = excluded.revision, digest = excluded.digest, at = excluded.at, body = excluded.body
-				WHERE vuln_document.digest <> excluded.digest`, tenant, source, d.Publisher, d.ID, d.Revision, digest, s.now(), b)
-			return err
-		})
-		if err != nil {
-			return err
+		doc, err := vex.Parse(b)
+		if err == nil {
+			_, err = s.TakeVEX(ctx, tenant, actor, origin, doc)
+		}
+		switch p := problem.Of(err); {
+		case err == nil:
+			taken++
+		case p.Kind == problem.KindInternal:
+			return taken, unread, err
+		case len(unread) < maxUnreadDocuments:
+			unread = append(unread, d.ID+": "+p.Text)
 		}
 	}
-	return nil
-}
-
-// Documents lists the CSAF documents that came or changed after an instant, the oldest first.
-func (s *Service) Documents(ctx context.Context, tenant string, after time.Time) ([]Document, error) {
-	rows, err := s.cfg.DB.Query(ctx, `SELECT source, publisher, id, revision, digest, at, body FROM vuln_document WHERE tenant = $1 AND at > $2 ORDER BY at, publisher, id`, tenant, store.Millis(after))
-	return store.Collect(rows, err, func(r *sql.Rows) (d Document, err error) {
-		var at int64
-		err = r.Scan(&d.Source, &d.Publisher, &d.ID, &d.Revision, &d.Digest, &at, &d.Body)
-		d.At = store.Time(at)
-		return d, err
-	})
+	return taken, unread, nil
 }

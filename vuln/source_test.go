@@ -22,6 +22,7 @@ import (
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/update/trust"
 	"github.com/openthings-platform/openthings/vuln/feed"
+	"github.com/openthings-platform/openthings/vuln/vex"
 )
 
 // publisher serves one file, or fails as told.
@@ -452,19 +453,29 @@ func TestScoresAreKept(t *testing.T) {
 	})
 }
 
-func TestDocumentsAreKept(t *testing.T) {
+func TestDocumentsBecomeStatements(t *testing.T) {
 	eachFeeds(t, func(h *house, _ func() []string) {
-		doc := func(version string) []byte {
-			return []byte(`{"document":{"category":"csaf_vex","csaf_version":"2.0","publisher":{"namespace":"https://acme.example"},"tracking":{"id":"ACME-1","version":"` + version + `","current_release_date":"2026-11-01T10:00:00Z"}}}`)
+		doc := func(id, version, more string) string {
+			return `{"document":{"category":"csaf_vex","csaf_version":"2.0","title":"x","publisher":{"category":"vendor","name":"ACME","namespace":"https://acme.example"},
+				"tracking":{"id":"` + id + `","version":"` + version + `","status":"final","initial_release_date":"2026-11-01T10:00:00Z","current_release_date":"2026-11-0` + version + `T10:00:00Z",
+				"revision_history":[{"date":"2026-11-01T10:00:00Z","number":"1","summary":"x"}]}}` + more + `}`
 		}
-		for _, v := range []string{"1", "1", "2"} {
-			if _, err := h.upload("acme", doc(v)); err != nil {
-				h.Fatal(err)
+		said := `,"product_tree":{"full_product_names":[{"product_id":"P1","name":"lib 1.0","product_identification_helper":{"purl":"pkg:generic/lib@1.0"}}]},
+			"vulnerabilities":[{"cve":"CVE-2026-0001","product_status":{"known_not_affected":["P1"]},"flags":[{"label":"component_not_present","product_ids":["P1"]}]}]`
+		for i, version := range []string{"1", "1", "2"} {
+			done, err := h.upload("acme", archive(h.T, "1.json", doc("ACME-1", version, said), "2.json", doc("ACME-2", version, `,"vulnerabilities":7`)))
+			if err != nil || done.Documents != 1 || len(done.Unread) != 1 || !strings.HasPrefix(done.Unread[0], "ACME-2: ") {
+				h.Fatalf("%d: %+v %v", i, done, err)
 			}
 		}
-		docs, err := h.vuln.Documents(h.Context(), "tnt_a", time.Time{})
-		if err != nil || len(docs) != 1 || docs[0].Revision != "2" || !bytes.Equal(docs[0].Body, doc("2")) {
-			h.Fatalf("%+v %v", docs, err)
+		list, err := h.vuln.TakenVEX(h.Context(), "tnt_a", "", 10)
+		if err != nil || len(list) != 2 {
+			h.Fatalf("%+v %v", list, err)
+		}
+		for _, x := range list {
+			if x.Document != "ACME-1" || x.Origin != vex.Vendor || x.Current != (x.Version == "2") {
+				h.Errorf("%+v", x)
+			}
 		}
 	})
 }

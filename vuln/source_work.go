@@ -127,7 +127,7 @@ func (s *Service) look(ctx context.Context, x FeedSource, say func(feed.Progress
 		return outcome{err: errors.Join(err, f.Clear())}
 	}
 	defer o.feed.Close()
-	if o.done, err = s.take(ctx, x.tenant, "system", x.Name, o.feed); err != nil {
+	if o.done, err = s.take(ctx, x.tenant, "system", x.Name, originOf(x.Source), o.feed); err != nil {
 		return outcome{err: err}
 	}
 	o.cursor = &haul.Cursor
@@ -167,7 +167,7 @@ func (s *Service) ended(ctx context.Context, x FeedSource, o outcome, also error
 		default:
 			row.LastGood, row.Failures, row.Error, row.Hint = now, 0, "", ""
 			if o.feed != nil {
-				look.Outcome = "changed"
+				look.Outcome, look.Error = "changed", strings.Join(o.done.Unread, "; ")
 				row.Digest, row.Records, row.Made, row.Sequence = o.feed.Digest, int64(o.feed.Records), o.feed.Made, max(row.Sequence, o.feed.Sequence)
 			}
 		}

@@ -79,6 +79,9 @@ func feedImportCommand(r *remote) *cobra.Command {
 				return err
 			}
 			return show(c, r, out, func(w io.Writer, i vuln.Imported) error {
+				for _, why := range i.Unread {
+					fmt.Fprintln(c.ErrOrStderr(), "not read:", why)
+				}
 				_, err := fmt.Fprintf(w, "%s: %d records, %d new, %d changed, %d newly known to be exploited\n", i.Feed, i.Records, i.New, i.Changed, i.Exploited)
 				return err
 			})
@@ -148,6 +151,7 @@ func feedAddCommand(r *remote) *cobra.Command {
 	f.StringVar(&in.Location, "from", "", "address, or path inside the host's folder of feeds")
 	f.StringSliceVar(&in.Ecosystems, "ecosystem", nil, "of an OSV source; may be repeated")
 	f.StringArrayVar(&keys, "key", nil, "key that it must be signed with, or a file that holds it; may be repeated")
+	f.StringVar(&in.Origin, "origin", "", "whose statements CSAF documents hold: vendor or distribution; default vendor")
 	f.BoolVar(&in.Whole, "whole", false, "it names everything: what it leaves out is no longer named by it")
 	f.DurationVar(&every, "every", 0, "how often it is looked at; default 6h")
 	f.DurationVar(&stale, "stale", 0, "after how long without a good look people are told; default 72h, 168h for what people bring")

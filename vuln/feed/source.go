@@ -53,6 +53,7 @@ type Source struct {
 	Location   string   `json:"location,omitempty"`   // an address, or a path inside the host's folder of feeds
 	Ecosystems []string `json:"ecosystems,omitempty"` // of an OSV source
 	Keys       []string `json:"keys,omitempty"`       // that manifests must be signed with; of a CSAF provider: fingerprints or armoured OpenPGP keys
+	Origin     string   `json:"origin,omitempty"`     // whose statements CSAF documents hold: vendor (also when empty) or distribution
 	Whole      bool     `json:"whole,omitempty"`      // it names all it knows, so what it leaves out is no longer named by it
 }
 
@@ -88,6 +89,9 @@ func (s Source) Check() error {
 	}
 	if (len(s.Ecosystems) > 0) != (s.Kind == KindOSV) {
 		return problem.Invalid("Ecosystems are named for an OSV source, and only for one.").At("ecosystems").Hint("such as Go, npm or Debian:12")
+	}
+	if s.Origin != "" && s.Origin != "vendor" && s.Origin != "distribution" {
+		return problem.Invalid("%.40q is no origin of statements.", s.Origin).At("origin").Hint("use vendor or distribution")
 	}
 	for _, e := range s.Ecosystems {
 		if !ecosystem.MatchString(e) {

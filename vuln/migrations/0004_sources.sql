@@ -69,17 +69,3 @@ CREATE TABLE vuln_epss_day (
   day bigint NOT NULL,
   scores bigint NOT NULL
 );
-
--- CSAF documents of providers as they were published, the newest revision of each.
-CREATE TABLE vuln_document (
-  tenant text NOT NULL,
-  source text NOT NULL,
-  publisher text NOT NULL,
-  id text NOT NULL,
-  revision text NOT NULL,
-  digest text NOT NULL,
-  at bigint NOT NULL,
-  body blob NOT NULL,
-  PRIMARY KEY (tenant, publisher, id)
-);
-CREATE INDEX vuln_document_source ON vuln_document (tenant, source, id);
