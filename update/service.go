@@ -39,9 +39,11 @@ type Config struct {
 	Product  *product.Service
 	SBOM     *sbom.Service
 	Fleet    *fleet.Service
-	Tenants  *tenant.Service // solutions to choose from on the release's page; nil offers none
-	Clock    clock.Clock     // nil: clock.System
-	Log      *slog.Logger
+	// VEX reads statements that come with a release and returns what stores them in its transaction; nil takes none.
+	VEX     func(doc []byte) (put func(tx *store.Tx, tenant, actor string) error, err error)
+	Tenants *tenant.Service // solutions to choose from on the release's page; nil offers none
+	Clock   clock.Clock     // nil: clock.System
+	Log     *slog.Logger
 	// Send hands an offer to a device and returns once the device has it; gateway.ErrOffline says that it is not here.
 	Send func(context.Context, gateway.Downlink) error
 	// Live says whether a device is connected.

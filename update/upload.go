@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"mime/multipart"
+	"slices"
 	"time"
 
 	"github.com/openthings-platform/openthings/audit"
@@ -27,6 +28,7 @@ const MaxImage = 1 << 30
 const (
 	PartTargets = "targets"
 	PartSBOM    = "sbom"
+	PartVEX     = "vex" // may be left out
 	PartImage   = "image"
 )
 
@@ -36,9 +38,14 @@ type upload struct {
 	signed  *trust.Targets
 	sbom    []byte
 	bill    sbom.Bill
+	putVEX  func(tx *store.Tx, tenant, actor string) error // nil: no statements came
+	image   *multipart.Part
 }
 
-// Upload makes a release of a multipart body with the parts targets, sbom and image. Every refusal names its rule, and
+// maxVEX bounds the statements that come with a release, in bytes.
+const maxVEX = 1 << 20
+
+// Upload makes a release of a multipart body with the parts targets, sbom, perhaps vex, and image. Every refusal names its rule, and
 // leaves nothing behind but, at worst, an unnamed blob.
 func (s *Service) Upload(ctx context.Context, parts *multipart.Reader) (Release, error) {
 	t := tenant.MustTenant(ctx)
@@ -48,7 +55,7 @@ func (s *Service) Upload(ctx context.Context, parts *multipart.Reader) (Release,
 	if err != nil {
 		return Release{}, err
 	}
-	image, size, err := s.readImage(ctx, parts, u.signed)
+	image, size, err := s.readImage(ctx, u.image, u.signed)
 	if err != nil {
 		return Release{}, err
 	}
@@ -86,6 +93,11 @@ func (s *Service) Upload(ctx context.Context, parts *multipart.Reader) (Release,
 		}
 		if err := s.cfg.SBOM.Attach(tx, t, r.ID, u.bill, doc, actor.ID); err != nil {
 			return err
+		}
+		if u.putVEX != nil {
+			if err := u.putVEX(tx, t, actor.ID); err != nil {
+				return err
+			}
 		}
 		if err := s.RecordCheck(tx, t, r.ID, CheckSignature, Pass, "signed by key "+shortKey(r.Signers[0])+", list version "+itoa(r.Targets), "update"); err != nil {
 			return err
@@ -145,15 +157,27 @@ func (s *Service) readSigned(ctx context.Context, tenantID string, parts *multip
 	if u.sbom, err = readPart(parts, PartSBOM, sbom.MaxBytes); err != nil {
 		return upload{}, err
 	}
-	u.bill, err = sbom.Parse(u.sbom)
+	if u.bill, err = sbom.Parse(u.sbom); err != nil {
+		return upload{}, err
+	}
+	if u.image, err = nextPart(parts, PartVEX, PartImage); err != nil || u.image.FormName() == PartImage {
+		return u, err
+	}
+	doc, err := readAll(u.image, PartVEX, maxVEX)
+	if err != nil {
+		return upload{}, err
+	}
+	if s.cfg.VEX == nil {
+		return upload{}, problem.Invalid("No statements are taken with a release here.").At(PartVEX)
+	}
+	if u.putVEX, err = s.cfg.VEX(doc); err != nil {
+		return upload{}, err
+	}
+	u.image, err = nextPart(parts, PartImage)
 	return u, err
 }
 
-func (s *Service) readImage(ctx context.Context, parts *multipart.Reader, signed *trust.Targets) (digest string, size int64, err error) {
-	p, err := nextPart(parts, PartImage)
-	if err != nil {
-		return "", 0, err
-	}
+func (s *Service) readImage(ctx context.Context, p io.Reader, signed *trust.Targets) (digest string, size int64, err error) {
 	longest := int64(0)
 	for _, t := range signed.Targets {
 		longest = max(longest, t.Length)
@@ -198,23 +222,24 @@ func (s *Service) admitTarget(ctx context.Context, tenantID string, t trust.Targ
 	return admit(t, revisions, published, now)
 }
 
-func nextPart(parts *multipart.Reader, name string) (*multipart.Part, error) {
+// nextPart returns the next part, which must have one of the names. The last one is missed where it has none.
+func nextPart(parts *multipart.Reader, names ...string) (*multipart.Part, error) {
 	p, err := parts.NextPart()
 	if errors.Is(err, io.EOF) {
-		return nil, missing(name)
+		return nil, missing(names[len(names)-1])
 	}
 	if err != nil {
 		return nil, problem.Invalid("The upload is not a well-formed multipart body.").Because(err)
 	}
-	if p.FormName() != name {
-		return nil, missing(name)
+	if !slices.Contains(names, p.FormName()) {
+		return nil, missing(names[len(names)-1])
 	}
 	return p, nil
 }
 
 func missing(name string) error {
 	return problem.Invalid("The part %q is missing or comes too late.", name).At(name).
-		Hint("Send targets, sbom and image, in this order.")
+		Hint("Send targets, sbom, vex if there is one, and image, in this order.")
 }
 
 func readPart(parts *multipart.Reader, name string, limit int64) ([]byte, error) {
@@ -222,6 +247,10 @@ func readPart(parts *multipart.Reader, name string, limit int64) ([]byte, error)
 	if err != nil {
 		return nil, err
 	}
+	return readAll(p, name, limit)
+}
+
+func readAll(p io.Reader, name string, limit int64) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(p, limit+1))
 	if err != nil {
 		return nil, problem.Invalid("The upload broke off.").At(name).Because(err)

@@ -258,7 +258,7 @@ func bill(image string) string {
 }
 
 // release is what the manufacturer sends.
-type release struct{ targets, sbom, image string }
+type release struct{ targets, sbom, image, vex string }
 
 // sign signs an image as the manufacturer does.
 func (w *world) sign(version string, security int64, image string, edit func(*update.SignReleaseOptions)) release {
@@ -272,14 +272,14 @@ func (w *world) sign(version string, security int64, image string, edit func(*up
 		w.t.Fatal(err)
 	}
 	read := func(path string) string { return string(must[[]byte](w.t)(os.ReadFile(path))) }
-	return release{read(filepath.Join(w.dir, update.FileTargets)), read(o.SBOM), read(o.Image)}
+	return release{targets: read(filepath.Join(w.dir, update.FileTargets)), sbom: read(o.SBOM), image: read(o.Image)}
 }
 
 func (w *world) upload(role tenant.Role, r release) (update.ReleaseOut, int, string) {
 	w.t.Helper()
 	var body bytes.Buffer
 	m := multipart.NewWriter(&body)
-	for _, p := range []struct{ name, content string }{{"targets", r.targets}, {"sbom", r.sbom}, {"image", r.image}} {
+	for _, p := range []struct{ name, content string }{{"targets", r.targets}, {"sbom", r.sbom}, {"vex", r.vex}, {"image", r.image}} {
 		if p.content == "" {
 			continue
 		}

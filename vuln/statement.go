@@ -47,66 +47,117 @@ func (s *Service) TakeVEX(ctx context.Context, tenant, actor string, origin vex.
 	if origin.Rank() > vex.Distribution.Rank() {
 		return Taken{}, problem.Invalid("%.40q is no origin of statements.", origin).At("origin").Hint("use own, vendor or distribution")
 	}
-	t := Taken{ID: store.NewID("vex"), Origin: origin, Format: d.Format, Document: d.ID, Version: d.Version, Author: d.Author, Issued: d.At, Digest: d.Digest,
-		Statements: int64(len(d.Statements)), Unread: d.Unread, By: actor, At: store.Time(s.now()), Current: true}
-	unread, err := json.Marshal(d.Unread)
+	in, err := s.arrange(tenant, actor, origin, d)
 	if err != nil {
 		return Taken{}, err
-	}
-	var rows, idents [][]any
-	for _, st := range d.Statements {
-		for part := range slices.Chunk(st.Products, productsAtOnce) {
-			st.Products = part
-			body, err := json.Marshal(st)
-			if err != nil {
-				return Taken{}, err
-			}
-			id := store.NewID("vst")
-			rows = append(rows, []any{tenant, id, t.ID, string(body)})
-			for _, ident := range st.Idents {
-				idents = append(idents, []any{tenant, ident, id})
-			}
-		}
 	}
 	if known, ok, err := s.known(ctx, tenant, origin, d.Digest); err != nil || ok {
 		return known, err
 	}
 	// What stands in no document yet is seen by nobody: the document's own row comes last.
-	insert := func(into string, rows [][]any) error {
-		for part := range slices.Chunk(rows, rowsAtOnce) {
-			if err := s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error { return tx.InsertMany(into, part, `ON CONFLICT DO NOTHING`) }); err != nil {
-				return err
+	for _, part := range []struct {
+		into string
+		rows [][]any
+	}{{insertStatements, in.rows}, {insertIdents, in.idents}} {
+		for rows := range slices.Chunk(part.rows, rowsAtOnce) {
+			if err := s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error { return tx.InsertMany(part.into, rows, `ON CONFLICT DO NOTHING`) }); err != nil {
+				return Taken{}, err
 			}
 		}
-		return nil
 	}
-	if err := insert(`INSERT INTO vuln_statement (tenant, id, vex_id, body)`, rows); err != nil {
-		return Taken{}, err
-	}
-	if err := insert(`INSERT INTO vuln_statement_ident (tenant, ident, statement_id)`, idents); err != nil {
-		return Taken{}, err
-	}
-	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-		if t.Current, err = s.supersede(tx, tenant, t); err != nil {
-			return err
-		}
-		current := int64(0)
-		if t.Current {
-			current = 1
-		}
-		if _, err := tx.Exec(`INSERT INTO vuln_vex (tenant, id, digest, origin, format, doc_id, doc_version, author, at, imported_by, imported_at, statements, unread, is_current)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`, tenant, t.ID, t.Digest, string(t.Origin), string(t.Format), t.Document, t.Version, t.Author,
-			store.Millis(t.Issued), actor, store.Millis(t.At), t.Statements, string(unread), current); err != nil {
-			return err
-		}
-		return audit.Append(tx, audit.Entry{Tenant: tenant, Actor: actor, Kind: "vex.imported", Subject: t.ID, Data: t})
-	})
+	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error { return s.putTaken(tx, tenant, &in) })
 	if store.IsUnique(err) { // the same document, at the same time
 		if known, ok, err := s.known(ctx, tenant, origin, d.Digest); err != nil || ok {
 			return known, err
 		}
 	}
-	return t, err
+	return in.Taken, err
+}
+
+// arranged is a document on its way into the database: its row and those of its statements, ready to be written.
+type arranged struct {
+	Taken
+	rows, idents [][]any
+	unread       string
+}
+
+const (
+	insertStatements = `INSERT INTO vuln_statement (tenant, id, vex_id, body)`
+	insertIdents     = `INSERT INTO vuln_statement_ident (tenant, ident, statement_id)`
+)
+
+func (s *Service) arrange(tenant, actor string, origin vex.Origin, d vex.Document) (arranged, error) {
+	in := arranged{Taken: Taken{ID: store.NewID("vex"), Origin: origin, Format: d.Format, Document: d.ID, Version: d.Version, Author: d.Author, Issued: d.At, Digest: d.Digest,
+		Statements: int64(len(d.Statements)), Unread: d.Unread, By: actor, At: store.Time(s.now()), Current: true}}
+	unread, err := json.Marshal(d.Unread)
+	if err != nil {
+		return in, err
+	}
+	in.unread = string(unread)
+	for _, st := range d.Statements {
+		for part := range slices.Chunk(st.Products, productsAtOnce) {
+			st.Products = part
+			body, err := json.Marshal(st)
+			if err != nil {
+				return in, err
+			}
+			id := store.NewID("vst")
+			in.rows = append(in.rows, []any{tenant, id, in.ID, string(body)})
+			for _, ident := range st.Idents {
+				in.idents = append(in.idents, []any{tenant, ident, id})
+			}
+		}
+	}
+	return in, nil
+}
+
+// putTaken writes the document's own row, and with it lets its statements be seen.
+func (s *Service) putTaken(tx *store.Tx, tenant string, in *arranged) (err error) {
+	if in.Current, err = s.supersede(tx, tenant, in.Taken); err != nil {
+		return err
+	}
+	current := int64(0)
+	if in.Current {
+		current = 1
+	}
+	if _, err := tx.Exec(`INSERT INTO vuln_vex (tenant, id, digest, origin, format, doc_id, doc_version, author, at, imported_by, imported_at, statements, unread, is_current)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`, tenant, in.ID, in.Digest, string(in.Origin), string(in.Format), in.Document, in.Version, in.Author,
+		store.Millis(in.Issued), in.By, store.Millis(in.At), in.Statements, in.unread, current); err != nil {
+		return err
+	}
+	return audit.Append(tx, audit.Entry{Tenant: tenant, Actor: in.By, Kind: "vex.imported", Subject: in.ID, Data: in.Taken})
+}
+
+// maxWithRelease is how many rows may come in one transaction with a release.
+const maxWithRelease = 1000
+
+// WithRelease reads a document of the manufacturer's own statements that comes with a release, and returns what stores it
+// in the transaction of the release. They are proposals like all others.
+func (s *Service) WithRelease(doc []byte) (put func(tx *store.Tx, tenant, actor string) error, err error) {
+	d, err := vex.Parse(doc)
+	if err != nil {
+		return nil, err
+	}
+	return func(tx *store.Tx, tenant, actor string) error {
+		in, err := s.arrange(tenant, actor, vex.Own, d)
+		if err != nil {
+			return err
+		}
+		if len(in.rows)+len(in.idents) > maxWithRelease {
+			return problem.TooLarge("The statements are too many to come with a release.").At("vex").Hint("import them apart, with POST /v1/vex?origin=own")
+		}
+		known, err := s.taken(tx, tenant, `digest = $2 AND origin = $3`, d.Digest, string(vex.Own))
+		if err != nil || len(known) > 0 {
+			return err
+		}
+		if err := tx.InsertMany(insertStatements, in.rows, ``); err != nil {
+			return err
+		}
+		if err := tx.InsertMany(insertIdents, in.idents, `ON CONFLICT DO NOTHING`); err != nil {
+			return err
+		}
+		return s.putTaken(tx, tenant, &in)
+	}, nil
 }
 
 // rowsAtOnce are written in one transaction.

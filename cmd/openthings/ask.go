@@ -129,7 +129,7 @@ func yes(b bool) string {
 
 func releaseCommand() *cobra.Command {
 	c, r := group("release", "Releases of firmware")
-	var targets, bill, image string
+	var targets, bill, statements, image string
 	upload := &cobra.Command{
 		Use: "upload", Short: "Upload a signed release with its bill of materials", Args: cobra.NoArgs,
 		Example: `  openthings release upload --targets signing/targets.json --sbom lamp.cdx.json --image lamp.bin`,
@@ -142,7 +142,10 @@ func releaseCommand() *cobra.Command {
 			pr, pw := io.Pipe()
 			m := multipart.NewWriter(pw)
 			go func() {
-				for _, p := range []struct{ name, file string }{{"targets", targets}, {"sbom", bill}, {"image", image}} {
+				for _, p := range []struct{ name, file string }{{"targets", targets}, {"sbom", bill}, {"vex", statements}, {"image", image}} {
+					if p.file == "" {
+						continue // only statements may be left out
+					}
 					if err := attach(m, p.name, p.file); err != nil {
 						pw.CloseWithError(err)
 						return
@@ -160,6 +163,7 @@ func releaseCommand() *cobra.Command {
 	f := upload.Flags()
 	f.StringVar(&targets, "targets", "", "targets.json as openthings sign release made it")
 	f.StringVar(&bill, "sbom", "", "the bill of materials")
+	f.StringVar(&statements, "vex", "", "what is said of its vulnerabilities (OpenVEX, CycloneDX or CSAF): proposals, stored with the release or not at all")
 	f.StringVar(&image, "image", "", "the image")
 	for _, name := range []string{"targets", "sbom", "image"} {
 		cobra.CheckErr(upload.MarkFlagRequired(name))
