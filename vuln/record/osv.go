@@ -247,9 +247,8 @@ func (e entry) judge(space, version string) Verdict {
 			unknown = "the version " + version + " cannot be compared: " + err.Error()
 			continue
 		}
-		if on {
-			hit = true
-			fixed = next
+		if on || hit && fixed == "" {
+			hit, fixed = true, next
 		}
 	}
 	switch {

@@ -3,6 +3,7 @@
 package record
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -54,7 +55,6 @@ type Record struct {
 
 	containers []container // of the CVE List: what each author says
 	files      []string
-	commits    map[string]*Commits // what Learn was told
 }
 
 // Reference is where to read on.
@@ -79,7 +79,8 @@ func Parse(b []byte) (Record, error) {
 		Metadata json.RawMessage `json:"cveMetadata"`
 	}
 	read := parseOSV
-	if json.Unmarshal(b, &kind) == nil && kind.Metadata != nil {
+	isCVE := bytes.Contains(b, []byte(`"cveMetadata"`)) && json.Unmarshal(b, &kind) == nil && kind.Metadata != nil
+	if isCVE {
 		read = parseCVE
 	}
 	r, err := read(b)
@@ -87,7 +88,7 @@ func Parse(b []byte) (Record, error) {
 		return Record{}, err
 	}
 	// Two publishers name records by the number of a CVE: each keeps its own, as names of one vulnerability.
-	if r.containers == nil && cveNumber.MatchString(r.ID) {
+	if !isCVE && cveNumber.MatchString(r.ID) {
 		r.Aliases, r.ID = append(r.Aliases, r.ID), "OSV/"+r.ID
 	}
 	if err := r.check(); err != nil {
