@@ -55,7 +55,7 @@ func (s *Service) DeviceTime(ctx context.Context, tenant string, spans []Span, u
 	for _, sp := range spans {
 		points = append(points, point{sp.Release, sp.From}, point{sp.Release, min(sp.To, end)})
 	}
-	err = s.snapshot(ctx, len(points) <= pointsPerStatement, func(ask asks) error {
+	err = s.asking(ctx, points, func(ask asks) error {
 		sums, err := sumsAt(ask, tenant, points)
 		millis = 0
 		for i, p := range points {
@@ -86,7 +86,7 @@ func (s *Service) Curve(ctx context.Context, tenant string, spans []Span, instan
 	if len(points) == 0 {
 		return out, nil
 	}
-	err := s.snapshot(ctx, len(points) <= pointsPerStatement, func(ask asks) error {
+	err := s.asking(ctx, points, func(ask asks) error {
 		sums, err := sumsAt(ask, tenant, points)
 		clear(out)
 		for i, p := range points {

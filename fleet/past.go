@@ -34,12 +34,18 @@ const (
 // asks is how a statement is put: to the database, which keeps it prepared, or to a snapshot.
 type asks func(query string, args ...any) (*sql.Rows, error)
 
-// snapshot calls fn with what one statement is put to where one is enough, and else with one snapshot for all of them.
-func (s *Service) snapshot(ctx context.Context, one bool, fn func(ask asks) error) error {
-	if one {
-		return fn(func(query string, args ...any) (*sql.Rows, error) { return s.cfg.DB.Query(ctx, query, args...) })
+// asking calls fn with what statements about the points are put to: a snapshot, unless they fit in one statement.
+func (s *Service) asking(ctx context.Context, points []point, fn func(ask asks) error) error {
+	other := func(p point) bool { return p.at != points[0].at }
+	if len(points) <= fewPoints || len(points) <= pointsPerStatement && !slices.ContainsFunc(points, other) {
+		return fn(s.ask(ctx))
 	}
 	return s.cfg.DB.View(ctx, func(tx *store.Tx) error { return fn(tx.Query) })
+}
+
+// ask puts one statement to the database.
+func (s *Service) ask(ctx context.Context) asks {
+	return func(query string, args ...any) (*sql.Rows, error) { return s.cfg.DB.Query(ctx, query, args...) }
 }
 
 // sumsAt tells what had happened at each of the points.
@@ -200,22 +206,29 @@ func (s *Service) CountOf(ctx context.Context, tenant string, releases []string,
 			return nil, err
 		}
 	}
-	err = s.snapshot(ctx, at.IsZero() || len(releases) <= pointsPerStatement, func(ask asks) error {
+	if at.IsZero() {
+		return countNow(s.ask(ctx), tenant, releases)
+	}
+	err = s.asking(ctx, pointsAt(releases, at), func(ask asks) error {
 		out, err = countOf(ask, tenant, releases, at)
 		return err
 	})
 	return out, err
 }
 
-func countOf(ask asks, tenant string, releases []string, at time.Time) (map[string]int64, error) {
-	if at.IsZero() {
-		return countNow(ask, tenant, releases)
-	}
+func pointsAt(releases []string, at time.Time) []point {
 	points := make([]point, len(releases))
 	for i, r := range releases {
 		points[i] = point{r, store.Millis(at)}
 	}
-	sums, err := sumsAt(ask, tenant, points)
+	return points
+}
+
+func countOf(ask asks, tenant string, releases []string, at time.Time) (map[string]int64, error) {
+	if at.IsZero() {
+		return countNow(ask, tenant, releases)
+	}
+	sums, err := sumsAt(ask, tenant, pointsAt(releases, at))
 	out := map[string]int64{}
 	for p, sum := range sums {
 		if sum.n != 0 {
