@@ -145,7 +145,7 @@ func (c *Component) kernel(p packageurl.PackageURL) bool {
 		c.add(Identity{Space: SpaceKernel, Name: "linux", Version: g.Version})
 	}
 	if commit.MatchString(c.PackageVersion) {
-		c.add(Identity{Space: SpaceKernel, Name: "linux", Version: c.PackageVersion})
+		c.add(Identity{Space: SpaceKernel, Name: "linux", Version: strings.ToLower(c.PackageVersion)})
 	}
 	return true
 }
@@ -153,7 +153,7 @@ func (c *Component) kernel(p packageurl.PackageURL) bool {
 var (
 	// What upstream calls a version, before what a layer appends: "6.1.55-yocto-standard", "6.6.23+git0+abc".
 	kernelVersion = regexp.MustCompile(`^\d+\.\d+(\.\d+)?(-rc\d+)?`)
-	commit        = regexp.MustCompile(`^[0-9a-f]{40}$`)
+	commit        = regexp.MustCompile(`^[0-9a-fA-F]{40}$`)
 	// What Yocto appends to upstream's version: its revision and the state of a repository.
 	recipeSuffix = regexp.MustCompile(`(\+git.*|\+AUTOINC.*)?(-r\d+(\.\d+)*)?$`)
 	tagPrefix    = regexp.MustCompile(`^[vV](\d)`)
