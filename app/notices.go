@@ -35,6 +35,12 @@ var told = []struct {
 			Text: "Find out whether it can be reached and whether it was exploited in this product. Since 2026-09-11 an exploited vulnerability is reported within 24 hours of becoming aware (Regulation (EU) 2024/2847, Article 14).",
 			Link: "/vulnerabilities/" + x.ID, Data: x}, nil
 	}},
+	{vuln.TopicStopped, "the making of units is stopped: no such unit gets a new identity", func(h *house, ctx context.Context, e store.Event) (n notify.Notice, err error) {
+		return stopNotice(h, ctx, e, "The making of %s is stopped", "Devices in the field are not concerned. A person lifts it on the product's page or with openthings stop lift.")
+	}},
+	{vuln.TopicResumed, "the making of units goes on: a stop was lifted", func(h *house, ctx context.Context, e store.Event) (n notify.Notice, err error) {
+		return stopNotice(h, ctx, e, "The making of %s goes on", "")
+	}},
 	{vuln.FeedStale, "a source of vulnerability records brought nothing good for too long: what is found may not be all", func(h *house, ctx context.Context, e store.Event) (n notify.Notice, err error) {
 		return feedNotice(e, "The feed %s is stale", "Until it is good again, “nothing found” means: not found in what was known then.")
 	}},
@@ -112,6 +118,19 @@ func feedNotice(e store.Event, title, text string) (n notify.Notice, err error) 
 		text = f.Error + ". " + text
 	}
 	return notify.Notice{Title: fmt.Sprintf(title, f.Name), Text: strings.TrimSpace(text), Link: "/vulnerabilities/feeds", Data: f}, nil
+}
+
+// stopNotice says that the making of units is stopped, or goes on.
+func stopNotice(h *house, ctx context.Context, e store.Event, title, text string) (n notify.Notice, err error) {
+	var x vuln.StopTold
+	if err := e.Decode(&x); err != nil {
+		return n, err
+	}
+	title = fmt.Sprintf(title, h.productName(ctx, e.Tenant, x.Product))
+	if x.Vulnerability != "" {
+		title += " (" + x.Vulnerability + ")"
+	}
+	return notify.Notice{Title: title, Text: strings.TrimSpace(strings.TrimSuffix(x.Reason, ".") + ". " + text), Link: "/products/" + x.Product, Data: x}, nil
 }
 
 // called is the name of a thing, or its id when nobody has named it.

@@ -157,12 +157,36 @@ func (s *Service) HoldTx(tx *store.Tx, tenant, id string) (Hold, error) {
 	return holdByID(tx, tenant, id)
 }
 
+// CheckHold refuses a hold of a product, batch or origin that does not exist: it would hold nothing, and look as if it did.
+func (s *Service) CheckHold(ctx context.Context, h Hold) error {
+	if _, err := s.cfg.Products.Get(ctx, h.Tenant, h.Product); err != nil {
+		return err
+	}
+	if h.Batch != "" {
+		b, err := batchByID(s.reads(ctx), h.Tenant, h.Batch)
+		if err == nil && b.Product != h.Product {
+			err = problem.Invalid("The batch %s is of another product.", b.Name).At("batch")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if h.Origin == "" {
+		return nil
+	}
+	_, station := stationByID(s.reads(ctx), h.Tenant, h.Origin)
+	_, ca := s.TrustedCA(ctx, h.Tenant, h.Origin)
+	_, token := s.Token(ctx, h.Tenant, h.Origin)
+	if station != nil && ca != nil && token != nil {
+		return problem.NotFound("There is no line station, trusted CA or token %.64q.", h.Origin).At("origin")
+	}
+	return nil
+}
+
 // HoldFilter narrows the list of holds. Empty fields do not narrow.
 type HoldFilter struct {
 	Product  string
-	Standing bool   // only those that nobody has lifted
-	Before   string // id of the last hold of the page before
-	Limit    int    // 0: all
+	Standing bool // only those that nobody has lifted
 }
 
 // Holds lists the tenant's holds, the newest first.

@@ -3,10 +3,9 @@
 package enroll
 
 import (
-	"cmp"
 	"database/sql"
 	"errors"
-	"math"
+	"slices"
 	"time"
 
 	"github.com/openthings-platform/openthings/identity"
@@ -82,8 +81,8 @@ func holdByID(tx *store.Tx, tenant, id string) (Hold, error) {
 }
 
 func listHolds(tx *store.Tx, tenant string, f HoldFilter) ([]Hold, error) {
-	rows, err := tx.Query(`SELECT `+holdColumns+` FROM hold h WHERE h.tenant = $1 AND (h.product = $2 OR $2 = '') AND (h.lifted = 0 OR $3 = 0) AND (h.id < $4 OR $4 = '')
-		ORDER BY h.id DESC LIMIT $5`, tenant, f.Product, number01(f.Standing), f.Before, cmp.Or(f.Limit, math.MaxInt32))
+	rows, err := tx.Query(`SELECT `+holdColumns+` FROM hold h WHERE h.tenant = $1 AND (h.product = $2 OR $2 = '') AND (h.lifted = 0 OR $3 = 0) ORDER BY h.id DESC`,
+		tenant, f.Product, number01(f.Standing))
 	list, err := store.Collect(rows, err, func(r *sql.Rows) (Hold, error) { return scanHold(r) })
 	if err != nil {
 		return nil, err
@@ -92,9 +91,21 @@ func listHolds(tx *store.Tx, tenant string, f HoldFilter) ([]Hold, error) {
 }
 
 func fillFirmware(tx *store.Tx, list []Hold) error {
+	at := map[string]*Hold{}
+	ids := make([]string, len(list))
 	for i := range list {
-		rows, err := tx.Query(`SELECT digest FROM hold_firmware WHERE hold = $1 ORDER BY digest`, list[i].ID)
-		if list[i].Firmware, err = store.Collect(rows, err, func(r *sql.Rows) (d string, err error) { return d, r.Scan(&d) }); err != nil {
+		ids[i] = list[i].ID
+		at[ids[i]] = &list[i]
+	}
+	for part := range slices.Chunk(ids, 256) {
+		in, args := store.In(nil, part)
+		rows, err := tx.Query(`SELECT hold, digest FROM hold_firmware WHERE hold IN `+in+` ORDER BY hold, digest`, args...)
+		if _, err := store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+			var hold, digest string
+			err := r.Scan(&hold, &digest)
+			at[hold].Firmware = append(at[hold].Firmware, digest)
+			return struct{}{}, err
+		}); err != nil {
 			return err
 		}
 	}

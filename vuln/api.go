@@ -26,6 +26,7 @@ func (s *Service) Routes(a *api.API) {
 	read := string(tenant.VulnRead)
 	s.feedRoutes(a)
 	s.vexRoutes(a)
+	s.stopRoutes(a)
 
 	type listIn struct{ api.Paging }
 	api.Handle(a, api.Op{ID: "list-vulnerabilities", Method: "GET", Path: "/v1/vulnerabilities", Verb: read, Stage: "vuln",

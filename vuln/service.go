@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/openthings-platform/openthings/clock"
+	"github.com/openthings-platform/openthings/enroll"
 	"github.com/openthings-platform/openthings/fleet"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/sbom"
@@ -40,6 +41,8 @@ type Config struct {
 	Log   *slog.Logger // default discards
 	SBOM  *sbom.Service
 	Fleet *fleet.Service
+	// Enroll holds the making of units; nil where units get their identities elsewhere.
+	Enroll *enroll.Service
 	// Release tells the product and version of a release, or problem.NotFound.
 	Release func(ctx context.Context, tenant, release string) (Release, error)
 	// RecordCheck tells the release gate what was found; nil where there is no gate.

@@ -162,6 +162,7 @@ func (s *Service) settleReleases(tx *store.Tx, tenant string, releases []string)
 		return err
 	}
 	decisions := s.book(tx, tenant)
+	stops := map[undecided][]string{}
 	for _, release := range releases {
 		var open []string
 		for _, x := range exploited[release] {
@@ -174,6 +175,7 @@ func (s *Service) settleReleases(tx *store.Tx, tenant string, releases []string)
 			}
 			if d := decided.at(x.product, x.component, release, s.now()); d == nil || !d.harmless() {
 				open = append(open, x.name)
+				stops[x.undecided()] = append(stops[x.undecided()], release)
 			}
 		}
 		if s.cfg.RecordCheck == nil {
@@ -187,7 +189,7 @@ func (s *Service) settleReleases(tx *store.Tx, tenant string, releases []string)
 			return err
 		}
 	}
-	return nil
+	return s.stopShip(tx, tenant, stops)
 }
 
 // checkExploited is the name of the check that the release gate waits for: whether the release holds a vulnerability
