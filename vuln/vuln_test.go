@@ -41,10 +41,11 @@ type house struct {
 	signals  []Exploited
 }
 
+var houseSchema = []store.Migrations{audit.Schema, sbom.Schema, fleet.Schema, Schema}
+
 func each(t *testing.T, fn func(h *house)) {
 	hand := clock.NewHand(day0)
-	schema := []store.Migrations{audit.Schema, sbom.Schema, fleet.Schema, Schema}
-	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+	storetest.Each(t, houseSchema, func(t *testing.T, db *store.DB) {
 		hand.Set(day0)
 		fn(newHouse(t, db, hand))
 	}, func(c *store.Config) { c.Clock = hand })
