@@ -102,7 +102,7 @@ func belongs(vendor, name string) whose {
 		return itsOwn
 	case slices.ContainsFunc(distributors, func(r [][]string) bool { return r[0][0] == v }):
 		return aFork
-	case isMaker(vendor, name):
+	case isMaker(vendor, name), len(n) > 2 && strings.Contains(v, n): // "The curl project"
 		return itsOwn
 	case listed:
 		return aFork

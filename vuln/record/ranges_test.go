@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/openthings-platform/openthings/problem"
@@ -162,6 +163,10 @@ func FuzzRecord(f *testing.F) {
 				t.Fatalf("not a clear refusal: %v", err)
 			}
 			return
+		}
+		again, err := Parse(doc)
+		if d := cmp.Diff(r.Claims(), again.Claims()); err != nil || d != "" {
+			t.Fatalf("the same record claims two things: %v\n%s", err, d)
 		}
 		for _, c := range r.Claims() {
 			j, err := Compile(c.Space, c.Body)

@@ -273,6 +273,30 @@ func TestTrapForkByNameAlone(t *testing.T) {
 	check(t, r, want{named("zlib", "1.2.12"), StateUnknown, "", "", ""}, want{named("zlib", "1.2.99"), StateClean, "", "", ""}, want{fork, StateAffected, "1.2.13", "", ""})
 }
 
+func TestWhoseProduct(t *testing.T) {
+	for _, c := range []struct {
+		vendor, product string
+		want            whose
+	}{
+		{"curl", "curl", itsOwn}, {"haxx", "libcurl", itsOwn}, {"The curl project", "curl", itsOwn}, {"n/a", "curl", itsOwn}, {"", "anything", itsOwn}, {"wolfSSL Inc.", "wolfSSL", itsOwn}, {"Eclipse Foundation", "Mosquitto", itsOwn},
+		{"Cloudflare", "zlib", aFork}, {"Red Hat", "glibc", aFork}, {"Canonical Ltd.", "wpa", aFork}, {"Fedora", "lamp", aFork}, {"Acme", "lamp", stranger}, {"Acme Lamp", "lamp", itsOwn}, {"ab", "abc", stranger},
+	} {
+		if got := belongs(c.vendor, c.product); got != c.want {
+			t.Errorf("%s by %s: %d, want %d", c.product, c.vendor, got, c.want)
+		}
+	}
+	for _, written := range []string{"n/a", "", " - ", "N/A", strings.Repeat("a", maxWord+1)} {
+		if names := productNames(written); len(names) != 0 {
+			t.Errorf("%.20q is looked up as %q", written, names)
+		}
+	}
+	for written, want := range map[string][]string{"wpa_supplicant": {"wpa-supplicant", "wpa_supplicant", "wpasupplicant"}, "https://github.com/curl/curl.git": {"curl", "libcurl"}, "Mbed TLS": {"armmbedtls", "mbed tls", "mbed-tls", "mbed_tls", "mbedtls", "polarssl"}} {
+		if names := productNames(written); !slices.Equal(names, want) {
+			t.Errorf("%s is looked up as %q, want %q", written, names, want)
+		}
+	}
+}
+
 func TestTrapVendorAndProductNotGiven(t *testing.T) {
 	r := realCVE(t, "CVE-2017-1000253")
 	for _, c := range r.Claims() {
