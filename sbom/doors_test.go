@@ -110,6 +110,12 @@ func TestDoors(t *testing.T) {
 		if _, _, body := get("ten_a auditor", "/v1/releases/rel_1/evidence/compiled-files"); body != "init/main.c\n" {
 			t.Errorf("evidence came back as %q", body)
 		}
+		for kind, want := range map[string]int64{"sbom.attached": 1, "sbom.exported": 3, "sbom.evidence": 1} {
+			var leaves int64
+			if err := db.QueryRow(t.Context(), `SELECT count(*) FROM audit_entry WHERE kind = $1 AND subject = 'rel_1' AND tenant = 'ten_a'`, kind).Scan(&leaves); err != nil || leaves != want {
+				t.Errorf("%d leaves %s, %v; want %d", leaves, kind, err, want)
+			}
+		}
 		var page struct {
 			Items []Part
 			Next  string `json:"next_page_token"`
