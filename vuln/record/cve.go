@@ -72,6 +72,7 @@ type cveAffected struct {
 	Product       string       `json:"product,omitempty"`
 	Collection    string       `json:"collectionURL,omitempty"`
 	Package       string       `json:"packageName,omitempty"`
+	PURL          string       `json:"packageURL,omitempty"` // since 5.2, without a version
 	Repo          string       `json:"repo,omitempty"`
 	CPEs          []string     `json:"cpes,omitempty"`
 	Modules       []string     `json:"modules,omitempty"`
@@ -176,7 +177,7 @@ func (r *Record) readContainers() error {
 }
 
 func (a *cveAffected) tidy() {
-	for _, s := range []*string{&a.Vendor, &a.Product, &a.Collection, &a.Package, &a.Repo, &a.DefaultStatus} {
+	for _, s := range []*string{&a.Vendor, &a.Product, &a.Collection, &a.Package, &a.PURL, &a.Repo, &a.DefaultStatus} {
 		*s = clean(*s, maxText)
 	}
 	for _, list := range [][]string{a.CPEs, a.Modules, a.Files, a.Platforms} {

@@ -97,6 +97,13 @@ func (a cveAffected) names() []claimKey {
 		}
 	}
 	registry := slices.ContainsFunc(registries, func(s string) bool { return strings.Contains(strings.ToLower(a.Collection), s) })
+	kind, path, _ := strings.Cut(strings.TrimPrefix(strings.ToLower(a.PURL), "pkg:"), "/")
+	if host := map[string]string{"github": "github.com", "gitlab": "gitlab.com", "bitbucket": "bitbucket.org"}[kind]; host != "" {
+		path, _, _ = strings.Cut(path, "?")
+		out = append(out, claimKey{sbom.SpaceGit, host + "/" + path})
+	} else if kind != "" && kind != "generic" {
+		registry = true
+	}
 	if kernel {
 		return []claimKey{{sbom.SpaceKernel, kernelName}}
 	}

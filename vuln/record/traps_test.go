@@ -312,6 +312,7 @@ func TestTrapVendorAndProductNotGiven(t *testing.T) {
 func TestTrapWhichContainerSpoke(t *testing.T) {
 	r := fixture(t, "both-containers.json")
 	check(t, r, want{named("lampd", "1.5"), StateAffected, "2.0", "example-cna", ""}, want{named("lampd", "2.5"), StateClean, "", "example-cna", ""},
+		want{sbom.Identity{Space: sbom.SpaceGit, Name: "github.com/example/lampctl", Version: "0123456789abcdef0123456789abcdef01234567"}, StateAffected, "", "example-cna", ConfidenceExact},
 		want{named("lampctl", "1.5"), StateAffected, "1.6", "CISA-ADP", ""}, want{named("lampctl", "1.6"), StateClean, "", "CISA-ADP", ""})
 }
 
