@@ -219,6 +219,7 @@ func (h *house) build(origins []string) (err error) {
 	h.update = update.New(update.Config{
 		DB: h.db, Blobs: h.blobs, Identity: h.identity, Product: h.product, SBOM: h.sbom, Fleet: h.fleet, Tenants: h.tenant, Clock: cfg.Clock, Log: cfg.Log,
 		Send: h.send, Live: h.gateway.Live, SBOMGrade: cfg.SBOMGrade,
+		VEX: func(doc []byte) (func(*store.Tx, string, string) error, error) { return h.vuln.WithRelease(doc) },
 	})
 	h.enroll = enroll.New(enroll.Config{
 		DB: h.db, Identity: h.identity, Products: h.product, Tenants: h.tenant, Clock: cfg.Clock, Log: cfg.Log, TrustRoot: h.update.TrustRoot,
