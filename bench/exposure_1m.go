@@ -113,7 +113,12 @@ func (h *exposureHouse) summary(ctx context.Context, q exposureQuestion) (check 
 	got, err := h.fleet.CountOf(ctx, q.tenant, h.ids(q.releases), q.instant())
 	return func() error {
 		if want := h.count(q.releases, q.moment(h.exposureWorld)); !maps.Equal(got, want) {
-			return fmt.Errorf("the counters say %v, it was %v", got, want)
+			for r := range got {
+				if got[r] != want[r] {
+					return fmt.Errorf("the counters say %d of %s, it was %d", got[r], r, want[r])
+				}
+			}
+			return fmt.Errorf("the counters tell of %d releases, it was %d", len(got), len(want))
 		}
 		return nil
 	}, err
@@ -123,7 +128,7 @@ func (h *exposureHouse) first(ctx context.Context, q exposureQuestion) (check fu
 	got, err := h.fleet.Devices(ctx, q.tenant, h.ids(q.releases), q.instant(), fleet.Page{Limit: exposurePage})
 	return func() error {
 		if want := h.page(q.releases, q.moment(h.exposureWorld), exposurePage); !slices.Equal(got, want) {
-			return fmt.Errorf("the page is %v, it was %v", got, want)
+			return fmt.Errorf("the page has %d devices and is not that of %d which it was", len(got), len(want))
 		}
 		return nil
 	}, err

@@ -36,8 +36,8 @@ type count struct {
 	markedAt int64 // when the latest mark is; -1: there is none
 }
 
-// foldAll folds all there is to fold, if the lease is ours.
-func (s *Service) foldAll(ctx context.Context) error {
+// Fold counts all installations that are not counted yet, if the lease is ours. Work does so every two seconds.
+func (s *Service) Fold(ctx context.Context) error {
 	s.folding.Lock()
 	defer s.folding.Unlock()
 	s.pending.Store(0)

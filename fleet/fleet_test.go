@@ -51,7 +51,7 @@ func (r rig) installed(tenant, device, release string, at time.Time) {
 
 func (r rig) fold() {
 	r.t.Helper()
-	if err := r.foldAll(r.t.Context()); err != nil {
+	if err := r.Fold(r.t.Context()); err != nil {
 		r.t.Fatal(err)
 	}
 }

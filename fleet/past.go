@@ -124,7 +124,7 @@ const (
 // sumsOf asks one statement about points, which a query of (release_id, at) names with its arguments.
 func sumsOf(ask asks, named string, args []any, points []point, out map[point]sum) error {
 	var wait []event
-	known, tails, counts := map[point]bool{}, map[point]sum{}, map[string]count{}
+	known, tails, counts := map[point]sum{}, map[point]sum{}, map[string]count{}
 	rows, err := ask(pastQuery(named), args...)
 	if _, err := store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
 		var what, a int64
@@ -137,7 +137,7 @@ func sumsOf(ask asks, named string, args []any, points []point, out map[point]su
 		switch what {
 		case rowMark:
 			changes, err := unpacked(a, body)
-			known[p], out[p] = true, mark{a, s, changes}.until(p.at)
+			known[p] = mark{a, s, changes}.until(p.at)
 			return struct{}{}, err
 		case rowTail:
 			tails[p] = sum{tails[p].n + s.n, tails[p].moment + s.moment}
@@ -155,8 +155,9 @@ func sumsOf(ask asks, named string, args []any, points []point, out map[point]su
 		waiting[e.release] = append(waiting[e.release], e.change)
 	}
 	for _, p := range points {
-		s, tail := out[p], !known[p]
-		if c := counts[p.release]; tail { // all that came after the point is taken back, folded or not
+		s, found := known[p]
+		tail := false
+		if c := counts[p.release]; !found { // all that came after the point is taken back, folded or not
 			s = sum{c.n - tails[p].n, c.moment - tails[p].moment}
 			tail = p.at < c.lastAt
 		}

@@ -29,7 +29,7 @@ func (s *Service) Work(ctx context.Context) error {
 	wg.Go(func() { s.daily(ctx) })
 	defer wg.Wait()
 	for ctx.Err() == nil {
-		if err := errors.Join(s.watchNodes(ctx), s.flush(ctx), s.foldAll(ctx)); err != nil && ctx.Err() == nil {
+		if err := errors.Join(s.watchNodes(ctx), s.flush(ctx), s.Fold(ctx)); err != nil && ctx.Err() == nil {
 			s.cfg.Log.ErrorContext(ctx, "fleet rows are behind", slog.Any("error", err))
 		}
 		t := s.cfg.Clock.NewTimer(foldEvery)
