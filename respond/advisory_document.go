@@ -191,10 +191,13 @@ func (f facts) vulnerability(a Advisory, initial time.Time) (csaf.Vulnerability,
 		v.Notes = append(v.Notes, csaf.Note{Category: csaf.NoteDetails, Text: "It is in " + parts + ".", Title: "Components"})
 	}
 	for _, name := range f.names() {
-		if v.CVE == "" && cveNumber.MatchString(name) {
-			v.CVE = name
-		} else {
+		switch {
+		case !cveNumber.MatchString(name):
 			v.IDs = append(v.IDs, csaf.ID{SystemName: system(name), Text: name})
+		case v.CVE == "":
+			v.CVE = name
+		default: // a second number has no place among the ids (test 6.2.17)
+			v.References = append(v.References, csaf.Reference{Category: csaf.ReferenceExternal, Summary: name, URL: "https://www.cve.org/CVERecord?id=" + name})
 		}
 	}
 	if fixed, ok := f.fix(); ok {
@@ -234,8 +237,6 @@ func (f facts) names() []string {
 // system is who gives names like this.
 func system(name string) string {
 	switch prefix, _, _ := strings.Cut(name, "-"); prefix {
-	case "CVE":
-		return "CVE"
 	case "GHSA":
 		return "GitHub Advisory Database"
 	case "GO":

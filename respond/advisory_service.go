@@ -106,6 +106,11 @@ func (s *Service) DraftAdvisory(ctx context.Context, productID, ident string, wo
 	if words.Title == "" {
 		words.Title = f.vuln.Name + " in " + f.product.Name
 	}
+	if words.CVSS == "" && f.vuln.Score != nil {
+		if c, err := csaf.Score3(f.vuln.Score.Vector); err == nil { // CSAF 2.0 has no place for one of another version
+			words.CVSS = c.VectorString
+		}
+	}
 	if err := words.check(); err != nil {
 		return Advisory{}, err
 	}

@@ -135,8 +135,8 @@ func (p *press) record(id, module, fixed string) {
 	w := zip.NewWriter(&z)
 	f, err := w.Create(id + ".json")
 	p.must(err)
-	fmt.Fprintf(f, `{"id":%q,"aliases":[%q],"modified":"2026-01-01T00:00:00Z","summary":"Overflow while reading a header","affected":[{"package":{"ecosystem":"Go","name":%q},"ranges":[{"type":"SEMVER","events":[{"introduced":"0"},{"fixed":%q}]}]}],"references":[{"type":"WEB","url":"https://upstream.example/1"}]}`,
-		id, cve, module, fixed)
+	fmt.Fprintf(f, `{"id":%q,"aliases":[%q],"modified":"2026-01-01T00:00:00Z","summary":"Overflow while reading a header","affected":[{"package":{"ecosystem":"Go","name":%q},"ranges":[{"type":"SEMVER","events":[{"introduced":"0"},{"fixed":%q}]}]}],"severity":[{"type":"CVSS_V3","score":%q}],"references":[{"type":"WEB","url":"https://upstream.example/1"}]}`,
+		id, cve, module, fixed, recordScore)
 	p.must(w.Close())
 	read, err := feed.Open(bytes.NewReader(z.Bytes()), int64(z.Len()))
 	p.must(err)
@@ -145,7 +145,10 @@ func (p *press) record(id, module, fixed string) {
 	p.jobs(p.t)
 }
 
-const module = "example.com/radio"
+const (
+	module      = "example.com/radio"
+	recordScore = "CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:N/I:N/A:H"
+)
 
 // story is a product of five releases: one before the fault, two with it, one with the fixed component, one not published.
 func (p *press) story() {
@@ -429,8 +432,8 @@ func TestNothingToTell(t *testing.T) {
 		p.story()
 		empty, err := p.DraftAdvisory(pso, p.product, cve, AdvisoryText{})
 		p.must(err)
-		if empty.Title != cve+" in Street lamp" {
-			t.Error(empty.Title)
+		if empty.Title != cve+" in Street lamp" || empty.CVSS != recordScore {
+			t.Errorf("proposed: %q, %q", empty.Title, empty.CVSS)
 		}
 		if _, err := p.PublishAdvisory(pso, empty.ID, ""); !problem.Is(err, problem.KindInvalid) {
 			t.Errorf("without words: %v", err)
