@@ -40,6 +40,10 @@ func TestHostileRecordsStaySmall(t *testing.T) {
 		}
 	}
 	doc := strings.Replace(cveWith(`"cpeApplicability":[{"operator":"AND","nodes":[{"operator":"AND","cpeMatch":[`+repeat(3000, `{"vulnerable":true,"criteria":"cpe:2.3:a:v:p%d:*:*:*:*:*:*:*:*"}`)+`]}]}]`), "CVE-2026-1", "CVE-2026-1000", 1)
+	wide := strings.Replace(cveWith(`"affected":[{"product":"x","cpes":[`+repeat(9_000, `"cpe:2.3:a:v:p%d:*:*:*:*:*:*:*:*"`)+`]}]`), "CVE-2026-1", "CVE-2026-1000", 1)
+	if r := parsed(t, []byte(wide)); len(r.Claims()) != 9_001 {
+		t.Errorf("%d claims", len(r.Claims()))
+	}
 	r := parsed(t, []byte(doc))
 	total := 0
 	for _, c := range r.Claims() {

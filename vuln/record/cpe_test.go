@@ -3,6 +3,7 @@
 package record
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -79,6 +80,18 @@ func TestTrapRunningOnIsACondition(t *testing.T) {
 	for _, c := range r.Claims() {
 		if strings.ContainsAny(c.Name, "*?") || c.Space == sbom.SpaceCPE && strings.HasPrefix(c.Name, ":") {
 			t.Errorf("a vendor or product that is a wildcard became the claim %q", c.Name)
+		}
+	}
+}
+
+// The kernel's name beside another product is where that runs, also in a list of affected products.
+func TestTrapKernelNameBesideAnotherProduct(t *testing.T) {
+	const form = `{"dataVersion":"5.1","cveMetadata":{"cveId":"CVE-2026-1000","state":"PUBLISHED"},"containers":{"cna":{"affected":[{"vendor":"%s","product":"%s","defaultStatus":"unaffected",
+		"cpes":["cpe:2.3:a:google:chrome:*:*:*:*:*:*:*:*","cpe:2.3:o:linux:linux_kernel:-:*:*:*:*:*:*:*"],"versions":[{"version":"0","lessThan":"99.0","versionType":"custom","status":"affected"}]}]}}}`
+	for name, want := range map[[2]string]State{{"Google", "Chrome"}: StateClean, {"n/a", "n/a"}: StateAffected, {"Example", "Linux kernel"}: StateAffected, {"Red Hat", "Red Hat Enterprise Linux"}: StateClean} {
+		r := parsed(t, fmt.Appendf(nil, form, name[0], name[1]))
+		if v, _ := judged(t, r, kernel("6.1")); v.State != want {
+			t.Errorf("%s: %+v, want %s", name, v, want)
 		}
 	}
 }

@@ -18,7 +18,7 @@ const (
 	maxText     = 4096    // bytes of a vendor, product or version: sentences stand there too
 	maxDetails  = 1 << 16 // bytes of a description
 	maxFiles    = 10_000  // source files named
-	maxCriteria = 50_000  // CPE names
+	maxCriteria = 10_000  // CPE names
 	maxCopies   = 500_000 // versions times the names that they stand under
 )
 

@@ -48,12 +48,13 @@ func (r *Record) cveClaims() []Claim {
 	}
 	for i, c := range r.containers {
 		for _, a := range c.Affected {
-			for _, k := range a.names() {
+			criteria := a.criteria()
+			for _, k := range a.names(criteria) {
 				entry := a
 				entry.Files, entry.Repo = nil, ""
 				entry.CPEs = nil
 				if k.space == sbom.SpaceCPE {
-					entry.CPEs = criteriaOf(a.CPEs, k.name)
+					entry.CPEs = criteria[k.name]
 				}
 				w := about(k.space, k.name, i)
 				w.Entries = append(w.Entries, entry)
@@ -81,19 +82,31 @@ func (r *Record) cveClaims() []Claim {
 // registries hold packages of languages; a name there is not the name of a product.
 var registries = []string{"npmjs", "pypi.org", "rubygems", "crates.io", "maven", "nuget", "packagist", "pkg.go.dev", "hex.pm", "pub.dev", "wordpress", "cran."}
 
-// names are all names under which components may be looked up that the entry speaks about.
-func (a cveAffected) names() []claimKey {
-	var out []claimKey
-	kernel := isKernel(a.Vendor, a.Product)
+// criteria are the entry's CPE names by what components are looked up by.
+func (a cveAffected) criteria() map[string][]string {
+	out := map[string][]string{}
 	for _, text := range a.CPEs {
-		n, ok := parseCPE(text)
+		if n, ok := parseCPE(text); ok && n.name() != "" {
+			out[n.name()] = append(out[n.name()], text)
+		}
+	}
+	return out
+}
+
+// names are all names under which components may be looked up that the entry speaks about. The kernel's CPE name beside
+// another product says where that runs: it makes the entry one about the kernel only where no product is named.
+func (a cveAffected) names(criteria map[string][]string) []claimKey {
+	var out []claimKey
+	product := foldName(a.Product)
+	kernel := isKernel(a.Vendor, a.Product)
+	for name := range criteria {
+		vendor, of, _ := strings.Cut(name, ":")
 		switch {
-		case !ok || n.name() == "":
-		case isKernel(n.vendor.text, n.product.text):
-			kernel = true
-		case !foldsTo(a.Product, n): // "glibc of Red Hat Enterprise Linux": the CPE name is the distribution's
+		case isKernel(vendor, of):
+			kernel = kernel || nameless(product) || strings.Contains(product, "linux") && !isDistributor(a.Vendor)
+		case isDistributor(vendor) && !nameless(product) && !alike(product, foldName(of)): // the distribution's, beside a package inside it
 		default:
-			out = append(out, claimKey{sbom.SpaceCPE, n.name()})
+			out = append(out, claimKey{sbom.SpaceCPE, name})
 		}
 	}
 	registry := slices.ContainsFunc(registries, func(s string) bool { return strings.Contains(strings.ToLower(a.Collection), s) })
@@ -119,22 +132,6 @@ func (a cveAffected) names() []claimKey {
 	}
 	slices.SortFunc(out, claimKey.compare)
 	return slices.Compact(out)
-}
-
-// foldsTo tells whether a CPE name beside a product names that product, where a package inside it is what is meant.
-func foldsTo(product string, n cpeName) bool {
-	p := foldName(product)
-	return nameless(p) || alike(p, foldName(n.product.text)) || !slices.ContainsFunc(distributors, func(r [][]string) bool { return r[0][0] == foldName(n.vendor.text) })
-}
-
-func criteriaOf(names []string, name string) []string {
-	var out []string
-	for _, text := range names {
-		if n, ok := parseCPE(text); ok && n.name() == name {
-			out = append(out, text)
-		}
-	}
-	return out
 }
 
 // maxConditions is how many other names a statement about one name carries along: a person reads them, and a statement

@@ -100,7 +100,7 @@ func belongs(vendor, name string) whose {
 	switch {
 	case nameless(v):
 		return itsOwn
-	case slices.ContainsFunc(distributors, func(r [][]string) bool { return r[0][0] == v }):
+	case isDistributor(vendor):
 		return aFork
 	case isMaker(vendor, name), len(n) > 2 && strings.Contains(v, n): // "The curl project"
 		return itsOwn
@@ -110,6 +110,12 @@ func belongs(vendor, name string) whose {
 		return itsOwn
 	}
 	return stranger
+}
+
+// isDistributor tells whether the vendor ships other people's programs under their names.
+func isDistributor(vendor string) bool {
+	v := foldName(vendor)
+	return slices.ContainsFunc(distributors, func(r [][]string) bool { return r[0][0] == v })
 }
 
 // alike compares folded names: one holds the other, as "wolfsslinc" holds "wolfssl".
