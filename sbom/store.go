@@ -99,9 +99,9 @@ func (s *Service) insert(tx *store.Tx, tenant, release string, b Bill, doc Docum
 	if err != nil {
 		return false, err
 	}
-	if _, err := tx.Exec(`INSERT INTO sbom (id, tenant, release_id, format, spec_version, digest, sha512, size, name, version, quality, at, reader)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`, store.NewID("bom"), tenant, release, string(b.Format), b.SpecVersion,
-		doc.Blob, doc.SHA512, doc.Size, b.Name, b.Version, string(quality), at, int64(Reader)); err != nil {
+	if _, err := tx.Exec(`INSERT INTO sbom (id, tenant, release_id, format, spec_version, digest, sha512, size, name, version, quality, at, reader, uri, purl)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`, store.NewID("bom"), tenant, release, string(b.Format), b.SpecVersion,
+		doc.Blob, doc.SHA512, doc.Size, b.Name, b.Version, string(quality), at, int64(Reader), b.URI, b.purl()); err != nil {
 		return false, err
 	}
 	return true, s.list(tx, tenant, release, b, at, at)

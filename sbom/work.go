@@ -76,8 +76,8 @@ func (s *Service) readAgain(ctx context.Context, j store.Job) error {
 			_, err := tx.Exec(`UPDATE sbom SET reader = $3 WHERE tenant = $1 AND id = $2`, of.Tenant, rec.ID, Reader)
 			return err
 		}
-		if _, err := tx.Exec(`UPDATE sbom SET reader = $3, quality = $4, name = $5, version = $6 WHERE tenant = $1 AND id = $2`,
-			of.Tenant, rec.ID, Reader, string(quality), b.Name, b.Version); err != nil {
+		if _, err := tx.Exec(`UPDATE sbom SET reader = $3, quality = $4, name = $5, version = $6, uri = $7, purl = $8 WHERE tenant = $1 AND id = $2`,
+			of.Tenant, rec.ID, Reader, string(quality), b.Name, b.Version, b.URI, b.purl()); err != nil {
 			return err
 		}
 		// The release has listed this since the document came; only our reading is new.

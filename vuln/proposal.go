@@ -86,6 +86,9 @@ func (s *Service) Proposals(ctx context.Context, tenant, ident string, visible f
 		if err := m.readNames(found); err != nil {
 			return err
 		}
+		if m.bills, err = s.cfg.SBOM.Subjects(tx, tenant, sortedKeys(about)); err != nil {
+			return err
+		}
 		for _, f := range found {
 			if err := m.propose(f); err != nil {
 				return err
@@ -114,6 +117,7 @@ type proposer struct {
 	tenant     string
 	about      map[string]Release
 	spelled    map[[2]string]sbom.Part
+	bills      map[string]sbom.Subject
 	decided    decided
 	statements []statement
 	named      map[string]map[[2]string]bool // component: its names
@@ -173,7 +177,7 @@ func (m *proposer) propose(f finding) error {
 				By: old.By, At: old.At}, r.Product, f, part)
 		}
 	}
-	about := subject{release: f.release, image: r.Image, part: part, all: func() ([]sbom.Part, error) { return m.s.parts(m.tx, m.tenant, f.release) }}
+	about := subject{release: f.release, image: r.Image, bill: m.bills[f.release], part: part, all: func() ([]sbom.Part, error) { return m.s.parts(m.tx, m.tenant, f.release) }}
 	for _, st := range m.statements {
 		if holds != nil && (holds.Status == st.Status || holds.Origin == st.id) {
 			continue
@@ -244,7 +248,7 @@ func (st statement) citation() string {
 
 // takeOver fills what the person left out from the proposal that is taken over. A statement cites itself as evidence.
 func (s *Service) takeOver(tx *store.Tx, tenant string, group Group, in *Deciding) error {
-	if in.Origin == "" {
+	if in.Origin == "" || in.Origin == originEvidence && in.rests != nil {
 		return nil
 	}
 	if !strings.HasPrefix(in.Origin, "vst_") {

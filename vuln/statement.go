@@ -272,6 +272,7 @@ func (s *Service) inDocuments(tx *store.Tx, tenant string, list []statement) err
 // subject is what a finding is about, by everything that a statement may call it.
 type subject struct {
 	release, image string
+	bill           sbom.Subject
 	part           sbom.Part
 	all            func() ([]sbom.Part, error) // of the release
 }
@@ -288,7 +289,7 @@ func (st statement) fits(f subject) (bool, error) {
 		if !part {
 			continue
 		}
-		if p.Release() == f.release || p.Digest != "" && p.Digest == f.image {
+		if f.is(p.Ref) {
 			return true, nil
 		}
 		if len(p.Components) == 0 {
@@ -306,6 +307,19 @@ func (st statement) fits(f subject) (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// is reports whether the reference means the release itself, or its bill.
+func (f subject) is(r vex.Ref) bool {
+	if r.Release() == f.release || r.Digest != "" && r.Digest == f.image {
+		return true
+	}
+	if r.PURL != "" && f.bill.PURL != "" && samePart(vex.Ref{PURL: r.PURL, Range: r.Range}, sbom.Part{PURL: f.bill.PURL}) {
+		return true
+	}
+	link, ok := strings.CutPrefix(r.ID, "urn:cdx:") // "urn:cdx:SERIAL/VERSION"
+	serial, _, whole := strings.Cut(link, "/")
+	return ok && whole && !strings.Contains(link, "#") && f.bill.URI == "urn:uuid:"+serial
 }
 
 func distributed(purl string) bool {

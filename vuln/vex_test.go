@@ -87,7 +87,10 @@ func TestWhomAStatementFits(t *testing.T) {
 	each(t, func(h *house) {
 		image := "sha256:" + strings.Repeat("ab", 32)
 		h.images = map[string]string{"rel_1": image}
-		h.release("ten_a", "rel_1", "prd_lamp", "1.0.0", "golang.org/x/net@v0.10.0", "golang.org/x/text@v0.9.0")
+		h.attach("ten_a", "rel_1", "prd_lamp", "1.0.0", []byte(`{"bomFormat":"CycloneDX","specVersion":"1.6","serialNumber":"urn:uuid:3e671687-395b-41f5-a30f-a58921a69b79",
+			"metadata":{"component":{"type":"firmware","name":"lamp","version":"1.0.0","purl":"pkg:generic/acme/lamp@1.0.0"}},"components":[
+			{"type":"library","name":"golang.org/x/net","version":"v0.10.0","purl":"pkg:golang/golang.org/x/net@v0.10.0"},
+			{"type":"library","name":"golang.org/x/text","version":"v0.9.0","purl":"pkg:golang/golang.org/x/text@v0.9.0"}]}`))
 		_, err := h.feed("ten_a", xnet("GO-1", "CVE-2023-44487", "0.17.0", ""))
 		h.must(err)
 		inside := `,"subcomponents":[{"@id":"pkg:golang/golang.org/x/net@v0.10.0"}]`
@@ -102,6 +105,12 @@ func TestWhomAStatementFits(t *testing.T) {
 			{`{"hashes":{"sha-256":"` + image[7:] + `"}}`, true},
 			{`{"hashes":{"sha-256":"` + image[7:] + `"}` + inside + `}`, true},
 			{`{"hashes":{"sha-256":"` + strings.Repeat("cd", 32) + `"}}`, false},
+			{`{"@id":"pkg:generic/acme/lamp@1.0.0"}`, true},
+			{`{"@id":"pkg:generic/acme/lamp"` + inside + `}`, true},
+			{`{"@id":"pkg:generic/acme/lamp@2.0.0"` + inside + `}`, false},
+			{`{"@id":"urn:cdx:3e671687-395b-41f5-a30f-a58921a69b79/1"` + inside + `}`, true},
+			{`{"@id":"urn:cdx:4e671687-395b-41f5-a30f-a58921a69b79/1"` + inside + `}`, false},
+			{`{"@id":"urn:cdx:3e671687-395b-41f5-a30f-a58921a69b79/1#another"}`, false},
 			{`{"@id":"pkg:golang/golang.org/x/net"}`, true},
 			{`{"@id":"pkg:golang/golang.org/x/net@0.10.0"}`, true},
 			{`{"@id":"pkg:golang/golang.org/x/net@v0.9.0"}`, false},
