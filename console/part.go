@@ -3,6 +3,7 @@
 package console
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -147,6 +148,14 @@ type Chart struct {
 	Unit   string
 	Times  []time.Time
 	Series []Series
+	Marks  []Mark // instants with a word, within Times
+	Whole  bool   // the table has every point, not only the newest
+}
+
+// Mark is an instant on a Chart that something happened at.
+type Mark struct {
+	At   time.Time
+	Word string
 }
 
 // Series is one line of a Chart; NaN-free, and a nil value is a gap.
@@ -190,12 +199,64 @@ func (c Chart) Data() map[string]any {
 		cols = append(cols, s.Values)
 		names = append(names, s.Name)
 	}
-	return map[string]any{"unit": c.Unit, "names": names, "axes": c.axes(), "data": cols}
+	d := map[string]any{"unit": c.Unit, "names": names, "axes": c.axes(), "data": cols}
+	if len(c.Marks) > 0 {
+		marks := []any{}
+		for _, m := range c.Marks {
+			marks = append(marks, map[string]any{"at": float64(m.At.UnixMilli()) / 1000, "word": m.Word})
+		}
+		d["marks"] = marks
+	}
+	return d
 }
 
-// Rows are the newest points first, at most twelve, for the table under the chart.
+// The size of the drawing that needs no script, in its own units.
+const sketchWide, sketchHigh = 600, 120
+
+// Sketch is the chart as it stands until charts.js draws it, and where no script runs: a path for each line, and where the
+// marks are.
+func (c Chart) Sketch() (d struct {
+	Lines []string
+	Marks []string
+}) {
+	if len(c.Times) < 2 {
+		return d
+	}
+	from := c.Times[0]
+	x := func(t time.Time) float64 {
+		return float64(t.Sub(from)) / float64(c.Times[len(c.Times)-1].Sub(from)) * sketchWide
+	}
+	axes := c.axes()
+	low, high := map[int]float64{}, map[int]float64{} // of each axis; zero is always in sight
+	for i, s := range c.Series {
+		for _, v := range s.Values {
+			if v != nil {
+				low[axes[i]], high[axes[i]] = min(low[axes[i]], *v), max(high[axes[i]], *v)
+			}
+		}
+	}
+	for i, s := range c.Series {
+		var path strings.Builder
+		letter := 'M'
+		for j, v := range s.Values {
+			if v == nil {
+				letter = 'M'
+				continue
+			}
+			fmt.Fprintf(&path, "%c%.1f %.1f", letter, x(c.Times[j]), sketchHigh-2-(*v-low[axes[i]])/max(high[axes[i]]-low[axes[i]], 1e-9)*(sketchHigh-8))
+			letter = 'L'
+		}
+		d.Lines = append(d.Lines, path.String())
+	}
+	for _, m := range c.Marks {
+		d.Marks = append(d.Marks, fmt.Sprintf("%.1f", x(m.At)))
+	}
+	return d
+}
+
+// Rows are the newest points first, at most twelve unless Whole, for the table under the chart.
 func (c Chart) Rows() (rows []ChartRow) {
-	for i := len(c.Times) - 1; i >= 0 && len(rows) < 12; i-- {
+	for i := len(c.Times) - 1; i >= 0 && (c.Whole || len(rows) < 12); i-- {
 		row := ChartRow{At: c.Times[i]}
 		for _, s := range c.Series {
 			row.Values = append(row.Values, s.Values[i])

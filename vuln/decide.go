@@ -96,6 +96,8 @@ func (s *Service) Decide(ctx context.Context, tenant, actor, ident string, in De
 		if n < attempts && store.IsUnique(err) {
 			continue
 		}
+		s.lists.forget(tenant)
+		s.told.forget(tenant)
 		return out, err
 	}
 }
@@ -129,6 +131,9 @@ func (s *Service) decide(ctx context.Context, tenant, actor, ident string, in De
 		evidence, err := s.evidenceOf(tx, tenant, c.releases)
 		if err != nil {
 			return err
+		}
+		if in.rests != nil {
+			evidence = in.rests
 		}
 		for _, component := range sortedKeys(c.said) {
 			d := Decision{ID: store.NewID("dec"), Product: in.Product, Component: component, Release: in.Release, Status: in.Status,

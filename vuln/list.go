@@ -10,7 +10,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/openthings-platform/openthings/sbom"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/vuln/record"
 )
@@ -23,6 +22,8 @@ type Summary struct {
 	Score    *record.Score    `json:"cvss,omitempty"`
 	EPSS     *float64         `json:"epss,omitempty" doc:"Probability of an attack within 30 days, 0 to 1"`
 	Products []ProductSummary `json:"products"`
+
+	facts record.Facts
 }
 
 // ProductSummary is one vulnerability in one product.
@@ -49,109 +50,205 @@ func (s Summary) Cursor() string {
 	return fmt.Sprintf("%s %s %s", key, s.Name, s.ID)
 }
 
-// List returns every vulnerability with an open finding in a visible product, the most urgent first (record.Prioritize).
-func (s *Service) List(ctx context.Context, tenant string, visible func(product string) bool) ([]Summary, error) {
-	counts, err := s.cfg.Fleet.CountByRelease(ctx, tenant)
-	if err != nil {
-		return nil, err
-	}
-	type hit struct{ group, component, fixed string }
-	var hits []hit
-	groups := map[string]Group{}
-	var facts map[string]record.Facts
-	uses := map[string][]string{} // component: releases
-	about := map[string]Release{}
-	var decisions map[string]decided // by group
-	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error {
-		rows, err := tx.Query(`SELECT r.group_id, h.component_id, h.fixed FROM vuln_hit h JOIN vuln_grouped r ON r.tenant = h.tenant AND r.record_id = h.record_id
-			WHERE h.tenant = $1 AND h.until = 9223372036854775807 ORDER BY r.group_id, h.component_id, h.record_id`, tenant)
-		components, open := map[string]bool{}, map[string]bool{}
-		if hits, err = store.Collect(rows, err, func(r *sql.Rows) (h hit, err error) {
-			err = r.Scan(&h.group, &h.component, &h.fixed)
-			components[h.component], open[h.group] = true, true
-			return h, err
-		}); err != nil {
-			return err
-		}
-		if groups, err = s.groups(tx, tenant, sortedKeys(open)); err != nil {
-			return err
-		}
-		if facts, err = s.facts(tx, tenant, sortedKeys(open)); err != nil {
-			return err
-		}
-		listed, err := s.cfg.SBOM.Uses(tx, tenant, sortedKeys(components), s.now())
-		if err != nil {
-			return err
-		}
-		releases := map[string]bool{}
-		for _, u := range listed {
-			uses[u.Component] = append(uses[u.Component], u.Release)
-			releases[u.Release] = true
-		}
-		if about, err = s.releases(tx, tenant, sortedKeys(releases)); err != nil {
-			return err
-		}
-		decisions, err = s.book(tx, tenant).all()
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
+// Chance is the EPSS probability in words, empty where it is unknown.
+func (s Summary) Chance() string { return chance(s.EPSS) }
 
+func chance(epss *float64) string {
+	switch {
+	case epss == nil:
+		return ""
+	case *epss < 0.001:
+		return "< 0.1 %"
+	}
+	return fmt.Sprintf("%.1f %%", *epss*100)
+}
+
+// portfolio is everything that is open in a tenant. It is shared by all who ask, and changed by nobody.
+type portfolio struct {
+	list []Summary // the most urgent first
+	// exposed are the devices of each product that are exposed to anything, each once; exploited those exposed to something
+	// that is known as exploited.
+	exposed, exploited map[string]int64
+}
+
+// List returns every vulnerability with an open finding in a visible product, the most urgent first (record.Prioritize). It
+// may be as old as kept lets it be; a decision made here is in it at once.
+func (s *Service) List(ctx context.Context, tenant string, visible func(product string) bool) ([]Summary, error) {
+	all, _, err := s.overview(ctx, tenant)
+	return all.only(visible).list, err
+}
+
+// overview is everything of a tenant, and the instant that it is told for.
+func (s *Service) overview(ctx context.Context, tenant string) (portfolio, time.Time, error) {
+	return s.lists.get(s.cfg.Clock.Now, tenant, func() (portfolio, error) { return s.openAll(ctx, tenant) })
+}
+
+// only keeps what is visible, with the devices and the order that follow from it.
+func (p portfolio) only(visible func(product string) bool) portfolio {
+	out := portfolio{exposed: map[string]int64{}, exploited: map[string]int64{}}
+	for product, n := range p.exposed {
+		if visible(product) {
+			out.exposed[product], out.exploited[product] = n, p.exploited[product]
+		}
+	}
+	cut := false
+	for _, sum := range p.list {
+		if slices.ContainsFunc(sum.Products, func(x ProductSummary) bool { return !visible(x.Product) }) {
+			cut = true
+			sum.Products = slices.DeleteFunc(slices.Clone(sum.Products), func(x ProductSummary) bool { return !visible(x.Product) })
+			sum.weigh()
+		}
+		if len(sum.Products) > 0 {
+			out.list = append(out.list, sum)
+		}
+	}
+	if cut {
+		slices.SortFunc(out.list, func(a, b Summary) int { return cmp.Compare(a.Cursor(), b.Cursor()) })
+	}
+	return out
+}
+
+// weigh finds the place in the order of work that follows from the devices of the products.
+func (s *Summary) weigh() {
+	s.Devices = 0
+	for _, p := range s.Products {
+		s.Devices += p.Devices
+	}
+	s.facts.Devices = s.Devices
+	s.Priority, s.Score, s.EPSS = record.Prioritize(s.facts), s.facts.Score, s.facts.EPSS
+}
+
+// openPart is a component with an open hit of a vulnerability.
+type openPart struct{ group, component, fixed string }
+
+// opened is what a portfolio is worked out from.
+type opened struct {
+	hits      []openPart // ordered by vulnerability
+	groups    map[string]Group
+	facts     map[string]record.Facts
+	uses      map[string][]string // component: releases that list it
+	about     map[string]Release
+	decisions map[string]decided // by vulnerability
+	counts    map[string]int64   // devices by release
+}
+
+func (s *Service) openAll(ctx context.Context, tenant string) (portfolio, error) {
+	var o opened
+	counts, err := s.cfg.Fleet.CountByRelease(ctx, tenant)
+	if err == nil {
+		err = s.cfg.DB.View(ctx, func(tx *store.Tx) error {
+			o = opened{counts: counts}
+			return s.readOpen(tx, tenant, &o)
+		})
+	}
+	if err != nil {
+		return portfolio{}, err
+	}
 	now := s.now()
-	var out []Summary
-	for len(hits) > 0 { // ordered by group
-		n := slices.IndexFunc(hits, func(h hit) bool { return h.group != hits[0].group })
+	out := portfolio{exposed: map[string]int64{}, exploited: map[string]int64{}}
+	exposed, exploited := map[string]bool{}, map[string]bool{} // releases
+	for hits := o.hits; len(hits) > 0; {
+		n := slices.IndexFunc(hits, func(h openPart) bool { return h.group != hits[0].group })
 		if n < 0 {
 			n = len(hits)
 		}
-		products := map[string]*ProductSummary{}
-		listed, exposed := map[string]bool{}, map[string]bool{} // releases that were counted
-		sum := Summary{Group: groups[hits[0].group]}
-		for _, h := range hits[:n] {
-			for _, release := range uses[h.component] {
-				r, ok := about[release]
-				if !ok || !visible(r.Product) {
-					continue
-				}
-				p := products[r.Product]
-				if p == nil {
-					p = &ProductSummary{Product: r.Product, Status: NotAffected}
-					products[r.Product] = p
-				}
-				if !listed[release] {
-					listed[release] = true
-					p.Releases++
-				}
-				p.FixedIn = cmp.Or(p.FixedIn, h.fixed)
-				d := decisions[h.group].at(r.Product, h.component, release, now)
-				status := Undecided
-				if d != nil {
-					status = d.Status
-				}
-				if slices.Index(gravity, status) < slices.Index(gravity, p.Status) {
-					p.Status = status
-				}
-				if (d == nil || !d.harmless()) && !exposed[release] {
-					exposed[release] = true
-					p.Devices += counts[release]
-					sum.Devices += counts[release]
-				}
-			}
-		}
-		for _, product := range sortedKeys(products) {
-			sum.Products = append(sum.Products, *products[product])
+		sum := Summary{Group: o.groups[hits[0].group], facts: o.facts[hits[0].group]}
+		var open []string
+		sum.Products, open = o.inProducts(hits[:n], now)
+		for _, release := range open {
+			exposed[release] = true
+			exploited[release] = exploited[release] || sum.Exploited
 		}
 		if len(sum.Products) > 0 {
-			f := facts[sum.ID]
-			f.Devices = sum.Devices
-			sum.Priority, sum.Score, sum.EPSS = record.Prioritize(f), f.Score, f.EPSS
-			out = append(out, sum)
+			sum.weigh()
+			out.list = append(out.list, sum)
 		}
 		hits = hits[n:]
 	}
-	slices.SortFunc(out, func(a, b Summary) int { return cmp.Compare(a.Cursor(), b.Cursor()) })
+	for release := range exposed {
+		product := o.about[release].Product
+		out.exposed[product] += counts[release]
+		if exploited[release] {
+			out.exploited[product] += counts[release]
+		}
+	}
+	slices.SortFunc(out.list, func(a, b Summary) int { return cmp.Compare(a.Cursor(), b.Cursor()) })
 	return out, nil
+}
+
+func (s *Service) readOpen(tx *store.Tx, tenant string, o *opened) error {
+	rows, err := tx.Query(`SELECT r.group_id, h.component_id, h.fixed FROM vuln_hit h JOIN vuln_grouped r ON r.tenant = h.tenant AND r.record_id = h.record_id
+		WHERE h.tenant = $1 AND h.until = 9223372036854775807 ORDER BY r.group_id, h.component_id, h.record_id`, tenant)
+	components, open := map[string]bool{}, map[string]bool{}
+	if o.hits, err = store.Collect(rows, err, func(r *sql.Rows) (h openPart, err error) {
+		err = r.Scan(&h.group, &h.component, &h.fixed)
+		components[h.component], open[h.group] = true, true
+		return h, err
+	}); err != nil {
+		return err
+	}
+	if o.groups, err = s.groups(tx, tenant, sortedKeys(open)); err != nil {
+		return err
+	}
+	if o.facts, err = s.facts(tx, tenant, sortedKeys(open)); err != nil {
+		return err
+	}
+	listed, err := s.cfg.SBOM.Uses(tx, tenant, sortedKeys(components), s.now())
+	if err != nil {
+		return err
+	}
+	releases := map[string]bool{}
+	o.uses = map[string][]string{}
+	for _, u := range listed {
+		o.uses[u.Component] = append(o.uses[u.Component], u.Release)
+		releases[u.Release] = true
+	}
+	if o.about, err = s.releases(tx, tenant, sortedKeys(releases)); err != nil {
+		return err
+	}
+	o.decisions, err = s.book(tx, tenant).all()
+	return err
+}
+
+// inProducts tells what the hits of one vulnerability mean for each product, and which releases are exposed by them.
+func (o *opened) inProducts(hits []openPart, now int64) (out []ProductSummary, open []string) {
+	products := map[string]*ProductSummary{}
+	listed, exposed := map[string]bool{}, map[string]bool{} // releases that were counted
+	for _, h := range hits {
+		for _, release := range o.uses[h.component] {
+			r, ok := o.about[release]
+			if !ok {
+				continue
+			}
+			p := products[r.Product]
+			if p == nil {
+				p = &ProductSummary{Product: r.Product, Status: NotAffected}
+				products[r.Product] = p
+			}
+			if !listed[release] {
+				listed[release] = true
+				p.Releases++
+			}
+			p.FixedIn = cmp.Or(p.FixedIn, h.fixed)
+			d := o.decisions[h.group].at(r.Product, h.component, release, now)
+			status := Undecided
+			if d != nil {
+				status = d.Status
+			}
+			if slices.Index(gravity, status) < slices.Index(gravity, p.Status) {
+				p.Status = status
+			}
+			if (d == nil || !d.harmless()) && !exposed[release] {
+				exposed[release] = true
+				p.Devices += o.counts[release]
+				open = append(open, release)
+			}
+		}
+	}
+	for _, product := range sortedKeys(products) {
+		out = append(out, *products[product])
+	}
+	return out, open
 }
 
 // groups reads vulnerabilities by their ids.
@@ -172,224 +269,6 @@ func (s *Service) groups(tx *store.Tx, tenant string, ids []string) (map[string]
 		}
 	}
 	return out, nil
-}
-
-// Detail is all that is known about one vulnerability.
-type Detail struct {
-	Group
-	Priority  record.Priority `json:"priority" doc:"Without devices, which depend on who asks"`
-	Score     *record.Score   `json:"cvss,omitempty"`
-	EPSS      *float64        `json:"epss,omitempty" doc:"Probability of an attack within 30 days, 0 to 1"`
-	Names     []string        `json:"names"` // every name, the records' own among them
-	Text      string          `json:"text,omitempty"`
-	Links     []string        `json:"links"`
-	Sources   []Source        `json:"sources"`
-	Findings  []Finding       `json:"findings"`
-	Decisions []Decision      `json:"decisions"`
-}
-
-// Source is one content of one record.
-type Source struct {
-	Record    string    `json:"record"`
-	Feed      string    `json:"feed"`
-	Hash      string    `json:"sha256"`
-	Seen      time.Time `json:"seen"`
-	Withdrawn time.Time `json:"withdrawn,omitzero"`
-	Review    string    `json:"review,omitempty" doc:"What the record says of itself: reviewed or unreviewed"`
-	Current   bool      `json:"current"`
-}
-
-// Finding is a vulnerability of one component of one release, from when to when.
-type Finding struct {
-	Release    string       `json:"release"`
-	Product    string       `json:"product"`
-	Version    string       `json:"version"`
-	Component  string       `json:"component"`
-	Name       string       `json:"component_name"`
-	Record     string       `json:"record"`
-	State      record.State `json:"state"`
-	Reason     string       `json:"reason,omitempty"`
-	Rule       string       `json:"rule"`
-	Confidence string       `json:"confidence"`
-	Conditions []string     `json:"conditions,omitempty" doc:"What must hold besides"`
-	FirstSeen  time.Time    `json:"first_seen"`
-	Closed     time.Time    `json:"closed,omitzero"`
-	Why        string       `json:"why_closed,omitempty"`
-}
-
-// told is the finding as people read it; it is still open.
-func (f finding) told(r Release, part sbom.Part) Finding {
-	return Finding{Release: f.release, Product: r.Product, Version: r.Version, Component: f.component, Name: part.Name, Record: f.record, State: f.State,
-		Reason: f.Reason, Rule: f.Rule, Confidence: f.Confidence, Conditions: f.Conditions, FirstSeen: store.Time(f.from)}
-}
-
-// Only keeps the products that the caller may see.
-func (d *Detail) Only(visible func(product string) bool) {
-	d.Findings = slices.DeleteFunc(d.Findings, func(f Finding) bool { return !visible(f.Product) })
-	d.Decisions = slices.DeleteFunc(d.Decisions, func(x Decision) bool { return !visible(x.Product) })
-}
-
-// maxFindings is how many findings a detail lists at most, the newest first.
-const maxFindings = 1000
-
-// Get returns what is known about the vulnerability with this name.
-func (s *Service) Get(ctx context.Context, tenant, ident string) (Detail, error) {
-	d := Detail{Links: []string{}, Findings: []Finding{}, Decisions: []Decision{}}
-	err := s.cfg.DB.View(ctx, func(tx *store.Tx) error {
-		var err error
-		if d.Group, err = s.group(tx, tenant, ident); err != nil {
-			return err
-		}
-		rows, err := tx.Query(`SELECT ident FROM vuln_member WHERE tenant = $1 AND group_id = $2 ORDER BY ident`, tenant, d.ID)
-		if d.Names, err = store.Collect(rows, err, func(r *sql.Rows) (n string, err error) { return n, r.Scan(&n) }); err != nil {
-			return err
-		}
-		if err := s.sources(tx, tenant, &d); err != nil {
-			return err
-		}
-		facts, err := s.facts(tx, tenant, []string{d.ID})
-		if err != nil {
-			return err
-		}
-		d.Priority, d.Score, d.EPSS = record.Prioritize(facts[d.ID]), facts[d.ID].Score, facts[d.ID].EPSS
-		found, err := s.findings(tx, tenant, d.ID, anyTime)
-		if err != nil {
-			return err
-		}
-		slices.SortStableFunc(found, func(a, b finding) int {
-			return cmp.Or(cmp.Compare(b.from, a.from), cmp.Compare(a.release, b.release), cmp.Compare(a.component, b.component), cmp.Compare(a.record, b.record))
-		})
-		found = found[:min(len(found), maxFindings)]
-		about, spelled, err := s.describe(tx, tenant, found)
-		if err != nil {
-			return err
-		}
-		for _, f := range found {
-			r, ok := about[f.release]
-			if !ok {
-				continue
-			}
-			x := f.told(r, spelled[[2]string{f.release, f.component}])
-			if f.to != forever {
-				x.Closed, x.Why = store.Time(f.to), f.why
-			}
-			d.Findings = append(d.Findings, x)
-		}
-		decided, err := s.book(tx, tenant).on(d.ID, "")
-		d.Decisions = append(d.Decisions, decided.list...)
-		return err
-	})
-	return d, err
-}
-
-// sources reads every content of every record of the group; the text is that of the first current one.
-func (s *Service) sources(tx *store.Tx, tenant string, d *Detail) error {
-	rows, err := tx.Query(`SELECT v.id, v.source, v.content_hash, v.seen, v.withdrawn, v.reviewed, v.is_current FROM vuln_record v
-		JOIN vuln_grouped g ON g.tenant = v.tenant AND g.record_id = v.id WHERE v.tenant = $1 AND g.group_id = $2 ORDER BY v.id, v.seen`, tenant, d.ID)
-	d.Sources, err = store.Collect(rows, err, func(r *sql.Rows) (x Source, err error) {
-		var seen, withdrawn, current int64
-		err = r.Scan(&x.Record, &x.Feed, &x.Hash, &seen, &withdrawn, &x.Review, &current)
-		x.Seen, x.Withdrawn, x.Current = store.Time(seen), store.Time(withdrawn), current == 1
-		return x, err
-	})
-	if err != nil {
-		return err
-	}
-	for _, x := range d.Sources {
-		if !x.Current || d.Text != "" {
-			continue
-		}
-		b, err := body(tx, x.Hash)
-		if err != nil {
-			return err
-		}
-		rec, err := record.Parse(b)
-		if err != nil {
-			return fmt.Errorf("record %s: %w", x.Record, err)
-		}
-		d.Text = rec.Details
-		for _, ref := range rec.References {
-			d.Links = append(d.Links, ref.URL)
-		}
-	}
-	return nil
-}
-
-// OpenFinding is an open finding of a release with the decision that applies to it.
-type OpenFinding struct {
-	Group
-	Finding
-	Status Status
-}
-
-// OpenFindings lists what is open in a release, the exploited first.
-func (s *Service) OpenFindings(ctx context.Context, tenant, release string) ([]OpenFinding, error) {
-	var out []OpenFinding
-	err := s.cfg.DB.View(ctx, func(tx *store.Tx) error {
-		out = nil
-		about, err := s.releases(tx, tenant, []string{release})
-		if err != nil || len(about) == 0 {
-			return err
-		}
-		keys, err := s.cfg.SBOM.Keys(tx, tenant, release)
-		if err != nil {
-			return err
-		}
-		components := make([]string, len(keys))
-		for i, k := range keys {
-			components[i] = k.Component
-		}
-		byGroup := map[string][]finding{}
-		for part := range slices.Chunk(slices.Compact(components), 128) {
-			list, args := store.In([]any{tenant}, part)
-			rows, err := tx.Query(`SELECT h.component_id, h.record_id, h.state, h.reason, h.fixed, h.rule, h.confidence, h.conditions, h.since, h.until, h.why, g.group_id
-				FROM vuln_hit h JOIN vuln_grouped g ON g.tenant = h.tenant AND g.record_id = h.record_id
-				WHERE h.tenant || '' = $1 AND h.until = 9223372036854775807 AND h.component_id IN `+list, args...) // so that SQLite goes by the component
-			if _, err := store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
-				var group string
-				f, err := scanHit(r, &group)
-				f.release = release
-				byGroup[group] = append(byGroup[group], f)
-				return struct{}{}, err
-			}); err != nil {
-				return err
-			}
-		}
-		groups, err := s.groups(tx, tenant, sortedKeys(byGroup))
-		if err != nil {
-			return err
-		}
-		decisions := s.book(tx, tenant)
-		for id, found := range byGroup {
-			found = oneEach(found)
-			decided, err := decisions.on(id, about[release].Product)
-			if err != nil {
-				return err
-			}
-			_, spelled, err := s.describe(tx, tenant, found)
-			if err != nil {
-				return err
-			}
-			for _, f := range found {
-				x := OpenFinding{Group: groups[id], Finding: f.told(about[release], spelled[[2]string{release, f.component}]), Status: Undecided}
-				if d := decided.at(x.Product, f.component, release, s.now()); d != nil {
-					x.Status = d.Status
-				}
-				out = append(out, x)
-			}
-		}
-		return nil
-	})
-	slices.SortFunc(out, func(a, b OpenFinding) int {
-		if a.Exploited != b.Exploited {
-			if a.Exploited {
-				return -1
-			}
-			return 1
-		}
-		return cmp.Or(cmp.Compare(a.Group.Name, b.Group.Name), cmp.Compare(a.Component, b.Component))
-	})
-	return out, err
 }
 
 // FeedState is when a feed was last brought in, and what it was.

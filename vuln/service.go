@@ -63,6 +63,9 @@ type Config struct {
 type Service struct {
 	cfg       Config
 	importing sync.Mutex // one import at a time
+
+	lists kept[portfolio] // by tenant: cut to what the caller may see each time
+	told  kept[told]      // by tenant, what the caller may see, and what was asked
 }
 
 // New makes the service. It listens to sbom.attached and release.uploaded from then on.

@@ -15,6 +15,7 @@ import (
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/clock"
 	"github.com/openthings-platform/openthings/fleet"
+	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/sbom"
 	"github.com/openthings-platform/openthings/store"
@@ -51,14 +52,17 @@ func each(t *testing.T, fn func(h *house)) {
 	}, func(c *store.Config) { c.Clock = hand })
 }
 
-func newHouse(t *testing.T, db *store.DB, hand *clock.Hand) *house {
+func newHouse(t *testing.T, db *store.DB, hand *clock.Hand) *house { return furnish(t, db, hand, nil) }
+
+// furnish is newHouse with the devices' own room, which a few questions reach into.
+func furnish(t *testing.T, db *store.DB, hand *clock.Hand, devices *identity.Service) *house {
 	blobs, err := blob.NewDir(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	h := &house{T: t, db: db, clock: hand, releases: map[string]Release{}, checks: map[string]string{}}
 	h.sbom = sbom.New(sbom.Config{DB: db, Blobs: blobs, Clock: hand})
-	h.fleet = fleet.New(fleet.Config{DB: db, Clock: hand})
+	h.fleet = fleet.New(fleet.Config{DB: db, Clock: hand, Identity: devices})
 	h.vuln = New(Config{DB: db, Clock: hand, SBOM: h.sbom, Fleet: h.fleet, Publisher: lampWorks,
 		Release: func(_ context.Context, tenant, release string) (Release, error) {
 			r, ok := h.releases[tenant+" "+release]

@@ -39,9 +39,34 @@ function room(_, low, high) {
   return [floor, high + air];
 }
 
+// flags draws what happened when: a dashed line with its word at the top, on a line of its own where two would meet.
+function flags(u, marks, ink, font) {
+  const { ctx, bbox } = u, scale = devicePixelRatio;
+  const ends = []; // of the words on each line
+  ctx.save();
+  ctx.strokeStyle = ctx.fillStyle = ink;
+  ctx.lineWidth = scale;
+  ctx.font = font.replace(/^\d+px/, `${11 * scale}px`);
+  ctx.textBaseline = 'top';
+  for (const { at, word } of marks) {
+    const x = u.valToPos(at, 'x', true), wide = ctx.measureText(word).width + 10 * scale;
+    const left = x + wide > bbox.left + bbox.width ? x - wide : x;
+    let line = ends.findIndex((end) => end <= left);
+    if (line < 0) line = ends.length;
+    ends[line] = left + wide;
+    ctx.setLineDash([3 * scale, 3 * scale]);
+    ctx.beginPath();
+    ctx.moveTo(x, bbox.top);
+    ctx.lineTo(x, bbox.top + bbox.height);
+    ctx.stroke();
+    ctx.fillText(word, left + 5 * scale, bbox.top + (2 + line * 14) * scale);
+  }
+  ctx.restore();
+}
+
 function draw(figure) {
   const plot = figure.querySelector('.plot');
-  const { names, axes, data: lines, low, high, from, to } = JSON.parse(figure.querySelector('script').textContent);
+  const { names, axes, data: lines, low, high, from, to, marks } = JSON.parse(figure.querySelector('script').textContent);
   if (!window.uPlot || !lines[0].length) return;
   const data = low ? [...lines, low, high] : lines; // the band lies between the last two
   const ink = colour(figure, '--ink-soft');
@@ -70,6 +95,7 @@ function draw(figure) {
         zoom(figure, u.posToVal(u.select.left, 'x'), u.posToVal(u.select.left + u.select.width, 'x'));
         u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
       }],
+      draw: marks ? [(u) => flags(u, marks, ink, font)] : [],
       ready: [(u) => u.setLegend({ idx: last })], setLegend: [(u) => { if (u.legend.idx == null) u.setLegend({ idx: last }); }],
     },
     axes: [
