@@ -87,7 +87,7 @@ func Check(b sbom.Bill, f *feed.Feed) (Report, error) {
 		for i, v := range verdicts {
 			rep.Hits = append(rep.Hits, Hit{Record: r.ID, Aliases: r.Aliases, Summary: r.Summary, Component: parts[i].Name, Version: parts[i].Version,
 				State: v.State, Fixed: v.Fixed, Reason: v.Reason, Rule: v.Rule, Confidence: v.Confidence, Conditions: v.Conditions, Withdrawn: !r.Withdrawn.IsZero(),
-				Exploited: slices.ContainsFunc(r.Idents(), func(id string) bool { return exploited[id] })})
+				Exploited: !r.Exploited.IsZero() || slices.ContainsFunc(r.Idents(), func(id string) bool { return exploited[id] })})
 		}
 		return nil
 	})

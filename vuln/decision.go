@@ -198,6 +198,8 @@ type Deciding struct {
 	Expires       time.Time `json:"expires,omitzero" doc:"When it is to be asked for again; absent: only on new facts"`
 	Origin        string    `json:"origin,omitempty" maxLength:"64" doc:"Id of a proposal that is taken over: a statement of others, or an earlier decision. What is absent above is taken from it"`
 	Seen          *string   `json:"seen,omitempty" maxLength:"64" doc:"Id of the newest decision on this vulnerability and product that you know of, empty for none: if there is a newer one, nothing is decided and it is named"`
+
+	rests []string // hashes of the evidence that it rests on; nil: that of the releases it is about
 }
 
 // maxEvidence bounds the texts of a decision, in bytes.
