@@ -26,6 +26,7 @@ func (s *Service) Routes(a *api.API) {
 	read := string(tenant.VulnRead)
 	s.feedRoutes(a)
 	s.vexRoutes(a)
+	s.kernelRoutes(a)
 	s.stopRoutes(a)
 
 	type listIn struct{ api.Paging }
