@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"cmp"
 	"strings"
-	"time"
 
 	cdx "github.com/CycloneDX/cyclonedx-go"
 
@@ -41,7 +40,7 @@ func fromCycloneDX(bom *cdx.BOM) (Bill, error) {
 	}
 	b := Bill{Format: CycloneDX, SpecVersion: bom.SpecVersion.String(), URI: bom.SerialNumber}
 	if m := bom.Metadata; m != nil {
-		b.Created, _ = time.Parse(time.RFC3339, m.Timestamp) // generators leave it out: graded, not refused
+		b.Created = dated(m.Timestamp)
 		b.cdxCreators(m)
 		for _, p := range deref(m.Properties) {
 			if p.Name == propertyReduced {

@@ -98,6 +98,7 @@ func TestDoors(t *testing.T) {
 			want             int
 		}{
 			{"ten_a auditor", "compiled-files", "init/main.c\n", 403},
+			{"ten_a firmware-engineer prd_meter", "compiled-files", "init/main.c\n", 403},
 			{"ten_b owner", "compiled-files", "init/main.c\n", 404},
 			{"ten_a firmware-engineer", "compiled-files", "fs/open.c\n", 400},
 			{"ten_a firmware-engineer", "photo", "init/main.c\n", 400},

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/openthings-platform/openthings/problem"
 )
@@ -94,7 +93,7 @@ func (d *spdx2) bill() (Bill, error) {
 		return Bill{}, problem.TooLarge("the SBOM lists %d packages and files; at most %d are read", n, MaxComponents)
 	}
 	b := Bill{Format: SPDX, SpecVersion: strings.TrimPrefix(d.SPDXVersion, "SPDX-"), URI: d.Namespace, Name: d.Name, Creators: d.CreationInfo.Creators, Reduced: reduced(d.Comment)}
-	b.Created, _ = time.Parse(time.RFC3339, d.CreationInfo.Created)
+	b.Created = dated(d.CreationInfo.Created)
 	for _, who := range d.CreationInfo.Creators {
 		if kind, name, ok := strings.Cut(who, ": "); ok && kind != "Tool" {
 			b.CreatorContact = cmp.Or(b.CreatorContact, written(name).Contact)

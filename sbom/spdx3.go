@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/openthings-platform/openthings/problem"
 )
@@ -99,7 +98,7 @@ func (g *graph3) sort(e spdx3) error {
 	switch e.Type {
 	case "CreationInfo":
 		g.bill.SpecVersion = e.Spec
-		g.bill.Created, _ = time.Parse(time.RFC3339, e.Created)
+		g.bill.Created = dated(e.Created)
 		g.creators = append(append(g.creators, e.CreatedBy...), e.Using...)
 	case "SpdxDocument":
 		g.bill.Name, g.bill.URI, g.bill.Reduced = e.Name, e.ID, reduced(e.Comment)

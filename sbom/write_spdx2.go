@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 )
 
 // none is what SPDX 2 writes where nothing is said.
@@ -25,7 +24,7 @@ func (b Bill) writeSPDX2() ([]byte, error) {
 			d.CreationInfo.Creators = append(d.CreationInfo.Creators, kind+": "+cmp.Or(who.spdx(), "unnamed"))
 		}
 	}
-	d.CreationInfo.Created = b.Created.UTC().Format(time.RFC3339) // mandatory: year one, where no date is known
+	d.CreationInfo.Created = b.date()
 	ids := map[string]string{b.Root.Ref: "SPDXRef-Root"}
 	root := b.Root.spdx2(&d, "SPDXRef-Root")
 	root.Purpose = cmp.Or(root.Purpose, "FIRMWARE")

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 )
 
 const (
@@ -77,7 +76,7 @@ func (b Bill) writeSPDX3() ([]byte, error) {
 
 // creation writes who and what made the document, and when.
 func (w *writer3) creation(b Bill) {
-	info := element3{"type": "CreationInfo", "@id": spdx3Creation, "specVersion": "3.0.1", "created": b.Created.UTC().Format(time.RFC3339)}
+	info := element3{"type": "CreationInfo", "@id": spdx3Creation, "specVersion": "3.0.1", "created": b.date()}
 	w.graph = append(w.graph, info)
 	using := []string{w.add("Tool", "tool", element3{"name": Tool})}
 	var by []string
