@@ -4,6 +4,7 @@ package respond
 
 import (
 	"bytes"
+	"context"
 	_ "embed"
 	"fmt"
 	"html/template"
@@ -123,14 +124,18 @@ func publicReleases(d *csaf.Document) (out []publicRelease) {
 }
 
 // folder is the page of a folder: what a reader may see below it.
-func (s *Service) folder(sh *shelf, labels []csaf.TLPLabel, year string) (file1, error) {
+func (s *Service) folder(ctx context.Context, sh *shelf, labels []csaf.TLPLabel, year string) (file1, error) {
 	type line struct {
 		entry
 		Page, Document, Title, Note, Tracking, Product string
 	}
 	var lines []line
 	for _, l := range labels {
-		for _, e := range sh.read[l] {
+		es, err := s.entries(ctx, sh, l, "")
+		if err != nil {
+			return file1{}, err
+		}
+		for _, e := range es {
 			if year == "" || year == strconv.Itoa(e.initial.Year()) {
 				lines = append(lines, line{e, sh.at(l, e.initial, e.tracking, ".html"), sh.at(l, e.initial, e.tracking, ""), e.title, e.note, e.tracking, e.productName})
 			}

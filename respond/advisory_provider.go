@@ -58,66 +58,64 @@ func (p Publisher) address(a Advisory, initial time.Time, suffix string) string 
 	return p.at(a.TLP, initial, a.Tracking, suffix)
 }
 
-// shelf is what a caller may read of a tenant's advisories.
+// shelf is the provider of a tenant as a caller sees it.
 type shelf struct {
 	Publisher
-	updated time.Time // of the publisher's own data
+	reader  tenant.Actor
+	updated time.Time // the publisher's own data
 	keys    []signingKey
-	read    map[csaf.TLPLabel][]entry // nil for a label that is closed to the caller
+	newest  map[csaf.TLPLabel]time.Time // of each label that is open to the caller, when something changed there
 }
 
-// shelf collects what the caller may read. Without a published advisory in the open branch there is no provider yet.
+// shelf opens the provider of a tenant. Until something is published there is none.
 func (s *Service) shelf(ctx context.Context, t string) (sh shelf, err error) {
-	reader, _ := tenant.ActorFrom(ctx)
-	sh.read = map[csaf.TLPLabel][]entry{}
-	var n int64
-	if err := s.cfg.DB.QueryRow(ctx, `SELECT count(*) FROM respond_advisory WHERE tenant = $1 AND revision > 0`, t).Scan(&n); err != nil {
-		return sh, err
-	}
-	if n == 0 {
-		return sh, problem.NotFound("Nothing was published here.")
-	}
+	sh.reader, _ = tenant.ActorFrom(ctx)
+	sh.newest = map[csaf.TLPLabel]time.Time{csaf.TLPWhite: {}} // the open branch is always there
 	if sh.Publisher, sh.updated, err = s.publisher(ctx, t); err != nil {
 		return sh, err
 	}
 	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error {
-		if sh.keys, err = signingKeys(tx, t); err != nil {
-			return err
-		}
-		for _, label := range circles {
-			if label != csaf.TLPWhite && (reader.Tenant != t || !tenant.Anywhere(reader, tenant.AdvisoryRead)) {
-				continue
+		rows, err := tx.Query(`SELECT tlp, product, max(latest) FROM respond_advisory WHERE tenant = $1 AND revision > 0 GROUP BY tlp, product`, t)
+		branches, err := store.Collect(rows, err, func(r *sql.Rows) (label csaf.TLPLabel, err error) {
+			var product string
+			var latest int64
+			if err := r.Scan(&label, &product, &latest); err == nil && sh.opens(label, product) {
+				sh.newest[label] = later(sh.newest[label], store.Time(latest))
 			}
-			if err := sh.add(tx, t, label, reader); err != nil {
-				return err
-			}
+			return label, err
+		})
+		if err == nil && len(branches) == 0 {
+			err = problem.NotFound("Nothing was published here.")
 		}
-		return nil
+		if err == nil {
+			sh.keys, err = signingKeys(tx, t)
+		}
+		return err
 	})
 	return sh, err
 }
 
-func (sh *shelf) add(tx *store.Tx, t string, label csaf.TLPLabel, reader tenant.Actor) error {
-	es, err := published(tx, t, label)
-	if label == csaf.TLPRed {
-		es = slices.DeleteFunc(es, func(e entry) bool {
-			return !tenant.Can(reader, tenant.AdvisoryRead, tenant.Thing{Tenant: t, Product: e.product})
-		})
+// opens reports whether the caller may read what was published with the label about the product.
+func (sh *shelf) opens(label csaf.TLPLabel, product string) bool {
+	switch label {
+	case csaf.TLPWhite:
+		return true
+	case csaf.TLPRed:
+		return tenant.Can(sh.reader, tenant.AdvisoryRead, tenant.Thing{Tenant: sh.tenant, Product: product})
+	default:
+		return sh.reader.Tenant == sh.tenant && tenant.Anywhere(sh.reader, tenant.AdvisoryRead)
 	}
-	if label == csaf.TLPWhite || len(es) > 0 {
-		sh.read[label] = append([]entry{}, es...)
-	}
-	return err
+}
+
+// entries are what the caller may read of a label, the newest change first; with a tracking id that one alone.
+func (s *Service) entries(ctx context.Context, sh *shelf, label csaf.TLPLabel, tracking string) (es []entry, err error) {
+	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error { es, err = published(tx, sh.tenant, label, tracking); return err })
+	return slices.DeleteFunc(es, func(e entry) bool { return !sh.opens(label, e.product) }), err
 }
 
 // labels are the branches that are open to the caller, the widest first.
-func (sh *shelf) labels() (out []csaf.TLPLabel) {
-	for _, l := range circles {
-		if sh.read[l] != nil {
-			out = append(out, l)
-		}
-	}
-	return out
+func (sh *shelf) labels() []csaf.TLPLabel {
+	return slices.DeleteFunc(slices.Clone(circles), func(l csaf.TLPLabel) bool { _, open := sh.newest[l]; return !open })
 }
 
 // changed is when something on the shelf changed last.
@@ -127,9 +125,7 @@ func (sh *shelf) changed(labels ...csaf.TLPLabel) time.Time {
 		at = later(at, k.Made)
 	}
 	for _, l := range labels {
-		for _, e := range sh.read[l] {
-			at = later(at, e.At)
-		}
+		at = later(at, sh.newest[l])
 	}
 	return at.UTC().Truncate(time.Second)
 }
@@ -188,9 +184,9 @@ func (sh *shelf) service() object {
 }
 
 // categories is category-LABEL.json (section 7.1.17): the products that the feed speaks of.
-func (sh *shelf) categories(l csaf.TLPLabel) object {
+func (sh *shelf) categories(es []entry) object {
 	list := []object{{"scheme": rolieType, "term": "csaf"}}
-	for _, e := range sh.read[l] {
+	for _, e := range es {
 		if !slices.ContainsFunc(list, func(o object) bool { return o["term"] == e.productName }) {
 			list = append(list, object{"term": e.productName})
 		}
@@ -199,9 +195,9 @@ func (sh *shelf) categories(l csaf.TLPLabel) object {
 }
 
 // rolie is the feed of a label (section 7.1.15, RFC 8322 in JSON).
-func (sh *shelf) rolie(l csaf.TLPLabel) object {
+func (sh *shelf) rolie(l csaf.TLPLabel, es []entry) object {
 	entries := []object{}
-	for _, e := range sh.read[l] {
+	for _, e := range es {
 		document := sh.at(l, e.initial, e.tracking, "")
 		entries = append(entries, object{
 			"id": e.tracking, "title": e.title, "published": e.initial, "updated": e.At,
@@ -221,19 +217,19 @@ func (sh *shelf) rolie(l csaf.TLPLabel) object {
 }
 
 // index is index.txt (section 7.1.12).
-func (sh *shelf) index(l csaf.TLPLabel) []byte {
+func index(es []entry) []byte {
 	var b bytes.Buffer
-	for _, e := range sh.read[l] {
+	for _, e := range es {
 		fmt.Fprintln(&b, e.file())
 	}
 	return b.Bytes()
 }
 
 // changes is changes.csv (section 7.1.13), the newest first.
-func (sh *shelf) changes(l csaf.TLPLabel) []byte {
+func changes(es []entry) []byte {
 	var b bytes.Buffer
 	w := csv.NewWriter(&b)
-	for _, e := range sh.read[l] {
+	for _, e := range es {
 		_ = w.Write([]string{e.file(), e.At.Format(time.RFC3339)}) // a buffer takes everything
 	}
 	w.Flush()
@@ -326,7 +322,7 @@ func (s *Service) find(ctx context.Context, sh *shelf, path string) (file1, erro
 	label := csaf.TLPLabel(strings.ToUpper(parts[0]))
 	switch {
 	case path == "":
-		return s.folder(sh, sh.labels(), "")
+		return s.folder(ctx, sh, sh.labels(), "")
 	case path == "provider-metadata.json":
 		return jsonFile(sh.metadata())
 	case path == "service.json":
@@ -337,40 +333,58 @@ func (s *Service) find(ctx context.Context, sh *shelf, path string) (file1, erro
 				return file1{"application/pgp-keys", []byte(k.Public)}, nil
 			}
 		}
-	case slices.Contains(circles, label) && parts[0] == strings.ToLower(string(label)) && sh.read[label] == nil:
-		return file1{}, problem.Unauthenticated("TLP:%s is not for everybody.", label).Hint("Sign in, or send a token: Authorization: Bearer ot_…")
-	case slices.Contains(sh.labels(), label) && parts[0] == strings.ToLower(string(label)):
-		return s.findIn(ctx, sh, label, parts[1:])
+	case slices.Contains(circles, label) && parts[0] == strings.ToLower(string(label)) && len(parts) > 1:
+		if !slices.Contains(sh.labels(), label) {
+			return file1{}, problem.Unauthenticated("TLP:%s is not for everybody.", label).Hint("Sign in, or send a token: Authorization: Bearer ot_…")
+		}
+		if len(parts) == 2 {
+			return s.ofLabel(ctx, sh, label, parts[1])
+		}
+		if len(parts) == 3 {
+			return s.ofYear(ctx, sh, label, parts[1], parts[2])
+		}
 	}
-	return file1{}, problem.NotFound("There is no such file.")
+	return file1{}, errNoFile
 }
 
-func (s *Service) findIn(ctx context.Context, sh *shelf, l csaf.TLPLabel, parts []string) (file1, error) {
-	name := parts[len(parts)-1]
-	low := strings.ToLower(string(l))
-	if len(parts) == 1 {
-		switch name {
-		case "":
-			return s.folder(sh, []csaf.TLPLabel{l}, "")
-		case "feed-" + low + ".json":
-			return jsonFile(sh.rolie(l))
-		case "category-" + low + ".json":
-			return jsonFile(sh.categories(l))
-		case "index.txt":
-			return file1{"text/plain; charset=utf-8", sh.index(l)}, nil
-		case "changes.csv":
-			return file1{"text/csv; charset=utf-8", sh.changes(l)}, nil
-		}
+var errNoFile = problem.NotFound("There is no such file.")
+
+// ofLabel is a file that speaks of a whole label, or its folder.
+func (s *Service) ofLabel(ctx context.Context, sh *shelf, l csaf.TLPLabel, name string) (file1, error) {
+	if name == "" {
+		return s.folder(ctx, sh, []csaf.TLPLabel{l}, "")
 	}
-	if len(parts) == 2 && name == "" {
-		return s.folder(sh, []csaf.TLPLabel{l}, parts[0])
+	es, err := s.entries(ctx, sh, l, "")
+	if err != nil {
+		return file1{}, err
 	}
-	for _, e := range sh.read[l] {
-		if suffix, ok := strings.CutPrefix(strings.Join(parts, "/"), strings.TrimSuffix(e.file(), ".json")); ok && slices.Contains(beside, suffix) {
-			return s.beside(ctx, sh, e, suffix)
-		}
+	switch low := strings.ToLower(string(l)); name {
+	case "feed-" + low + ".json":
+		return jsonFile(sh.rolie(l, es))
+	case "category-" + low + ".json":
+		return jsonFile(sh.categories(es))
+	case "index.txt":
+		return file1{"text/plain; charset=utf-8", index(es)}, nil
+	case "changes.csv":
+		return file1{"text/csv; charset=utf-8", changes(es)}, nil
 	}
-	return file1{}, problem.NotFound("There is no such file.")
+	return file1{}, errNoFile
+}
+
+// ofYear is a file of one advisory, or the folder of a year.
+func (s *Service) ofYear(ctx context.Context, sh *shelf, l csaf.TLPLabel, year, name string) (file1, error) {
+	if name == "" {
+		return s.folder(ctx, sh, []csaf.TLPLabel{l}, year)
+	}
+	base, suffix, _ := strings.Cut(name, ".") // ids have no dot
+	es, err := s.entries(ctx, sh, l, strings.ToUpper(base))
+	if err != nil {
+		return file1{}, err
+	}
+	if len(es) != 1 || es[0].file() != year+"/"+base+".json" || !slices.Contains(beside, "."+suffix) {
+		return file1{}, errNoFile
+	}
+	return s.beside(ctx, sh, es[0], "."+suffix)
 }
 
 // beside are the endings of the files of one advisory.
@@ -410,7 +424,7 @@ func jsonFile(v any) (file1, error) {
 // CSAFAddress is where the tenant's provider is, for security.txt; "" while nothing was published.
 func (s *Service) csafAddress(ctx context.Context, t string) string {
 	sh, err := s.shelf(tenant.WithActor(ctx, tenant.Actor{}), t)
-	if err != nil || len(sh.read[csaf.TLPWhite]) == 0 {
+	if err != nil || sh.newest[csaf.TLPWhite].IsZero() {
 		return ""
 	}
 	u, err := url.Parse(sh.root())

@@ -124,11 +124,11 @@ type entry struct {
 	initial               time.Time
 }
 
-// published lists what was published with the label, the newest change first.
-func published(tx *store.Tx, tenant string, label csaf.TLPLabel) ([]entry, error) {
+// published lists what was published with the label, the newest change first; with a tracking id that one alone.
+func published(tx *store.Tx, tenant string, label csaf.TLPLabel, tracking string) ([]entry, error) {
 	rows, err := tx.Query(`SELECT a.id, a.product, a.tracking, a.initial, `+revisionColumns+` FROM respond_advisory a
 		JOIN respond_advisory_revision v ON v.advisory = a.id AND v.number = a.revision
-		WHERE a.tenant = $1 AND a.tlp = $2 AND a.revision > 0 ORDER BY a.latest DESC, a.id DESC`, tenant, label)
+		WHERE a.tenant = $1 AND a.tlp = $2 AND a.revision > 0 AND ($3 = '' OR a.tracking = $3) ORDER BY a.latest DESC, a.id DESC`, tenant, label, tracking)
 	return store.Collect(rows, err, func(r *sql.Rows) (e entry, err error) {
 		var initial, at int64
 		err = r.Scan(append([]any{&e.id, &e.product, &e.tracking, &initial}, e.into(&at)...)...)
