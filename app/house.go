@@ -226,7 +226,7 @@ func (h *house) build(origins []string) (err error) {
 		Sign: h.audit.Sign, LogKey: h.audit.VerifierKey, Keys: h.keys, PrivateHooks: cfg.PrivateHooks,
 	})
 	h.vuln = vuln.New(vuln.Config{
-		DB: h.db, Clock: cfg.Clock, Log: cfg.Log, SBOM: h.sbom, Fleet: h.fleet, Enroll: h.enroll, RecordCheck: h.update.RecordCheck,
+		DB: h.db, Clock: cfg.Clock, Log: cfg.Log, SBOM: h.sbom, Fleet: h.fleet, Enroll: h.enroll, Update: h.update, RecordCheck: h.update.RecordCheck,
 		FeedDir: cmp.Or(cfg.Feeds, filepath.Join(cfg.Data, "feeds")), FeedSpool: filepath.Join(cfg.Data, "fetched"), PrivateFeeds: cfg.PrivateFeeds,
 		Release: func(ctx context.Context, t, id string) (vuln.Release, error) {
 			r, err := h.update.Get(ctx, t, id)

@@ -5,6 +5,7 @@ package update
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/openthings-platform/openthings/tenant"
 )
@@ -65,7 +66,7 @@ func (s *Service) readableDeployments(ctx context.Context, release string) ([]De
 	}), err
 }
 
-func (s *Service) start(ctx context.Context, release, solution string, waves []int64) (Deployment, error) {
+func (s *Service) start(ctx context.Context, release, solution string, waves []int64, override string) (Deployment, error) {
 	r, err := s.Get(ctx, tenant.MustTenant(ctx), release)
 	if err != nil {
 		return Deployment{}, err
@@ -77,7 +78,7 @@ func (s *Service) start(ctx context.Context, release, solution string, waves []i
 		waves = []int64{10, 100}
 	}
 	actor, _ := tenant.ActorFrom(ctx)
-	return s.Deploy(ctx, Deployment{Tenant: r.Tenant, Release: r.ID, Product: r.Product, Solution: solution, Actor: actor.ID}, waves)
+	return s.Deploy(ctx, Deployment{Tenant: r.Tenant, Release: r.ID, Product: r.Product, Solution: solution, Actor: actor.ID, Override: strings.TrimSpace(override)}, waves)
 }
 
 func (s *Service) steer(ctx context.Context, id, to string) error {

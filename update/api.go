@@ -21,6 +21,8 @@ type ReleaseOut struct {
 	Release
 	Checks  []Check `json:"checks"`
 	Devices int64   `json:"devices" doc:"How many devices run it now"`
+	// Advised are the floors that it lies below.
+	Advised []AdvisedFloor `json:"advised_against,omitempty" doc:"Floors that it lies below: it is deployed only if a person says why"`
 }
 
 // DeploymentOut is a deployment with what its devices did so far.
@@ -177,12 +179,13 @@ func (s *Service) deploymentRoutes(a *api.API) {
 			Release  string  `json:"release" maxLength:"64"`
 			Solution string  `json:"solution,omitempty" maxLength:"64" doc:"Only devices of this solution and of what lies below it; empty: all of the release's product"`
 			Waves    []int64 `json:"waves,omitempty" doc:"Rising percentages that end with 100; default 10, 100"`
+			Override string  `json:"override,omitempty" maxLength:"2000" doc:"Why a release below the advised floor is deployed all the same (rule update.floor.advised); kept in the audit log"`
 		}
 	}
 	api.Handle(a, api.Op{ID: "start-deployment", Method: "POST", Path: "/v1/deployments", Verb: string(tenant.DeploymentWrite), Stage: "update", Status: 201,
 		Summary: "Bring a published release to devices, in waves"},
 		func(ctx context.Context, in *startIn) (*api.Out[DeploymentOut], error) {
-			d, err := s.start(ctx, in.Body.Release, in.Body.Solution, in.Body.Waves)
+			d, err := s.start(ctx, in.Body.Release, in.Body.Solution, in.Body.Waves, in.Body.Override)
 			if err != nil {
 				return nil, err
 			}
@@ -255,7 +258,8 @@ func (s *Service) releaseOut(ctx context.Context, r Release) (ReleaseOut, error)
 	if err != nil {
 		return ReleaseOut{}, err
 	}
-	return ReleaseOut{Release: r, Checks: checks, Devices: counts[r.ID]}, nil
+	advised, err := s.againstRelease(ctx, r)
+	return ReleaseOut{Release: r, Checks: checks, Devices: counts[r.ID], Advised: advised}, err
 }
 
 func (s *Service) deploymentAnswer(ctx context.Context, id string) (*api.Out[DeploymentOut], error) {

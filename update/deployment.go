@@ -22,6 +22,7 @@ type Deployment struct {
 	Solution string    `json:"solution,omitempty" doc:"Only devices of this solution and of what lies below it; empty: all of the product"`
 	State    string    `json:"state" enum:"running,paused,aborted,completed"`
 	Reason   string    `json:"reason,omitempty" doc:"Why it is in this state"`
+	Override string    `json:"override,omitempty" doc:"Why a release below the advised floor is deployed all the same"`
 	Wave     int64     `json:"wave" doc:"The wave that is open, from 0"`
 	Actor    string    `json:"actor"`
 	Created  time.Time `json:"created"`

@@ -117,7 +117,7 @@ func (s *Service) Pages(c *console.Console) {
 		if err != nil {
 			return "", err
 		}
-		d, err := s.start(r.Context(), r.PathValue("id"), strings.TrimSpace(r.FormValue("solution")), waves)
+		d, err := s.start(r.Context(), r.PathValue("id"), strings.TrimSpace(r.FormValue("solution")), waves, r.FormValue("override"))
 		return "/deployments/" + d.ID, err
 	})
 	c.Page(console.Page{Path: "/deployments", Title: "Deployments", Menu: "Releases", Verb: string(tenant.ReleaseRead), FS: pagesFS, Template: "pages/deployments.html",

@@ -91,12 +91,31 @@ type SignReleaseOptions struct {
 	Version         string
 	SecurityVersion int64 // rises when an older release must never be installed again
 
+	Floors map[string]SignFloor // by hardware revision, as they are advised; none: the security version is not compared
+
 	DataFloor int64     // generation of device data that it writes
 	MinFrom   int64     // lowest security_version it may be installed over
 	Class     string    // trust.ClassSecurity or trust.ClassFeature; "": feature
 	Expires   time.Time // of the signed list; zero: in six months
 	Now       time.Time // zero: the machine's time
 	Out       string    // where the signed list goes as well; "": only into the folder
+}
+
+// SignFloor is the lowest security version that is safe on a hardware revision.
+type SignFloor struct {
+	SecurityVersion int64
+	Because         string
+}
+
+// aboveFloors refuses a security version that would let devices go back to a release that is not safe.
+func (o SignReleaseOptions) aboveFloors() error {
+	for _, hw := range o.HW {
+		if f := o.Floors[hw]; o.SecurityVersion < f.SecurityVersion {
+			return problem.Forbidden(RuleAdvised, "For hardware %s security version %d or higher is advised: %s. With %d, devices that installed it could go back.", hw, f.SecurityVersion, f.Because, o.SecurityVersion).
+				Hint("Sign it with --security-version %d.", f.SecurityVersion)
+		}
+	}
+	return nil
 }
 
 // SignRelease adds a release to the signed list of the folder (targets.json) and signs the list with targets.key. The
@@ -110,6 +129,9 @@ func SignRelease(o SignReleaseOptions) error {
 	}
 	if o.Class == "" {
 		o.Class = trust.ClassFeature
+	}
+	if err := o.aboveFloors(); err != nil {
+		return err
 	}
 	key, err := readKey(filepath.Join(o.Dir, FileTargetsKey))
 	if err != nil {

@@ -146,19 +146,19 @@ func targetsDoc(ctx context.Context, db *store.DB, tenant string, version int64)
 	return doc, err
 }
 
-const deploymentColumns = `id, tenant, release_id, product, solution, state, reason, wave, actor, created, ended`
+const deploymentColumns = `id, tenant, release_id, product, solution, state, reason, wave, actor, created, ended, override`
 
 func scanDeployment(r scanner) (Deployment, error) {
 	var d Deployment
 	var created, ended int64
-	err := r.Scan(&d.ID, &d.Tenant, &d.Release, &d.Product, &d.Solution, &d.State, &d.Reason, &d.Wave, &d.Actor, &created, &ended)
+	err := r.Scan(&d.ID, &d.Tenant, &d.Release, &d.Product, &d.Solution, &d.State, &d.Reason, &d.Wave, &d.Actor, &created, &ended, &d.Override)
 	d.Created, d.Ended = store.Time(created), store.Time(ended)
 	return d, err
 }
 
 func insertDeployment(tx *store.Tx, d Deployment) error {
-	_, err := tx.Exec(`INSERT INTO deployment(`+deploymentColumns+`) VALUES ($1, $2, $3, $4, $5, $6, '', 0, $7, $8, 0)`,
-		d.ID, d.Tenant, d.Release, d.Product, d.Solution, d.State, d.Actor, store.Millis(d.Created))
+	_, err := tx.Exec(`INSERT INTO deployment(`+deploymentColumns+`) VALUES ($1, $2, $3, $4, $5, $6, '', 0, $7, $8, 0, $9)`,
+		d.ID, d.Tenant, d.Release, d.Product, d.Solution, d.State, d.Actor, store.Millis(d.Created), d.Override)
 	for _, w := range d.Waves {
 		if err != nil {
 			return err

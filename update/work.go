@@ -58,10 +58,20 @@ func (s *Service) Deploy(ctx context.Context, d Deployment, percent []int64) (De
 		if r.Product != d.Product {
 			return problem.Invalid("The release belongs to product %s.", r.Product).At("product")
 		}
+		overridden, err := aboveFloor(tx, r, d.Override)
+		if err != nil {
+			return err
+		}
+		if len(overridden) == 0 {
+			d.Override = ""
+		}
 		if err := insertDeployment(tx, d); err != nil {
 			return err
 		}
 		data := map[string]any{"release": r.ID, "version": r.Version, "product": d.Product, "solution": d.Solution, "waves": percent}
+		if d.Override != "" {
+			data["override"], data["advised"] = d.Override, overridden
+		}
 		if err := audit.Append(tx, audit.Entry{Tenant: d.Tenant, Actor: d.Actor, Kind: "deployment.started", Subject: d.ID, Data: data}); err != nil {
 			return err
 		}

@@ -28,6 +28,7 @@ func (s *Service) Routes(a *api.API) {
 	s.vexRoutes(a)
 	s.kernelRoutes(a)
 	s.stopRoutes(a)
+	s.safeRoutes(a)
 
 	type listIn struct{ api.Paging }
 	api.Handle(a, api.Op{ID: "list-vulnerabilities", Method: "GET", Path: "/v1/vulnerabilities", Verb: read, Stage: "vuln",

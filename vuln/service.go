@@ -17,6 +17,7 @@ import (
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/sbom"
 	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/update"
 )
 
 //go:embed migrations/*.sql
@@ -43,6 +44,8 @@ type Config struct {
 	Fleet *fleet.Service
 	// Enroll holds the making of units; nil where units get their identities elsewhere.
 	Enroll *enroll.Service
+	// Update is told the lowest safe version of each hardware revision; nil where releases are deployed elsewhere.
+	Update *update.Service
 	// Release tells the product and version of a release, or problem.NotFound.
 	Release func(ctx context.Context, tenant, release string) (Release, error)
 	// RecordCheck tells the release gate what was found; nil where there is no gate.

@@ -189,7 +189,10 @@ func (s *Service) settleReleases(tx *store.Tx, tenant string, releases []string)
 			return err
 		}
 	}
-	return s.stopShip(tx, tenant, stops)
+	if err := s.stopShip(tx, tenant, stops); err != nil {
+		return err
+	}
+	return s.adviseFloors(tx, tenant, releases)
 }
 
 // checkExploited is the name of the check that the release gate waits for: whether the release holds a vulnerability

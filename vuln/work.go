@@ -20,7 +20,7 @@ const matchLater = time.Minute
 func (s *Service) listen() {
 	s.cfg.DB.Handle(jobExpire, s.expire)
 	s.cfg.DB.Handle(jobMatch, func(ctx context.Context, j store.Job) error { return s.match(ctx, j.Key) })
-	for _, topic := range []string{"sbom.attached", "release.uploaded"} {
+	for _, topic := range []string{"sbom.attached", "release.uploaded", "release.published"} {
 		s.cfg.DB.On(topic, "vuln", func(ctx context.Context, e store.Event) error {
 			err := s.matchRelease(ctx, e.Tenant, e.Subject)
 			if problem.Is(err, problem.KindNotFound) {

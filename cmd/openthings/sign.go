@@ -32,6 +32,7 @@ func signCommand() *cobra.Command {
 	}
 	init.Flags().IntVar(&days, "days", 365, "how long the root is valid")
 	var o update.SignReleaseOptions
+	var floors string
 	release := &cobra.Command{
 		Use: "release", Short: "Sign a release into the folder's list, targets.json", Args: cobra.NoArgs,
 		Example: `  openthings sign release --image lamp.bin --sbom lamp.cdx.json --product prd_… --hw C --version 1.1.0 --security-version 2`,
@@ -40,6 +41,12 @@ func signCommand() *cobra.Command {
 			o.Expires = o.Now.AddDate(0, 0, days)
 			if o.SecurityVersion < 1 {
 				return problem.Invalid("--security-version begins at 1").At("--security-version")
+			}
+			if floors != "" {
+				var err error
+				if o.Floors, err = readFloors(floors); err != nil {
+					return err
+				}
 			}
 			if err := update.SignRelease(o); err != nil {
 				return err
@@ -55,6 +62,7 @@ func signCommand() *cobra.Command {
 	f.StringSliceVar(&o.HW, "hw", nil, "names of the hardware revisions it is made for")
 	f.StringVar(&o.Version, "version", "", "for people")
 	f.Int64Var(&o.SecurityVersion, "security-version", 0, "rises when an older release must never be installed again")
+	f.StringVar(&floors, "floors", "", "file with the lowest safe security versions (openthings vuln safe PRODUCT --json): what lies below is not signed")
 	f.Int64Var(&o.MinFrom, "min-from", 0, "lowest security version it may be installed over")
 	f.StringVar(&o.Class, "class", "", "security or feature")
 	f.StringVar(&o.Out, "out", "", "write the signed list here as well")
