@@ -116,7 +116,7 @@ func vulnCommand() *cobra.Command {
 		},
 	}
 	pages.flags(list)
-	c.AddCommand(affected, list, vulnSafeCommand(r))
+	c.AddCommand(affected, list, vulnSafeCommand(r), kernelCommand(r))
 	return c
 }
 
