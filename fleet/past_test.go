@@ -484,3 +484,49 @@ func TestOldHistoryIsCounted(t *testing.T) {
 		}
 	})
 }
+
+// A breakdown counts the devices of the releases, each once, by what each is today.
+func TestBreakdown(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		h := openHouse(t, url)
+		h.furnish() // three in sol_1 run rel_1
+		ctx := t.Context()
+		must(t, h.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+			if err := h.Installed(tx, "ten", h.prod.ID, h.ids[2], "rel_2", t0.Add(time.Hour)); err != nil {
+				return err
+			}
+			if err := h.Installed(tx, "ten", h.prod.ID, h.ids[5], "rel_1", t0.Add(time.Hour)); err != nil {
+				return err
+			}
+			return putLabels(tx, "ten", h.ids[0], Labelling{Set: map[string]string{CountryLabel: "BE"}}, nil)
+		}))
+		past := t0.Add(time.Minute)
+		for _, c := range []struct {
+			by       string
+			at       time.Time
+			releases []string
+			want     map[string]int64
+		}{
+			{"solution", time.Time{}, []string{"rel_1"}, map[string]int64{"sol_1": 2, "": 1}},
+			{"solution", past, []string{"rel_1"}, map[string]int64{"sol_1": 3}},
+			{"solution", time.Time{}, []string{"rel_2", "rel_1", "rel_2"}, map[string]int64{"sol_1": 3, "": 1}},
+			{"revision", time.Time{}, []string{"rel_1"}, map[string]int64{"rev_none": 3}},
+			{"country", time.Time{}, []string{"rel_1"}, map[string]int64{"BE": 1, "": 2}},
+			{"batch", past, []string{"rel_1"}, map[string]int64{"": 3}},
+			{"batch", past, []string{"rel_2"}, map[string]int64{}},
+			{"batch", past, nil, map[string]int64{}},
+		} {
+			got, err := h.Breakdown(ctx, "ten", c.releases, c.at, c.by)
+			must(t, err)
+			if d := gocmp.Diff(c.want, got); d != "" {
+				t.Errorf("%v by %s at %v (-want +got):\n%s", c.releases, c.by, c.at, d)
+			}
+		}
+		if got, err := h.Breakdown(ctx, "other", []string{"rel_1"}, time.Time{}, "batch"); err != nil || len(got) != 0 {
+			t.Errorf("another tenant counts %v, %v", got, err)
+		}
+		if _, err := h.Breakdown(ctx, "ten", []string{"rel_1"}, time.Time{}, "shoe size"); err == nil {
+			t.Error("devices are broken down by shoe size")
+		}
+	})
+}
