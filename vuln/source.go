@@ -8,6 +8,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/openthings-platform/openthings/audit"
@@ -235,6 +236,24 @@ func (s *Service) source(tx *store.Tx, tenant, name string) (FeedSource, error) 
 		return FeedSource{}, err
 	}
 	return list[0], nil
+}
+
+// lateSources says which sources are stale or behind, in words for evidence.
+func (s *Service) lateSources(tx *store.Tx, tenant string) ([]string, error) {
+	rows, err := tx.Query(`SELECT `+sourceColumns+` FROM vuln_source WHERE tenant = $1 ORDER BY name`, tenant)
+	list, err := store.Collect(rows, err, s.scanSource)
+	var words []string
+	for _, x := range list {
+		switch state, late := x.late(s.cfg.Clock.Now()); {
+		case late && state == SourceBehind:
+			words = append(words, fmt.Sprintf("%s (%d days behind)", x.Name, x.BehindDays))
+		case late && x.LastGood.IsZero():
+			words = append(words, x.Name+" (never read)")
+		case late:
+			words = append(words, x.Name+" (last read "+x.LastGood.UTC().Format("2006-01-02 15:04 UTC")+")")
+		}
+	}
+	return words, err
 }
 
 // PutSource makes or changes a source. What is fetched is looked at once at once.

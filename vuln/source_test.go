@@ -342,6 +342,16 @@ func TestBundlesOfASite(t *testing.T) {
 		if x := h.source("site"); x.State != SourceStale || x.BehindDays != 8 || fmt.Sprint(told()) != "["+FeedStale+" site]" {
 			h.Fatalf("a week later: %+v, told %v", x, told())
 		}
+		err := h.db.View(h.Context(), func(tx *store.Tx) error {
+			line, err := h.vuln.feedsLine(tx, "tnt_a")
+			if !strings.Contains(line, "sha256:") || !strings.HasSuffix(line, "NOT up to date: site (last read 2026-11-01 09:00 UTC)") {
+				h.Errorf("the evidence says %q", line)
+			}
+			return err
+		})
+		if err != nil {
+			h.Fatal(err)
+		}
 		// A new bundle of old records does not make it good.
 		if _, err := h.upload("site", bundle(h.T, key, 3, day0, "D.json", `{"id":"D"}`)); err != nil {
 			h.Fatal(err)

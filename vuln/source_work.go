@@ -192,6 +192,11 @@ func (s *Service) ended(ctx context.Context, x FeedSource, o outcome, also error
 				return err
 			}
 		}
+		if look.Outcome == "same" { // what was taken over before is what the source says now
+			if _, err := tx.Exec(`UPDATE vuln_feed SET at = $3 WHERE tenant = $1 AND name = $2`, row.tenant, row.Name, store.Millis(now)); err != nil {
+				return err
+			}
+		}
 		if err := putSync(tx, row, look); err != nil {
 			return err
 		}

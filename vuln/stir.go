@@ -225,7 +225,15 @@ func (s *Service) feedsLine(tx *store.Tx, tenant string) (string, error) {
 	if len(lines) == 0 {
 		return "no feed was ever imported, so nothing is known", nil
 	}
-	return "compared with " + strings.Join(lines, ", "), nil
+	late, err := s.lateSources(tx, tenant)
+	if err != nil {
+		return "", err
+	}
+	line := "compared with " + strings.Join(lines, ", ")
+	if len(late) > 0 {
+		line += "; NOT up to date: " + strings.Join(late, ", ")
+	}
+	return line, nil
 }
 
 // Exploited is the data of the event vuln.exploited.
