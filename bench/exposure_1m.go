@@ -20,7 +20,7 @@ const (
 	exposureTypical = 15    // releases of a tenant that a vulnerability drawn at random is in, on average
 	exposureWorst   = 0.8   // share of all of a tenant's releases that the worst is in
 	exposureAsked   = 2_000 // questions, one in ten about the worst
-	exposureLive    = 40    // of them that are counted live as well
+	exposureLive    = 20    // of them that are counted live as well
 	exposurePage    = 100
 )
 
