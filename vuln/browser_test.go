@@ -64,8 +64,11 @@ func (h *house) street() {
 	_, err := h.feed(tenant, feed...)
 	h.must(err)
 	h.clock.Advance(30 * time.Hour)
-	_, err = h.feed(tenant, kevRapidReset)
-	h.must(err)
+	for name, text := range map[string]string{"kev": kevRapidReset, "epss": "#model_version:v2025.03.14,score_date:2026-11-04T00:00:00+0000\ncve,epss,percentile\nCVE-2023-44487,0.94432,0.99967\nCVE-2026-0001,0.00042,0.11\nCVE-2026-0004,0.0312,0.87\n"} {
+		_, err := h.vuln.Upload(h.Context(), tenant, "per_1", name, strings.NewReader(text), int64(len(text)))
+		h.must(err)
+		h.run()
+	}
 	h.clock.Advance(20 * time.Hour)
 	h.release(tenant, "rel_a2", "prd_a", "1.1.0", "golang.org/x/net@v0.17.0", "golang.org/x/text@v0.3.8", "golang.org/x/crypto@v0.1.0")
 	doc, err := vex.Parse([]byte(openvex))
@@ -90,6 +93,7 @@ func (h *house) street() {
 		h.must(err)
 		h.clock.Advance(4 * time.Hour)
 	}
+	h.clock.Advance(10 * time.Hour)
 	h.run()
 }
 

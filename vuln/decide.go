@@ -96,8 +96,10 @@ func (s *Service) Decide(ctx context.Context, tenant, actor, ident string, in De
 		if n < attempts && store.IsUnique(err) {
 			continue
 		}
-		s.lists.forget(tenant)
-		s.told.forget(tenant)
+		if err == nil {
+			s.lists.forget(tenant)
+			s.told.forget(tenant)
+		}
 		return out, err
 	}
 }

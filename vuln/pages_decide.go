@@ -26,7 +26,6 @@ type decideForm struct {
 	Reasons    []console.Option
 	Typed      url.Values // or what a proposal says
 	From       *offered   // that is taken over
-	Earliest   string     // for the date of expiry
 	Standing   []Decision // of the product, the newest first
 }
 
@@ -65,8 +64,14 @@ func (l Lapse) Word() string { return lapseWords[l] }
 // Reason is the justification in words.
 func (d Decision) Reason() string { return reasonWords[d.Justification] }
 
-// offered is a proposal, beside what stands.
+// offered is what somebody says, beside what stands where it is proposed.
 type offered struct {
+	Proposal
+	For []place
+}
+
+// place is a component of a product that something is proposed for.
+type place struct {
 	Proposal
 	Take string // address at which the form is filled from it
 }
@@ -93,7 +98,12 @@ func (p Proposal) key() string { return p.Origin + " " + p.Component }
 func (p *detailPage) offers(list []Proposal, here string) (out []offered) {
 	for _, x := range list {
 		q := url.Values{"for": {x.Product}, "take": {x.key()}}
-		out = append(out, offered{x, here + "?" + q.Encode() + "#decide"})
+		at := place{x, here + "?" + q.Encode() + "#decide"}
+		if i := slices.IndexFunc(out, func(o offered) bool { return o.Origin == x.Origin }); i >= 0 {
+			out[i].For = append(out[i].For, at)
+		} else {
+			out = append(out, offered{x, []place{at}})
+		}
 	}
 	return out
 }

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"net/http"
 	"net/url"
 	"slices"
@@ -60,7 +61,7 @@ type breakdown struct {
 }
 
 const (
-	devicesAtOnce = 100
+	devicesAtOnce = 25
 	partsShown    = 8
 	textShown     = 20_000
 )
@@ -266,7 +267,20 @@ func (p *detailPage) answer() {
 	}
 	switch fixed := p.fixedIn(); {
 	case len(p.Fixes) > 0:
-		p.Rest = append(p.Rest, "Fixed from "+p.Product(p.Fixes[0].product)+" "+p.Fixes[0].Version+" on.")
+		var has, lacks []string
+		for _, f := range p.Fixes {
+			has = append(has, p.Product(f.product)+" "+f.Version)
+			delete(exposed, f.product)
+		}
+		for id := range exposed {
+			lacks = append(lacks, p.Product(id))
+		}
+		slices.Sort(lacks)
+		text := "Fixed from " + someOf(slices.Compact(has)) + " on"
+		if len(lacks) > 0 {
+			text += "; no release with the fix yet for " + someOf(lacks)
+		}
+		p.Rest = append(p.Rest, text+".")
 	case len(fixed) > 0 && len(open) > 0:
 		p.Rest = append(p.Rest, "The fix is in "+someOf(fixed)+"; no release of yours carries it yet.")
 	case len(open) > 0:
@@ -370,6 +384,9 @@ func (r ReleaseExposure) SureWord() string { return cmp.Or(sureWords[r.Confidenc
 
 // Reasons are those of its priority but the last, which is of devices: they stand above.
 func (p detailPage) Reasons() []string { return p.Priority.Reasons[:max(len(p.Priority.Reasons)-1, 0)] }
+
+// DeviceDays are in whole days.
+func (p detailPage) DeviceDays() int64 { return int64(math.Round(p.History.DeviceDays)) }
 
 // Chance is the EPSS probability in words.
 func (d Detail) Chance() string { return chance(d.EPSS) }

@@ -18,7 +18,7 @@ import (
 
 const (
 	matrixRows    = 100 // at once
-	matrixColumns = 6   // products with a column of their own
+	matrixColumns = 5   // products with a column of their own; if there are more, one column is for the rest
 	lookAgain     = 5 * time.Second
 )
 
@@ -310,13 +310,13 @@ func (s *Service) loadMatrix(r *http.Request) (any, error) {
 	return p, nil
 }
 
-// columns chooses the products that have a column: those in which most is to be decided, then those with most devices
-// exposed. They stand in the order of their names.
+// columns chooses the products that have a column: those in which something is to be decided, with most devices exposed, come
+// first. They stand in the order of their names.
 func (p *matrixPage) columns(list []Summary, named map[string]string) {
 	type weight struct {
-		product           string
-		undecided, others int
-		devices           int64
+		product   string
+		undecided int
+		devices   int64
 	}
 	by := map[string]*weight{}
 	for _, v := range list {
@@ -327,7 +327,6 @@ func (p *matrixPage) columns(list []Summary, named map[string]string) {
 				by[x.Product] = w
 			}
 			w.devices = max(w.devices, x.Devices)
-			w.others++
 			if x.Status == Undecided {
 				w.undecided++
 			}
@@ -338,9 +337,13 @@ func (p *matrixPage) columns(list []Summary, named map[string]string) {
 		all = append(all, *w)
 	}
 	slices.SortFunc(all, func(a, b weight) int {
-		return cmp.Or(cmp.Compare(b.undecided, a.undecided), cmp.Compare(b.devices, a.devices), cmp.Compare(b.others, a.others), cmp.Compare(a.product, b.product))
+		return cmp.Or(cmp.Compare(min(b.undecided, 1), min(a.undecided, 1)), cmp.Compare(b.devices, a.devices), cmp.Compare(b.undecided, a.undecided),
+			cmp.Compare(a.product, b.product))
 	})
-	for _, w := range all[:min(len(all), matrixColumns)] {
+	if len(all) > matrixColumns {
+		all = all[:matrixColumns-1]
+	}
+	for _, w := range all {
 		p.Columns = append(p.Columns, console.Option{Value: w.product, Word: named[w.product]})
 	}
 	slices.SortFunc(p.Columns, func(a, b console.Option) int {

@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"fmt"
 	"slices"
 	"time"
 
@@ -98,8 +97,13 @@ func (p *detailPage) timeline(m marks, proposals []Proposal) []moment {
 	if p.Exploited {
 		add(moment{At: p.ExploitedKnown, Tone: "bad", What: "It became known as exploited"})
 	}
+	asked := map[time.Time][]string{}
 	for _, x := range m.signals {
-		add(moment{At: x.at, Tone: "bad", What: "People were asked to assess it", Note: p.Product(x.product)})
+		asked[x.at] = append(asked[x.at], p.Product(x.product))
+	}
+	for at, products := range asked {
+		slices.Sort(products)
+		add(moment{At: at, Tone: "bad", What: "People were asked to assess it", Note: "for " + someOf(products)})
 	}
 	for _, x := range m.fixes {
 		add(moment{At: x.At, Tone: "good", What: "Fixed in " + p.Product(x.product) + " " + x.Version, Note: "it carries a version from " + x.Fixed + " on"})
@@ -115,45 +119,49 @@ func (p *detailPage) timeline(m marks, proposals []Proposal) []moment {
 			add(moment{At: d.Until, Tone: "warn", What: "A decision for " + for_ + " ended", Note: d.Why.Word()})
 		}
 	}
+	said := map[string][]string{} // products for which a statement is proposed
 	for _, x := range proposals {
 		if x.Document != nil {
-			add(moment{At: x.At, Tone: "busy", State: x.Status, What: "says " + cmp.Or(x.By, "an unnamed author"), Note: "proposed for " + p.Product(x.Product) + ", " + x.Name})
+			said[x.Origin] = append(said[x.Origin], p.Product(x.Product))
 		}
 	}
-	slices.SortStableFunc(out, func(a, b moment) int { return b.At.Compare(a.At) })
+	for _, x := range proposals {
+		if for_ := said[x.Origin]; for_ != nil {
+			delete(said, x.Origin)
+			add(moment{At: x.At, Tone: "busy", State: x.Status, What: "says " + cmp.Or(x.By, "an unnamed author"), Note: "proposed for " + someOf(slices.Compact(for_))})
+		}
+	}
+	slices.SortStableFunc(out, func(a, b moment) int {
+		return cmp.Or(b.At.Compare(a.At), cmp.Compare(a.What, b.What), cmp.Compare(a.Note, b.Note))
+	})
 	return out[:min(len(out), momentsShown)]
 }
 
 // found adds what was found and what ended, releases of one moment together.
 func (p *detailPage) found(add func(moment)) {
 	type key struct {
-		at      time.Time
-		why     string // of an end
-		product string
+		at  time.Time
+		why string // of an end
 	}
-	versions := map[key][]string{}
-	var order []key
-	note := func(k key, version string) {
-		if versions[k] == nil {
-			order = append(order, k)
-		}
-		if !slices.Contains(versions[k], version) {
-			versions[k] = append(versions[k], version)
+	releases := map[key][]string{}
+	note := func(k key, f Finding) {
+		if name := p.Product(f.Product) + " " + f.Version; !slices.Contains(releases[k], name) {
+			releases[k] = append(releases[k], name)
 		}
 	}
 	for _, f := range p.Findings {
-		note(key{f.FirstSeen, "", f.Product}, f.Version)
+		note(key{f.FirstSeen, ""}, f)
 		if !f.Closed.IsZero() {
-			note(key{f.Closed, f.Ended(), f.Product}, f.Version)
+			note(key{f.Closed, f.Ended()}, f)
 		}
 	}
-	for _, k := range order {
-		slices.Sort(versions[k])
-		what := fmt.Sprintf("%s of %s: %s", console.Plural(len(versions[k]), "release", "releases"), p.Product(k.product), someOf(versions[k]))
+	for k, names := range releases {
+		slices.Sort(names)
+		what := console.Plural(len(names), "release", "releases")
 		if k.why == "" {
-			add(moment{At: k.at, Tone: "warn", What: "Found in " + what})
+			add(moment{At: k.at, Tone: "warn", What: "Found in " + what, Note: someOf(names)})
 		} else {
-			add(moment{At: k.at, Tone: "good", What: "Ended in " + what, Note: k.why})
+			add(moment{At: k.at, Tone: "good", What: "Ended in " + what + ": " + k.why, Note: someOf(names)})
 		}
 	}
 }

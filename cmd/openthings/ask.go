@@ -19,10 +19,8 @@ import (
 	"github.com/openthings-platform/openthings/api"
 	"github.com/openthings-platform/openthings/app"
 	"github.com/openthings-platform/openthings/audit"
-	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/respond"
 	"github.com/openthings-platform/openthings/update"
-	"github.com/openthings-platform/openthings/vuln"
 )
 
 // group is a command whose subcommands speak to a platform.
@@ -59,66 +57,6 @@ func show[T any](c *cobra.Command, r *remote, raw json.RawMessage, human func(w 
 
 // instant prints a time for people, to the second.
 func instant(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-
-func vulnCommand() *cobra.Command {
-	c, r := group("vuln", "Vulnerabilities: which devices, which version, since when")
-	var asOf string
-	var pages paging
-	affected := &cobra.Command{
-		Use: "affected CVE", Short: "Which devices are affected, which version, since when: now or as of a past instant", Args: cobra.ExactArgs(1),
-		Example: `  openthings vuln affected CVE-2023-44487
-  openthings vuln affected CVE-2023-44487 --as-of 2027-01-31T12:00:00Z --json`,
-		RunE: func(c *cobra.Command, args []string) error {
-			query := url.Values{}
-			if asOf != "" {
-				if _, err := time.Parse(time.RFC3339, asOf); err != nil {
-					return problem.Invalid("--as-of is an instant with an offset, such as 2026-11-21T09:00:00Z").At("--as-of")
-				}
-				query.Set("as_of", asOf)
-			}
-			return read(c, r, pages.path("/v1/vulnerabilities/"+url.PathEscape(args[0])+"/affected", query), func(w io.Writer, p vuln.AffectedPage) error {
-				exploited := ""
-				if p.Exploited {
-					exploited = "  KNOWN TO BE EXPLOITED"
-				}
-				fmt.Fprintf(w, "%s: %d devices exposed as of %s%s\n", p.Name, p.Devices, instant(p.AsOf), exploited)
-				rows := [][]string{{"RELEASE", "VERSION", "COMPONENT", "FIXED IN", "DEVICES", "EXPOSED", "KNOWN SINCE"}}
-				for _, x := range p.Releases {
-					rows = append(rows, []string{x.Release, x.Version, x.Name + " " + x.Has, x.FixedIn, fmt.Sprint(x.Devices), yes(x.Exposed), instant(x.KnownSince)})
-				}
-				if err := table(w, rows); err != nil || len(p.List.Items) == 0 {
-					return err
-				}
-				rows = [][]string{{"EXPOSED DEVICE", "VERSION", "SINCE"}}
-				for _, d := range p.List.Items {
-					rows = append(rows, []string{d.Device, d.Version, instant(d.ExposedSince)})
-				}
-				fmt.Fprintln(w)
-				if err := table(w, rows); err != nil {
-					return err
-				}
-				return pages.more(w, p.List.Next)
-			})
-		},
-	}
-	pages.flags(affected)
-	affected.Flags().StringVar(&asOf, "as-of", "", "an instant of the past, RFC 3339")
-	list := &cobra.Command{
-		Use: "list", Short: "Vulnerabilities with open findings, the exploited first", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return read(c, r, pages.path("/v1/vulnerabilities", nil), func(w io.Writer, p api.Page[vuln.Summary]) error {
-				rows := [][]string{{"VULNERABILITY", "DEVICES", "EXPLOITED", "SUMMARY"}}
-				for _, v := range p.Items {
-					rows = append(rows, []string{v.Name, fmt.Sprint(v.Devices), yes(v.Exploited), v.Group.Summary})
-				}
-				return pages.table(w, rows, p.Next)
-			})
-		},
-	}
-	pages.flags(list)
-	c.AddCommand(affected, list, vulnSafeCommand(r), kernelCommand(r))
-	return c
-}
 
 func yes(b bool) string {
 	if b {

@@ -39,7 +39,7 @@ function room(_, low, high) {
   return [floor, high + air];
 }
 
-// flags draws what happened when: a dashed line with its word at the top, on a line of its own where two would meet.
+// flags draws what happened when: a dashed line with its word above the plot, one line higher where two would meet.
 function flags(u, marks, ink, font) {
   const { ctx, bbox } = u, scale = devicePixelRatio;
   const ends = []; // of the words on each line
@@ -47,10 +47,11 @@ function flags(u, marks, ink, font) {
   ctx.strokeStyle = ctx.fillStyle = ink;
   ctx.lineWidth = scale;
   ctx.font = font.replace(/^\d+px/, `${11 * scale}px`);
-  ctx.textBaseline = 'top';
+  ctx.textBaseline = 'bottom';
+  ctx.textAlign = 'left';
   for (const { at, word } of marks) {
     const x = u.valToPos(at, 'x', true), wide = ctx.measureText(word).width + 10 * scale;
-    const left = x + wide > bbox.left + bbox.width ? x - wide : x;
+    const left = x + wide > bbox.left + bbox.width ? x - wide + 10 * scale : x;
     let line = ends.findIndex((end) => end <= left);
     if (line < 0) line = ends.length;
     ends[line] = left + wide;
@@ -59,7 +60,7 @@ function flags(u, marks, ink, font) {
     ctx.moveTo(x, bbox.top);
     ctx.lineTo(x, bbox.top + bbox.height);
     ctx.stroke();
-    ctx.fillText(word, left + 5 * scale, bbox.top + (2 + line * 14) * scale);
+    ctx.fillText(word, left, bbox.top - (3 + line % 2 * 14) * scale);
   }
   ctx.restore();
 }
@@ -86,6 +87,7 @@ function draw(figure) {
       points: { size: 7 }, y: false, drag: { x: true, y: false, setScale: false }, sync: from ? { key: 'view', setSeries: false } : undefined,
       bind: from ? { dblclick: () => () => follow('-') } : undefined,
     },
+    padding: marks ? [34, null, null, null] : undefined,
     legend: { show: names.length > 1 || !!low },
     scales: { x: { time: true, range: from ? [from, to] : span }, ...Object.fromEntries(sides.map((side) => ['y' + side, { range: room }])) },
     // Where nothing is pointed at, the legend reads the newest values.
