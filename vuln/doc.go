@@ -13,7 +13,9 @@
 //   - A feed changes everything that it says or nothing: it is read and judged whole before the first row is written.
 //   - Aliases make one group, whatever the number of sources; a second source makes no second finding.
 //   - A record that cannot be compared with a version gives an "unknown" finding with the reason, never silence.
-//   - Decisions are appended, never changed; the newest that applies counts, at any instant also in the past.
+//   - Decisions are appended, never changed but for their end; the newest that applies counts, at any instant also in the
+//     past. One that no longer rests on what is known is asked for again, and no older one steps in.
+//   - What others say proposes: nothing that is imported changes a decision, or what counts as exposed.
 //   - Records, findings and decisions belong to one tenant: what one imports never reaches another.
 //
 // Events: vuln.exploited (subject: the group's id) when a release with an open finding turns out to be known as

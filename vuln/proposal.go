@@ -76,7 +76,7 @@ func (s *Service) Proposals(ctx context.Context, tenant, ident string, visible f
 			r, ok := about[f.release]
 			return !ok || !visible(r.Product)
 		})
-		m := proposer{s: s, tx: tx, tenant: tenant, about: about, spelled: spelled, made: map[[3]string]int{}}
+		m := proposer{s: s, tx: tx, tenant: tenant, about: about, spelled: spelled, made: map[[3]string]int{}, fitter: newFitter(), parts: map[string][]sbom.Part{}}
 		if m.decided, err = s.book(tx, tenant).on(group.ID, ""); err != nil {
 			return err
 		}
@@ -120,9 +120,21 @@ type proposer struct {
 	bills      map[string]sbom.Subject
 	decided    decided
 	statements []statement
+	fitter     *fitter
+	parts      map[string][]sbom.Part        // of releases, as far as they were asked for
 	named      map[string]map[[2]string]bool // component: its names
 	out        []Proposal
 	made       map[[3]string]int // origin, product, component: where in out
+}
+
+// partsOf lists a release, once.
+func (m *proposer) partsOf(release string) ([]sbom.Part, error) {
+	if list, ok := m.parts[release]; ok {
+		return list, nil
+	}
+	list, err := m.s.parts(m.tx, m.tenant, release)
+	m.parts[release] = list
+	return list, err
 }
 
 // readNames learns the names of the components of findings and of decisions: another version has the same name.
@@ -177,12 +189,12 @@ func (m *proposer) propose(f finding) error {
 				By: old.By, At: old.At}, r.Product, f, part)
 		}
 	}
-	about := subject{release: f.release, image: r.Image, bill: m.bills[f.release], part: part, all: func() ([]sbom.Part, error) { return m.s.parts(m.tx, m.tenant, f.release) }}
+	about := subject{release: f.release, image: r.Image, bill: m.bills[f.release], part: part, all: func() ([]sbom.Part, error) { return m.partsOf(f.release) }}
 	for _, st := range m.statements {
 		if holds != nil && (holds.Status == st.Status || holds.Origin == st.id) {
 			continue
 		}
-		fits, err := st.fits(about)
+		fits, err := m.fitter.fits(st, about)
 		if err != nil {
 			return err
 		}

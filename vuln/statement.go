@@ -9,10 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
-
-	"github.com/package-url/packageurl-go"
 
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/problem"
@@ -267,120 +264,6 @@ func (s *Service) inDocuments(tx *store.Tx, tenant string, list []statement) err
 		list[i].doc = documents[id]
 	}
 	return nil
-}
-
-// subject is what a finding is about, by everything that a statement may call it.
-type subject struct {
-	release, image string
-	bill           sbom.Subject
-	part           sbom.Part
-	all            func() ([]sbom.Part, error) // of the release
-}
-
-// fits reports whether the statement speaks of the component in the release. Its product may be the release itself, or a
-// component of it; a component that is named besides must be the one of the finding. What somebody says of a component
-// inside another product of theirs says nothing of ours, unless it is a package of a distribution, which is built once.
-func (st statement) fits(f subject) (bool, error) {
-	for _, p := range st.Products {
-		part := len(p.Components) == 0 || slices.ContainsFunc(p.Components, func(c vex.Ref) bool { return samePart(c, f.part) })
-		if len(p.Components) == 0 && samePart(p.Ref, f.part) {
-			return true, nil
-		}
-		if !part {
-			continue
-		}
-		if f.is(p.Ref) {
-			return true, nil
-		}
-		if len(p.Components) == 0 {
-			continue
-		}
-		if st.doc.Origin == vex.Distribution && slices.ContainsFunc(p.Components, func(c vex.Ref) bool { return distributed(c.PURL) && samePart(c, f.part) }) {
-			return true, nil
-		}
-		all, err := f.all()
-		if err != nil {
-			return false, err
-		}
-		if slices.ContainsFunc(all, func(other sbom.Part) bool { return samePart(p.Ref, other) }) {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
-// is reports whether the reference means the release itself, or its bill.
-func (f subject) is(r vex.Ref) bool {
-	if r.Release() == f.release || r.Digest != "" && r.Digest == f.image {
-		return true
-	}
-	if r.PURL != "" && f.bill.PURL != "" && samePart(vex.Ref{PURL: r.PURL, Range: r.Range}, sbom.Part{PURL: f.bill.PURL}) {
-		return true
-	}
-	link, ok := strings.CutPrefix(r.ID, "urn:cdx:") // "urn:cdx:SERIAL/VERSION"
-	serial, _, whole := strings.Cut(link, "/")
-	return ok && whole && !strings.Contains(link, "#") && f.bill.URI == "urn:uuid:"+serial
-}
-
-func distributed(purl string) bool {
-	p, err := packageurl.FromString(purl)
-	return err == nil && slices.Contains([]string{"deb", "rpm", "apk"}, p.Type)
-}
-
-// samePart reports whether the reference means the part. A package URL without a version means every version; what it says
-// besides, such as the architecture, must not contradict the part's.
-func samePart(r vex.Ref, part sbom.Part) bool {
-	if r.PURL != "" && part.PURL != "" {
-		a, err := packageurl.FromString(r.PURL)
-		b, err2 := packageurl.FromString(part.PURL)
-		if err != nil || err2 != nil {
-			return r.PURL == part.PURL
-		}
-		if a.Type != b.Type || !strings.EqualFold(a.Namespace, b.Namespace) || !strings.EqualFold(a.Name, b.Name) || r.Range != "" {
-			return false
-		}
-		if a.Version != "" && strings.TrimPrefix(a.Version, "v") != strings.TrimPrefix(b.Version, "v") {
-			return false
-		}
-		has := b.Qualifiers.Map()
-		for _, q := range a.Qualifiers {
-			if have, ok := has[q.Key]; ok && have != q.Value {
-				return false
-			}
-		}
-		return true
-	}
-	if r.CPE != "" && part.CPE != "" {
-		return sameCPE(r.CPE, part.CPE)
-	}
-	if p, err := packageurl.FromString(r.PURL); r.PURL != "" && err == nil && p.Type == packageurl.TypeGeneric && part.PURL == "" {
-		r.Name, r.Version = p.Name, p.Version // how a part without a package is called elsewhere
-	}
-	return r.Name != "" && r.Range == "" && r.Name == part.Name && (r.Version == "" || r.Version == part.Version)
-}
-
-// sameCPE compares part, vendor, product and version of two CPE names, 2.2 or 2.3; ANY in the first means every one.
-func sameCPE(a, b string) bool {
-	fields := func(s string) []string {
-		s = strings.ToLower(s)
-		if rest, ok := strings.CutPrefix(s, "cpe:2.3:"); ok {
-			s = strings.ReplaceAll(rest, `\:`, "%3a")
-		} else {
-			s = strings.TrimPrefix(s, "cpe:/")
-		}
-		f := strings.SplitN(s, ":", 5)
-		for len(f) < 4 {
-			f = append(f, "*")
-		}
-		return f[:4]
-	}
-	x, y := fields(a), fields(b)
-	for i := range x {
-		if x[i] != y[i] && x[i] != "*" && x[i] != "" && !(i == 0 && y[i] == "*") {
-			return false
-		}
-	}
-	return true
 }
 
 // parts lists what the release lists now.
