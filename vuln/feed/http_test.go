@@ -229,14 +229,15 @@ func TestWholeSourceIsReadWhole(t *testing.T) {
 // What was whole on disk when the process died is asked for with its own mark and not fetched again.
 func TestInterruptedLookGoesOn(t *testing.T) {
 	var full atomic.Int64
-	broken := true
+	var broken atomic.Bool
+	broken.Store(true)
 	at := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("ETag", `"`+r.URL.Path+`"`)
 		if r.Header.Get("If-None-Match") == w.Header().Get("ETag") {
 			w.WriteHeader(http.StatusNotModified)
 			return
 		}
-		if strings.HasPrefix(r.URL.Path, "/npm") && broken {
+		if strings.HasPrefix(r.URL.Path, "/npm") && broken.Load() {
 			panic(http.ErrAbortHandler) // the process dies between two files
 		}
 		full.Add(1)
@@ -247,7 +248,7 @@ func TestInterruptedLookGoesOn(t *testing.T) {
 	if _, _, err := brought(t, f, src, Cursor{}); err == nil {
 		t.Fatal("half a set was taken")
 	}
-	broken = false
+	broken.Store(false)
 	again := &Fetcher{Client: &http.Client{}, Clock: hand, Spool: f.Spool}
 	got, _, err := brought(t, again, src, Cursor{})
 	if err != nil || got.Records != 1 || full.Load() != 2 {
