@@ -17,7 +17,9 @@
 //     past. One that no longer rests on what is known is asked for again, and no older one steps in.
 //   - What others say proposes: nothing that is imported changes a decision, or what counts as exposed.
 //   - Records, findings and decisions belong to one tenant: what one imports never reaches another.
+//   - What stops the making of units is lifted by a person alone, and never stopped again for the same finding.
 //
 // Events: vuln.exploited (subject: the group's id) when a release with an open finding turns out to be known as
-// exploited. It is a signal for a person to assess; it starts no clock. Listens to sbom.attached and release.uploaded.
+// exploited. It is a signal for a person to assess; it starts no clock. vuln.stopped and vuln.resumed (subject:
+// the hold) when the making of units stops and goes on. Listens to sbom.attached and release.uploaded.
 package vuln

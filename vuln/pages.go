@@ -24,7 +24,14 @@ func (s *Service) Pages(c *console.Console) {
 	c.Page(console.Page{Path: "/vulnerabilities", Title: "Vulnerabilities", Menu: "Vulnerabilities", Tab: tabOpen, TabOrder: 10, Verb: read, FS: pagesFS, Template: "pages/matrix.html", Load: s.loadMatrix})
 	c.Live("/vulnerabilities/live", read, s.live)
 	c.Page(console.Page{Path: "/vulnerabilities/{id}", Title: "Vulnerability", Menu: "Vulnerabilities", Tab: tabOpen, Verb: read, FS: pagesFS, Template: "pages/detail.html",
-		Load: func(r *http.Request) (any, error) { return s.loadDetail(r, c.Names(r.Context())) }})
+		Load: func(r *http.Request) (any, error) {
+			p, err := s.loadDetail(r, c.Names(r.Context()))
+			if err == nil {
+				p.Slot = c.Slot("vulnerability").Render(r, p.ID)
+			}
+			return p, err
+		}})
+	s.stopPages(c)
 	c.Live("/vulnerabilities/{id}/live", read, s.liveDetail)
 	c.Form("/vulnerabilities/{id}/decisions", string(tenant.VulnDecide), func(r *http.Request) (string, error) {
 		in, err := decidingForm(r)

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"html/template"
 	"math"
 	"net/http"
 	"net/url"
@@ -41,6 +42,7 @@ type detailPage struct {
 	Names    map[string]string // of products
 	Known    *console.Names    // of devices, people, solutions, batches and revisions
 	Live     string
+	Slot     template.HTML
 }
 
 // Heading is the page's title.
