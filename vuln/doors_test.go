@@ -159,6 +159,10 @@ func TestDoors(t *testing.T) {
 				t.Errorf("the page (%d) lacks %q", code, want)
 			}
 		}
+		// Without scripts there is a drawing and a table.
+		if !strings.Contains(page, `<svg class="spark"`) || !strings.Contains(page, "<summary>Values</summary>") {
+			t.Error("without scripts nothing shows how it went")
+		}
 		if strings.Contains(page, "dev_1<") {
 			t.Error("a device that was decided to be safe is listed as exposed")
 		}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/openthings-platform/openthings/clock"
+	"github.com/openthings-platform/openthings/console"
+	"github.com/openthings-platform/openthings/tenant"
 )
 
 // TestKeptAnswersAge: an answer is used for twenty times as long as it took, at least a second, and not a moment longer.
@@ -192,6 +194,54 @@ func TestMatrixIsNarrowedAndPaged(t *testing.T) {
 		}
 		if _, page := count("text=rare"); strings.Contains(page, "<b>rare") || !strings.Contains(page, "&lt;b&gt;rare") {
 			t.Error("a record's words are not escaped")
+		}
+	})
+}
+
+// TestPartsOfOtherPages looks at what stands on the pages of releases and devices, and on the comparison of two releases.
+func TestPartsOfOtherPages(t *testing.T) {
+	inhabited(t, func(h *house) {
+		pages, _ := h.doors()
+		h.release("ten_a", "rel_1", "prd_lamp", "1.0.0", "golang.org/x/net@v0.10.0", "golang.org/x/text@v0.3.0")
+		h.release("ten_a", "rel_2", "prd_lamp", "1.1.0", "golang.org/x/net@v0.17.0", "golang.org/x/text@v0.3.0", "golang.org/x/crypto@v0.1.0")
+		h.install("ten_a", "prd_lamp", "rel_1", "dev_1")
+		of := func(id, module string) string {
+			return strings.ReplaceAll(xnet("GO-"+id, "CVE-2026-"+id, "0.17.0", ""), "golang.org/x/net", module)
+		}
+		_, err := h.feed("ten_a", of("0001", "golang.org/x/net"), of("0002", "golang.org/x/text"), of("0003", "golang.org/x/crypto"), of("0004", "golang.org/x/text"),
+			strings.Replace(kevRapidReset, "CVE-2023-44487", "CVE-2026-0004", 1))
+		h.must(err)
+		_, err = h.vuln.Decide(h.Context(), "ten_a", "per_1", "CVE-2026-0001", Deciding{Product: "prd_lamp", Status: NotAffected, Justification: Justifications[0], Evidence: "not linked"})
+		h.must(err)
+		part := func(slot, key string, products ...string) string {
+			g := tenant.Grant{Tenant: "ten_a", Role: tenant.Owner}
+			if len(products) > 0 {
+				g = tenant.Grant{Tenant: "ten_a", Role: tenant.ProductSecurityOfficer, Product: products[0]}
+			}
+			ctx := tenant.WithActor(h.Context(), tenant.Actor{ID: "per_1", Tenant: "ten_a", Grants: []tenant.Grant{g}})
+			return string(pages.(*console.Console).Slot(slot).Render(httptest.NewRequest("GET", "/", nil).WithContext(ctx), key))
+		}
+		inOrder := func(what, text string, words ...string) {
+			t.Helper()
+			at := 0
+			for _, w := range words {
+				n := strings.Index(text[at:], w)
+				if n < 0 {
+					t.Errorf("%s lacks %q, or it stands too early:\n%s", what, w, text)
+					return
+				}
+				at += n
+			}
+		}
+		for slot, key := range map[string]string{"release": "rel_1", "device": "dev_1"} {
+			inOrder(slot, part(slot, key), "CVE-2026-0004</a>", "undecided", "CVE-2026-0002</a>", "CVE-2026-0001</a>", "not affected")
+			if text := part(slot, key, "prd_else"); text != "" {
+				t.Errorf("%s shows another product: %s", slot, text)
+			}
+		}
+		inOrder("the comparison", part("sbom-compare", "rel_1 rel_2"), "Brought", "CVE-2026-0003", "Kept", "CVE-2026-0004", "CVE-2026-0002", "Gone", "CVE-2026-0001")
+		if text := part("sbom-compare", "rel_1 rel_2", "prd_else"); text != "" {
+			t.Errorf("the comparison shows another product: %s", text)
 		}
 	})
 }
