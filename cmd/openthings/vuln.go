@@ -19,7 +19,8 @@ import (
 
 func vulnCommand() *cobra.Command {
 	c, r := group("vuln", "Vulnerabilities: which devices, which version, since when")
-	c.AddCommand(vulnListCommand(r), vulnShowCommand(r), vulnAffectedCommand(r), vulnHistoryCommand(r), vulnBreakdownCommand(r), vulnDecideCommand(r))
+	c.AddCommand(vulnListCommand(r), vulnShowCommand(r), vulnAffectedCommand(r), vulnHistoryCommand(r), vulnBreakdownCommand(r), vulnDecideCommand(r),
+		kernelCommand(r), vulnSafeCommand(r))
 	return c
 }
 
