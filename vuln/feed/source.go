@@ -13,7 +13,6 @@ import (
 	"os"
 	"path"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 
@@ -428,13 +427,4 @@ func Files(name string) ([]File, io.Closer, error) { return filesAt(name) }
 func (f File) Named(folder string) File {
 	f.Name = path.Join(folder, f.Name)
 	return f
-}
-
-// Names lists the names of files, for messages.
-func Names(files []File) []string {
-	var out []string
-	for _, f := range files {
-		out = append(out, f.Name)
-	}
-	return slices.Sorted(slices.Values(out))
 }
