@@ -161,16 +161,18 @@ func TestDocumentsThatAreRefused(t *testing.T) {
 		rule   string
 		kind   problem.Kind
 	}{
-		"another digest":           {func(p *provider) { p.put(path+".sha512", []byte(strings.Repeat("0", 128))) }, nil, RuleAltered, problem.KindForbidden},
-		"a listed digest is away":  {func(p *provider) { p.put(path+".sha512", nil) }, nil, "", problem.KindNotFound},
-		"signed by somebody else":  {func(p *provider) { p.put(path+".asc", foreign(advisory)) }, nil, RuleForeign, problem.KindForbidden},
-		"the signature is away":    {func(p *provider) { p.put(path+".asc", nil) }, nil, "", problem.KindNotFound},
-		"another key than pinned":  {func(*provider) {}, []string{hex.EncodeToString(other.PrimaryKey.Fingerprint)}, RuleForeign, problem.KindForbidden},
-		"a key of another print":   {func(p *provider) { p.key = other; p.put("/key.asc", armoured(t, other)) }, nil, RuleForeign, problem.KindForbidden},
-		"no document":              {func(p *provider) { p.put(path, nil) }, nil, "", problem.KindNotFound},
-		"metadata is no JSON":      {func(p *provider) { p.put("/provider-metadata.json", []byte("<html>")) }, nil, "", problem.KindInvalid},
-		"nothing open":             {func(p *provider) { p.put("/provider-metadata.json", []byte(`{"distributions":[]}`)) }, nil, "", problem.KindInvalid},
-		"a list of other machines": {func(p *provider) { p.put("/feed.json", []byte(`{"feed":{"entry":[{"content":{"src":"http://10.0.0.1/x.json"}}]}}`)) }, nil, "", problem.KindInvalid},
+		"another digest":          {func(p *provider) { p.put(path+".sha512", []byte(strings.Repeat("0", 128))) }, nil, RuleAltered, problem.KindForbidden},
+		"a listed digest is away": {func(p *provider) { p.put(path+".sha512", nil) }, nil, "", problem.KindNotFound},
+		"signed by somebody else": {func(p *provider) { p.put(path+".asc", foreign(advisory)) }, nil, RuleForeign, problem.KindForbidden},
+		"the signature is away":   {func(p *provider) { p.put(path+".asc", nil) }, nil, "", problem.KindNotFound},
+		"another key than pinned": {func(*provider) {}, []string{hex.EncodeToString(other.PrimaryKey.Fingerprint)}, RuleForeign, problem.KindForbidden},
+		"a key of another print":  {func(p *provider) { p.key = other; p.put("/key.asc", armoured(t, other)) }, nil, RuleForeign, problem.KindForbidden},
+		"no document":             {func(p *provider) { p.put(path, nil) }, nil, "", problem.KindNotFound},
+		"metadata is no JSON":     {func(p *provider) { p.put("/provider-metadata.json", []byte("<html>")) }, nil, "", problem.KindInvalid},
+		"nothing open":            {func(p *provider) { p.put("/provider-metadata.json", []byte(`{"distributions":[]}`)) }, nil, "", problem.KindInvalid},
+		"a list of other machines": {func(p *provider) {
+			p.put("/feed.json", []byte(`{"feed":{"entry":[{"content":{"src":"http://10.0.0.1/x.json"}}]}}`))
+		}, nil, "", problem.KindInvalid},
 	} {
 		p := newProvider(t)
 		p.metadata("csaf_provider", "rolie")
