@@ -232,6 +232,10 @@ func (h *house) build(origins []string) (err error) {
 			r, err := h.update.Get(ctx, t, id)
 			return vuln.Release{Product: r.Product, Version: r.Version, Image: r.Image}, err
 		},
+		Product: func(ctx context.Context, t, id string) error {
+			_, err := h.product.Get(ctx, t, id)
+			return err
+		},
 		ProductName: h.productName,
 		Publisher: func(ctx context.Context, t string) (vuln.Publisher, error) {
 			name, err := h.manufacturer(ctx, t)

@@ -139,6 +139,15 @@ func (s *Service) Routes(a *api.API) {
 		})
 }
 
+// onProduct refuses unless the caller holds the right on a product that the tenant has, and returns the tenant.
+func (s *Service) onProduct(ctx context.Context, v tenant.Verb, product string) (string, error) {
+	t := tenant.MustTenant(ctx)
+	if err := tenant.Require(ctx, v, tenant.Thing{Tenant: t, Product: product}); err != nil {
+		return t, err
+	}
+	return t, s.cfg.Product(ctx, t, product)
+}
+
 // decideAs decides in the name of the caller, who must hold the right on the product.
 func (s *Service) decideAs(ctx context.Context, ident string, in Deciding) ([]Decision, error) {
 	t := tenant.MustTenant(ctx)

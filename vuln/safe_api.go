@@ -18,8 +18,8 @@ func (s *Service) safeRoutes(a *api.API) {
 		Doc: "A release below it is not deployed unless a person says why (rule update.floor.advised). Devices are held to it by the manufacturer's signature alone: " +
 			"sign releases with at least this security version (openthings sign release --floors)."},
 		func(ctx context.Context, in *in) (*api.List[SafeVersion], error) {
-			t := tenant.MustTenant(ctx)
-			if err := tenant.Require(ctx, tenant.VulnRead, tenant.Thing{Tenant: t, Product: in.ID}); err != nil {
+			t, err := s.onProduct(ctx, tenant.VulnRead, in.ID)
+			if err != nil {
 				return nil, err
 			}
 			list, err := s.SafeVersions(ctx, t, in.ID)

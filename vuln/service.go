@@ -58,6 +58,8 @@ type Config struct {
 	PrivateFeeds bool
 	// Publisher tells in whose name documents are written; nil writes none.
 	Publisher func(ctx context.Context, tenant string) (Publisher, error)
+	// Product returns problem.NotFound unless the tenant has the product; nil: whatever is asked for exists.
+	Product func(ctx context.Context, tenant, product string) error
 	// ProductName turns a product's id into words for people; nil shows the id.
 	ProductName func(ctx context.Context, tenant, product string) string
 }
@@ -78,6 +80,9 @@ func New(cfg Config) *Service {
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Product == nil {
+		cfg.Product = func(context.Context, string, string) error { return nil }
 	}
 	if cfg.ProductName == nil {
 		cfg.ProductName = func(_ context.Context, _, product string) string { return product }

@@ -67,8 +67,8 @@ func (s *Service) stopRoutes(a *api.API) {
 	api.Handle(a, api.Op{ID: "get-stop-policy", Method: "GET", Path: "/v1/products/{id}/stop-policy", Verb: read, Stage: "vuln",
 		Summary: "What happens to the making of units when a release turns out to be exploited"},
 		func(ctx context.Context, in *policyIn) (*api.Out[StopSetting], error) {
-			t := tenant.MustTenant(ctx)
-			if err := tenant.Require(ctx, tenant.VulnRead, tenant.Thing{Tenant: t, Product: in.ID}); err != nil {
+			t, err := s.onProduct(ctx, tenant.VulnRead, in.ID)
+			if err != nil {
 				return nil, err
 			}
 			p, err := s.StopPolicyOf(ctx, t, in.ID)
@@ -97,8 +97,8 @@ func (s *Service) stopRoutes(a *api.API) {
 
 // stopAs, resumeAs and setStopPolicyAs act in the name of the caller, who must hold the right on the product.
 func (s *Service) stopAs(ctx context.Context, in Stopping) (Stop, error) {
-	t := tenant.MustTenant(ctx)
-	if err := tenant.Require(ctx, tenant.VulnDecide, tenant.Thing{Tenant: t, Product: in.Product}); err != nil {
+	t, err := s.onProduct(ctx, tenant.VulnDecide, in.Product)
+	if err != nil {
 		return Stop{}, err
 	}
 	actor, _ := tenant.ActorFrom(ctx)
@@ -123,8 +123,8 @@ func (s *Service) resumeAs(ctx context.Context, id, why string) (Stop, error) {
 }
 
 func (s *Service) setStopPolicyAs(ctx context.Context, product string, policy StopPolicy) (StopSetting, error) {
-	t := tenant.MustTenant(ctx)
-	if err := tenant.Require(ctx, tenant.VulnDecide, tenant.Thing{Tenant: t, Product: product}); err != nil {
+	t, err := s.onProduct(ctx, tenant.VulnDecide, product)
+	if err != nil {
 		return StopSetting{}, err
 	}
 	actor, _ := tenant.ActorFrom(ctx)
