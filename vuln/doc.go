@@ -2,14 +2,19 @@
 
 // Package vuln knows what is wrong inside releases: records of vulnerabilities, findings, decisions, exposure.
 //
-//	feed delta     records (id, content hash) -> packages touched -> component versions -> releases -> findings
-//	sbom.attached  components of one release -> records of their packages -> findings of that release
-//	decision       (product, vulnerability, component) -> what counts as exposed
+//	feed delta     changed records -> what they claim about names -> components known by these names -> hits
+//	sbom.attached  components new to the tenant -> claims about their names -> hits
+//	decision       (product, a name of the vulnerability, component) -> what counts as exposed
 //
-// Only these three events change anything; nothing rescans the portfolio. "Which devices" is not kept here: findings
-// and decisions give releases with their times, the fleet's installation intervals give devices.
+// Only these three events change anything; nothing rescans the portfolio. A hit is one record speaking about one component,
+// from when to when. Everything else is joined when it is asked for: a vulnerability is the records that share a name, a
+// finding is a hit of a component while a release lists it, exposure is a finding that was not decided to be harmless, and
+// the fleet's installation intervals give the devices. Hits follow from the present records and the components alone, so the
+// order of events does not matter; Audit checks them against a plain comparison (docs/decisions/0036-hits.md).
 //
 // Invariants:
+//   - Whatever the order of records, bills and decisions, the same is stored in the end; what older rules derived is derived
+//     again at the next start (rulesVersion).
 //   - A feed changes everything that it says or nothing: it is read and judged whole before the first row is written.
 //   - Aliases make one group, whatever the number of sources; a second source makes no second finding.
 //   - A record that cannot be compared with a version gives an "unknown" finding with the reason, never silence.
