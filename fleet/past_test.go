@@ -18,6 +18,7 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 
+	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/store/storetest"
 )
@@ -527,6 +528,51 @@ func TestBreakdown(t *testing.T) {
 		}
 		if _, err := h.Breakdown(ctx, "ten", []string{"rel_1"}, time.Time{}, "shoe size"); err == nil {
 			t.Error("devices are broken down by shoe size")
+		}
+	})
+}
+
+func TestSilent(t *testing.T) {
+	each(t, func(r rig) {
+		ctx := r.t.Context()
+		must(r.t, r.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+			for i, d := range []string{"dev_here", "dev_gone", "dev_left", "dev_never", "dev_other"} {
+				release := "rel_1"
+				if i == 4 {
+					release = "rel_2"
+				}
+				if err := r.Installed(tx, "ten", "prd", d, release, t0); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+		for _, d := range []string{"dev_gone", "dev_other", "dev_left", "dev_here"} {
+			peer := gateway.Peer{Kind: gateway.LDevID, Tenant: "ten", Device: d}
+			r.Online(peer)
+			r.clk.Advance(time.Hour)
+			if d != "dev_here" {
+				r.Offline(peer, "keep alive")
+			}
+			must(r.t, r.flush(ctx))
+		}
+		for _, c := range []struct {
+			tenant   string
+			releases []string
+			before   time.Time
+			devices  int64
+			since    time.Time
+		}{
+			{"ten", []string{"rel_1"}, t0, 1, time.Time{}}, // the one that never came
+			{"ten", []string{"rel_1"}, t0.Add(90 * time.Minute), 2, t0.Add(time.Hour)},
+			{"ten", []string{"rel_1", "rel_2", "rel_1"}, t0.Add(240 * time.Hour), 4, t0.Add(time.Hour)},
+			{"ten", nil, t0.Add(240 * time.Hour), 0, time.Time{}},
+			{"other", []string{"rel_1"}, t0.Add(240 * time.Hour), 0, time.Time{}},
+		} {
+			n, since, err := r.Silent(ctx, c.tenant, c.releases, c.before)
+			if err != nil || n != c.devices || !since.Equal(c.since) {
+				r.t.Errorf("%s %v before %s: %d since %s, %v; want %d since %s", c.tenant, c.releases, c.before, n, since, err, c.devices, c.since)
+			}
 		}
 	})
 }

@@ -167,3 +167,25 @@ func (s *Service) Breakdown(ctx context.Context, tenant string, releases []strin
 
 // maxBreakdown is more devices than there are.
 const maxBreakdown = 1 << 40
+
+// Silent counts the devices that run one of the releases now and were not heard from since before; since is when the first
+// of them fell silent, zero where none did. A device that never had a session has told nobody what it runs, unless over
+// another door: it counts, but says nothing about since when.
+func (s *Service) Silent(ctx context.Context, tenant string, releases []string, before time.Time) (devices int64, since time.Time, err error) {
+	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error {
+		devices, since = 0, time.Time{}
+		for part := range slices.Chunk(slices.Compact(slices.Sorted(slices.Values(releases))), pointsPerStatement) {
+			list, args := store.In([]any{tenant, store.Millis(before)}, part)
+			var n, first int64
+			if err := tx.QueryRow(`SELECT count(*), coalesce(min(CASE WHEN p.seen > 0 THEN p.seen END), 0) FROM install i LEFT JOIN presence p ON p.device_id = i.device_id
+				WHERE i.tenant = $1 AND i.to_ts = 9223372036854775807 AND coalesce(p.online, 0) = 0 AND coalesce(p.seen, 0) < $2 AND i.release_id IN `+list, args...).Scan(&n, &first); err != nil {
+				return err
+			}
+			if devices += n; first > 0 && (since.IsZero() || store.Time(first).Before(since)) {
+				since = store.Time(first)
+			}
+		}
+		return nil
+	})
+	return devices, since, err
+}

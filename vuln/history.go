@@ -25,8 +25,10 @@ type History struct {
 	Ever       int64     `json:"ever"` // different devices that ever were
 	EverAsOf   time.Time `json:"ever_as_of" doc:"The instant that ever is told for: large numbers are counted from time to time"`
 	DeviceDays float64   `json:"device_days"` // summed over devices
-	Curve      []Point   `json:"curve"`       // from the first finding until now, evenly
-	Coverage   []Patched `json:"coverage"`    // when so much of the peak was no longer exposed
+	Silent     int64     `json:"silent" doc:"Exposed now, and not heard from for 30 days: an update has not reached them and will not soon. -1: too many are exposed to look at each"`
+	SilentFrom time.Time `json:"silent_from,omitzero" doc:"Since when the first of these is unreachable"`
+	Curve      []Point   `json:"curve"`    // from the first finding until now, evenly
+	Coverage   []Patched `json:"coverage"` // when so much of the peak was no longer exposed
 }
 
 // Point is how many devices were exposed at an instant.
@@ -63,7 +65,30 @@ func (s *Service) History(ctx context.Context, tenant, ident string, visible fun
 		return h, err
 	}
 	h.DeviceDays = float64(millis) / (24 * 3600 * 1000)
-	return h, s.curve(ctx, tenant, spans, &h)
+	if err := s.curve(ctx, tenant, spans, &h); err != nil {
+		return h, err
+	}
+	return h, s.silent(ctx, tenant, spans, &h)
+}
+
+// silentAfter is how long nothing was heard from a device until it is called unreachable.
+const silentAfter = 30 * 24 * time.Hour
+
+func (s *Service) silent(ctx context.Context, tenant string, spans []fleet.Span, h *History) (err error) {
+	if h.Now > breakdownMost {
+		h.Silent = -1
+		return nil
+	}
+	var releases []string
+	for _, sp := range spans {
+		if now := store.Millis(h.At); sp.From <= now && now < sp.To {
+			releases = append(releases, sp.Release)
+		}
+	}
+	if len(releases) > 0 {
+		h.Silent, h.SilentFrom, err = s.cfg.Fleet.Silent(ctx, tenant, releases, h.At.Add(-silentAfter))
+	}
+	return err
 }
 
 func (s *Service) curve(ctx context.Context, tenant string, spans []fleet.Span, h *History) error {

@@ -71,3 +71,9 @@ func (k *kept[V]) forget(key string) {
 	defer k.mu.Unlock()
 	maps.DeleteFunc(k.by, func(other string, _ *keptAnswer[V]) bool { return other == key || strings.HasPrefix(other, key+"\x00") })
 }
+
+// changed drops what is kept in memory about a tenant, after something was written that it depends on.
+func (s *Service) changed(tenant string) {
+	s.lists.forget(tenant)
+	s.told.forget(tenant)
+}

@@ -80,6 +80,7 @@ func (s *Service) match(ctx context.Context, tenant string) error {
 			return err
 		}
 		if len(touched) == 0 {
+			s.changed(tenant)
 			return s.settleStirred(ctx, tenant)
 		}
 		for err = errStale; errors.Is(err, errStale) && ctx.Err() == nil; {

@@ -248,6 +248,13 @@ func (p *detailPage) answer() {
 			p.Tone = "warn"
 		}
 	}
+	if h.Silent > 0 && p.AsOf == "" {
+		silent := console.Plural(h.Silent, "of them was", "of them were") + " not heard from for 30 days"
+		if !h.SilentFrom.IsZero() {
+			silent += ", the first since " + h.SilentFrom.Format("2 January 2006")
+		}
+		p.Rest = append(p.Rest, silent+": no update reaches them.")
+	}
 	var reached []string
 	for _, b := range p.Breakdowns {
 		var words []string

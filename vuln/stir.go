@@ -78,6 +78,7 @@ func (s *Service) settleStirred(ctx context.Context, tenant string) error {
 			}
 			slices.Sort(stirred)
 			more = len(stirred) == stirredAtOnce
+			tx.After(func() { s.changed(tenant) })
 			return s.settleReleases(tx, tenant, stirred)
 		})
 		if err != nil {

@@ -154,6 +154,12 @@ func vulnHistoryCommand(r *remote) *cobra.Command {
 					return nil
 				}
 				fmt.Fprintf(w, "%s: known since %s, %d devices exposed now, %d at the peak, %d ever, %.1f device-days\n", h.Name, instant(h.KnownSince), h.Now, h.Peak, h.Ever, h.DeviceDays)
+				switch {
+				case h.Silent > 0 && h.SilentFrom.IsZero():
+					fmt.Fprintf(w, "%d of those exposed now were never heard from\n", h.Silent)
+				case h.Silent > 0:
+					fmt.Fprintf(w, "%d of those exposed now were not heard from for 30 days, the first since %s\n", h.Silent, instant(h.SilentFrom))
+				}
 				rows := [][]string{{"PATCHED", "AT", "AFTER"}}
 				for _, p := range h.Coverage {
 					at, after := "not yet", ""
