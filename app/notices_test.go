@@ -47,6 +47,10 @@ func TestToldOutside(t *testing.T) {
 		{"vuln.exploited", "vul_1", vuln.Exploited{Group: "CVE-2026-1", ID: "vul_1", Product: m.product, Version: "1.2"}, "vuln.exploited | CVE-2026-1 is known to be exploited and in "},
 		{vuln.FeedStale, "osv", vuln.FeedHealth{Name: "osv", State: vuln.SourceStale}, vuln.FeedStale + " | The feed osv is stale | /vulnerabilities/feeds"},
 		{vuln.FeedGood, "osv", vuln.FeedHealth{Name: "osv", State: vuln.SourceCurrent}, vuln.FeedGood + " | The feed osv is good again | /vulnerabilities/feeds"},
+		{vuln.TopicStopped, "hld_1", vuln.StopTold{Hold: "hld_1", Product: m.product, Vulnerability: "CVE-2026-1", Reason: "exploited"}, vuln.TopicStopped + " | The making of "},
+		{vuln.TopicResumed, "hld_1", vuln.StopTold{Hold: "hld_1", Product: m.product, Reason: "fixed"}, vuln.TopicResumed + " | The making of "},
+		{"advisory.published", "adv_1", respond.Published{Advisory: "adv_1", Tracking: "LUMEN-1", Product: m.product, Vulnerability: "CVE-2026-1"}, "advisory.published | Advisory LUMEN-1 about CVE-2026-1 in "},
+		{"advisory.hold_ended", "adv_1", respond.HoldEnded{Tracking: "LUMEN-1", Title: "Overflow"}, "advisory.hold_ended | The hold of advisory LUMEN-1 has ended: Overflow | /advisories/adv_1"},
 		{"case.deadline", "cas_1", respond.Escalation{Stage: respond.EarlyWarning, Level: respond.DeadlineOverdue}, "case.deadline | cas_1: " + respond.EarlyWarning.Name() + " is overdue | /cases/cas_1"},
 		{"clone.detected", "cln_1", map[string]any{"what": "key"}, "clone.detected | Two devices show the same key | /enrol/quarantine"},
 		{telemetry.ChainBroken, u.id, telemetry.ChainBreak{Kind: "gap", From: 3, To: 5}, telemetry.ChainBroken + " | The chain of security events of device " + u.serial + " is broken: gap at 3 to 5 | /devices/" + u.id},
@@ -70,7 +74,7 @@ func TestToldOutside(t *testing.T) {
 		}
 		select {
 		case got := <-heard:
-			if !strings.HasPrefix(got, e.want) || strings.Contains(got, "prd_") {
+			if title := strings.Split(got, " | ")[1]; !strings.HasPrefix(got, e.want) || strings.Contains(title, "prd_") {
 				t.Errorf("told %q, want %q", got, e.want)
 			}
 		case <-time.After(30 * time.Second):

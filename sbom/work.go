@@ -39,7 +39,7 @@ func (s *Service) Work(ctx context.Context) error {
 			})
 		}
 	}
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		return err
 	}
 	<-ctx.Done()

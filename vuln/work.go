@@ -33,9 +33,18 @@ func (s *Service) listen() {
 
 // Work derives again what older rules derived, and then waits for the end: everything else is done by jobs.
 func (s *Service) Work(ctx context.Context) error {
-	if err := s.watchFeeds(ctx); err != nil { // it goes on by itself
+	err := s.watchFeeds(ctx) // it goes on by itself
+	if err == nil {
+		err = s.rebuildOld(ctx)
+	}
+	if err != nil && ctx.Err() == nil {
 		return err
 	}
+	<-ctx.Done()
+	return nil
+}
+
+func (s *Service) rebuildOld(ctx context.Context) error {
 	rows, err := s.cfg.DB.Query(ctx, `SELECT tenant FROM vuln_state WHERE rules < $1 ORDER BY tenant`, int64(rulesVersion))
 	tenants, err := store.Collect(rows, err, func(r *sql.Rows) (t string, err error) { return t, r.Scan(&t) })
 	for _, t := range tenants {
@@ -43,9 +52,5 @@ func (s *Service) Work(ctx context.Context) error {
 			err = s.rebuild(ctx, t)
 		}
 	}
-	if err != nil {
-		return err
-	}
-	<-ctx.Done()
-	return nil
+	return err
 }
