@@ -143,24 +143,21 @@ func (db *DB) Emit(tx *Tx, topic, tenant, subject string, data any) error {
 // RunJobs runs due jobs until ctx ends: woken by Enqueue, and by the clock for those of other processes.
 func (db *DB) RunJobs(ctx context.Context) error {
 	for {
+		t := db.clock.NewTimer(jobPoll) // before looking: what becomes due meanwhile is looked for again
 		n, err := db.RunDue(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			db.log.ErrorContext(ctx, "jobs cannot be read", slog.Any("error", err))
 		}
-		if n > 0 {
-			continue
+		if n == 0 {
+			select {
+			case <-ctx.Done():
+			case <-db.jobs.wake:
+			case <-t.C:
+			}
 		}
-		t := db.clock.NewTimer(jobPoll)
-		select {
-		case <-ctx.Done():
-			t.Stop()
+		t.Stop()
+		if ctx.Err() != nil {
 			return nil
-		case <-db.jobs.wake:
-			t.Stop()
-		case <-t.C:
 		}
 	}
 }
