@@ -48,8 +48,8 @@ func (s *Service) book(tx *store.Tx, tenant string) *book { return &book{s: s, t
 
 // on reads the decisions made about any name of a vulnerability; product "" means all.
 func (b *book) on(group, product string) (decided, error) {
-	rows, err := b.tx.Query(`SELECT `+decisionColumns+` FROM vuln_member m JOIN vuln_decision d ON d.tenant = m.tenant AND d.ident = m.ident
-		WHERE m.tenant = $1 AND m.group_id = $2 AND (d.product = $3 OR $3 = '') ORDER BY d.product, d.seq`, b.tenant, group, product)
+	rows, err := b.tx.Query(`SELECT `+decisionColumns+` FROM vuln_member m CROSS JOIN vuln_decision d
+		WHERE d.tenant = m.tenant AND d.ident = m.ident AND m.tenant = $1 AND m.group_id = $2 AND (d.product = $3 OR $3 = '') ORDER BY d.product, d.seq`, b.tenant, group, product)
 	list, err := store.Collect(rows, err, func(r *sql.Rows) (d Decision, err error) { return scanDecision(r) })
 	if err != nil || len(list) == 0 {
 		return decided{}, err
@@ -248,8 +248,8 @@ func (s *Service) evidenceOf(tx *store.Tx, tenant string, releases []string) ([]
 // reopen ends the decisions on a vulnerability that no longer rest on what is known. They stay and are proposed again.
 func (s *Service) reopen(tx *store.Tx, tenant, group string) error {
 	now := s.now()
-	rows, err := tx.Query(`SELECT `+decisionColumns+` FROM vuln_member m JOIN vuln_decision d ON d.tenant = m.tenant AND d.ident = m.ident
-		WHERE m.tenant = $1 AND m.group_id = $2 AND d.until > $3 ORDER BY d.product, d.seq`, tenant, group, now)
+	rows, err := tx.Query(`SELECT `+decisionColumns+` FROM vuln_member m CROSS JOIN vuln_decision d
+		WHERE d.tenant = m.tenant AND d.ident = m.ident AND m.tenant = $1 AND m.group_id = $2 AND d.until > $3 ORDER BY d.product, d.seq`, tenant, group, now)
 	standing, err := store.Collect(rows, err, func(r *sql.Rows) (d Decision, err error) { return scanDecision(r) })
 	if err != nil || len(standing) == 0 {
 		return err
@@ -456,9 +456,8 @@ func (s *Service) hitsIn(tx *store.Tx, tenant, release string) ([]openIn, error)
 	var out []openIn
 	for part := range slices.Chunk(sortedKeys(names.of), 128) {
 		list, args := store.In([]any{tenant}, part)
-		rows, err := tx.Query(`SELECT h.component_id, v.name, h.fixed FROM vuln_hit h JOIN vuln_grouped g ON g.tenant = h.tenant AND g.record_id = h.record_id
-			JOIN vuln_group v ON v.tenant = g.tenant AND v.id = g.group_id
-			WHERE h.tenant = $1 AND h.until = 9223372036854775807 AND h.component_id IN `+list+` ORDER BY v.name, h.component_id, h.fixed`, args...)
+		rows, err := tx.Query(`SELECT h.component_id, v.name, h.fixed FROM vuln_hit h CROSS JOIN vuln_grouped g CROSS JOIN vuln_group v
+			WHERE g.tenant = h.tenant AND g.record_id = h.record_id AND v.tenant = g.tenant AND v.id = g.group_id AND h.tenant || '' = $1 AND h.until = 9223372036854775807 AND h.component_id IN `+list+` ORDER BY v.name, h.component_id, h.fixed`, args...)
 		some, err := store.Collect(rows, err, func(r *sql.Rows) (h openIn, err error) { return h, r.Scan(&h.component, &h.ident, &h.fixed) })
 		if err != nil {
 			return nil, err

@@ -125,8 +125,8 @@ func (s *Service) Get(ctx context.Context, tenant, ident string) (Detail, error)
 
 // sources reads every content of every record of the group; the text is that of the first current one.
 func (s *Service) sources(tx *store.Tx, tenant string, d *Detail) error {
-	rows, err := tx.Query(`SELECT v.id, v.source, v.content_hash, v.seen, v.withdrawn, v.reviewed, v.is_current FROM vuln_record v
-		JOIN vuln_grouped g ON g.tenant = v.tenant AND g.record_id = v.id WHERE v.tenant = $1 AND g.group_id = $2 ORDER BY v.id, v.seen`, tenant, d.ID)
+	rows, err := tx.Query(`SELECT v.id, v.source, v.content_hash, v.seen, v.withdrawn, v.reviewed, v.is_current FROM vuln_grouped g CROSS JOIN vuln_record v
+		WHERE v.tenant = g.tenant AND v.id = g.record_id AND g.tenant = $1 AND g.group_id = $2 ORDER BY v.id, v.seen`, tenant, d.ID)
 	d.Sources, err = store.Collect(rows, err, func(r *sql.Rows) (x Source, err error) {
 		var seen, withdrawn, current int64
 		err = r.Scan(&x.Record, &x.Feed, &x.Hash, &seen, &withdrawn, &x.Review, &current)
@@ -193,8 +193,8 @@ func (s *Service) OpenFindings(ctx context.Context, tenant, release string) ([]O
 		for part := range slices.Chunk(slices.Compact(components), 128) {
 			list, args := store.In([]any{tenant}, part)
 			rows, err := tx.Query(`SELECT h.component_id, h.record_id, h.state, h.reason, h.fixed, h.rule, h.confidence, h.conditions, h.since, h.until, h.why, g.group_id
-				FROM vuln_hit h JOIN vuln_grouped g ON g.tenant = h.tenant AND g.record_id = h.record_id
-				WHERE h.tenant || '' = $1 AND h.until = 9223372036854775807 AND h.component_id IN `+list, args...) // so that SQLite goes by the component
+				FROM vuln_hit h CROSS JOIN vuln_grouped g
+				WHERE g.tenant = h.tenant AND g.record_id = h.record_id AND h.tenant || '' = $1 AND h.until = 9223372036854775807 AND h.component_id IN `+list, args...) // so that SQLite goes by the component
 			if _, err := store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
 				var group string
 				f, err := scanHit(r, &group)

@@ -193,7 +193,7 @@ func (s *Service) derive(tx *store.Tx, tenant string, gen int64, in incoming) er
 		return err
 	}
 	if !in.fresh {
-		if _, err := tx.Exec(`DELETE FROM vuln_claim WHERE tenant = $1 AND record_id = $2`, tenant, r.ID); err != nil {
+		if _, err := tx.Exec(`DELETE FROM vuln_claim WHERE tenant || '' = $1 AND record_id = $2`, tenant, r.ID); err != nil {
 			return err
 		}
 	}

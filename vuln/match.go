@@ -162,7 +162,8 @@ func knownBy(tx *store.Tx, tenant, space, name string) ([]known, error) {
 }
 
 func claimsOf(tx *store.Tx, tenant, id string) ([]record.Claim, error) {
-	rows, err := tx.Query(`SELECT space, name, body FROM vuln_claim WHERE tenant = $1 AND record_id = $2`, tenant, id)
+	// The tenant is hidden from SQLite, which would go by the key and read all claims of the tenant.
+	rows, err := tx.Query(`SELECT space, name, body FROM vuln_claim WHERE tenant || '' = $1 AND record_id = $2`, tenant, id)
 	return store.Collect(rows, err, func(r *sql.Rows) (c record.Claim, err error) {
 		var text string
 		err = r.Scan(&c.Space, &c.Name, &text)
@@ -408,8 +409,8 @@ type claimant struct {
 
 // claimants reads what records that are not withdrawn claim about a name.
 func claimants(tx *store.Tx, tenant, space, name string) ([]claimant, error) {
-	rows, err := tx.Query(`SELECT c.record_id, c.body FROM vuln_claim c JOIN vuln_record r ON r.tenant = c.tenant AND r.id = c.record_id AND r.is_current = 1
-		WHERE c.tenant = $1 AND c.space = $2 AND c.name = $3 AND r.withdrawn = 0`, tenant, space, name)
+	rows, err := tx.Query(`SELECT c.record_id, c.body FROM vuln_claim c CROSS JOIN vuln_record r
+		WHERE c.tenant = $1 AND c.space = $2 AND c.name = $3 AND r.tenant = c.tenant AND r.id = c.record_id AND r.is_current = 1 AND r.withdrawn = 0`, tenant, space, name)
 	return store.Collect(rows, err, func(r *sql.Rows) (c claimant, err error) {
 		var text string
 		if err := r.Scan(&c.record, &text); err != nil {

@@ -150,7 +150,7 @@ func (s *Service) whole(tx *store.Tx, tenant string, records []string) (map[pair
 			return nil, nil, err
 		}
 		rows, err = tx.Query(`SELECT c.space, c.name, c.record_id, c.body FROM vuln_claim c JOIN vuln_record r ON r.tenant = c.tenant AND r.id = c.record_id
-			WHERE c.tenant = $1 AND r.is_current = 1 AND r.withdrawn = 0 AND c.record_id IN `+list, args...)
+			WHERE c.tenant || '' = $1 AND r.is_current = 1 AND r.withdrawn = 0 AND c.record_id IN `+list, args...)
 		if _, err := store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
 			var name [2]string
 			var c claimant

@@ -109,11 +109,9 @@ func (s *Service) kernelHits(tx *store.Tx, tenant, release string) ([]kernelHit,
 	var out []kernelHit
 	for part := range slices.Chunk(slices.Compact(components), 128) {
 		list, args := store.In([]any{tenant, record.RuleKernel}, part)
-		rows, err := tx.Query(`SELECT g.group_id, v.name, h.component_id, h.record_id, r.content_hash FROM vuln_hit h
-			JOIN vuln_grouped g ON g.tenant = h.tenant AND g.record_id = h.record_id
-			JOIN vuln_group v ON v.tenant = g.tenant AND v.id = g.group_id
-			JOIN vuln_record r ON r.tenant = h.tenant AND r.id = h.record_id AND r.is_current = 1
-			WHERE h.tenant || '' = $1 AND h.rule = $2 AND h.until = 9223372036854775807 AND h.component_id IN `+list+` ORDER BY v.name, h.component_id, h.record_id`, args...)
+		rows, err := tx.Query(`SELECT g.group_id, v.name, h.component_id, h.record_id, r.content_hash FROM vuln_hit h CROSS JOIN vuln_grouped g CROSS JOIN vuln_group v CROSS JOIN vuln_record r
+			WHERE g.tenant = h.tenant AND g.record_id = h.record_id AND v.tenant = g.tenant AND v.id = g.group_id
+			AND r.tenant = h.tenant AND r.id = h.record_id AND r.is_current = 1 AND h.tenant || '' = $1 AND h.rule = $2 AND h.until = 9223372036854775807 AND h.component_id IN `+list+` ORDER BY v.name, h.component_id, h.record_id`, args...)
 		some, err := store.Collect(rows, err, func(r *sql.Rows) (h kernelHit, err error) {
 			return h, r.Scan(&h.group, &h.name, &h.component, &h.record, &h.hash)
 		})

@@ -30,7 +30,6 @@ CREATE TABLE vuln_name (
   PRIMARY KEY (tenant, record_id, ident)
 -- +sqlite ) WITHOUT ROWID;
 -- +pg );
-CREATE INDEX vuln_name_ident ON vuln_name (tenant, ident, record_id);
 
 CREATE TABLE vuln_grouped (
   tenant text NOT NULL,
@@ -50,7 +49,7 @@ CREATE TABLE vuln_claim (
   PRIMARY KEY (tenant, space, name, record_id)
 -- +sqlite ) WITHOUT ROWID;
 -- +pg );
-CREATE INDEX vuln_claim_record ON vuln_claim (tenant, record_id, space, name);
+CREATE INDEX vuln_claim_record ON vuln_claim (record_id);
 DROP TABLE vuln_package;
 
 -- The other half: name -> the components that releases of the tenant list or listed. What is in vuln_component has been
