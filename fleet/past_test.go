@@ -106,6 +106,8 @@ func pick[T any](rnd *rand.Rand, list []T) T { return list[rnd.IntN(len(list))] 
 // Histories at random, folded at random, late news among them: what is said of any past instant is what an oracle finds in
 // the intervals.
 func TestPastEqualsTheIntervals(t *testing.T) {
+	defer func(n int) { eachStep = n }(eachStep)
+	eachStep = 3 * eachTogether // so that some releases are large
 	each(t, func(r rig) {
 		ctx, rnd, o := r.t.Context(), rand.New(rand.NewPCG(7, 11)), &oracle{}
 		tenants, releases := []string{"ten_a", "ten_b"}, []string{"rel_1", "rel_2", "rel_3", "rel_4"}

@@ -5,6 +5,7 @@ package fleet
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -83,7 +84,7 @@ func devicesOf(tx *store.Tx, tenant, release string, at time.Time, page Page) ([
 }
 
 // eachStep is how many devices come at a time: they cross as one text, which costs a fraction of as many rows.
-const eachStep = 10_000
+var eachStep = 10_000 // a test makes it smaller
 
 // EachDevice hands out all devices that run one of the releases now, of one snapshot, release by release in the order of
 // devices; those of a large one come in several parts.
@@ -93,29 +94,78 @@ func (s *Service) EachDevice(ctx context.Context, tenant string, releases []stri
 		if err != nil {
 			return err
 		}
+		var some []string // small ones, asked for together
 		for _, r := range slices.Sorted(maps.Keys(counts)) {
-			for after := ""; ; {
-				var list sql.NullString
-				if err := tx.QueryRow(`SELECT string_agg(device_id, ' ') FROM (SELECT device_id FROM install
-					WHERE tenant = $1 AND release_id = $2 AND to_ts = 9223372036854775807 AND device_id > $3 ORDER BY device_id LIMIT $4) q`, tenant, r, after, eachStep).Scan(&list); err != nil {
-					return err
+			if counts[r] <= int64(eachStep/eachTogether) {
+				if some = append(some, r); len(some) < eachTogether {
+					continue
 				}
-				devices := strings.Fields(list.String)
-				if len(devices) == 0 {
-					break
-				}
-				slices.Sort(devices) // they are; no engine promises it
-				if err := fn(r, devices); err != nil {
-					return err
-				}
-				if len(devices) < eachStep {
-					break
-				}
-				after = devices[len(devices)-1]
+				err = eachOfSome(tx, tenant, some, fn)
+			} else if err = eachOfSome(tx, tenant, some, fn); err == nil {
+				err = eachOfOne(tx, tenant, r, fn)
+			}
+			some = some[:0]
+			if err != nil {
+				return err
 			}
 		}
-		return nil
+		return eachOfSome(tx, tenant, some, fn)
 	})
+}
+
+func eachOfOne(tx *store.Tx, tenant, release string, fn func(release string, devices []string) error) error {
+	for after := ""; ; {
+		var list sql.NullString
+		if err := tx.QueryRow(`SELECT string_agg(device_id, ' ') FROM (SELECT device_id FROM install
+			WHERE tenant = $1 AND release_id = $2 AND to_ts = 9223372036854775807 AND device_id > $3 ORDER BY device_id LIMIT $4) q`, tenant, release, after, eachStep).Scan(&list); err != nil {
+			return err
+		}
+		devices := strings.Fields(list.String)
+		if len(devices) == 0 {
+			return nil
+		}
+		slices.Sort(devices) // they are; no engine promises it
+		if err := fn(release, devices); err != nil || len(devices) < eachStep {
+			return err
+		}
+		after = devices[len(devices)-1]
+	}
+}
+
+// eachTogether is how many small releases one statement asks for.
+const eachTogether = 64
+
+func eachOfSome(tx *store.Tx, tenant string, releases []string, fn func(release string, devices []string) error) error {
+	if len(releases) == 0 {
+		return nil
+	}
+	values, args := make([]string, len(releases)), []any{tenant}
+	for i, r := range releases {
+		args = append(args, r)
+		values[i] = fmt.Sprintf("($%d)", len(args))
+	}
+	rows, err := tx.Query(`WITH p(release_id) AS (VALUES `+strings.Join(values, ", ")+`)
+		SELECT release_id, (SELECT string_agg(device_id, ' ') FROM install i WHERE i.tenant = $1 AND i.release_id = p.release_id AND i.to_ts = 9223372036854775807) FROM p`, args...)
+	type found struct {
+		release string
+		devices sql.NullString
+	}
+	lists, err := store.Collect(rows, err, func(r *sql.Rows) (f found, err error) { return f, r.Scan(&f.release, &f.devices) })
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(lists, func(a, b found) int { return strings.Compare(a.release, b.release) })
+	for _, f := range lists {
+		devices := strings.Fields(f.devices.String)
+		if len(devices) == 0 {
+			continue
+		}
+		slices.Sort(devices)
+		if err := fn(f.release, devices); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // CountryLabel is the label that says in which country a device serves, by its code of ISO 3166: no country is kept of a
