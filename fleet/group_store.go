@@ -17,13 +17,16 @@ func labelsOf(ctx context.Context, db *store.DB, tenant string, devices []string
 	if len(devices) == 0 {
 		return nil, nil
 	}
-	list, args := in([]any{tenant}, devices)
+	list, args := store.In([]any{tenant}, devices)
 	return collectLabels(db.Query(ctx, `SELECT device_id, name, value FROM label WHERE tenant = $1 AND device_id IN `+list, args...))
 }
 
 // labelsIn is labelsOf inside a transaction.
 func labelsIn(tx *store.Tx, tenant string, devices []string) (map[string]map[string]string, error) {
-	list, args := in([]any{tenant}, devices)
+	if len(devices) == 0 {
+		return nil, nil
+	}
+	list, args := store.In([]any{tenant}, devices)
 	return collectLabels(tx.Query(`SELECT device_id, name, value FROM label WHERE tenant = $1 AND device_id IN `+list, args...))
 }
 

@@ -7,7 +7,6 @@ import (
 	"database/sql"
 	"embed"
 	"fmt"
-	"strings"
 
 	"github.com/openthings-platform/openthings/store"
 )
@@ -65,22 +64,12 @@ func history(ctx context.Context, db *store.DB, tenant, device string) ([]Interv
 	})
 }
 
-// in writes "($2, $3, …)" for the ids and appends them to args.
-func in(args []any, ids []string) (string, []any) {
-	marks := make([]string, len(ids))
-	for i, id := range ids {
-		args = append(args, id)
-		marks[i] = fmt.Sprintf("$%d", len(args))
-	}
-	return "(" + strings.Join(marks, ", ") + ")", args
-}
-
 func running(ctx context.Context, db *store.DB, tenant string, devices []string) (map[string]string, error) {
 	out := map[string]string{}
 	if len(devices) == 0 {
 		return out, nil
 	}
-	list, args := in([]any{tenant}, devices)
+	list, args := store.In([]any{tenant}, devices)
 	rows, err := db.Query(ctx, `SELECT device_id, release_id FROM install WHERE tenant = $1 AND to_ts = 9223372036854775807 AND device_id IN `+list, args...)
 	_, err = store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
 		var device, release string
@@ -123,7 +112,7 @@ func presences(ctx context.Context, db *store.DB, tenant string, devices []strin
 	if len(devices) == 0 {
 		return out, nil
 	}
-	list, args := in([]any{tenant}, devices)
+	list, args := store.In([]any{tenant}, devices)
 	rows, err := db.Query(ctx, `SELECT device_id, online, since, seen, reason FROM presence WHERE tenant || '' = $1 AND device_id IN `+list, args...)
 	_, err = store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
 		var device, reason string
