@@ -172,8 +172,8 @@ func killedChild(t *testing.T, url string, after time.Duration) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var said bytes.Buffer
-	cmd.Stderr = &said
+	var said, complained bytes.Buffer // two goroutines write
+	cmd.Stderr = &complained
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +187,7 @@ func killedChild(t *testing.T, url string, after time.Duration) bool {
 		finished = finished || lines.Text() == fmt.Sprint("taken ", killDeltas-1)
 	}
 	if err := cmd.Wait(); err != nil && ctx.Err() == nil {
-		t.Fatalf("the process failed by itself: %v\n%s", err, said.String())
+		t.Fatalf("the process failed by itself: %v\n%s%s", err, said.String(), complained.String())
 	}
 	return finished
 }
