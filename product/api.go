@@ -61,6 +61,7 @@ func (s *Service) Routes(a *api.API) {
 		return api.One(v), err
 	})
 	s.baselineRoutes(a)
+	s.availabilityRoutes(a)
 }
 
 // create is Create for whoever asks.

@@ -14,5 +14,7 @@
 //   - A product's commissioning baseline has versions that only grow; each is under the platform's signature, and one
 //     that is not what was signed stops commissioning instead of being believed.
 //
-// Audit: product.created, revision.created, product.baseline. Events: none yet.
+//   - Where a product is available is declared by a person, Member State by Member State.
+//
+// Audit: product.created, revision.created, product.baseline, product.availability. Events: none yet.
 package product

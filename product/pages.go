@@ -72,6 +72,7 @@ func (s *Service) Pages(c *console.Console) {
 		return "/products/" + r.PathValue("id"), err
 	})
 	s.baselinePages(c)
+	s.availabilityPages(c)
 	c.Step(console.Step{Order: 10, Title: "Describe what you sell", Text: "A product and its hardware revision, with the end of its support.", Href: "/products", Button: "Describe a product",
 		Done: s.started})
 }
