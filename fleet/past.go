@@ -93,23 +93,24 @@ func wholes(ask asks, tenant string, points []point, out map[point]sum) (rest []
 			rest = append(rest, at[t]...)
 			continue
 		}
-		if err := sumsOf(ask, `SELECT release_id, CAST($2 AS bigint) FROM fleet_count WHERE tenant = $1`, []any{tenant, t}, at[t], out); err != nil {
+		if err := sumsOf(ask, `SELECT release_id, CAST($2 AS bigint), n, moment, last_at, mark_at FROM fleet_count WHERE tenant = $1`, []any{tenant, t}, at[t], out); err != nil {
 			return nil, err
 		}
 	}
 	return rest, nil
 }
 
-// namedPoints writes n points; $1 is the tenant.
+// namedPoints writes a query for n points with what is counted of their releases; $1 is the tenant.
 func namedPoints(n int) string {
 	var b strings.Builder
-	b.WriteString("VALUES ")
+	b.WriteString("SELECT column1, column2, n, moment, last_at, mark_at FROM (VALUES ")
 	for i := range n {
 		if i > 0 {
 			b.WriteString(", ")
 		}
 		b.WriteString("($" + strconv.Itoa(2*i+2) + ", CAST($" + strconv.Itoa(2*i+3) + " AS bigint))")
 	}
+	b.WriteString(") p CROSS JOIN fleet_count c WHERE c.tenant = $1 AND c.release_id = p.column1")
 	return b.String()
 }
 
@@ -117,11 +118,11 @@ func namedPoints(n int) string {
 const (
 	rowMark  = 1 + iota // the mark after a point
 	rowTail             // what happened after a point, where there is no mark after it
-	rowCount            // what a release has come to
+	rowCount            // what its release has come to, likewise
 	rowDelta            // an event that is not folded yet
 )
 
-// sumsOf asks one statement about points, which a query of (release_id, at) names with its arguments.
+// sumsOf asks one statement about points, which a query names with its arguments: see pastQuery.
 func sumsOf(ask asks, named string, args []any, points []point, out map[point]sum) error {
 	var wait []event
 	known, tails, counts := map[point]sum{}, map[point]sum{}, map[string]count{}
@@ -171,18 +172,19 @@ func sumsOf(ask asks, named string, args []any, points []point, out map[point]su
 	return nil
 }
 
-// pastQuery asks for points in one statement, and so on one snapshot: the fold moves rows between what it reads. $1 is the
-// tenant.
+// pastQuery asks for points in one statement, and so on one snapshot: the fold moves rows between what it reads. points is a
+// query of (release_id, at, n, moment, last_at, mark_at), $1 is the tenant.
+//
+// Where a point lies, before the last mark or behind it, is known before any interval is looked at: hence MATERIALIZED, or
+// PostgreSQL reads all that came after the point and drops it then. SQLite keeps CROSS JOINs in their order.
 func pastQuery(points string) string {
-	// SQLite keeps CROSS JOINs in their order: from the points to the rows, never the other way.
-	const tail = ` FROM p CROSS JOIN fleet_count c CROSS JOIN install i WHERE c.tenant = $1 AND c.release_id = p.release_id AND c.mark_at < p.at AND c.last_at > p.at
-		AND i.tenant = $1 AND i.release_id = p.release_id AND `
-	return `WITH p(release_id, at) AS (` + points + `)
-		SELECT 1 AS what, p.release_id, p.at, m.at AS a, m.n, m.moment, m.body FROM p CROSS JOIN fleet_mark m WHERE m.tenant = $1 AND m.release_id = p.release_id AND m.at = (
+	const tail = ` FROM p CROSS JOIN install i WHERE p.mark_at < p.at AND p.last_at > p.at AND i.tenant = $1 AND i.release_id = p.release_id AND `
+	return `WITH p(release_id, at, n, moment, last_at, mark_at) AS MATERIALIZED (` + points + `)
+		SELECT 1 AS what, p.release_id, p.at, m.at AS a, m.n, m.moment, m.body FROM p CROSS JOIN fleet_mark m WHERE p.mark_at >= p.at AND m.tenant = $1 AND m.release_id = p.release_id AND m.at = (
 			SELECT min(x.at) FROM fleet_mark x WHERE x.tenant = $1 AND x.release_id = p.release_id AND x.at >= p.at)
 		UNION ALL SELECT 2, p.release_id, p.at, 0, 1, i.from_ts - 1577836800000, NULL` + tail + `i.from_ts > p.at
 		UNION ALL SELECT 2, p.release_id, p.at, 0, -1, 1577836800000 - i.to_ts, NULL` + tail + `i.to_ts > p.at AND i.to_ts < 9223372036854775807
-		UNION ALL SELECT 3, c.release_id, 0, c.last_at, c.n, c.moment, NULL FROM fleet_count c WHERE c.tenant = $1 AND c.release_id IN (SELECT release_id FROM p)
+		UNION ALL SELECT 3, release_id, 0, last_at, n, moment, NULL FROM p WHERE mark_at < at
 		UNION ALL SELECT 4, to_release, at, 0, 1, 0, NULL FROM fleet_delta WHERE tenant = $1 AND to_release <> ''
 		UNION ALL SELECT 4, from_release, at, 0, -1, 0, NULL FROM fleet_delta WHERE tenant = $1 AND from_release <> ''`
 }
