@@ -30,7 +30,7 @@ var floors = []struct {
 	{"doors", []string{"gateway", "api", "console", "console/browsertest"}, true},
 	{"who may, what happened", []string{"audit", "tenant"}, true},
 	{"life", []string{
-		"notify", "product", "identity/status", "identity", "identity/keystore", "identity/embedded", "identity/ceremony", "identity/openbao", "identity/issuertest", "enroll/attest", "enroll", "enroll/station", "fleet", "telemetry/history", "telemetry", "command", "alarm", "sbom", "update/trust", "update",
+		"notify", "product/eox", "product", "identity/status", "identity", "identity/keystore", "identity/embedded", "identity/ceremony", "identity/openbao", "identity/issuertest", "enroll/attest", "enroll", "enroll/station", "fleet", "telemetry/history", "telemetry", "command", "alarm", "sbom", "update/trust", "update",
 		"vuln/record", "vuln/feed", "vuln/csaf", "vuln/vex", "vuln", "respond", "retire", "evidence/verify", "evidence",
 	}, true},
 	{"app, demo", []string{"agent/keys", "agent", "app", "demo", "sim", "bench/trace", "bench", "controls"}, true},
