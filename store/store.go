@@ -209,7 +209,7 @@ func (db *DB) View(ctx context.Context, fn func(tx *Tx) error) error {
 		return fmt.Errorf("store: view: %w", err)
 	}
 	defer t.Rollback() //nolint:errcheck // nothing was written
-	return fn(&Tx{db: db, ctx: ctx, run: t})
+	return fn(&Tx{db: db, ctx: ctx, run: t, stmts: map[string]*sql.Stmt{}, view: true})
 }
 
 // Collect drains rows through scan and closes them; it takes the results of Query directly.

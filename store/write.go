@@ -18,11 +18,13 @@ type Tx struct {
 	db    *DB
 	ctx   context.Context
 	run   runner
-	stmts map[string]*sql.Stmt // the writer's prepared statements; nil in a View
+	stmts map[string]*sql.Stmt // prepared ones: the writer's, or those of this View, where nil stands for asked once
+	view  bool
 	after []func()
 }
 
 type runner interface {
+	PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
@@ -31,25 +33,37 @@ type runner interface {
 // maxStmts bounds the prepared statements kept; the code base has a few hundred texts, lists of ids make more.
 const maxStmts = 1000
 
-// prepared returns the writer's statement for query: on SQLite preparing each time doubles the cost of a write; pgx
-// keeps its own cache.
+// prepared returns the statement for query: on SQLite preparing each time doubles the cost of a write; pgx keeps its own
+// cache. A View prepares what it asks for the second time.
 func (tx *Tx) prepared(query string) *sql.Stmt {
-	conn, ok := tx.run.(*sql.Conn)
-	if !ok || tx.stmts == nil || tx.db.engine != SQLite {
+	if tx.db.engine != SQLite {
 		return nil
 	}
-	if s := tx.stmts[query]; s != nil {
+	s, asked := tx.stmts[query]
+	if s != nil {
 		return s
 	}
 	if len(tx.stmts) >= maxStmts {
 		return nil
 	}
-	s, err := conn.PrepareContext(tx.ctx, ordinal(query))
+	if tx.view && !asked {
+		tx.stmts[query] = nil
+		return nil
+	}
+	s, err := tx.run.PrepareContext(tx.ctx, ordinal(query))
 	if err != nil {
 		return nil // the plain path reports it
 	}
 	tx.stmts[query] = s
 	return s
+}
+
+// text is how the engine gets a query that is not prepared.
+func (tx *Tx) text(query string) string {
+	if tx.db.engine == SQLite {
+		return ordinal(query)
+	}
+	return query
 }
 
 // Exec runs a statement and returns how many rows it affected.
@@ -60,7 +74,7 @@ func (tx *Tx) Exec(query string, args ...any) (int64, error) {
 	if s := tx.prepared(query); s != nil {
 		res, err = s.ExecContext(tx.ctx, args...)
 	} else {
-		res, err = tx.run.ExecContext(tx.ctx, query, args...)
+		res, err = tx.run.ExecContext(tx.ctx, tx.text(query), args...)
 	}
 	if err != nil {
 		return 0, err
@@ -74,7 +88,7 @@ func (tx *Tx) Query(query string, args ...any) (*sql.Rows, error) {
 	if s := tx.prepared(query); s != nil {
 		return s.QueryContext(tx.ctx, args...)
 	}
-	return tx.run.QueryContext(tx.ctx, query, args...)
+	return tx.run.QueryContext(tx.ctx, tx.text(query), args...)
 }
 
 // QueryRow reads at most one row inside the transaction.
@@ -83,7 +97,7 @@ func (tx *Tx) QueryRow(query string, args ...any) *sql.Row {
 	if s := tx.prepared(query); s != nil {
 		return s.QueryRowContext(tx.ctx, args...)
 	}
-	return tx.run.QueryRowContext(tx.ctx, query, args...)
+	return tx.run.QueryRowContext(tx.ctx, tx.text(query), args...)
 }
 
 // After runs f once the transaction is durable, before Write returns; not at all if it is rolled back.
