@@ -72,51 +72,15 @@ type MemberState struct {
 // Location is the zone as Go knows it.
 func (m MemberState) Location() *time.Location { return locations[m.Code] }
 
-// Need says whether a field must be filled at a stage of reporting.
-type Need string
-
-// The needs, in the vocabulary of the glossary.
-const (
-	Required    Need = "required"
-	IfKnown     Need = "if-known"
-	AsAvailable Need = "as-available"
-	Optional    Need = "optional"
-	Carried     Need = "carried" // taken over from the stage before
-)
-
-// Field is one field of ENISA's Single Reporting Platform.
-type Field struct {
-	ID           string `json:"id"`
-	Kind         string `json:"kind,omitempty"` // "aev", "si", or "" for both
-	Label        string `json:"label"`
-	Limit        int    `json:"limit,omitempty"` // characters; 0 is no limit known
-	EarlyWarning Need   `json:"early_warning"`
-	Notification Need   `json:"notification"`
-	Final        Need   `json:"final"`
-}
-
-// Glossary is the field set of the Single Reporting Platform at one version. It moves faster than the law, so a case
-// names the version it was drafted under.
-type Glossary struct {
-	Version string  `json:"version"`
-	AsOf    Date    `json:"as_of"`
-	Basis   Basis   `json:"basis"`
-	Fields  []Field `json:"fields"`
-}
-
 //go:embed rules.json
 var rulesJSON []byte
 
 //go:embed memberstates.json
 var statesJSON []byte
 
-//go:embed srp.json
-var srpJSON []byte
-
 var (
 	rules     = must(parseRules(rulesJSON))
 	states    = must(parse[[]MemberState](statesJSON))
-	srp       = must(parse[Glossary](srpJSON))
 	locations = must(loadLocations(states))
 )
 
@@ -145,9 +109,6 @@ func State(code string) (MemberState, bool) {
 	}
 	return MemberState{}, false
 }
-
-// SRP is the newest glossary of the Single Reporting Platform that we know. The caller must not change it.
-func SRP() Glossary { return srp }
 
 func parse[T any](b []byte) (T, error) {
 	var v T

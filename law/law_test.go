@@ -78,23 +78,3 @@ func TestMemberStates(t *testing.T) {
 		}
 	}
 }
-
-func TestGlossary(t *testing.T) {
-	seen := map[string]bool{}
-	needs := map[Need]bool{Required: true, IfKnown: true, AsAvailable: true, Optional: true, Carried: true}
-	for _, f := range SRP().Fields {
-		if seen[f.ID] || f.Label == "" || f.Limit < 0 {
-			t.Errorf("field %q is faulty", f.ID)
-		}
-		seen[f.ID] = true
-		if !needs[f.EarlyWarning] || !needs[f.Notification] || !needs[f.Final] {
-			t.Errorf("field %q has an unknown need", f.ID)
-		}
-		if f.Kind != "" && f.Kind != "aev" && f.Kind != "si" {
-			t.Errorf("field %q is of kind %q", f.ID, f.Kind)
-		}
-	}
-	if SRP().Version == "" || SRP().AsOf.IsZero() {
-		t.Error("the glossary has no version or date")
-	}
-}

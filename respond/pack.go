@@ -51,7 +51,7 @@ func need(f law.Field, st Stage) law.Need {
 
 // draft fills the fields of the glossary that concern the kind of case from what is known.
 func draft(c Case, manufacturer string, r reach, st Stage, now time.Time) Pack {
-	g := law.SRP()
+	g := law.NewestSRP()
 	p := Pack{Case: c.ID, Stage: st, Glossary: g.Version, Made: now, Missing: []string{}}
 	known := map[string]string{
 		"type":          pick(c.Kind, "Actively exploited vulnerability", "Severe incident"),

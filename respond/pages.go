@@ -203,7 +203,7 @@ func (s *Service) Pages(c *console.Console) {
 	c.Page(console.Page{Path: "/law", Title: "Law", Menu: "Law", Verb: read, FS: pagesFS, Template: "pages/law.html",
 		Load: func(*http.Request) (any, error) {
 			stale := slices.DeleteFunc(s.rules(), func(r RuleView) bool { return !r.Stale })
-			return map[string]any{"Rules": s.rules(), "Stale": len(stale), "Glossary": law.SRP()}, nil
+			return map[string]any{"Rules": s.rules(), "Stale": len(stale), "Glossary": law.NewestSRP()}, nil
 		}})
 	c.Page(console.Page{Path: "/disclosure", Title: "Disclosure contact", Menu: "Cases", Verb: read, FS: pagesFS, Template: "pages/disclosure.html",
 		Load: func(r *http.Request) (any, error) {

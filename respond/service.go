@@ -237,7 +237,7 @@ func (s *Service) Decide(ctx context.Context, assessment string, d Declaration) 
 	}
 	fs := make([]file, len(kinds))
 	for i, k := range kinds {
-		fs[i] = file{ID: store.NewID("cas"), Tenant: a.Tenant, Product: sig.Product, Signal: sig.ID, Ref: sig.Ref, Glossary: law.SRP().Version, Kind: k, Opened: now}
+		fs[i] = file{ID: store.NewID("cas"), Tenant: a.Tenant, Product: sig.Product, Signal: sig.ID, Ref: sig.Ref, Glossary: law.NewestSRP().Version, Kind: k, Opened: now}
 	}
 	title := d.Title
 	if title == "" {
