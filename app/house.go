@@ -28,6 +28,7 @@ import (
 	"github.com/openthings-platform/openthings/notify"
 	"github.com/openthings-platform/openthings/product"
 	"github.com/openthings-platform/openthings/respond"
+	"github.com/openthings-platform/openthings/respond/disclosure"
 	"github.com/openthings-platform/openthings/retire"
 	"github.com/openthings-platform/openthings/sbom"
 	"github.com/openthings-platform/openthings/seal"
@@ -63,6 +64,7 @@ type house struct {
 	update    *update.Service
 	vuln      *vuln.Service
 	respond   *respond.Service
+	desk      *disclosure.Service
 	retire    *retire.Service
 	evidence  *evidence.Service
 
@@ -244,6 +246,7 @@ func (h *house) build(origins []string) (err error) {
 	})
 	h.respond = respond.New(respond.Config{DB: h.db, Products: h.product, Log: cfg.Log, Vuln: h.vuln, Manufacturer: h.manufacturer,
 		Keys: h.keys, Releases: h.publishedReleases, URL: cmp.Or(cfg.PublicURL, origins[0])})
+	h.desk = disclosure.New(disclosure.Config{DB: h.db, Log: cfg.Log, CSAF: h.respond.CSAFAddress})
 	h.retire = retire.New(retire.Config{
 		DB: h.db, Identity: h.identity, Command: h.command, Telemetry: h.telemetry, Fleet: h.fleet, Keys: h.keys, Cut: h.gateway.Cut, Log: cfg.Log,
 	})
@@ -282,16 +285,16 @@ func (h *house) mount() error {
 	})
 	h.console = console.New(console.Config{
 		Clock: h.cfg.Clock, Log: h.cfg.Log, SignIn: tenant.SignInPath, Authenticate: h.tenant.Authenticate, Holds: tenant.Holds, Visitor: tenant.Visitor, Name: h.name, Refused: h.refusedActor,
-		Menu: []string{"Today", "Products", "Enrol", "Issuers", "Fleet", "Jobs", "Data", "Alarms", "Releases", "Vulnerabilities", "Cases", "Advisories", "Evidence", "Law", "Access"},
+		Menu: []string{"Today", "Products", "Enrol", "Issuers", "Fleet", "Jobs", "Data", "Alarms", "Releases", "Vulnerabilities", "Cases", "Disclosure", "Advisories", "Evidence", "Law", "Access"},
 	})
 	for _, room := range []interface{ Routes(*api.API) }{
-		h.tenant, h.audit, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.sbom, h.update, h.vuln, h.respond, h.retire, h.evidence,
+		h.tenant, h.audit, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.sbom, h.update, h.vuln, h.respond, h.desk, h.retire, h.evidence,
 	} {
 		room.Routes(h.api)
 	}
 	// An entry of the menu leads to the first page that names it: Releases to those of update, not to the bill of one of them.
 	for _, room := range []interface{ Pages(*console.Console) }{
-		h.tenant, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.update, h.sbom, h.vuln, h.respond, h.retire, h.evidence,
+		h.tenant, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.update, h.sbom, h.vuln, h.respond, h.desk, h.retire, h.evidence,
 	} {
 		room.Pages(h.console)
 	}
@@ -303,7 +306,7 @@ func (h *house) web() http.Handler {
 	mux := http.NewServeMux()
 	h.api.Mount(mux)
 	mux.HandleFunc("GET /metrics", h.metrics(h.metricsAuth))
-	mux.HandleFunc("GET /.well-known/security.txt", h.respond.SecurityTxt)
+	mux.HandleFunc("GET /.well-known/security.txt", h.desk.SecurityTxt)
 	mux.Handle("/", h.console)
 	return patient(h.identity.Public(h.respond.DataHost(mux)), 5*time.Minute)
 }

@@ -422,7 +422,7 @@ func jsonFile(v any) (file1, error) {
 }
 
 // CSAFAddress is where the tenant's provider is, for security.txt; "" while nothing was published.
-func (s *Service) csafAddress(ctx context.Context, t string) string {
+func (s *Service) CSAFAddress(ctx context.Context, t string) string {
 	sh, err := s.shelf(tenant.WithActor(ctx, tenant.Actor{}), t)
 	if err != nil || sh.newest[csaf.TLPWhite].IsZero() {
 		return ""

@@ -29,6 +29,7 @@ import (
 
 	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/respond/disclosure"
 	"github.com/openthings-platform/openthings/tenant"
 	"github.com/openthings-platform/openthings/testpeers"
 	"github.com/openthings-platform/openthings/vuln/csaf"
@@ -49,16 +50,21 @@ func (p *press) front(who context.Context) http.Handler {
 		}})
 	p.Pages(c)
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /.well-known/security.txt", p.SecurityTxt)
+	mux.HandleFunc("GET /.well-known/security.txt", p.desk().SecurityTxt)
 	mux.Handle("/", c)
 	return p.DataHost(mux)
+}
+
+// desk is the room that answers for hosts.
+func (p *press) desk() *disclosure.Service {
+	return disclosure.New(disclosure.Config{DB: p.db, CSAF: p.CSAFAddress})
 }
 
 // shop publishes three advisories: for everybody, for the community and for the named.
 func (p *press) shop() (white, green, red Advisory) {
 	p.t.Helper()
 	p.story()
-	p.must(p.SetContact(ann, Contact{Contacts: []string{"https://maker.example/report"}, Hosts: []string{"maker.example"}}))
+	p.must(p.desk().SetContact(ann, disclosure.Contact{Contacts: []string{"https://maker.example/report"}, Hosts: []string{"maker.example"}}))
 	_, err := p.SetPublisher(pso, Publisher{Contact: "psirt@maker.example", Authority: "Acme speaks for its products.", Prefix: "ACME"})
 	p.must(err)
 	white = p.draft()

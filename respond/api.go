@@ -129,18 +129,6 @@ func (s *Service) Routes(a *api.API) {
 	type none struct{}
 	api.Handle(a, api.Op{ID: "list-law", Method: "GET", Path: "/v1/law", Verb: read, Stage: "respond", Summary: "The obligations that the clocks follow, with source and age"},
 		func(context.Context, *none) (*api.List[RuleView], error) { return api.Items(s.rules()), nil })
-
-	api.Handle(a, api.Op{ID: "get-contact", Method: "GET", Path: "/v1/disclosure", Verb: read, Stage: "respond", Summary: "Where vulnerabilities are reported to the tenant"},
-		func(ctx context.Context, _ *none) (*api.Out[Contact], error) {
-			c, _, err := s.Contact(ctx)
-			return one(c, err)
-		})
-	type contactIn struct{ Body Contact }
-	api.Handle(a, api.Op{ID: "set-contact", Method: "PUT", Path: "/v1/disclosure", Verb: string(tenant.CaseDeclare), Stage: "respond",
-		Summary: "Say where vulnerabilities are reported; it is published as security.txt"},
-		func(ctx context.Context, in *contactIn) (*api.Out[Contact], error) {
-			return one(in.Body, s.SetContact(ctx, in.Body))
-		})
 }
 
 func one[T any](v T, err error) (*api.Out[T], error) {

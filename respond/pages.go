@@ -4,7 +4,6 @@ package respond
 
 import (
 	"cmp"
-	"context"
 	"embed"
 	"html/template"
 	"net/http"
@@ -145,13 +144,6 @@ type signalView struct {
 // Heading is the page's title.
 func (v signalView) Heading() string { return v.Title }
 
-type contactView struct {
-	Contact
-	Set                        bool
-	Contacts, Languages, Hosts string
-	Typed                      url.Values
-}
-
 // Pages registers the pages of the room.
 func (s *Service) Pages(c *console.Console) {
 	s.advisoryPages(c)
@@ -205,18 +197,10 @@ func (s *Service) Pages(c *console.Console) {
 			stale := slices.DeleteFunc(s.rules(), func(r RuleView) bool { return !r.Stale })
 			return map[string]any{"Rules": s.rules(), "Stale": len(stale), "Glossary": law.NewestSRP()}, nil
 		}})
-	c.Page(console.Page{Path: "/disclosure", Title: "Disclosure contact", Menu: "Cases", Verb: read, FS: pagesFS, Template: "pages/disclosure.html",
-		Load: func(r *http.Request) (any, error) {
-			ct, set, err := s.Contact(r.Context())
-			return contactView{Contact: ct, Set: set, Contacts: strings.Join(ct.Contacts, "\n"), Languages: strings.Join(ct.PreferredLocales, ", "), Hosts: strings.Join(ct.Hosts, ", "), Typed: console.Typed(r)}, err
-		}})
 	c.Fragment("today", console.Fragment{Order: 10, Title: "Clocks running", Verb: read, FS: pagesFS, Template: "pages/today.html",
 		Load: func(r *http.Request, _ string) (any, error) { return s.today(r) }})
 	c.Fragment("product", console.Fragment{Order: 60, Title: "Cases", Verb: read, FS: pagesFS, Template: "pages/product.html",
 		Load: func(r *http.Request, id string) (any, error) { return s.ofProduct(r, id) }})
-
-	c.Step(console.Step{Order: 70, Title: "Be ready for a case", Text: "Say where reports of vulnerabilities arrive; a declared case then starts the legal clocks.", Href: "/disclosure", Button: "Publish a contact",
-		Done: s.ready})
 
 	c.Form("/signals", write, func(r *http.Request) (string, error) {
 		known, err := when(r, "known_since")
@@ -233,24 +217,6 @@ func (s *Service) Pages(c *console.Console) {
 	})
 	c.Form("/assessments/{id}/decision", write, s.decideForm)
 	c.Form("/cases/{id}/events", write, s.eventForm)
-	c.Form("/disclosure", string(tenant.CaseDeclare), func(r *http.Request) (string, error) {
-		ct := Contact{Hosts: words(r.PostFormValue("hosts")), Contacts: strings.Fields(r.PostFormValue("contacts")), Policy: r.PostFormValue("policy"),
-			Encryption: r.PostFormValue("encryption"), Acknowledgments: r.PostFormValue("acknowledgments"), CSAF: r.PostFormValue("csaf"), PreferredLocales: words(r.PostFormValue("languages"))}
-		if err := s.SetContact(r.Context(), ct); err != nil {
-			return "", err
-		}
-		console.Say(r, "security.txt says it from now on.")
-		return "/disclosure", nil
-	})
-}
-
-// ready says whether reports can arrive: a contact is published, or a case has shown that they do.
-func (s *Service) ready(ctx context.Context) (bool, error) {
-	if _, set, err := s.Contact(ctx); set || err != nil {
-		return set, err
-	}
-	cs, err := s.Cases(ctx, false, "", 1)
-	return len(cs) > 0, err
 }
 
 func (s *Service) decideForm(r *http.Request) (string, error) {

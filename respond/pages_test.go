@@ -73,7 +73,6 @@ func TestPages(t *testing.T) {
 		}
 		get("/cases", "No case is open", "No signal has come in")
 		get("/law", "CRA Art. 14(2)(c)", "compared with its source")
-		get("/disclosure", "Nothing is published for you yet")
 		get("/")
 		sig := post(pages, "/signals", "product", h.product, "title", "shells <b>", "exploited", "yes")
 		get(sig, "Open an assessment", "shells &lt;b&gt;")
@@ -99,8 +98,6 @@ func TestPages(t *testing.T) {
 		post(officer, cs+"/events", "kind", "submission.accepted", "attempt", "2", "receipt", "SRP-77")
 		get(cs, "SRP-77", "met 23 h early", "72-hour notification")
 		get(cs+"/pack", "72-hour notification", "Shells", "6 of 255")
-		post(pages, "/disclosure", "contacts", "mailto:psirt@example.com")
-		get("/disclosure", "mailto:psirt@example.com")
 	})
 }
 
@@ -142,7 +139,6 @@ func TestAPI(t *testing.T) {
 			"/v1/signals":                `"verdict":"aware"`,
 			"/v1/signals/" + sig:         `"basis":"seen"`,
 			"/v1/law":                    `"id":"cra.14.2.a"`,
-			"/v1/disclosure":             `"contacts"`,
 		} {
 			if code, body, _ := do(t, programs, "GET", path, "", ""); code != 200 || !strings.Contains(body, want) {
 				t.Errorf("%s: %d without %s:\n%s", path, code, want, body)

@@ -6,8 +6,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
-	"net/http"
 	"time"
 
 	"github.com/openthings-platform/openthings/audit"
@@ -37,8 +35,6 @@ type Config struct {
 	Releases func(ctx context.Context, tenant, product string) ([]Release, error)
 	// URL is the platform's own address, under which advisories are published for tenants without one of their own.
 	URL string
-	// Contact answers for hosts of which no tenant has said where to report. Without contacts there is no security.txt for them.
-	Contact Contact
 }
 
 // Service is the room.
@@ -382,23 +378,6 @@ func (s *Service) Cases(ctx context.Context, open bool, after string, n int) ([]
 	return out, nil
 }
 
-// SetContact says where the tenant wants vulnerabilities reported.
-func (s *Service) SetContact(ctx context.Context, c Contact) error {
-	a, err := who(ctx, tenant.CaseDeclare, "")
-	if err != nil {
-		return err
-	}
-	if err := c.Check(); err != nil {
-		return err
-	}
-	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-		if err := putContact(tx, a.Tenant, c, s.now()); err != nil {
-			return err
-		}
-		return audit.Append(tx, audit.Entry{Tenant: a.Tenant, Actor: a.ID, Kind: "contact.set", Subject: a.Tenant, Data: c})
-	})
-}
-
 // Title is what a signal of the tenant says, for itself, for its assessment and for its case.
 func (s *Service) Title(ctx context.Context, tenant, id string) (title string, err error) {
 	err = s.cfg.DB.QueryRow(ctx, `SELECT title FROM respond_signal WHERE tenant = $1 AND (id = $2
@@ -407,57 +386,4 @@ func (s *Service) Title(ctx context.Context, tenant, id string) (title string, e
 		err = problem.NotFound("There is no case, assessment or signal %s.", id)
 	}
 	return title, err
-}
-
-// Contact reads what SetContact stored; false when nothing was.
-func (s *Service) Contact(ctx context.Context) (Contact, bool, error) {
-	a, err := who(ctx, tenant.CaseRead, "")
-	if err != nil {
-		return Contact{}, false, err
-	}
-	c, err := s.contact(ctx, `c.tenant = $1`, a.Tenant)
-	if c == nil {
-		return Contact{}, false, err
-	}
-	return *c, true, err
-}
-
-// SecurityTxt serves /.well-known/security.txt (RFC 9116): the contact of the tenant that answers for the host, else of
-// the only tenant that named no host, else the platform's own. Without any it is not found.
-func (s *Service) SecurityTxt(w http.ResponseWriter, r *http.Request) {
-	host := r.Host
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	c, err := s.contact(r.Context(), `c.tenant = (SELECT h.tenant FROM respond_contact_host h WHERE h.host = $1)`, host)
-	if err == nil && c == nil {
-		c, err = s.contact(r.Context(), `NOT EXISTS (SELECT 1 FROM respond_contact_host h WHERE h.tenant = c.tenant)`)
-	}
-	switch {
-	case err != nil:
-		s.cfg.Log.ErrorContext(r.Context(), "security.txt", slog.Any("error", err))
-		http.Error(w, "security.txt cannot be read now.", http.StatusServiceUnavailable)
-		return
-	case c == nil && len(s.cfg.Contact.Contacts) > 0:
-		c = &s.cfg.Contact
-	case c == nil:
-		http.Error(w, "Nobody has said yet where vulnerabilities are to be reported.", http.StatusNotFound)
-		return
-	}
-	if c.CSAF == "" && c.tenant != "" {
-		c.CSAF = s.csafAddress(r.Context(), c.tenant)
-	}
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("Cache-Control", "public, max-age=3600")
-	_, _ = w.Write([]byte(c.Text(r.Host, s.now())))
-}
-
-// contact reads the one contact that matches where, or nil.
-func (s *Service) contact(ctx context.Context, where string, args ...any) (*Contact, error) {
-	var cs []Contact
-	err := s.cfg.DB.View(ctx, func(tx *store.Tx) (err error) { cs, err = contacts(tx, where, args...); return err })
-	if err != nil || len(cs) != 1 {
-		return nil, err
-	}
-	return &cs[0], nil
 }

@@ -18,7 +18,7 @@ import (
 //go:embed migrations/*.sql
 var migrationsFS embed.FS
 
-// Schema holds the tables of signals, assessments, cases and the disclosure contact.
+// Schema holds the tables of signals, assessments and cases; the contacts of respond/disclosure were made here, too.
 var Schema = store.Migrations{Stage: "respond", FS: migrationsFS}
 
 type scanner interface{ Scan(...any) error }
@@ -232,41 +232,6 @@ func events(tx *store.Tx, tenant, id string) ([]Event, error) {
 		}
 		e.Recorded, e.Person = store.Time(recorded), person == 1
 		return e, json.Unmarshal([]byte(data), &e.Data)
-	})
-}
-
-func putContact(tx *store.Tx, tenant string, c Contact, at time.Time) error {
-	b, err := json.Marshal(c)
-	if err != nil {
-		return fmt.Errorf("contact: %w", err)
-	}
-	_, err = tx.Exec(`INSERT INTO respond_contact(tenant, data, updated) VALUES ($1, $2, $3)
-		ON CONFLICT (tenant) DO UPDATE SET data = excluded.data, updated = excluded.updated`, tenant, string(b), store.Millis(at))
-	if err == nil {
-		_, err = tx.Exec(`DELETE FROM respond_contact_host WHERE tenant = $1`, tenant)
-	}
-	for _, host := range c.Hosts {
-		if err != nil {
-			break
-		}
-		_, err = tx.Exec(`INSERT INTO respond_contact_host(host, tenant) VALUES ($1, $2)`, host, tenant)
-		if store.IsUnique(err) {
-			return problem.Conflict("Another tenant answers for the host %s.", host).At("hosts")
-		}
-	}
-	return err
-}
-
-// contacts reads the disclosure contacts c that match where.
-func contacts(tx *store.Tx, where string, args ...any) ([]Contact, error) {
-	rows, err := tx.Query(`SELECT c.tenant, c.data FROM respond_contact c WHERE `+where, args...)
-	return store.Collect(rows, err, func(r *sql.Rows) (Contact, error) {
-		var c Contact
-		var data string
-		if err := r.Scan(&c.tenant, &data); err != nil {
-			return c, err
-		}
-		return c, json.Unmarshal([]byte(data), &c)
 	})
 }
 
