@@ -146,7 +146,7 @@ func (g Glossary) check() error {
 			return fmt.Errorf("%s: field %q has an unknown need", g.Name(), f.ID)
 		case f.Kind != "" && f.Kind != "aev" && f.Kind != "si":
 			return fmt.Errorf("%s: field %q is of kind %q", g.Name(), f.ID, f.Kind)
-		case !slices.Contains([]Form{Line, Lines, Instant, Choice, Fact}, f.Form) || (f.Form == Choice) != (len(f.Options) > 0):
+		case !slices.Contains([]Form{Line, Lines, Instant, Choice, Fact}, f.Form) || f.Form == Choice && len(f.Options) == 0:
 			return fmt.Errorf("%s: field %q has no form", g.Name(), f.ID)
 		}
 		seen[f.ID] = true
