@@ -21,6 +21,14 @@ type Out[T any] struct {
 // One answers with v.
 func One[T any](v T) *Out[T] { return &Out[T]{Body: v} }
 
+// Answer is One for what a call returns.
+func Answer[T any](v T, err error) (*Out[T], error) {
+	if err != nil {
+		return nil, err
+	}
+	return One(v), nil
+}
+
 // List is the answer of an operation about many things.
 type List[T any] struct{ Body Page[T] }
 

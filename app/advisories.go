@@ -7,23 +7,23 @@ import (
 	"path"
 
 	"github.com/openthings-platform/openthings/notify"
-	"github.com/openthings-platform/openthings/respond"
+	"github.com/openthings-platform/openthings/respond/advisory"
 	"github.com/openthings-platform/openthings/store"
 )
 
 // publishedReleases are the releases of a product, with when each was published.
-func (h *house) publishedReleases(ctx context.Context, tenant, product string) ([]respond.Release, error) {
+func (h *house) publishedReleases(ctx context.Context, tenant, product string) ([]advisory.Release, error) {
 	all, err := h.update.List(ctx, tenant, product)
-	var out []respond.Release
+	var out []advisory.Release
 	for _, r := range all {
-		out = append(out, respond.Release{ID: r.ID, Version: r.Version, Image: r.Image, File: path.Base(r.Path), Published: r.Published, Withdrawn: !r.Withdrawn.IsZero()})
+		out = append(out, advisory.Release{ID: r.ID, Version: r.Version, Image: r.Image, File: path.Base(r.Path), Published: r.Published, Withdrawn: !r.Withdrawn.IsZero()})
 	}
 	return out, err
 }
 
 // holdEnded tells people that an advisory may be published now.
 func holdEnded(_ *house, _ context.Context, e store.Event) (n notify.Notice, err error) {
-	var x respond.HoldEnded
+	var x advisory.HoldEnded
 	if err := e.Decode(&x); err != nil {
 		return n, err
 	}
@@ -33,7 +33,7 @@ func holdEnded(_ *house, _ context.Context, e store.Event) (n notify.Notice, err
 
 // advisoryPublished tells people that users are told.
 func advisoryPublished(h *house, ctx context.Context, e store.Event) (n notify.Notice, err error) {
-	var x respond.Published
+	var x advisory.Published
 	if err := e.Decode(&x); err != nil {
 		return n, err
 	}

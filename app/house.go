@@ -28,7 +28,9 @@ import (
 	"github.com/openthings-platform/openthings/notify"
 	"github.com/openthings-platform/openthings/product"
 	"github.com/openthings-platform/openthings/respond"
+	"github.com/openthings-platform/openthings/respond/advisory"
 	"github.com/openthings-platform/openthings/respond/disclosure"
+	"github.com/openthings-platform/openthings/respond/pgp"
 	"github.com/openthings-platform/openthings/retire"
 	"github.com/openthings-platform/openthings/sbom"
 	"github.com/openthings-platform/openthings/seal"
@@ -65,6 +67,7 @@ type house struct {
 	vuln      *vuln.Service
 	respond   *respond.Service
 	desk      *disclosure.Service
+	advisory  *advisory.Service
 	retire    *retire.Service
 	evidence  *evidence.Service
 
@@ -244,9 +247,10 @@ func (h *house) build(origins []string) (err error) {
 			return vuln.Publisher{Name: name, Namespace: cmp.Or(cfg.PublicURL, origins[0])}, err
 		},
 	})
-	h.respond = respond.New(respond.Config{DB: h.db, Products: h.product, Log: cfg.Log, Vuln: h.vuln, Manufacturer: h.manufacturer,
-		Keys: h.keys, Releases: h.publishedReleases, URL: cmp.Or(cfg.PublicURL, origins[0])})
-	h.desk = disclosure.New(disclosure.Config{DB: h.db, Log: cfg.Log, CSAF: h.respond.CSAFAddress})
+	h.respond = respond.New(respond.Config{DB: h.db, Products: h.product, Log: cfg.Log, Vuln: h.vuln, Manufacturer: h.manufacturer})
+	h.desk = disclosure.New(disclosure.Config{DB: h.db, Log: cfg.Log, CSAF: func(ctx context.Context, t string) string { return h.advisory.Metadata(ctx, t) }})
+	h.advisory = advisory.New(advisory.Config{DB: h.db, Products: h.product, Vuln: h.vuln, Cases: h.respond, Keys: pgp.New(h.db, h.keys),
+		Manufacturer: h.manufacturer, Releases: h.publishedReleases, URL: cmp.Or(cfg.PublicURL, origins[0])})
 	h.retire = retire.New(retire.Config{
 		DB: h.db, Identity: h.identity, Command: h.command, Telemetry: h.telemetry, Fleet: h.fleet, Keys: h.keys, Cut: h.gateway.Cut, Log: cfg.Log,
 	})
@@ -288,13 +292,13 @@ func (h *house) mount() error {
 		Menu: []string{"Today", "Products", "Enrol", "Issuers", "Fleet", "Jobs", "Data", "Alarms", "Releases", "Vulnerabilities", "Cases", "Disclosure", "Advisories", "Evidence", "Law", "Access"},
 	})
 	for _, room := range []interface{ Routes(*api.API) }{
-		h.tenant, h.audit, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.sbom, h.update, h.vuln, h.respond, h.desk, h.retire, h.evidence,
+		h.tenant, h.audit, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.sbom, h.update, h.vuln, h.respond, h.desk, h.advisory, h.retire, h.evidence,
 	} {
 		room.Routes(h.api)
 	}
 	// An entry of the menu leads to the first page that names it: Releases to those of update, not to the bill of one of them.
 	for _, room := range []interface{ Pages(*console.Console) }{
-		h.tenant, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.update, h.sbom, h.vuln, h.respond, h.desk, h.retire, h.evidence,
+		h.tenant, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.update, h.sbom, h.vuln, h.respond, h.desk, h.advisory, h.retire, h.evidence,
 	} {
 		room.Pages(h.console)
 	}
@@ -308,7 +312,7 @@ func (h *house) web() http.Handler {
 	mux.HandleFunc("GET /metrics", h.metrics(h.metricsAuth))
 	mux.HandleFunc("GET /.well-known/security.txt", h.desk.SecurityTxt)
 	mux.Handle("/", h.console)
-	return patient(h.identity.Public(h.respond.DataHost(mux)), 5*time.Minute)
+	return patient(h.identity.Public(h.advisory.DataHost(mux)), 5*time.Minute)
 }
 
 // patient gives a request's body the time that it takes over a slow line, and then closes the connection: who sends a

@@ -64,7 +64,7 @@ func (h *house) name(ctx context.Context, id string) string {
 		}
 		err = e
 	case "adv":
-		name, err = h.respond.AdvisoryTitle(ctx, who.Tenant, id)
+		name, err = h.advisory.Title(ctx, who.Tenant, id)
 	case "cas", "asm", "sig":
 		name, err = h.respond.Title(ctx, who.Tenant, id)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/openthings-platform/openthings/command"
 	"github.com/openthings-platform/openthings/respond"
+	"github.com/openthings-platform/openthings/respond/advisory"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/telemetry"
 	"github.com/openthings-platform/openthings/vuln"
@@ -49,8 +50,8 @@ func TestToldOutside(t *testing.T) {
 		{vuln.FeedGood, "osv", vuln.FeedHealth{Name: "osv", State: vuln.SourceCurrent}, vuln.FeedGood + " | The feed osv is good again | /vulnerabilities/feeds"},
 		{vuln.TopicStopped, "hld_1", vuln.StopTold{Hold: "hld_1", Product: m.product, Vulnerability: "CVE-2026-1", Reason: "exploited"}, vuln.TopicStopped + " | The making of "},
 		{vuln.TopicResumed, "hld_1", vuln.StopTold{Hold: "hld_1", Product: m.product, Reason: "fixed"}, vuln.TopicResumed + " | The making of "},
-		{"advisory.published", "adv_1", respond.Published{Advisory: "adv_1", Tracking: "LUMEN-1", Product: m.product, Vulnerability: "CVE-2026-1"}, "advisory.published | Advisory LUMEN-1 about CVE-2026-1 in "},
-		{"advisory.hold_ended", "adv_1", respond.HoldEnded{Tracking: "LUMEN-1", Title: "Overflow"}, "advisory.hold_ended | The hold of advisory LUMEN-1 has ended: Overflow | /advisories/adv_1"},
+		{"advisory.published", "adv_1", advisory.Published{Advisory: "adv_1", Tracking: "LUMEN-1", Product: m.product, Vulnerability: "CVE-2026-1"}, "advisory.published | Advisory LUMEN-1 about CVE-2026-1 in "},
+		{"advisory.hold_ended", "adv_1", advisory.HoldEnded{Tracking: "LUMEN-1", Title: "Overflow"}, "advisory.hold_ended | The hold of advisory LUMEN-1 has ended: Overflow | /advisories/adv_1"},
 		{"case.deadline", "cas_1", respond.Escalation{Stage: respond.EarlyWarning, Level: respond.DeadlineOverdue}, "case.deadline | cas_1: " + respond.EarlyWarning.Name() + " is overdue | /cases/cas_1"},
 		{"clone.detected", "cln_1", map[string]any{"what": "key"}, "clone.detected | Two devices show the same key | /enrol/quarantine"},
 		{telemetry.ChainBroken, u.id, telemetry.ChainBreak{Kind: "gap", From: 3, To: 5}, telemetry.ChainBroken + " | The chain of security events of device " + u.serial + " is broken: gap at 3 to 5 | /devices/" + u.id},

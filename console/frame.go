@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/openthings-platform/openthings/problem"
 )
@@ -189,6 +190,21 @@ func Typed(r *http.Request) url.Values {
 		return t.form
 	}
 	return url.Values{}
+}
+
+// Instant reads an instant of a form; an empty field is the zero time. One without an offset is refused: nobody could say
+// later which wall it hung on.
+func Instant(r *http.Request, name string) (time.Time, error) {
+	v := strings.TrimSpace(r.PostFormValue(name))
+	if v == "" {
+		return time.Time{}, nil
+	}
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04Z07:00", "2006-01-02 15:04Z07:00", "2006-01-02 15:04:05Z07:00"} {
+		if t, err := time.Parse(layout, v); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, problem.Invalid("%q is not an instant.", v).At(name).Hint("Write it like 2026-11-21T22:50Z or 2026-11-21T23:50+01:00; the offset is needed.")
 }
 
 // Number reads a whole number that was typed into a field; an empty field is 0.

@@ -26,7 +26,6 @@ type Ended struct {
 
 // Routes registers the operations of the room.
 func (s *Service) Routes(a *api.API) {
-	s.advisoryRoutes(a)
 	read, write := string(tenant.CaseRead), string(tenant.CaseWrite)
 	type byID struct {
 		ID string `path:"id" maxLength:"64"`
@@ -47,7 +46,7 @@ func (s *Service) Routes(a *api.API) {
 		func(ctx context.Context, in *signalIn) (*api.Out[Signal], error) {
 			b := in.Body
 			sig, err := s.AddSignal(ctx, Signal{Product: b.Product, Title: b.Title, Detail: b.Detail, Ref: b.Ref, Exploited: b.Exploited, KnownSince: b.KnownSince})
-			return one(sig, err)
+			return api.Answer(sig, err)
 		})
 
 	type signalsIn struct{ api.Paging }
@@ -65,11 +64,13 @@ func (s *Service) Routes(a *api.API) {
 		})
 
 	api.Handle(a, api.Op{ID: "get-signal", Method: "GET", Path: "/v1/signals/{id}", Verb: read, Stage: "respond", Summary: "A signal with its newest assessment"},
-		func(ctx context.Context, in *byID) (*api.Out[Signal], error) { return one(s.Signal(ctx, in.ID)) })
+		func(ctx context.Context, in *byID) (*api.Out[Signal], error) { return api.Answer(s.Signal(ctx, in.ID)) })
 
 	api.Handle(a, api.Op{ID: "open-assessment", Method: "POST", Path: "/v1/signals/{id}/assessment", Verb: write, Stage: "respond", Status: 201,
 		Summary: "Open an assessment of a signal"},
-		func(ctx context.Context, in *byID) (*api.Out[Assessment], error) { return one(s.Assess(ctx, in.ID)) })
+		func(ctx context.Context, in *byID) (*api.Out[Assessment], error) {
+			return api.Answer(s.Assess(ctx, in.ID))
+		})
 
 	type decideIn struct {
 		ID   string `path:"id" maxLength:"64"`
@@ -79,7 +80,7 @@ func (s *Service) Routes(a *api.API) {
 		Summary: "Decide: negative, watch, or aware, which sets T0 and opens a case per kind (needs case.declare)"},
 		func(ctx context.Context, in *decideIn) (*api.Out[Ended], error) {
 			d, cases, err := s.Decide(ctx, in.ID, in.Body)
-			return one(Ended{d, cases}, err)
+			return api.Answer(Ended{d, cases}, err)
 		})
 
 	type casesIn struct {
@@ -101,7 +102,7 @@ func (s *Service) Routes(a *api.API) {
 
 	api.Handle(a, api.Op{ID: "get-case", Method: "GET", Path: "/v1/cases/{id}", Verb: read, Stage: "respond",
 		Summary: "A case with its events and its clocks, computed now"},
-		func(ctx context.Context, in *byID) (*api.Out[Case], error) { return one(s.Case(ctx, in.ID)) })
+		func(ctx context.Context, in *byID) (*api.Out[Case], error) { return api.Answer(s.Case(ctx, in.ID)) })
 
 	type eventIn struct {
 		ID   string `path:"id" maxLength:"64"`
@@ -113,7 +114,7 @@ func (s *Service) Routes(a *api.API) {
 	api.Handle(a, api.Op{ID: "append-case-event", Method: "POST", Path: "/v1/cases/{id}/events", Verb: write, Stage: "respond", Status: 201,
 		Summary: "Append an event to a case: a measure available, a submission attempted or accepted, users informed, …"},
 		func(ctx context.Context, in *eventIn) (*api.Out[Event], error) {
-			return one(s.Append(ctx, in.ID, in.Body.Kind, in.Body.Data))
+			return api.Answer(s.Append(ctx, in.ID, in.Body.Kind, in.Body.Data))
 		})
 
 	type packIn struct {
@@ -123,19 +124,12 @@ func (s *Service) Routes(a *api.API) {
 	api.Handle(a, api.Op{ID: "get-case-pack", Method: "GET", Path: "/v1/cases/{id}/pack", Verb: read, Stage: "respond",
 		Summary: "Draft of a report in the fields of the Single Reporting Platform"},
 		func(ctx context.Context, in *packIn) (*api.Out[Pack], error) {
-			return one(s.Pack(ctx, in.ID, in.Stage))
+			return api.Answer(s.Pack(ctx, in.ID, in.Stage))
 		})
 
 	type none struct{}
 	api.Handle(a, api.Op{ID: "list-law", Method: "GET", Path: "/v1/law", Verb: read, Stage: "respond", Summary: "The obligations that the clocks follow, with source and age"},
 		func(context.Context, *none) (*api.List[RuleView], error) { return api.Items(s.rules()), nil })
-}
-
-func one[T any](v T, err error) (*api.Out[T], error) {
-	if err != nil {
-		return nil, err
-	}
-	return api.One(v), nil
 }
 
 // rules lists the law with the age of each rule.

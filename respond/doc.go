@@ -20,14 +20,5 @@
 //   - Withdrawing a measure does not move the anchor; an outage pauses nothing; what was overdue stays so on record.
 //   - Each escalation is written exactly once, however often the platform restarts.
 //
-// An advisory tells users about one vulnerability of one product (CRA Annex I Part II (4) and (8)). People write its words;
-// what it says of releases is computed from findings and decisions whenever a revision is published, as CSAF 2.0 with
-// digests and an OpenPGP signature, by a provider that needs no login for TLP:WHITE.
-//
-//   - A published revision never changes; nothing is published without digests and a signature that a reader believes.
-//   - Releases that were never published are not named, drafts are nowhere to be seen.
-//   - A hold has a reason and an end; while it lasts nothing is published, at its end people are reminded.
-//
-// Events consumed: vuln.exploited, alarm.raised. Events emitted: case.opened, case.deadline (soon or overdue), case.closed,
-// advisory.published, advisory.hold_ended.
+// Events consumed: vuln.exploited, alarm.raised. Events emitted: case.opened, case.deadline (soon or overdue), case.closed.
 package respond

@@ -15,7 +15,6 @@ import (
 
 	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/law"
-	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/tenant"
 )
 
@@ -146,7 +145,6 @@ func (v signalView) Heading() string { return v.Title }
 
 // Pages registers the pages of the room.
 func (s *Service) Pages(c *console.Console) {
-	s.advisoryPages(c)
 	read, write := string(tenant.CaseRead), string(tenant.CaseWrite)
 	c.Page(console.Page{Path: "/cases", Title: "Cases", Menu: "Cases", Verb: read, FS: pagesFS, Template: "pages/cases.html",
 		Load: func(r *http.Request) (any, error) {
@@ -203,7 +201,7 @@ func (s *Service) Pages(c *console.Console) {
 		Load: func(r *http.Request, id string) (any, error) { return s.ofProduct(r, id) }})
 
 	c.Form("/signals", write, func(r *http.Request) (string, error) {
-		known, err := when(r, "known_since")
+		known, err := console.Instant(r, "known_since")
 		if err != nil {
 			return "", err
 		}
@@ -220,7 +218,7 @@ func (s *Service) Pages(c *console.Console) {
 }
 
 func (s *Service) decideForm(r *http.Request) (string, error) {
-	t0, err := when(r, "t0")
+	t0, err := console.Instant(r, "t0")
 	if err != nil {
 		return "", err
 	}
@@ -240,11 +238,11 @@ func (s *Service) decideForm(r *http.Request) (string, error) {
 }
 
 func (s *Service) eventForm(r *http.Request) (string, error) {
-	at, err := when(r, "at")
+	at, err := console.Instant(r, "at")
 	if err != nil {
 		return "", err
 	}
-	due, err := when(r, "due")
+	due, err := console.Instant(r, "due")
 	if err != nil {
 		return "", err
 	}
@@ -255,20 +253,6 @@ func (s *Service) eventForm(r *http.Request) (string, error) {
 		Summary: r.PostFormValue("summary"), Stage: Stage(r.PostFormValue("stage")), Receipt: r.PostFormValue("receipt"), Attempt: attempt, Request: request,
 		MemberStates: words(r.PostFormValue("member_states")), Audience: r.PostFormValue("audience")})
 	return "/cases/" + id, err
-}
-
-// when reads an instant of a form. One without an offset is refused: nobody could say later which wall it hung on.
-func when(r *http.Request, name string) (time.Time, error) {
-	v := strings.TrimSpace(r.PostFormValue(name))
-	if v == "" {
-		return time.Time{}, nil
-	}
-	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04Z07:00", "2006-01-02 15:04Z07:00", "2006-01-02 15:04:05Z07:00"} {
-		if t, err := time.Parse(layout, v); err == nil {
-			return t, nil
-		}
-	}
-	return time.Time{}, problem.Invalid("%q is not an instant.", v).At(name).Hint("Write it like 2026-11-21T22:50Z or 2026-11-21T23:50+01:00; the offset is needed.")
 }
 
 func words(s string) []string {

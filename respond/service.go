@@ -12,7 +12,6 @@ import (
 	"github.com/openthings-platform/openthings/law"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/product"
-	"github.com/openthings-platform/openthings/seal"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"
 	"github.com/openthings-platform/openthings/vuln"
@@ -29,12 +28,6 @@ type Config struct {
 	Vuln *vuln.Service
 	// Manufacturer is the tenant's legal name, for drafts. Nil leaves it empty.
 	Manufacturer func(ctx context.Context, tenant string) (string, error)
-	// Keys seals the keys that sign advisories.
-	Keys *seal.Keys
-	// Releases lists the releases of a product; advisories speak of those that were published, also if withdrawn since.
-	Releases func(ctx context.Context, tenant, product string) ([]Release, error)
-	// URL is the platform's own address, under which advisories are published for tenants without one of their own.
-	URL string
 }
 
 // Service is the room.

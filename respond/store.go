@@ -18,7 +18,8 @@ import (
 //go:embed migrations/*.sql
 var migrationsFS embed.FS
 
-// Schema holds the tables of signals, assessments and cases; the contacts of respond/disclosure were made here, too.
+// Schema holds the tables of signals, assessments and cases, and those of respond/disclosure, respond/pgp and respond/advisory
+// that were made here before they had rooms of their own.
 var Schema = store.Migrations{Stage: "respond", FS: migrationsFS}
 
 type scanner interface{ Scan(...any) error }

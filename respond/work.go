@@ -23,7 +23,6 @@ type reminder struct {
 
 func (s *Service) react() {
 	s.cfg.DB.Handle(jobEscalate, s.escalate)
-	s.cfg.DB.Handle(jobHold, s.holdEnds)
 	s.cfg.DB.On("vuln.exploited", "respond", s.exploited)
 	s.cfg.DB.On("alarm.raised", "respond", s.alarmed)
 }

@@ -34,17 +34,17 @@ func (s *Service) Routes(a *api.API) {
 			if err != nil {
 				return nil, err
 			}
-			return one(s.Retirement(ctx, d.Tenant, d.ID))
+			return api.Answer(s.Retirement(ctx, d.Tenant, d.ID))
 		})
 	api.Handle(a, api.Op{ID: "decommission-device", Method: "POST", Path: "/v1/devices/{id}/decommission", Verb: string(tenant.DeviceRetire), Stage: "retire", Status: 202,
 		Summary: "Ask a device to wipe itself and to prove it"},
 		func(ctx context.Context, in *decommissionIn) (*api.Out[Retirement], error) {
-			return one(s.decommission(ctx, in.ID, in.Body.Reason))
+			return api.Answer(s.decommission(ctx, in.ID, in.Body.Reason))
 		})
 	api.Handle(a, api.Op{ID: "deprovision-device", Method: "POST", Path: "/v1/devices/{id}/deprovision", Verb: string(tenant.DeviceRetire), Stage: "retire", Status: 202,
 		Summary: "Revoke a device for ever, cut its sessions, erase its data and keep the evidence"},
 		func(ctx context.Context, in *deprovisionIn) (*api.Out[Retirement], error) {
-			return one(s.deprovision(ctx, in.ID, in.Body.Reason, in.Body.WithoutWipe))
+			return api.Answer(s.deprovision(ctx, in.ID, in.Body.Reason, in.Body.WithoutWipe))
 		})
 }
 
@@ -66,11 +66,4 @@ func (s *Service) deprovision(ctx context.Context, id, reason string, unwiped bo
 	}
 	a, _ := tenant.ActorFrom(ctx)
 	return s.Deprovision(ctx, d.Tenant, d.ID, a.ID, reason, unwiped)
-}
-
-func one[T any](v T, err error) (*api.Out[T], error) {
-	if err != nil {
-		return nil, err
-	}
-	return api.One(v), nil
 }

@@ -15,7 +15,7 @@ import (
 
 	"github.com/openthings-platform/openthings/api"
 	"github.com/openthings-platform/openthings/problem"
-	"github.com/openthings-platform/openthings/respond"
+	"github.com/openthings-platform/openthings/respond/advisory"
 	"github.com/openthings-platform/openthings/vuln/csaf"
 )
 
@@ -25,7 +25,7 @@ func advisoryCommand() *cobra.Command {
 	list := &cobra.Command{
 		Use: "list", Short: "Advisories, the newest first", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return read(c, r, pages.path("/v1/advisories", nil), func(w io.Writer, p api.Page[respond.Advisory]) error {
+			return read(c, r, pages.path("/v1/advisories", nil), func(w io.Writer, p api.Page[advisory.Advisory]) error {
 				rows := [][]string{{"ADVISORY", "ID", "PRODUCT", "VULNERABILITY", "STATE", "TLP", "REVISION", "TITLE"}}
 				for _, a := range p.Items {
 					rows = append(rows, []string{a.Tracking, a.ID, a.ProductName, a.Vulnerability, a.State, string(a.TLP), fmt.Sprint(a.Revision), a.Title})
@@ -45,7 +45,7 @@ func advisoryCommand() *cobra.Command {
 	return c
 }
 
-func printAdvisory(w io.Writer, a respond.Advisory) error {
+func printAdvisory(w io.Writer, a advisory.Advisory) error {
 	fmt.Fprintf(w, "%s %s: %s, revision %d, %s\n", a.ID, a.Tracking, a.Title, a.Revision, a.State)
 	if a.Hold != nil {
 		fmt.Fprintf(w, "held back until %s: %s\n", instant(a.Hold.Until), a.Hold.Reason)
@@ -65,7 +65,7 @@ func printAdvisory(w io.Writer, a respond.Advisory) error {
 
 func draftAdvisory(r *remote) *cobra.Command {
 	var product, tlp string
-	var words respond.AdvisoryText
+	var words advisory.Text
 	c := &cobra.Command{
 		Use: "draft VULNERABILITY", Short: "Draft an advisory: affected and fixed releases come from findings and decisions", Args: cobra.ExactArgs(1),
 		Example: `  openthings advisory draft CVE-2023-44487 --product $PRODUCT --summary 'A remote peer can exhaust the lamp.' --cvss CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:N/I:N/A:H`,
@@ -173,7 +173,7 @@ func publisherAdvisory(r *remote) *cobra.Command {
 	return &cobra.Command{
 		Use: "publisher", Short: "In whose name advisories are published", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return read(c, r, "/v1/publisher", func(w io.Writer, p respond.Publisher) error {
+			return read(c, r, "/v1/publisher", func(w io.Writer, p advisory.Publisher) error {
 				return table(w, [][]string{{"NAME", "NAMESPACE", "ADDRESS", "PREFIX"}, {p.Name, p.Namespace, p.URL, p.Prefix}})
 			})
 		},

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-package respond
+package advisory
 
 import (
 	"context"
@@ -14,8 +14,8 @@ import (
 	"github.com/openthings-platform/openthings/vuln/csaf"
 )
 
-// advisoryRoutes registers the operations of advisories.
-func (s *Service) advisoryRoutes(a *api.API) {
+// Routes registers the operations of advisories.
+func (s *Service) Routes(a *api.API) {
 	read, write, publish := string(tenant.AdvisoryRead), string(tenant.AdvisoryWrite), string(tenant.AdvisoryPublish)
 	type byID struct {
 		ID string `path:"id" maxLength:"64"`
@@ -41,7 +41,7 @@ func (s *Service) advisoryRoutes(a *api.API) {
 		Doc:     "Which releases are affected, fixed, not affected or under investigation comes from findings and decisions; the words come from people."},
 		func(ctx context.Context, in *draftIn) (*api.Out[Advisory], error) {
 			b := in.Body
-			return one(s.DraftAdvisory(ctx, b.Product, b.Vulnerability, AdvisoryText{Title: b.Title, Summary: b.Summary, Action: b.Action, CVSS: b.CVSS, CWE: b.CWE,
+			return api.Answer(s.Draft(ctx, b.Product, b.Vulnerability, Text{Title: b.Title, Summary: b.Summary, Action: b.Action, CVSS: b.CVSS, CWE: b.CWE,
 				TLP: b.TLP, Lang: b.Lang, References: b.References, Acknowledgments: b.Acknowledgments}))
 		})
 
@@ -52,7 +52,7 @@ func (s *Service) advisoryRoutes(a *api.API) {
 			if err != nil {
 				return nil, err
 			}
-			as, err := s.Advisories(ctx, after, in.Size()+1)
+			as, err := s.List(ctx, after, in.Size()+1)
 			if err != nil {
 				return nil, err
 			}
@@ -61,16 +61,16 @@ func (s *Service) advisoryRoutes(a *api.API) {
 
 	api.Handle(a, api.Op{ID: "get-advisory", Method: "GET", Path: "/v1/advisories/{id}", Verb: read, Stage: "respond",
 		Summary: "A security advisory: its words, its revisions, and what the next revision would say of each release"},
-		func(ctx context.Context, in *byID) (*api.Out[Advisory], error) { return one(s.Advisory(ctx, in.ID)) })
+		func(ctx context.Context, in *byID) (*api.Out[Advisory], error) { return api.Answer(s.Get(ctx, in.ID)) })
 
 	type changeIn struct {
 		ID   string `path:"id" maxLength:"64"`
-		Body AdvisoryText
+		Body Text
 	}
 	api.Handle(a, api.Op{ID: "change-advisory", Method: "PUT", Path: "/v1/advisories/{id}", Verb: write, Stage: "respond",
 		Summary: "Replace the words of an advisory's next revision; published revisions stay as they are"},
 		func(ctx context.Context, in *changeIn) (*api.Out[Advisory], error) {
-			return one(s.ChangeAdvisory(ctx, in.ID, in.Body))
+			return api.Answer(s.Change(ctx, in.ID, in.Body))
 		})
 
 	type publishIn struct {
@@ -82,7 +82,7 @@ func (s *Service) advisoryRoutes(a *api.API) {
 	api.Handle(a, api.Op{ID: "publish-advisory", Method: "POST", Path: "/v1/advisories/{id}/publish", Verb: publish, Stage: "respond", Status: 201,
 		Summary: "Sign and publish the next revision of an advisory"},
 		func(ctx context.Context, in *publishIn) (*api.Out[Advisory], error) {
-			return one(s.PublishAdvisory(ctx, in.ID, in.Body.Change))
+			return api.Answer(s.Publish(ctx, in.ID, in.Body.Change))
 		})
 
 	type holdIn struct {
@@ -95,11 +95,13 @@ func (s *Service) advisoryRoutes(a *api.API) {
 	api.Handle(a, api.Op{ID: "hold-advisory", Method: "POST", Path: "/v1/advisories/{id}/hold", Verb: publish, Stage: "respond", Status: 201,
 		Summary: "Hold an advisory back, for a reason and until an end"},
 		func(ctx context.Context, in *holdIn) (*api.Out[Advisory], error) {
-			return one(s.HoldAdvisory(ctx, in.ID, Hold{Reason: in.Body.Reason, Until: in.Body.Until}))
+			return api.Answer(s.Hold(ctx, in.ID, Hold{Reason: in.Body.Reason, Until: in.Body.Until}))
 		})
 	api.Handle(a, api.Op{ID: "lift-advisory-hold", Method: "POST", Path: "/v1/advisories/{id}/lift", Verb: publish, Stage: "respond", Status: 201,
 		Summary: "End the hold of an advisory before its time"},
-		func(ctx context.Context, in *byID) (*api.Out[Advisory], error) { return one(s.LiftHold(ctx, in.ID)) })
+		func(ctx context.Context, in *byID) (*api.Out[Advisory], error) {
+			return api.Answer(s.LiftHold(ctx, in.ID))
+		})
 
 	api.Raw(a, api.Op{ID: "get-advisory-document", Method: "GET", Path: "/v1/advisories/{id}/csaf", Verb: read, Stage: "respond",
 		Summary: "The CSAF 2.0 document: the newest published revision, the one of ?revision=N, or the draft of the next with ?draft=1"}, s.getDocument)
@@ -108,11 +110,11 @@ func (s *Service) advisoryRoutes(a *api.API) {
 
 	type none struct{}
 	api.Handle(a, api.Op{ID: "get-publisher", Method: "GET", Path: "/v1/publisher", Verb: read, Stage: "respond", Summary: "In whose name advisories are published"},
-		func(ctx context.Context, _ *none) (*api.Out[Publisher], error) { return one(s.Publisher(ctx)) })
+		func(ctx context.Context, _ *none) (*api.Out[Publisher], error) { return api.Answer(s.Publisher(ctx)) })
 	type publisherIn struct{ Body Publisher }
 	api.Handle(a, api.Op{ID: "set-publisher", Method: "PUT", Path: "/v1/publisher", Verb: publish, Stage: "respond", Summary: "Say in whose name advisories are published, and under which address"},
 		func(ctx context.Context, in *publisherIn) (*api.Out[Publisher], error) {
-			return one(s.SetPublisher(ctx, in.Body))
+			return api.Answer(s.SetPublisher(ctx, in.Body))
 		})
 }
 

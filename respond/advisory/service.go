@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-package respond
+package advisory
 
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
+	"errors"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/respond/pgp"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"
 	"github.com/openthings-platform/openthings/vuln/csaf"
@@ -93,8 +98,8 @@ func (s *Service) learn(ctx context.Context, t, productID, ident string) (f fact
 	return f, nil
 }
 
-// DraftAdvisory begins an advisory about a vulnerability of a product. Words that are absent are proposed.
-func (s *Service) DraftAdvisory(ctx context.Context, productID, ident string, words AdvisoryText) (Advisory, error) {
+// Draft begins an advisory about a vulnerability of a product. Words that are absent are proposed.
+func (s *Service) Draft(ctx context.Context, productID, ident string, words Text) (Advisory, error) {
 	a, err := who(ctx, tenant.AdvisoryWrite, productID)
 	if err != nil {
 		return Advisory{}, err
@@ -118,10 +123,10 @@ func (s *Service) DraftAdvisory(ctx context.Context, productID, ident string, wo
 	if err != nil {
 		return Advisory{}, err
 	}
-	adv := Advisory{ID: store.NewID("adv"), Product: productID, Vulnerability: f.vuln.Name, AdvisoryText: words, Created: s.now(), By: a.ID}
+	adv := Advisory{ID: store.NewID("adv"), Product: productID, Vulnerability: f.vuln.Name, Text: words, Created: s.now(), By: a.ID}
 	adv.Changed = adv.Created
 	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-		if err := insertAdvisory(tx, a.Tenant, p.Prefix, &adv); err != nil {
+		if err := insert(tx, a.Tenant, p.Prefix, &adv); err != nil {
 			return err
 		}
 		return audit.Append(tx, audit.Entry{Tenant: a.Tenant, Actor: a.ID, Kind: "advisory.drafted", Subject: adv.ID, Data: map[string]any{
@@ -133,11 +138,11 @@ func (s *Service) DraftAdvisory(ctx context.Context, productID, ident string, wo
 	return s.show1(adv, f, p), nil
 }
 
-// AdvisoryTitle is what an advisory of the tenant is called.
-func (s *Service) AdvisoryTitle(ctx context.Context, tenant, id string) (string, error) {
+// Title is what an advisory of the tenant is called.
+func (s *Service) Title(ctx context.Context, tenant, id string) (string, error) {
 	var tracking string
 	err := s.cfg.DB.QueryRow(ctx, `SELECT tracking FROM respond_advisory WHERE tenant = $1 AND id = $2`, tenant, id).Scan(&tracking)
-	return tracking, missing(err, "advisory")
+	return tracking, missing(err)
 }
 
 // advisory reads one that the caller may do v to.
@@ -151,7 +156,7 @@ func (s *Service) advisory(ctx context.Context, v tenant.Verb, id string) (adv A
 }
 
 // Advisory reads one with its revisions and with what the next revision would say.
-func (s *Service) Advisory(ctx context.Context, id string) (Advisory, error) {
+func (s *Service) Get(ctx context.Context, id string) (Advisory, error) {
 	adv, a, err := s.advisory(ctx, tenant.AdvisoryRead, id)
 	if err != nil {
 		return Advisory{}, err
@@ -194,8 +199,8 @@ func (s *Service) outdated(a Advisory, f facts, p Publisher) bool {
 	return err != nil || err2 != nil || !bytes.Equal(now, before)
 }
 
-// Advisories lists those of the products that the caller may see, newest first, without their releases.
-func (s *Service) Advisories(ctx context.Context, after string, n int) ([]Advisory, error) {
+// List lists those of the products that the caller may see, newest first, without their releases.
+func (s *Service) List(ctx context.Context, after string, n int) ([]Advisory, error) {
 	a, _ := tenant.ActorFrom(ctx)
 	whole, products, _ := tenant.Scope(a, tenant.AdvisoryRead)
 	if !whole && len(products) == 0 {
@@ -207,7 +212,7 @@ func (s *Service) Advisories(ctx context.Context, after string, n int) ([]Adviso
 	}
 	var out []Advisory
 	if err := s.cfg.DB.View(ctx, func(tx *store.Tx) (err error) {
-		out, err = advisories(tx, a.Tenant, list{After: after, Limit: n, Whole: whole, Products: products})
+		out, err = advisories(tx, a.Tenant, after, n, whole, products)
 		return err
 	}); err != nil {
 		return nil, err
@@ -224,8 +229,8 @@ func (s *Service) Advisories(ctx context.Context, after string, n int) ([]Adviso
 	return out, nil
 }
 
-// ChangeAdvisory replaces the words of the next revision. Published ones stay as they are.
-func (s *Service) ChangeAdvisory(ctx context.Context, id string, words AdvisoryText) (Advisory, error) {
+// Change replaces the words of the next revision. Published ones stay as they are.
+func (s *Service) Change(ctx context.Context, id string, words Text) (Advisory, error) {
 	adv, a, err := s.advisory(ctx, tenant.AdvisoryWrite, id)
 	if err != nil {
 		return Advisory{}, err
@@ -237,7 +242,7 @@ func (s *Service) ChangeAdvisory(ctx context.Context, id string, words AdvisoryT
 		return Advisory{}, err
 	}
 	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-		if err := changeAdvisory(tx, a.Tenant, id, words, s.now()); err != nil {
+		if err := change(tx, a.Tenant, id, words, s.now()); err != nil {
 			return err
 		}
 		return audit.Append(tx, audit.Entry{Tenant: a.Tenant, Actor: a.ID, Kind: "advisory.changed", Subject: id, Data: words})
@@ -245,7 +250,7 @@ func (s *Service) ChangeAdvisory(ctx context.Context, id string, words AdvisoryT
 	if err != nil {
 		return Advisory{}, err
 	}
-	return s.Advisory(ctx, id)
+	return s.Get(ctx, id)
 }
 
 // widens refuses a label that would call back what was published.
@@ -256,8 +261,8 @@ func (a *Advisory) widens(label csaf.TLPLabel) error {
 	return nil
 }
 
-// HoldAdvisory keeps an advisory from being published until an end, for a reason.
-func (s *Service) HoldAdvisory(ctx context.Context, id string, h Hold) (Advisory, error) {
+// Hold keeps an advisory from being published until an end, for a reason.
+func (s *Service) Hold(ctx context.Context, id string, h Hold) (Advisory, error) {
 	_, a, err := s.advisory(ctx, tenant.AdvisoryPublish, id)
 	if err != nil {
 		return Advisory{}, err
@@ -267,7 +272,7 @@ func (s *Service) HoldAdvisory(ctx context.Context, id string, h Hold) (Advisory
 		return Advisory{}, err
 	}
 	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-		if err := holdAdvisory(tx, a.Tenant, id, h); err != nil {
+		if err := hold(tx, a.Tenant, id, h); err != nil {
 			return err
 		}
 		if err := s.cfg.DB.Enqueue(tx, jobHold, id+" "+h.Until.Format(time.RFC3339), h.Until, holdEnd{a.Tenant, id, store.Millis(h.Until)}); err != nil {
@@ -278,7 +283,7 @@ func (s *Service) HoldAdvisory(ctx context.Context, id string, h Hold) (Advisory
 	if err != nil {
 		return Advisory{}, err
 	}
-	return s.Advisory(ctx, id)
+	return s.Get(ctx, id)
 }
 
 // LiftHold ends a hold before its end.
@@ -291,7 +296,7 @@ func (s *Service) LiftHold(ctx context.Context, id string) (Advisory, error) {
 		return Advisory{}, problem.Conflict("The advisory is not held back.")
 	}
 	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-		if err := holdAdvisory(tx, a.Tenant, id, Hold{}); err != nil {
+		if err := hold(tx, a.Tenant, id, Hold{}); err != nil {
 			return err
 		}
 		return audit.Append(tx, audit.Entry{Tenant: a.Tenant, Actor: a.ID, Kind: "advisory.hold_lifted", Subject: id, Data: adv.Hold})
@@ -299,11 +304,11 @@ func (s *Service) LiftHold(ctx context.Context, id string) (Advisory, error) {
 	if err != nil {
 		return Advisory{}, err
 	}
-	return s.Advisory(ctx, id)
+	return s.Get(ctx, id)
 }
 
-// PublishAdvisory signs the next revision and publishes it. Change says what is new in it.
-func (s *Service) PublishAdvisory(ctx context.Context, id, change string) (Advisory, error) {
+// Publish signs the next revision and publishes it. Change says what is new in it.
+func (s *Service) Publish(ctx context.Context, id, change string) (Advisory, error) {
 	adv, a, err := s.advisory(ctx, tenant.AdvisoryPublish, id)
 	if err != nil {
 		return Advisory{}, err
@@ -328,21 +333,21 @@ func (s *Service) PublishAdvisory(ctx context.Context, id, change string) (Advis
 	if err != nil {
 		return Advisory{}, err
 	}
-	key, err := s.signer(ctx, a.Tenant, a.ID, p.Name)
+	key, err := s.cfg.Keys.Signer(ctx, a.Tenant, a.ID, p.Name)
 	if err != nil {
 		return Advisory{}, err
 	}
-	if err := s.prove(a.Tenant, key, &rev); err != nil {
+	if err := s.prove(key, &rev); err != nil {
 		return Advisory{}, err
 	}
 	if err := s.cfg.DB.Write(ctx, func(tx *store.Tx) error { return s.publish(tx, a, adv, rev, f) }); err != nil {
 		return Advisory{}, err
 	}
-	return s.Advisory(ctx, id)
+	return s.Get(ctx, id)
 }
 
 // next makes the next revision, without its proofs.
-func (s *Service) next(ctx context.Context, adv Advisory, a tenant.Actor, now time.Time, change string) (rev AdvisoryRevision, f facts, p Publisher, err error) {
+func (s *Service) next(ctx context.Context, adv Advisory, a tenant.Actor, now time.Time, change string) (rev Revision, f facts, p Publisher, err error) {
 	if f, err = s.learn(ctx, a.Tenant, adv.Product, adv.Vulnerability); err != nil {
 		return rev, f, p, err
 	}
@@ -353,13 +358,13 @@ func (s *Service) next(ctx context.Context, adv Advisory, a tenant.Actor, now ti
 	if err != nil {
 		return rev, f, p, err
 	}
-	rev = AdvisoryRevision{Number: adv.Revision + 1, At: now, By: a.ID, Summary: change, TLP: adv.TLP, title: adv.Title, note: adv.AdvisoryText.Summary, productName: f.product.Name}
+	rev = Revision{Number: adv.Revision + 1, At: now, By: a.ID, Summary: change, TLP: adv.TLP, title: adv.Title, note: adv.Text.Summary, productName: f.product.Name}
 	rev.document, err = csaf.Write(doc)
 	return rev, f, p, err
 }
 
 // publish writes a proven revision down, with its leaf in the log and its event.
-func (s *Service) publish(tx *store.Tx, a tenant.Actor, adv Advisory, rev AdvisoryRevision, f facts) error {
+func (s *Service) publish(tx *store.Tx, a tenant.Actor, adv Advisory, rev Revision, f facts) error {
 	if err := insertRevision(tx, a.Tenant, adv, rev); err != nil {
 		return err
 	}
@@ -396,17 +401,17 @@ func (s *Service) Preview(ctx context.Context, id string) ([]byte, error) {
 }
 
 // Document is a published revision: the newest one, or the one with the number.
-func (s *Service) Document(ctx context.Context, id string, number int64) (AdvisoryRevision, error) {
+func (s *Service) Document(ctx context.Context, id string, number int64) (Revision, error) {
 	adv, _, err := s.advisory(ctx, tenant.AdvisoryRead, id)
 	if err != nil {
-		return AdvisoryRevision{}, err
+		return Revision{}, err
 	}
 	for _, r := range slices.Backward(adv.Revisions) {
 		if number == 0 || r.Number == number {
 			return r, nil
 		}
 	}
-	return AdvisoryRevision{}, problem.NotFound("No such revision was published.")
+	return Revision{}, problem.NotFound("No such revision was published.")
 }
 
 const jobHold = "respond.hold"
@@ -443,8 +448,25 @@ type HoldEnded struct {
 	Reason   string `json:"reason"`
 }
 
-// signingKeys are the tenant's keys, oldest first.
-func (s *Service) signingKeys(ctx context.Context, t string) (keys []signingKey, err error) {
-	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error { keys, err = signingKeys(tx, t); return err })
-	return keys, err
+// prove adds digests and signature to the bytes of a document.
+func (s *Service) prove(k pgp.Key, r *Revision) (err error) {
+	r.SHA256, r.SHA512 = digests(r.document)
+	r.Fingerprint = k.Fingerprint
+	if r.signature, err = s.cfg.Keys.Sign(k, r.document); err != nil {
+		return err
+	}
+	return s.proven(k, r)
+}
+
+// proven reports why a reader of the revision would not believe it: nothing is published without it being nil.
+func (s *Service) proven(k pgp.Key, r *Revision) error {
+	if short, long := digests(r.document); r.SHA256 != short || r.SHA512 != long {
+		return errors.New("advisory: the digests are not those of the document")
+	}
+	return s.cfg.Keys.Believes(k, r.document, r.signature)
+}
+
+func digests(b []byte) (short, long string) {
+	a, c := sha256.Sum256(b), sha512.Sum512(b)
+	return hex.EncodeToString(a[:]), hex.EncodeToString(c[:])
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-package respond
+package advisory
 
 import (
 	"net/url"
@@ -25,7 +25,7 @@ type Advisory struct {
 	ProductName   string `json:"product_name"`
 	Vulnerability string `json:"vulnerability"`
 	State         string `json:"state" enum:"draft,held,published"`
-	AdvisoryText
+	Text
 	Hold     *Hold     `json:"hold,omitempty"`
 	Revision int64     `json:"revision" doc:"Newest published revision; 0: none"`
 	Initial  time.Time `json:"initial,omitzero" doc:"When the first revision was published"`
@@ -35,15 +35,15 @@ type Advisory struct {
 	By       string    `json:"by" doc:"Who drafted it"`
 	URL      string    `json:"url,omitempty" doc:"Of the published document"`
 
-	Releases  []ReleaseStatus    `json:"releases,omitempty" doc:"What the next revision will say"`
-	Outdated  bool               `json:"outdated,omitempty" doc:"What is known now differs from the published revision"`
-	Revisions []AdvisoryRevision `json:"revisions,omitempty" doc:"Published revisions, oldest first"`
+	Releases  []ReleaseStatus `json:"releases,omitempty" doc:"What the next revision will say"`
+	Outdated  bool            `json:"outdated,omitempty" doc:"What is known now differs from the published revision"`
+	Revisions []Revision      `json:"revisions,omitempty" doc:"Published revisions, oldest first"`
 
 	tlp csaf.TLPLabel // of the newest published revision
 }
 
-// AdvisoryText is what people write in an advisory.
-type AdvisoryText struct {
+// Text is what people write in an advisory.
+type Text struct {
 	Title           string        `json:"title" maxLength:"255"`
 	Summary         string        `json:"summary" maxLength:"8000" doc:"What users are told; needed for publishing"`
 	Action          string        `json:"action,omitempty" maxLength:"4000" doc:"What users can do until they run a fixed release"`
@@ -76,8 +76,8 @@ type Hold struct {
 	By     string    `json:"by,omitempty"`
 }
 
-// AdvisoryRevision is a published revision with what proves it.
-type AdvisoryRevision struct {
+// Revision is a published revision with what proves it.
+type Revision struct {
 	Number      int64         `json:"number"`
 	At          time.Time     `json:"at"`
 	By          string        `json:"by"`
@@ -125,7 +125,7 @@ var (
 )
 
 // check refuses words that no document could carry. Only publishing needs them complete.
-func (t *AdvisoryText) check() error {
+func (t *Text) check() error {
 	if t.TLP == "" {
 		t.TLP = csaf.TLPWhite
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-package respond
+package advisory
 
 import (
 	"archive/zip"
@@ -19,6 +19,8 @@ import (
 	"github.com/openthings-platform/openthings/fleet"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/product"
+	"github.com/openthings-platform/openthings/respond"
+	"github.com/openthings-platform/openthings/respond/pgp"
 	"github.com/openthings-platform/openthings/sbom"
 	"github.com/openthings-platform/openthings/seal"
 	"github.com/openthings-platform/openthings/store"
@@ -35,7 +37,7 @@ import (
 const cve = "CVE-2026-1234"
 
 var (
-	pso      = bob // publishes
+	pso      = signedIn("per_bob", tenant.ProductSecurityOfficer) // publishes
 	engineer = signedIn("per_eve", tenant.FirmwareEngineer)
 	reader   = tenant.WithActor(context.Background(), tenant.Actor{ID: "per_cus", Kind: tenant.KindPerson, Tenant: maker,
 		Grants: []tenant.Grant{{Role: tenant.Customer, Tenant: maker, Solution: "sol_1"}}})
@@ -43,16 +45,27 @@ var (
 		Grants: []tenant.Grant{{Role: tenant.Owner, Tenant: "ten_rival"}}})
 )
 
+const maker = "ten_maker"
+
+func signedIn(id string, role tenant.Role) context.Context {
+	return tenant.WithActor(context.Background(), tenant.Actor{ID: id, Kind: tenant.KindPerson, Tenant: maker, Grants: []tenant.Grant{{Role: role, Tenant: maker}}})
+}
+
 // press is the room with everything that an advisory is made of, all of it real.
 type press struct {
-	house
+	*Service
 	t        *testing.T
+	db       *store.DB
+	hand     *clock.Hand
+	product  string
+	pgp      *pgp.Service
+	cases    *respond.Service
 	sbom     *sbom.Service
 	vuln     *vuln.Service
 	released []Release
 }
 
-var pressSchema = []store.Migrations{audit.Schema, seal.Schema, product.Schema, sbom.Schema, fleet.Schema, vuln.Schema, Schema}
+var pressSchema = []store.Migrations{audit.Schema, seal.Schema, product.Schema, sbom.Schema, fleet.Schema, vuln.Schema, respond.Schema}
 
 // eachPress runs on both engines. The clock stands at the real time, since other programs check signatures by theirs.
 func eachPress(t *testing.T, fn func(p *press)) {
@@ -96,10 +109,18 @@ func newPress(t *testing.T, db *store.DB, hand *clock.Hand) *press {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.house = house{db: db, hand: hand, product: lamp.ID, Service: New(Config{DB: db, Products: ps, Vuln: p.vuln, Keys: keys, URL: "https://maker.example",
-		Manufacturer: func(context.Context, string) (string, error) { return "Acme Ltd", nil },
-		Releases:     func(_ context.Context, _, _ string) ([]Release, error) { return slices.Clone(p.released), nil }})}
+	p.db, p.hand, p.product, p.pgp = db, hand, lamp.ID, pgp.New(db, keys)
+	manufacturer := func(context.Context, string) (string, error) { return "Acme Ltd", nil }
+	p.cases = respond.New(respond.Config{DB: db, Products: ps, Vuln: p.vuln, Manufacturer: manufacturer})
+	p.Service = New(Config{DB: db, Products: ps, Vuln: p.vuln, Cases: p.cases, Keys: p.pgp, URL: "https://maker.example", Manufacturer: manufacturer,
+		Releases: func(_ context.Context, _, _ string) ([]Release, error) { return slices.Clone(p.released), nil }})
 	return p
+}
+
+func (p *press) jobs() {
+	p.t.Helper()
+	_, err := p.db.RunDue(p.t.Context())
+	p.must(err)
 }
 
 func (p *press) must(err error) {
@@ -125,7 +146,7 @@ func (p *press) release(id, version string, modules ...string) {
 	kept, err := p.sbom.Keep(p.t.Context(), doc)
 	p.must(err)
 	p.must(p.db.Write(p.t.Context(), func(tx *store.Tx) error { return p.sbom.Attach(tx, maker, id, b, kept, "per_1") }))
-	p.jobs(p.t)
+	p.jobs()
 }
 
 // record imports one record: the module is faulty before the fixed version.
@@ -142,7 +163,7 @@ func (p *press) record(id, module, fixed string) {
 	p.must(err)
 	_, err = p.vuln.Import(p.t.Context(), maker, "per_1", "test", read)
 	p.must(err)
-	p.jobs(p.t)
+	p.jobs()
 }
 
 const (
@@ -162,15 +183,15 @@ func (p *press) story() {
 	p.record("GO-2026-1", module, "1.2.0")
 }
 
-func (p *press) words() AdvisoryText {
-	return AdvisoryText{Title: "Overflow in the radio", Summary: "A message of the radio can write past the end of a buffer.\nAn attacker nearby can stop the lamp.",
+func (p *press) words() Text {
+	return Text{Title: "Overflow in the radio", Summary: "A message of the radio can write past the end of a buffer.\nAn attacker nearby can stop the lamp.",
 		Action: "Switch the radio off.", CVSS: "CVSS:3.1/AV:A/AC:L/PR:N/UI:N/S:U/C:N/I:N/A:H", CWE: "CWE-787",
 		References: []Link{{"Our note", "https://maker.example/notes/1"}}, Acknowledgments: []Thanks{{Names: []string{"Finn Finder"}, Summary: "reported it"}}}
 }
 
 func (p *press) draft() Advisory {
 	p.t.Helper()
-	a, err := p.DraftAdvisory(pso, p.product, cve, p.words())
+	a, err := p.Draft(pso, p.product, cve, p.words())
 	p.must(err)
 	return a
 }
@@ -178,7 +199,7 @@ func (p *press) draft() Advisory {
 func (p *press) publish(id, change string) Advisory {
 	p.t.Helper()
 	p.hand.Advance(time.Minute)
-	a, err := p.PublishAdvisory(pso, id, change)
+	a, err := p.Publish(pso, id, change)
 	p.must(err)
 	return a
 }
@@ -220,7 +241,7 @@ func TestAdvisoryListsExactlyTheAffectedReleases(t *testing.T) {
 		if len(decided) == 0 {
 			t.Fatal("nothing was decided")
 		}
-		now, err := p.Advisory(pso, a.ID)
+		now, err := p.Get(pso, a.ID)
 		p.must(err)
 		if !now.Outdated || now.State != "published" {
 			t.Errorf("after a decision: outdated %v, %s", now.Outdated, now.State)
@@ -234,7 +255,7 @@ func TestAdvisoryListsExactlyTheAffectedReleases(t *testing.T) {
 		if tr := d.Document.Tracking; tr.Version != "2" || len(tr.RevisionHistory) != 2 || !tr.InitialReleaseDate.Before(tr.CurrentReleaseDate) {
 			t.Errorf("%+v", tr)
 		}
-		if now, err = p.Advisory(pso, a.ID); err != nil || now.Outdated {
+		if now, err = p.Get(pso, a.ID); err != nil || now.Outdated {
 			t.Errorf("right after publication: outdated %v, %v", now.Outdated, err)
 		}
 	})
@@ -277,7 +298,7 @@ func TestPublishedRevisionsNeverChange(t *testing.T) {
 		p.must(err)
 		words := p.words()
 		words.Summary = "Other words."
-		if _, err := p.ChangeAdvisory(pso, a.ID, words); err != nil {
+		if _, err := p.Change(pso, a.ID, words); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := p.SetPublisher(pso, Publisher{Name: "Acme Holding", Prefix: "AH"}); err != nil {
@@ -301,7 +322,7 @@ func TestPublishedRevisionsNeverChange(t *testing.T) {
 		}
 		// What everybody has read cannot become a secret.
 		words.TLP = csaf.TLPAmber
-		if _, err := p.ChangeAdvisory(pso, a.ID, words); !problem.Is(err, problem.KindConflict) {
+		if _, err := p.Change(pso, a.ID, words); !problem.Is(err, problem.KindConflict) {
 			t.Errorf("published as WHITE, now AMBER: %v", err)
 		}
 	})
@@ -316,18 +337,18 @@ func TestNothingIsPublishedWithoutDigestsAndSignature(t *testing.T) {
 		p.must(err)
 		good, _, pub, err := p.next(pso, adv, actor, p.instant(), "x")
 		p.must(err)
-		key, err := p.signer(t.Context(), maker, "per_bob", pub.Name)
+		key, err := p.pgp.Signer(t.Context(), maker, "per_bob", pub.Name)
 		p.must(err)
-		p.must(p.prove(maker, key, &good))
-		other, err := p.newKey(maker, "Somebody else")
+		p.must(p.prove(key, &good))
+		other, err := p.pgp.Signer(t.Context(), "ten_other", "per_x", "Somebody else")
 		p.must(err)
-		for name, harm := range map[string]func(r *AdvisoryRevision){
-			"no signature":    func(r *AdvisoryRevision) { r.signature = "" },
-			"no SHA-256":      func(r *AdvisoryRevision) { r.SHA256 = "" },
-			"no SHA-512":      func(r *AdvisoryRevision) { r.SHA512 = "" },
-			"another SHA-512": func(r *AdvisoryRevision) { r.SHA512 = strings.Repeat("0", 128) },
-			"a byte more":     func(r *AdvisoryRevision) { r.document = append(slices.Clone(r.document), ' ') },
-			"another key":     func(r *AdvisoryRevision) { p.must(p.prove(maker, other, r)) },
+		for name, harm := range map[string]func(r *Revision){
+			"no signature":    func(r *Revision) { r.signature = "" },
+			"no SHA-256":      func(r *Revision) { r.SHA256 = "" },
+			"no SHA-512":      func(r *Revision) { r.SHA512 = "" },
+			"another SHA-512": func(r *Revision) { r.SHA512 = strings.Repeat("0", 128) },
+			"a byte more":     func(r *Revision) { r.document = append(slices.Clone(r.document), ' ') },
+			"another key":     func(r *Revision) { p.must(p.prove(other, r)) },
 		} {
 			r := good
 			harm(&r)
@@ -344,14 +365,6 @@ func TestNothingIsPublishedWithoutDigestsAndSignature(t *testing.T) {
 		if err := p.proven(key, &good); err != nil {
 			t.Error(err)
 		}
-		// The private part is sealed: neither it nor its armor is in the database.
-		var sealed []byte
-		p.must(p.db.QueryRow(t.Context(), `SELECT sealed FROM respond_signing_key WHERE tenant = $1`, maker).Scan(&sealed))
-		secret, err := p.cfg.Keys.Unwrap(sealPurpose(maker, key.Fingerprint), sealed)
-		p.must(err)
-		if bytes.Contains(sealed, secret[8:24]) {
-			t.Error("the private key lies open")
-		}
 	})
 }
 
@@ -365,11 +378,11 @@ func TestAHoldNeedsAReasonAndAnEnd(t *testing.T) {
 			"no end": {Reason: "The fix is not out yet."}, "no reason": {Until: end}, "an end that was": {Reason: "x", Until: p.hand.Now()},
 			"an end out of sight": {Reason: "x", Until: p.hand.Now().Add(2 * 366 * 24 * time.Hour)},
 		} {
-			if _, err := p.HoldAdvisory(pso, a.ID, h); !problem.Is(err, problem.KindInvalid) {
+			if _, err := p.Hold(pso, a.ID, h); !problem.Is(err, problem.KindInvalid) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
-		if _, err := p.HoldAdvisory(engineer, a.ID, Hold{Reason: "x", Until: end}); !problem.Is(err, problem.KindForbidden) {
+		if _, err := p.Hold(engineer, a.ID, Hold{Reason: "x", Until: end}); !problem.Is(err, problem.KindForbidden) {
 			t.Errorf("an engineer held it back: %v", err)
 		}
 		var told []HoldEnded
@@ -378,22 +391,22 @@ func TestAHoldNeedsAReasonAndAnEnd(t *testing.T) {
 			defer func() { told = append(told, h) }()
 			return e.Decode(&h)
 		})
-		held, err := p.HoldAdvisory(pso, a.ID, Hold{Reason: "The fix rolls out this week.", Until: end})
+		held, err := p.Hold(pso, a.ID, Hold{Reason: "The fix rolls out this week.", Until: end})
 		p.must(err)
 		if held.State != "held" {
 			t.Error(held.State)
 		}
-		if _, err := p.PublishAdvisory(pso, a.ID, ""); problem.Of(err).Rule != RuleHold {
+		if _, err := p.Publish(pso, a.ID, ""); problem.Of(err).Rule != RuleHold {
 			t.Errorf("it was published while held back: %v", err)
 		}
 		p.hand.Advance(47 * time.Hour)
-		p.jobs(t)
+		p.jobs()
 		if len(told) != 0 {
 			t.Error("told too early")
 		}
 		p.hand.Advance(time.Hour)
-		p.jobs(t)
-		p.jobs(t)
+		p.jobs()
+		p.jobs()
 		if len(told) != 1 || told[0].Tracking != a.Tracking || told[0].Reason != "The fix rolls out this week." {
 			t.Errorf("told %+v", told)
 		}
@@ -404,12 +417,12 @@ func TestAHoldNeedsAReasonAndAnEnd(t *testing.T) {
 
 		// One that is lifted reminds nobody.
 		b := p.draft()
-		_, err = p.HoldAdvisory(pso, b.ID, Hold{Reason: "x", Until: p.hand.Now().Add(time.Hour)})
+		_, err = p.Hold(pso, b.ID, Hold{Reason: "x", Until: p.hand.Now().Add(time.Hour)})
 		p.must(err)
 		_, err = p.LiftHold(pso, b.ID)
 		p.must(err)
 		p.hand.Advance(2 * time.Hour)
-		p.jobs(t)
+		p.jobs()
 		if len(told) != 1 {
 			t.Errorf("told %+v", told)
 		}
@@ -430,25 +443,25 @@ func TestTypedThanks(t *testing.T) {
 func TestNothingToTell(t *testing.T) {
 	eachPress(t, func(p *press) {
 		p.story()
-		empty, err := p.DraftAdvisory(pso, p.product, cve, AdvisoryText{})
+		empty, err := p.Draft(pso, p.product, cve, Text{})
 		p.must(err)
 		if empty.Title != cve+" in Street lamp" || empty.CVSS != recordScore {
 			t.Errorf("proposed: %q, %q", empty.Title, empty.CVSS)
 		}
-		if _, err := p.PublishAdvisory(pso, empty.ID, ""); !problem.Is(err, problem.KindInvalid) {
+		if _, err := p.Publish(pso, empty.ID, ""); !problem.Is(err, problem.KindInvalid) {
 			t.Errorf("without words: %v", err)
 		}
-		if _, err := p.PublishAdvisory(engineer, empty.ID, ""); !problem.Is(err, problem.KindForbidden) {
+		if _, err := p.Publish(engineer, empty.ID, ""); !problem.Is(err, problem.KindForbidden) {
 			t.Errorf("an engineer published: %v", err)
 		}
-		if _, err := p.Advisory(rival, empty.ID); !problem.Is(err, problem.KindNotFound) {
+		if _, err := p.Get(rival, empty.ID); !problem.Is(err, problem.KindNotFound) {
 			t.Errorf("another tenant: %v", err)
 		}
 		a := p.draft()
 		for i := range p.released {
 			p.released[i].Published = time.Time{}
 		}
-		if _, err := p.PublishAdvisory(pso, a.ID, ""); !problem.Is(err, problem.KindConflict) {
+		if _, err := p.Publish(pso, a.ID, ""); !problem.Is(err, problem.KindConflict) {
 			t.Errorf("about nothing: %v", err)
 		}
 	})
@@ -466,7 +479,7 @@ func (p *press) get(who context.Context, path string) ([]byte, int) {
 // path is where a published advisory is, or what lies beside it.
 func (p *press) path(a Advisory, suffix string) string {
 	p.t.Helper()
-	now, err := p.Advisory(pso, a.ID)
+	now, err := p.Get(pso, a.ID)
 	p.must(err)
 	path, ok := strings.CutPrefix(now.URL, "https://maker.example")
 	if !ok {

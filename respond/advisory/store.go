@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-package respond
+package advisory
 
 import (
 	"database/sql"
@@ -29,28 +29,33 @@ func scanAdvisory(r interface{ Scan(...any) error }) (a Advisory, err error) {
 		h.Until = store.Time(until)
 		a.Hold = &h
 	}
-	return a, json.Unmarshal([]byte(data), &a.AdvisoryText)
+	return a, json.Unmarshal([]byte(data), &a.Text)
 }
 
 func advisoryByID(tx *store.Tx, tenant, id string) (Advisory, error) {
 	a, err := scanAdvisory(tx.QueryRow(`SELECT `+advisoryColumns+` FROM respond_advisory WHERE tenant = $1 AND id = $2`, tenant, id))
 	if err != nil {
-		return a, missing(err, "advisory")
+		return a, missing(err)
 	}
 	a.Revisions, err = revisions(tx, tenant, id)
 	return a, err
 }
 
-// advisories lists drafts and published ones, newest first.
-func advisories(tx *store.Tx, tenant string, l list) ([]Advisory, error) {
-	where, args := l.where()
-	rows, err := tx.Query(`SELECT `+advisoryColumns+` FROM respond_advisory WHERE tenant = $1 AND `+where, append([]any{tenant}, args...)...)
+// advisories lists drafts and published ones, newest first, from before the id after; of all products, or of those given.
+func advisories(tx *store.Tx, tenant, after string, n int, whole bool, products []string) ([]Advisory, error) {
+	args, among := []any{tenant, after, n}, ""
+	if !whole {
+		var in string
+		in, args = store.In(args, products)
+		among = ` AND product IN ` + in
+	}
+	rows, err := tx.Query(`SELECT `+advisoryColumns+` FROM respond_advisory WHERE tenant = $1 AND ($2 = '' OR id < $2)`+among+` ORDER BY id DESC LIMIT $3`, args...)
 	return store.Collect(rows, err, func(r *sql.Rows) (Advisory, error) { return scanAdvisory(r) })
 }
 
-// insertAdvisory gives the draft the next id of its year and keeps it.
-func insertAdvisory(tx *store.Tx, tenant, prefix string, a *Advisory) error {
-	data, err := json.Marshal(a.AdvisoryText)
+// insert gives the draft the next id of its year and keeps it.
+func insert(tx *store.Tx, tenant, prefix string, a *Advisory) error {
+	data, err := json.Marshal(a.Text)
 	if err != nil {
 		return fmt.Errorf("advisory: %w", err)
 	}
@@ -63,11 +68,14 @@ func insertAdvisory(tx *store.Tx, tenant, prefix string, a *Advisory) error {
 	_, err = tx.Exec(`INSERT INTO respond_advisory(id, tenant, product, vuln, tracking, data, created, changed, actor, hold_reason, hold_until, hold_actor, revision, initial, latest, tlp)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, '', 0, '', 0, 0, 0, '')`,
 		a.ID, tenant, a.Product, a.Vulnerability, a.Tracking, string(data), store.Millis(a.Created), a.By)
-	return raced(err)
+	if store.IsUnique(err) {
+		return problem.Conflict("Somebody else drafted an advisory at the same moment.").Hint("Repeat it.")
+	}
+	return err
 }
 
-// changeAdvisory replaces the words of the next revision.
-func changeAdvisory(tx *store.Tx, tenant, id string, t AdvisoryText, at time.Time) error {
+// change replaces the words of the next revision.
+func change(tx *store.Tx, tenant, id string, t Text, at time.Time) error {
 	data, err := json.Marshal(t)
 	if err != nil {
 		return fmt.Errorf("advisory: %w", err)
@@ -76,19 +84,22 @@ func changeAdvisory(tx *store.Tx, tenant, id string, t AdvisoryText, at time.Tim
 	return err
 }
 
-// holdAdvisory holds it back, or with a zero Hold no longer.
-func holdAdvisory(tx *store.Tx, tenant, id string, h Hold) error {
+// hold holds it back, or with a zero Hold no longer.
+func hold(tx *store.Tx, tenant, id string, h Hold) error {
 	_, err := tx.Exec(`UPDATE respond_advisory SET hold_reason = $3, hold_until = $4, hold_actor = $5 WHERE tenant = $1 AND id = $2`,
 		tenant, id, h.Reason, store.Millis(h.Until), h.By)
 	return err
 }
 
 // insertRevision publishes: the key refuses a second revision with the number, the schema one without digests or signature.
-func insertRevision(tx *store.Tx, tenant string, a Advisory, r AdvisoryRevision) error {
+func insertRevision(tx *store.Tx, tenant string, a Advisory, r Revision) error {
 	if _, err := tx.Exec(`INSERT INTO respond_advisory_revision(advisory, number, tenant, at, actor, summary, tlp, title, note, product_name, document, sha256, sha512, signature, fingerprint)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`,
 		a.ID, r.Number, tenant, store.Millis(r.At), r.By, r.Summary, r.TLP, r.title, r.note, r.productName, r.document, r.SHA256, r.SHA512, r.signature, r.Fingerprint); err != nil {
-		return raced(err)
+		if store.IsUnique(err) {
+			return problem.Conflict("Somebody else drafted an advisory at the same moment.").Hint("Repeat it.")
+		}
+		return err
 	}
 	n, err := tx.Exec(`UPDATE respond_advisory SET revision = $3, latest = $4, tlp = $5, hold_reason = '', hold_until = 0, hold_actor = '',
 		initial = CASE WHEN initial = 0 THEN $4 ELSE initial END WHERE tenant = $1 AND id = $2 AND revision = $6 AND changed = $7`,
@@ -102,14 +113,14 @@ func insertRevision(tx *store.Tx, tenant string, a Advisory, r AdvisoryRevision)
 const revisionColumns = `v.number, v.at, v.actor, v.summary, v.tlp, v.title, v.note, v.product_name, v.sha256, v.sha512, v.fingerprint`
 
 // into are the places of revisionColumns.
-func (v *AdvisoryRevision) into(at *int64) []any {
+func (v *Revision) into(at *int64) []any {
 	return []any{&v.Number, at, &v.By, &v.Summary, &v.TLP, &v.title, &v.note, &v.productName, &v.SHA256, &v.SHA512, &v.Fingerprint}
 }
 
 // revisions are what was published of an advisory, oldest first, with the documents.
-func revisions(tx *store.Tx, tenant, advisory string) ([]AdvisoryRevision, error) {
+func revisions(tx *store.Tx, tenant, advisory string) ([]Revision, error) {
 	rows, err := tx.Query(`SELECT `+revisionColumns+`, v.document, v.signature FROM respond_advisory_revision v WHERE v.tenant = $1 AND v.advisory = $2 ORDER BY v.number`, tenant, advisory)
-	return store.Collect(rows, err, func(r *sql.Rows) (v AdvisoryRevision, err error) {
+	return store.Collect(rows, err, func(r *sql.Rows) (v Revision, err error) {
 		var at int64
 		err = r.Scan(append(v.into(&at), &v.document, &v.signature)...)
 		v.At = store.Time(at)
@@ -119,7 +130,7 @@ func revisions(tx *store.Tx, tenant, advisory string) ([]AdvisoryRevision, error
 
 // entry is a published advisory as lists show it: its newest revision, without the document.
 type entry struct {
-	AdvisoryRevision
+	Revision
 	id, product, tracking string
 	initial               time.Time
 }
@@ -134,23 +145,6 @@ func published(tx *store.Tx, tenant string, label csaf.TLPLabel, tracking string
 		err = r.Scan(append([]any{&e.id, &e.product, &e.tracking, &initial}, e.into(&at)...)...)
 		e.initial, e.At = store.Time(initial), store.Time(at)
 		return e, err
-	})
-}
-
-func insertKey(tx *store.Tx, tenant string, k signingKey) error {
-	_, err := tx.Exec(`INSERT INTO respond_signing_key(tenant, fingerprint, public, sealed, made) VALUES ($1, $2, $3, $4, $5)`,
-		tenant, k.Fingerprint, k.Public, k.sealed, store.Millis(k.Made))
-	return err
-}
-
-// signingKeys are the keys of the tenant, oldest first.
-func signingKeys(tx *store.Tx, tenant string) ([]signingKey, error) {
-	rows, err := tx.Query(`SELECT fingerprint, public, sealed, made FROM respond_signing_key WHERE tenant = $1 ORDER BY made, fingerprint`, tenant)
-	return store.Collect(rows, err, func(r *sql.Rows) (k signingKey, err error) {
-		var made int64
-		err = r.Scan(&k.Fingerprint, &k.Public, &k.sealed, &made)
-		k.Made = store.Time(made)
-		return k, err
 	})
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-package respond
+package advisory
 
 import (
 	"bytes"
@@ -20,14 +20,14 @@ import (
 
 // The public pages stand outside the console's frame: they carry the publisher's name, no menu and no script.
 var (
-	//go:embed pages/advisory_public.css
+	//go:embed pages/public.css
 	publicStyle []byte
 
 	publicPages = template.Must(template.New("public").Funcs(template.FuncMap{
 		"day":     func(t time.Time) template.HTML { return stamp(t, "2 January 2006") },
 		"instant": func(t time.Time) template.HTML { return stamp(t, "2006-01-02 15:04 UTC") },
 		"lower":   strings.ToLower,
-	}).ParseFS(pagesFS, "pages/advisory_public.html", "pages/advisory_folder.html"))
+	}).ParseFS(pagesFS, "pages/public.html", "pages/folder.html"))
 )
 
 // stamp is a time for people, with the machine's beside it. The layouts hold nothing that HTML would read.
@@ -73,8 +73,8 @@ var whyWords = map[csaf.FlagLabel]string{
 	csaf.InlineMitigationsExist:    "it is protected against the vulnerability",
 }
 
-// advisoryPage renders the document of a published revision.
-func (s *Service) advisoryPage(sh *shelf, e entry) (file1, error) {
+// publicPage renders the document of a published revision.
+func (s *Service) publicPage(sh *shelf, e entry) (file1, error) {
 	d, err := csaf.Parse(e.document)
 	if err != nil {
 		return file1{}, err
@@ -94,7 +94,7 @@ func (s *Service) advisoryPage(sh *shelf, e entry) (file1, error) {
 		v.Score = v.Vulnerability.Scores[0].CVSS3
 	}
 	v.Releases = publicReleases(d)
-	return publicFile("advisory_public.html", v)
+	return publicFile("public.html", v)
 }
 
 func publicReleases(d *csaf.Document) (out []publicRelease) {
@@ -146,7 +146,7 @@ func (s *Service) folder(ctx context.Context, sh *shelf, labels []csaf.TLPLabel,
 	for _, l := range labels {
 		feeds[l] = sh.feed(l)
 	}
-	return publicFile("advisory_folder.html", map[string]any{"Publisher": sh.csaf(), "Lines": lines, "Feeds": feeds, "Metadata": sh.root() + "provider-metadata.json", "Keys": sh.keys, "Root": sh.root(), "Year": year})
+	return publicFile("folder.html", map[string]any{"Publisher": sh.csaf(), "Lines": lines, "Feeds": feeds, "Metadata": sh.root() + "provider-metadata.json", "Keys": sh.keys, "Root": sh.root(), "Year": year})
 }
 
 func publicFile(name string, v any) (file1, error) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-package respond
+package advisory
 
 import (
 	"context"
@@ -57,7 +57,7 @@ func TestAdvisoryInTheBrowser(t *testing.T) {
 	b.Go("/")
 	look("today-advisory")
 
-	as, err := p.Advisories(pso, "", 1)
+	as, err := p.List(pso, "", 1)
 	p.must(err)
 	path := "/advisories/" + as[0].ID
 	b.Go(path)
@@ -70,8 +70,8 @@ func TestAdvisoryInTheBrowser(t *testing.T) {
 	b.Click("form[action$='/lift'] button")
 	b.Until(`document.querySelector(".said") !== null`)
 	words := p.words()
-	words.Title, words.Summary = as[0].Title, as[0].AdvisoryText.Summary
-	_, err = p.ChangeAdvisory(pso, as[0].ID, words)
+	words.Title, words.Summary = as[0].Title, as[0].Text.Summary
+	_, err = p.Change(pso, as[0].ID, words)
 	p.must(err)
 	b.Go(path)
 	b.Click("form[action$='/publish'] button")

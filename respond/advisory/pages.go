@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-package respond
+package advisory
 
 import (
+	"embed"
 	"net/http"
 	"net/url"
 	"slices"
@@ -13,6 +14,18 @@ import (
 	"github.com/openthings-platform/openthings/tenant"
 	"github.com/openthings-platform/openthings/vuln/csaf"
 )
+
+//go:embed pages/*.html
+var pagesFS embed.FS
+
+// shown is how many advisories a page lists; the API has them all.
+const shown = 100
+
+// check is one line of the list of what is done and what is missing.
+type check struct {
+	Done bool
+	Text string
+}
 
 // advisoriesView is the list of advisories with the form of a new one.
 type advisoriesView struct {
@@ -42,11 +55,11 @@ func (v advisoryView) Heading() string { return v.Title }
 var labelOptions = []console.Option{{Value: "WHITE", Word: "TLP:WHITE, for everybody"}, {Value: "GREEN", Word: "TLP:GREEN, for the community"},
 	{Value: "AMBER", Word: "TLP:AMBER, for those who need to know"}, {Value: "RED", Word: "TLP:RED, for named readers only"}}
 
-// advisoryPages registers the pages of advisories and the public tree.
-func (s *Service) advisoryPages(c *console.Console) {
+// Pages registers the pages of advisories and the public tree.
+func (s *Service) Pages(c *console.Console) {
 	read, write, publish := string(tenant.AdvisoryRead), string(tenant.AdvisoryWrite), string(tenant.AdvisoryPublish)
-	c.Page(console.Page{Path: "/advisories", Title: "Advisories", Menu: "Advisories", Verb: read, FS: pagesFS, Template: "pages/advisories.html", Load: s.advisoriesPage})
-	c.Page(console.Page{Path: "/advisories/publisher", Title: "Publisher", Menu: "Advisories", Verb: read, FS: pagesFS, Template: "pages/advisory_publisher.html",
+	c.Page(console.Page{Path: "/advisories", Title: "Advisories", Menu: "Advisories", Verb: read, FS: pagesFS, Template: "pages/advisories.html", Load: s.listPage})
+	c.Page(console.Page{Path: "/advisories/publisher", Title: "Publisher", Menu: "Advisories", Verb: read, FS: pagesFS, Template: "pages/publisher.html",
 		Load: func(r *http.Request) (any, error) {
 			p, err := s.Publisher(r.Context())
 			return map[string]any{"Publisher": p, "Typed": console.Typed(r)}, err
@@ -57,10 +70,10 @@ func (s *Service) advisoryPages(c *console.Console) {
 			v.Names = c.Names(r.Context())
 			return v, err
 		}})
-	c.Fragment("today", console.Fragment{Order: 15, Title: "Advisories", Verb: read, FS: pagesFS, Template: "pages/advisory_today.html", Load: s.advisoriesToday})
-	c.Fragment("product", console.Fragment{Order: 62, Title: "Security advisories", Verb: read, FS: pagesFS, Template: "pages/advisory_product.html",
+	c.Fragment("today", console.Fragment{Order: 15, Title: "Advisories", Verb: read, FS: pagesFS, Template: "pages/today.html", Load: s.today})
+	c.Fragment("product", console.Fragment{Order: 62, Title: "Security advisories", Verb: read, FS: pagesFS, Template: "pages/product.html",
 		Load: func(r *http.Request, id string) (any, error) {
-			as, err := s.Advisories(r.Context(), "", shown)
+			as, err := s.List(r.Context(), "", shown)
 			as = slices.DeleteFunc(as, func(a Advisory) bool { return a.Product != id })
 			if err != nil || len(as) == 0 {
 				return nil, err
@@ -68,10 +81,10 @@ func (s *Service) advisoryPages(c *console.Console) {
 			return as, nil
 		}})
 
-	c.Fragment("case", console.Fragment{Order: 20, Title: "Security advisory", Verb: read, FS: pagesFS, Template: "pages/advisory_case.html", Load: s.advisoriesOfCase})
+	c.Fragment("case", console.Fragment{Order: 20, Title: "Security advisory", Verb: read, FS: pagesFS, Template: "pages/case.html", Load: s.ofCase})
 
 	c.Form("/advisories", write, func(r *http.Request) (string, error) {
-		a, err := s.DraftAdvisory(r.Context(), r.PostFormValue("product"), strings.TrimSpace(r.PostFormValue("vulnerability")), typedText(r))
+		a, err := s.Draft(r.Context(), r.PostFormValue("product"), strings.TrimSpace(r.PostFormValue("vulnerability")), typedText(r))
 		return "/advisories/" + a.ID, err
 	})
 	c.Form("/advisories/publisher", publish, func(r *http.Request) (string, error) {
@@ -93,17 +106,17 @@ func (s *Service) advisoryPages(c *console.Console) {
 		})
 	}
 	act("", write, "The next revision says it.", func(r *http.Request, id string) error {
-		_, err := s.ChangeAdvisory(r.Context(), id, typedText(r))
+		_, err := s.Change(r.Context(), id, typedText(r))
 		return err
 	})
 	act("/publish", publish, "It is published, signed and in the feed.", func(r *http.Request, id string) error {
-		_, err := s.PublishAdvisory(r.Context(), id, r.PostFormValue("change"))
+		_, err := s.Publish(r.Context(), id, r.PostFormValue("change"))
 		return err
 	})
 	act("/hold", publish, "It is held back. You will be reminded.", func(r *http.Request, id string) error {
-		until, err := when(r, "until")
+		until, err := console.Instant(r, "until")
 		if err == nil {
-			_, err = s.HoldAdvisory(r.Context(), id, Hold{Reason: r.PostFormValue("reason"), Until: until})
+			_, err = s.Hold(r.Context(), id, Hold{Reason: r.PostFormValue("reason"), Until: until})
 		}
 		return err
 	})
@@ -117,13 +130,13 @@ func (s *Service) advisoryPages(c *console.Console) {
 	c.Handle("GET /.well-known/csaf/{file...}", "", s.provideHere)
 }
 
-func (s *Service) advisoriesPage(r *http.Request) (any, error) {
+func (s *Service) listPage(r *http.Request) (any, error) {
 	v := advisoriesView{Typed: console.Typed(r), Labels: labelOptions}
 	if len(v.Typed) == 0 {
 		v.Typed = r.URL.Query() // a link from a vulnerability or a case fills the form in
 	}
 	var err error
-	if v.Advisories, err = s.Advisories(r.Context(), "", shown); err != nil {
+	if v.Advisories, err = s.List(r.Context(), "", shown); err != nil {
 		return nil, err
 	}
 	ps, err := s.cfg.Products.List(r.Context(), tenant.MustTenant(r.Context()))
@@ -143,7 +156,7 @@ func (s *Service) advisoriesPage(r *http.Request) (any, error) {
 }
 
 func (s *Service) advisoryView(r *http.Request) (advisoryView, error) {
-	a, err := s.Advisory(r.Context(), r.PathValue("id"))
+	a, err := s.Get(r.Context(), r.PathValue("id"))
 	if err != nil {
 		return advisoryView{}, err
 	}
@@ -175,23 +188,26 @@ func (s *Service) advisoryView(r *http.Request) (advisoryView, error) {
 	return v, nil
 }
 
-// advisoriesOfCase are those about the vulnerability of a case in its product, or where one is drafted.
-func (s *Service) advisoriesOfCase(r *http.Request, id string) (any, error) {
-	f, err := s.file(r.Context(), tenant.MustTenant(r.Context()), id)
-	if err != nil || f.Ref == "" {
+// ofCase are those about the vulnerability of a case in its product, or where one is drafted.
+func (s *Service) ofCase(r *http.Request, id string) (any, error) {
+	if s.cfg.Cases == nil {
+		return nil, nil
+	}
+	c, err := s.cfg.Cases.Case(r.Context(), id)
+	if err != nil || c.Ref == "" {
 		return nil, err
 	}
-	as, err := s.Advisories(r.Context(), "", shown)
-	as = slices.DeleteFunc(as, func(a Advisory) bool { return a.Product != f.Product || a.Vulnerability != f.Ref })
-	return map[string]any{"Advisories": as, "Draft": "/advisories?" + url.Values{"product": {f.Product}, "vulnerability": {f.Ref}, "title": {f.state().Title}}.Encode()}, err
+	as, err := s.List(r.Context(), "", shown)
+	as = slices.DeleteFunc(as, func(a Advisory) bool { return a.Product != c.Product || a.Vulnerability != c.Ref })
+	return map[string]any{"Advisories": as, "Draft": "/advisories?" + url.Values{"product": {c.Product}, "vulnerability": {c.Ref}, "title": {c.Title}}.Encode()}, err
 }
 
 // typedText reads the words of an advisory from a form. References and thanks are typed one a line.
-func typedText(r *http.Request) AdvisoryText {
+func typedText(r *http.Request) Text {
 	f := func(name string) string {
 		return strings.ReplaceAll(strings.TrimSpace(r.PostFormValue(name)), "\r\n", "\n")
 	}
-	t := AdvisoryText{Title: f("title"), Summary: f("summary"), Action: f("action"), CVSS: f("cvss"), CWE: f("cwe"), TLP: csaf.TLPLabel(f("tlp")), Lang: f("lang")}
+	t := Text{Title: f("title"), Summary: f("summary"), Action: f("action"), CVSS: f("cvss"), CWE: f("cwe"), TLP: csaf.TLPLabel(f("tlp")), Lang: f("lang")}
 	for line := range strings.Lines(f("references")) {
 		if address, summary, _ := strings.Cut(strings.TrimSpace(line), " "); address != "" {
 			if summary = strings.TrimSpace(summary); summary == "" {
@@ -236,9 +252,9 @@ func split(line string) (out []string) {
 	return out
 }
 
-// advisoriesToday are those whose hold is over, or soon will be: they wait for a person.
-func (s *Service) advisoriesToday(r *http.Request, _ string) (any, error) {
-	as, err := s.Advisories(r.Context(), "", shown)
+// today are those whose hold is over, or soon will be: they wait for a person.
+func (s *Service) today(r *http.Request, _ string) (any, error) {
+	as, err := s.List(r.Context(), "", shown)
 	if err != nil {
 		return nil, err
 	}

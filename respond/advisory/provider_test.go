@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-package respond
+package advisory
 
 import (
 	"bytes"
@@ -57,14 +57,14 @@ func (p *press) front(who context.Context) http.Handler {
 
 // desk is the room that answers for hosts.
 func (p *press) desk() *disclosure.Service {
-	return disclosure.New(disclosure.Config{DB: p.db, CSAF: p.CSAFAddress})
+	return disclosure.New(disclosure.Config{DB: p.db, CSAF: p.Metadata})
 }
 
 // shop publishes three advisories: for everybody, for the community and for the named.
 func (p *press) shop() (white, green, red Advisory) {
 	p.t.Helper()
 	p.story()
-	p.must(p.desk().SetContact(ann, disclosure.Contact{Contacts: []string{"https://maker.example/report"}, Hosts: []string{"maker.example"}}))
+	p.must(p.desk().SetContact(pso, disclosure.Contact{Contacts: []string{"https://maker.example/report"}, Hosts: []string{"maker.example"}}))
 	_, err := p.SetPublisher(pso, Publisher{Contact: "psirt@maker.example", Authority: "Acme speaks for its products.", Prefix: "ACME"})
 	p.must(err)
 	white = p.draft()
@@ -73,7 +73,7 @@ func (p *press) shop() (white, green, red Advisory) {
 	one := func(label csaf.TLPLabel) Advisory {
 		words := p.words()
 		words.TLP = label
-		a, err := p.DraftAdvisory(pso, p.product, cve, words)
+		a, err := p.Draft(pso, p.product, cve, words)
 		p.must(err)
 		return p.publish(a.ID, "")
 	}
@@ -235,7 +235,7 @@ func TestWhatIsPublishedPassesBothJudges(t *testing.T) {
 func TestWhoMayReadWhat(t *testing.T) {
 	eachPress(t, func(p *press) {
 		white, green, red := p.shop()
-		drafted, err := p.DraftAdvisory(pso, p.product, cve, AdvisoryText{Title: "A secret of tomorrow"})
+		drafted, err := p.Draft(pso, p.product, cve, Text{Title: "A secret of tomorrow"})
 		p.must(err)
 		readers := map[string]context.Context{"nobody": nil, "customer": reader, "staff": pso, "rival": rival}
 		for _, suffix := range []string{"", ".sha256", ".sha512", ".asc", ".html"} {
@@ -287,7 +287,7 @@ func TestThePublicPageSaysWhatTheDocumentSays(t *testing.T) {
 		p.story()
 		words := p.words()
 		words.Summary, words.Lang = "<script>alert(1)</script> & more", "de"
-		a, err := p.DraftAdvisory(pso, p.product, cve, words)
+		a, err := p.Draft(pso, p.product, cve, words)
 		p.must(err)
 		p.publish(a.ID, "")
 		b, code := p.get(nil, p.path(a, ".html"))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-package respond
+package advisory
 
 import (
 	"fmt"
@@ -40,13 +40,13 @@ func TestEveryKindOfAdvisoryPassesBothJudges(t *testing.T) {
 				}
 				f.statuses = append(f.statuses, st)
 			}
-			a := Advisory{Tracking: "ACME-2026-0001", AdvisoryText: AdvisoryText{Title: "Overflow & more", Summary: "Line one.\n\nLine two with \u2028 and “quotes”.", TLP: circles[k], Lang: []string{"en", "de", "fr", "el"}[k]}}
+			a := Advisory{Tracking: "ACME-2026-0001", Text: Text{Title: "Overflow & more", Summary: "Line one.\n\nLine two with \u2028 and “quotes”.", TLP: circles[k], Lang: []string{"en", "de", "fr", "el"}[k]}}
 			if k > 0 {
 				a.CVSS, a.CWE, a.Action = "CVSS:3.1/AV:L/AC:H/PR:L/UI:R/S:C/C:L/I:L/A:N", "CWE-1188", "Do this."
 			}
 			if k > 1 {
 				a.Revision, a.Initial = 2, now.Add(-48*time.Hour)
-				a.Revisions = []AdvisoryRevision{{Number: 1, At: a.Initial, Summary: "First"}, {Number: 2, At: now.Add(-time.Hour), Summary: "Second"}}
+				a.Revisions = []Revision{{Number: 1, At: a.Initial, Summary: "First"}, {Number: 2, At: now.Add(-time.Hour), Summary: "Second"}}
 				a.Acknowledgments = []Thanks{{Organization: "Finders"}, {Names: []string{"Ann", "Bob"}}}
 			}
 			doc, err := f.document(a, pub, now, "New")

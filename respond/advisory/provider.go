@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-package respond
+package advisory
 
 import (
 	"bytes"
@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/respond/pgp"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"
 	"github.com/openthings-platform/openthings/vuln/csaf"
@@ -63,7 +64,7 @@ type shelf struct {
 	Publisher
 	reader  tenant.Actor
 	updated time.Time // the publisher's own data
-	keys    []signingKey
+	keys    []pgp.Key
 	newest  map[csaf.TLPLabel]time.Time // of each label that is open to the caller, when something changed there
 }
 
@@ -88,7 +89,7 @@ func (s *Service) shelf(ctx context.Context, t string) (sh shelf, err error) {
 			err = problem.NotFound("Nothing was published here.")
 		}
 		if err == nil {
-			sh.keys, err = signingKeys(tx, t)
+			sh.keys, err = pgp.Of(tx, t)
 		}
 		return err
 	})
@@ -408,7 +409,7 @@ func (s *Service) beside(ctx context.Context, sh *shelf, e entry, suffix string)
 	case ".json.asc":
 		return file1{"application/pgp-signature", []byte(signature)}, nil
 	default:
-		return s.advisoryPage(sh, e)
+		return s.publicPage(sh, e)
 	}
 }
 
@@ -421,8 +422,8 @@ func jsonFile(v any) (file1, error) {
 	return file1{"application/json", b.Bytes()}, err
 }
 
-// CSAFAddress is where the tenant's provider is, for security.txt; "" while nothing was published.
-func (s *Service) CSAFAddress(ctx context.Context, t string) string {
+// Metadata is where the tenant's provider is, for security.txt; "" while nothing was published.
+func (s *Service) Metadata(ctx context.Context, t string) string {
 	sh, err := s.shelf(tenant.WithActor(ctx, tenant.Actor{}), t)
 	if err != nil || sh.newest[csaf.TLPWhite].IsZero() {
 		return ""
