@@ -60,6 +60,8 @@ type Config struct {
 	Log    *slog.Logger // default discards
 	// MaxBatch is how many callers share one commit at most. The default is 256; above it a revocation waits too long.
 	MaxBatch int
+	// Watch is told every statement before it is sent; storetest.Plans looks at how the engine goes about them.
+	Watch func(query string, args []any)
 }
 
 // DB is one handle: one SQLite file or one PostgreSQL database, with its own writer.
@@ -70,6 +72,7 @@ type DB struct {
 	write  *sql.DB
 	clock  clock.Clock
 	log    *slog.Logger
+	watch  func(query string, args []any)
 
 	first, normal, bulk chan *call
 	maxBatch            int
@@ -96,7 +99,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 		cfg.MaxBatch = 256
 	}
 	db := &DB{
-		clock: cfg.Clock, log: cfg.Log, maxBatch: cfg.MaxBatch,
+		clock: cfg.Clock, log: cfg.Log, watch: cfg.Watch, maxBatch: cfg.MaxBatch,
 		first: make(chan *call, 64), normal: make(chan *call, 1024), bulk: make(chan *call, 16),
 		closing: make(chan struct{}), closed: make(chan struct{}),
 	}
@@ -184,18 +187,28 @@ func (db *DB) Ping(ctx context.Context) error {
 
 // Query reads outside any transaction. Close the rows, or use Collect.
 func (db *DB) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	args = db.sending(query, args)
 	if s := db.prepared(ctx, query); s != nil {
-		return s.QueryContext(ctx, checked(args)...)
+		return s.QueryContext(ctx, args...)
 	}
-	return db.read.QueryContext(ctx, query, checked(args)...)
+	return db.read.QueryContext(ctx, query, args...)
 }
 
 // QueryRow reads at most one row outside any transaction.
 func (db *DB) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
+	args = db.sending(query, args)
 	if s := db.prepared(ctx, query); s != nil {
-		return s.QueryRowContext(ctx, checked(args)...)
+		return s.QueryRowContext(ctx, args...)
 	}
-	return db.read.QueryRowContext(ctx, query, checked(args)...)
+	return db.read.QueryRowContext(ctx, query, args...)
+}
+
+// sending tells of a statement that is about to be sent, and returns its arguments as they are sent.
+func (db *DB) sending(query string, args []any) []any {
+	if db.watch != nil {
+		db.watch(query, args)
+	}
+	return checked(args)
 }
 
 // View runs fn on one snapshot. Writing through its Tx fails.

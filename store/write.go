@@ -68,7 +68,7 @@ func (tx *Tx) text(query string) string {
 
 // Exec runs a statement and returns how many rows it affected.
 func (tx *Tx) Exec(query string, args ...any) (int64, error) {
-	args = checked(args)
+	args = tx.db.sending(query, args)
 	var res sql.Result
 	var err error
 	if s := tx.prepared(query); s != nil {
@@ -84,7 +84,7 @@ func (tx *Tx) Exec(query string, args ...any) (int64, error) {
 
 // Query reads inside the transaction, its own writes included.
 func (tx *Tx) Query(query string, args ...any) (*sql.Rows, error) {
-	args = checked(args)
+	args = tx.db.sending(query, args)
 	if s := tx.prepared(query); s != nil {
 		return s.QueryContext(tx.ctx, args...)
 	}
@@ -93,7 +93,7 @@ func (tx *Tx) Query(query string, args ...any) (*sql.Rows, error) {
 
 // QueryRow reads at most one row inside the transaction.
 func (tx *Tx) QueryRow(query string, args ...any) *sql.Row {
-	args = checked(args)
+	args = tx.db.sending(query, args)
 	if s := tx.prepared(query); s != nil {
 		return s.QueryRowContext(tx.ctx, args...)
 	}
