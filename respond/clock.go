@@ -18,12 +18,19 @@ const (
 	Users        Stage = "users"
 )
 
+// What runs out beside the duties of a case: see Escalations.
+const (
+	Spreading   Stage = "dissemination"
+	Publication Stage = "publication"
+)
+
 // Deadline is one clock of a case, recomputed from its events each time it is asked for.
 //
 // Due is what alarms are set to: the strictest reading. NominalEnd is the end by Regulation 1182/71 Article 3(1)-(2),
 // ReliefEnd by Article 3(4); both are information only, and neither is ever earlier than Due.
 type Deadline struct {
 	Stage      Stage     `json:"stage"`
+	Request    int64     `json:"request,omitempty" doc:"Of an intermediate report: the event that asked for it"`
 	Rules      []string  `json:"rules" doc:"Ids of the rules in force; see /v1/law"`
 	Anchor     time.Time `json:"anchor,omitzero" doc:"The instant that the clock counts from"`
 	AnchorKind string    `json:"anchor_kind" doc:"t0, measure, notification or request"`
@@ -43,6 +50,9 @@ type Deadline struct {
 
 // Running reports whether the clock has a date and the duty is not done.
 func (d Deadline) Running() bool { return d.Met.IsZero() && !d.Due.IsZero() }
+
+// Duty is what the clock is about.
+func (d Deadline) Duty() Duty { return Duty{d.Stage, d.Request} }
 
 // Targets are the house's own limits. They only ever tighten the law's.
 type Targets struct {
@@ -87,7 +97,7 @@ func Clocks(s State, zone *time.Location, targets Targets) []Deadline {
 		earlyWarning(s, zone, targets), notification(s, zone, targets), final(s, zone, targets), users(s, zone, targets),
 	}
 	for _, q := range s.Requests {
-		ds = append(ds, Deadline{Stage: Intermediate, Rules: []string{"cra.14.6"}, Anchor: q.At, AnchorKind: "request",
+		ds = append(ds, Deadline{Stage: Intermediate, Request: q.Seq, Rules: []string{"cra.14.6"}, Anchor: q.At, AnchorKind: "request",
 			Due: q.Due, WorkBy: q.Due, Zone: zone.String(), Met: q.Answered, Note: q.Text})
 	}
 	for i := range ds {
@@ -96,7 +106,7 @@ func Clocks(s State, zone *time.Location, targets Targets) []Deadline {
 			d.Met = sub.SubmittedAt
 		}
 		d.Late = !d.Met.IsZero() && !d.Due.IsZero() && d.Met.After(d.Due)
-		d.WasOverdue = s.Overdue[d.Stage]
+		d.WasOverdue = s.Overdue[d.Duty()]
 	}
 	return ds
 }

@@ -265,7 +265,7 @@ func TestCaseProperties(t *testing.T) {
 			st := s.state()
 			promises(t, was, st, e, s.now)
 			if !e.Person {
-				esc := Escalation{e.Data.Stage, e.Kind, e.Data.At.UnixMilli()}
+				esc := escalationOf(e)
 				if fired[esc]++; fired[esc] > 1 {
 					t.Fatalf("%v fired %d times", esc, fired[esc])
 				}

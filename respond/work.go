@@ -35,7 +35,7 @@ func (s *Service) arm(tx *store.Tx, f file) error {
 		if st.Escalated[e] {
 			continue
 		}
-		key := fmt.Sprintf("%s %s %s %d", f.ID, e.Stage, e.Level, e.At)
+		key := fmt.Sprintf("%s %s %d %s %d", f.ID, e.Stage, e.Request, e.Level, e.At)
 		if err := s.cfg.DB.Enqueue(tx, jobEscalate, key, time.UnixMilli(e.At), reminder{f.Tenant, f.ID, e}); err != nil {
 			return err
 		}
@@ -60,7 +60,7 @@ func (s *Service) escalate(ctx context.Context, j store.Job) error {
 		if st.Closed || st.Escalated[e] || !e.due(Escalations(st, Clocks(st, st.Zone(), s.cfg.Targets))) {
 			return nil // on record already, or the case has moved on
 		}
-		if err := s.append(tx, &f, tenant.System(al.Tenant), e.Level, Data{Stage: e.Stage, At: time.UnixMilli(e.At)}); err != nil {
+		if err := s.append(tx, &f, tenant.System(al.Tenant), e.Level, Data{Stage: e.Stage, Request: e.Request, At: time.UnixMilli(e.At)}); err != nil {
 			return err
 		}
 		return s.cfg.DB.Emit(tx, "case.deadline", al.Tenant, al.Case, e)
