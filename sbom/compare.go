@@ -67,7 +67,7 @@ func compare(before, after []Part) Comparison {
 	things := map[string]*thing{}
 	gather := func(parts []Part, side func(*thing) *[]Part) {
 		for _, p := range parts {
-			k := p.thing()
+			k := p.Thing()
 			if things[k] == nil {
 				things[k] = &thing{}
 			}
@@ -121,8 +121,8 @@ func (t *thing) pair(out *Comparison, match func(a, b Part) bool) {
 	})
 }
 
-// thing names what a part is, without its version: its package, the kernel, else its CPE name, else its own name.
-func (p Part) thing() string {
+// Thing names what a part is, without its version: its package, the kernel, else its CPE name, else its own name.
+func (p Part) Thing() string {
 	if slices.Contains(p.Spaces, SpaceKernel) {
 		return SpaceKernel // however each side calls it
 	}

@@ -37,12 +37,12 @@ var Roles = []struct {
 		GroupWrite, TelemetryRead, CatalogueWrite, AlarmRead, AlarmWrite, NotifyRead, NotifyWrite, TwinWrite, CommandSend, ReleaseRead,
 		DeploymentWrite, SBOMRead, VulnRead, CaseRead, AdvisoryRead, DeviceRetire, EvidenceRead, AuditRead}},
 	{FirmwareEngineer, "Makes products and releases; cannot publish alone what security has not seen.", []Verb{
-		ProductRead, ProductWrite, LineRead, EnrolRead, DeviceRead, TelemetryRead, CatalogueWrite, AlarmRead, ReleaseRead, ReleaseUpload, SBOMRead, VulnRead, CaseRead, AdvisoryRead, AdvisoryWrite, EvidenceRead}},
+		ProductRead, ProductWrite, LineRead, EnrolRead, DeviceRead, TelemetryRead, CatalogueWrite, AlarmRead, ReleaseRead, ReleaseUpload, SBOMRead, VulnRead, CaseRead, AdvisoryRead, AdvisoryWrite, ConformWrite, EvidenceRead}},
 	{ProductSecurityOfficer, "Decides on vulnerabilities, publishes releases and advisories, works the cases.", []Verb{
 		ProductRead, LineRead, IssuerRead, EnrolRead, EnrolWrite, DeviceRead, DeviceSuspend, DeviceRevoke, AlarmRead, AlarmWrite, NotifyRead, NotifyWrite, ReleaseRead, ReleasePublish, DeploymentWrite, SBOMRead, VulnRead, VulnDecide,
-		FeedImport, CaseRead, CaseWrite, CaseDeclare, AdvisoryRead, AdvisoryWrite, AdvisoryPublish, EvidenceRead, AuditRead}},
+		FeedImport, CaseRead, CaseWrite, CaseDeclare, AdvisoryRead, AdvisoryWrite, AdvisoryPublish, ConformWrite, ConformSign, EvidenceRead, AuditRead}},
 	{ComplianceOfficer, "Owes the reports: declares, submits, erases, exports the proof.", []Verb{
-		ProductRead, DeviceRead, AlarmRead, NotifyRead, ReleaseRead, SBOMRead, VulnRead, CaseRead, CaseWrite, CaseDeclare, AdvisoryRead, AdvisoryWrite, AdvisoryPublish, DeviceErase, EvidenceRead,
+		ProductRead, DeviceRead, AlarmRead, NotifyRead, ReleaseRead, SBOMRead, VulnRead, CaseRead, CaseWrite, CaseDeclare, AdvisoryRead, AdvisoryWrite, AdvisoryPublish, ConformWrite, ConformSign, DeviceErase, EvidenceRead,
 		EvidenceExport, AuditRead, AccessRead}},
 	{Auditor, "Reads everything but telemetry and exports evidence; changes nothing.", []Verb{
 		ProductRead, LineRead, IssuerRead, EnrolRead, DeviceRead, AlarmRead, NotifyRead, ReleaseRead, SBOMRead, VulnRead, CaseRead, AdvisoryRead, EvidenceRead, EvidenceExport, AuditRead, AccessRead}},

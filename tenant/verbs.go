@@ -42,6 +42,8 @@ const (
 	AdvisoryRead    Verb = "advisory.read"
 	AdvisoryWrite   Verb = "advisory.write"
 	AdvisoryPublish Verb = "advisory.publish"
+	ConformWrite    Verb = "conform.write"
+	ConformSign     Verb = "conform.sign"
 	DeviceRetire    Verb = "device.retire"
 	DeviceErase     Verb = "device.erase"
 	EvidenceRead    Verb = "evidence.read"
@@ -91,6 +93,8 @@ var Verbs = []struct {
 	{AdvisoryRead, "read security advisories that are not for everybody"},
 	{AdvisoryWrite, "draft security advisories"},
 	{AdvisoryPublish, "publish security advisories and hold them back"},
+	{ConformWrite, "classify products, assess their risks, review components"},
+	{ConformSign, "confirm a class, choose the conformity route, seal risk assessments, sign modification screens"},
 	{DeviceRetire, "decommission and deprovision devices"},
 	{DeviceErase, "erase a device's data"},
 	{EvidenceRead, "read evidence"},
