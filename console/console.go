@@ -73,7 +73,8 @@ type Page struct {
 	Public   bool
 	FS       fs.FS
 	Template string // file of FS; it is the body of <main>
-	// Load reads what the template shows. Its data may have a method Heading() string to replace Title.
+	// Load reads what the template shows. Its data may have a method Heading() string to replace Title, and that of a public
+	// page a method Sheet() Sheet to stand on a sheet instead of in the frame.
 	Load func(r *http.Request) (any, error)
 }
 
@@ -97,7 +98,7 @@ type fragment struct {
 // New makes the kit. It panics when a template of the kit itself is broken.
 func New(cfg Config) *Console {
 	c := &Console{cfg: cfg, mux: http.NewServeMux(), cross: http.NewCrossOriginProtection(), slots: map[string][]fragment{}, files: map[string]file{}}
-	c.base = template.Must(template.New("kit").Funcs(c.funcs()).ParseFS(kitFS, "kit/frame.html", "kit/parts.html"))
+	c.base = template.Must(template.New("kit").Funcs(c.funcs()).ParseFS(kitFS, "kit/frame.html", "kit/sheet.html", "kit/parts.html"))
 	c.kit = template.Must(c.base.Clone())
 	c.assets()
 	c.mux.Handle("/", c.guard("", true, func(_ http.ResponseWriter, r *http.Request) error {
@@ -142,7 +143,11 @@ func (c *Console) Page(p Page) {
 		if h, ok := data.(interface{ Heading() string }); ok {
 			title = h.Heading()
 		}
-		c.frame(w, r, http.StatusOK, title, p, body)
+		var on *Sheet
+		if s, ok := data.(interface{ Sheet() Sheet }); ok && p.Public {
+			on = new(s.Sheet())
+		}
+		c.frame(w, r, http.StatusOK, title, p, on, body)
 		return nil
 	}))
 }

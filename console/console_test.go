@@ -441,3 +441,37 @@ func TestBrowserGallery(t *testing.T) {
 	b.Accessible()
 	b.Shots("failure")
 }
+
+// sheetPage is a public page in a manufacturer's name.
+type sheetPage struct{ Word string }
+
+func (sheetPage) Sheet() console.Sheet {
+	return console.Sheet{Lang: "de", From: console.Link{Word: "Acme <Ltd>", Href: "/acme"}, Over: []string{"ACME-1"}, Langs: []console.Link{{Word: "English", Href: "?lang=en"}}}
+}
+
+// TestSheet: a public page can stand on a sheet, with forms, what was said and what was refused; nothing of ours is around it.
+func TestSheet(t *testing.T) {
+	c := console.New(console.Config{Clock: clock.NewHand(t0), Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Menu: []string{"Secret"}, SignIn: "/sign-in",
+		Authenticate: func(r *http.Request) (context.Context, error) { return r.Context(), nil }, Holds: func(context.Context, string) bool { return true }, Visitor: func(context.Context) string { return "Ann" }})
+	c.Page(console.Page{Path: "/secret", Title: "Secret", Menu: "Secret", Verb: "device.read", FS: testFS, Template: "testdata/sheet.html", Load: func(*http.Request) (any, error) { return sheetPage{"inside"}, nil }})
+	c.Page(console.Page{Path: "/sheet", Title: "Lamp", Public: true, FS: testFS, Template: "testdata/sheet.html", Load: func(*http.Request) (any, error) { return sheetPage{"outside"}, nil }})
+	c.PublicForm("/sheet", func(r *http.Request) (string, error) { return "", problem.Forbidden("test.rule", "Not today.") })
+	body := text(t, get(c, "GET", "/sheet", ""))
+	for _, want := range []string{`<html lang="de">`, "<title>Lamp · Acme &lt;Ltd&gt;</title>", `<a href="/acme">Acme &lt;Ltd&gt;</a>`, "ACME-1", `<a href="?lang=en">English</a>`, "outside", "/assets/sheet.css"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("it does not say %q:\n%s", want, body)
+		}
+	}
+	for _, not := range []string{"OpenThings", "Ann", "/secret", "<script", "console.css"} {
+		if strings.Contains(body, not) {
+			t.Errorf("it says %q:\n%s", not, body)
+		}
+	}
+	if body := text(t, get(c, "GET", "/secret", "")); !strings.Contains(body, "console.css") {
+		t.Error("a page with a verb stands on a sheet")
+	}
+	r := get(c, "POST", "/sheet", "x=1", "Referer", "https://localhost/sheet")
+	if body := text(t, r); r.StatusCode != 403 || !strings.Contains(body, "Not today.") || !strings.Contains(body, "test.rule") || !strings.Contains(body, "outside") {
+		t.Errorf("%d:\n%s", r.StatusCode, body)
+	}
+}

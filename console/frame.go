@@ -89,7 +89,7 @@ func (c *Console) Fail(w http.ResponseWriter, r *http.Request, err error) {
 		c.cfg.Log.ErrorContext(r.Context(), "failure page", "err", err)
 	}
 	r = r.WithContext(context.WithValue(r.Context(), troubleKey{}, (*trouble)(nil)))
-	c.frame(w, r, k.Status, k.Title, Page{}, template.HTML(b.String()))
+	c.frame(w, r, k.Status, k.Title, Page{}, nil, template.HTML(b.String()))
 }
 
 func (c *Console) logProblem(r *http.Request, err error) {
@@ -147,8 +147,15 @@ func (c *Console) visitor(r *http.Request) string {
 	return c.cfg.Visitor(r.Context())
 }
 
-func (c *Console) frame(w http.ResponseWriter, r *http.Request, status int, title string, p Page, body template.HTML) {
-	data := map[string]any{"Title": title, "Menu": c.menu(r, p.Menu), "Section": p.Menu, "Visitor": c.visitor(r), "Body": body}
+func (c *Console) frame(w http.ResponseWriter, r *http.Request, status int, title string, p Page, on *Sheet, body template.HTML) {
+	data := map[string]any{"Title": title, "Body": body}
+	frame := "sheet"
+	if on != nil {
+		data["Sheet"] = *on
+	} else {
+		frame = "frame"
+		data["Menu"], data["Section"], data["Visitor"] = c.menu(r, p.Menu), p.Menu, c.visitor(r)
+	}
 	if p.Tab != "" {
 		data["Tabs"] = c.tabs(r, p.Menu, p.Tab)
 	}
@@ -159,7 +166,7 @@ func (c *Console) frame(w http.ResponseWriter, r *http.Request, status int, titl
 		data["Said"] = said
 	}
 	var b bytes.Buffer
-	if err := c.kit.ExecuteTemplate(&b, "frame", data); err != nil {
+	if err := c.kit.ExecuteTemplate(&b, frame, data); err != nil {
 		c.cfg.Log.ErrorContext(r.Context(), "frame", "err", err)
 		http.Error(w, "Something failed inside.", http.StatusInternalServerError)
 		return

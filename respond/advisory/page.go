@@ -8,7 +8,6 @@ import (
 	_ "embed"
 	"fmt"
 	"html/template"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,16 +18,11 @@ import (
 )
 
 // The public pages stand outside the console's frame: they carry the publisher's name, no menu and no script.
-var (
-	//go:embed pages/public.css
-	publicStyle []byte
-
-	publicPages = template.Must(template.New("public").Funcs(template.FuncMap{
-		"day":     func(t time.Time) template.HTML { return stamp(t, "2 January 2006") },
-		"instant": func(t time.Time) template.HTML { return stamp(t, "2006-01-02 15:04 UTC") },
-		"lower":   strings.ToLower,
-	}).ParseFS(pagesFS, "pages/public.html", "pages/folder.html"))
-)
+var publicPages = template.Must(template.New("public").Funcs(template.FuncMap{
+	"day":     func(t time.Time) template.HTML { return stamp(t, "2 January 2006") },
+	"instant": func(t time.Time) template.HTML { return stamp(t, "2006-01-02 15:04 UTC") },
+	"lower":   strings.ToLower,
+}).ParseFS(pagesFS, "pages/public.html", "pages/folder.html"))
 
 // stamp is a time for people, with the machine's beside it. The layouts hold nothing that HTML would read.
 func stamp(t time.Time, layout string) template.HTML {
@@ -153,12 +147,4 @@ func publicFile(name string, v any) (file1, error) {
 	var b bytes.Buffer
 	err := publicPages.ExecuteTemplate(&b, name, v)
 	return file1{"text/html; charset=utf-8", b.Bytes()}, err
-}
-
-// style serves the style sheet of the public pages.
-func (s *Service) style(w http.ResponseWriter, _ *http.Request) error {
-	w.Header().Set("Content-Type", "text/css; charset=utf-8")
-	w.Header().Set("Cache-Control", "public, max-age=3600")
-	_, err := w.Write(publicStyle)
-	return err
 }

@@ -125,7 +125,6 @@ func (s *Service) Pages(c *console.Console) {
 		return err
 	})
 
-	c.Handle("GET /csaf/advisory.css", "", s.style)
 	c.Handle("GET /csaf/{tenant}/{file...}", "", s.provide)
 	c.Handle("GET /.well-known/csaf/{file...}", "", s.provideHere)
 }
