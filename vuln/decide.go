@@ -259,8 +259,8 @@ func (s *Service) reopen(tx *store.Tx, tenant, group string) error {
 		return err
 	}
 	words := map[string][]string{}
-	rows, err = tx.Query(`SELECT h.component_id, h.state, h.fixed FROM vuln_grouped g JOIN vuln_hit h ON h.tenant = g.tenant AND h.record_id = g.record_id
-		WHERE g.tenant = $1 AND g.group_id = $2 AND h.until = 9223372036854775807`, tenant, group)
+	rows, err = tx.Query(`SELECT h.component_id, h.state, h.fixed FROM vuln_grouped g CROSS JOIN vuln_hit h
+		WHERE h.tenant = g.tenant AND h.record_id = g.record_id AND g.tenant = $1 AND g.group_id = $2 AND h.until = 9223372036854775807`, tenant, group)
 	if _, err := store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
 		var component, state, fixed string
 		err := r.Scan(&component, &state, &fixed)

@@ -75,7 +75,7 @@ const anyTime = -1
 // findings joins the hits of a group with the releases that list their components, at an instant or at any time.
 func (s *Service) findings(tx *store.Tx, tenant, group string, at int64) ([]finding, error) {
 	query, args := `SELECT h.component_id, h.record_id, h.state, h.reason, h.fixed, h.rule, h.confidence, h.conditions, h.since, h.until, h.why
-		FROM vuln_grouped g JOIN vuln_hit h ON h.tenant = g.tenant AND h.record_id = g.record_id WHERE g.tenant = $1 AND g.group_id = $2`, []any{tenant, group}
+		FROM vuln_grouped g CROSS JOIN vuln_hit h WHERE h.tenant = g.tenant AND h.record_id = g.record_id AND g.tenant = $1 AND g.group_id = $2`, []any{tenant, group}
 	if at != anyTime {
 		query, args = query+` AND h.since <= $3 AND h.until > $3`, append(args, at)
 	}

@@ -53,8 +53,8 @@ func (s *Service) stirUsers(tx *store.Tx, tenant string, components []string) er
 
 // stirGroup stirs every release with an open hit of the group.
 func (s *Service) stirGroup(tx *store.Tx, tenant, group string) error {
-	rows, err := tx.Query(`SELECT h.component_id FROM vuln_grouped r JOIN vuln_hit h ON h.tenant = r.tenant AND h.record_id = r.record_id
-		WHERE r.tenant = $1 AND r.group_id = $2 AND h.until = 9223372036854775807`, tenant, group)
+	rows, err := tx.Query(`SELECT h.component_id FROM vuln_grouped r CROSS JOIN vuln_hit h
+		WHERE h.tenant = r.tenant AND h.record_id = r.record_id AND r.tenant = $1 AND r.group_id = $2 AND h.until = 9223372036854775807`, tenant, group)
 	components, err := store.Collect(rows, err, func(r *sql.Rows) (id string, err error) { return id, r.Scan(&id) })
 	if err != nil || len(components) == 0 {
 		return err

@@ -284,7 +284,7 @@ func (w *stater) closed(product string, in func(release string) bool) error {
 // open reports whether the component has an open hit of the vulnerability.
 func (w *stater) open(group, component string) (bool, error) {
 	var n int64
-	err := w.tx.QueryRow(`SELECT count(*) FROM vuln_grouped g JOIN vuln_hit h ON h.tenant = g.tenant AND h.record_id = g.record_id
-		WHERE g.tenant = $1 AND g.group_id = $2 AND h.component_id = $3 AND h.until = 9223372036854775807`, w.tenant, group, component).Scan(&n)
+	err := w.tx.QueryRow(`SELECT count(*) FROM vuln_grouped g CROSS JOIN vuln_hit h
+		WHERE h.tenant = g.tenant AND h.record_id = g.record_id AND g.tenant = $1 AND g.group_id = $2 AND h.component_id = $3 AND h.until = 9223372036854775807`, w.tenant, group, component).Scan(&n)
 	return n > 0, err
 }
