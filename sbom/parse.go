@@ -43,6 +43,8 @@ func Parse(doc []byte) (Bill, error) {
 		b, err = parseCycloneDXXML(body)
 	case body[0] == '#' || bytes.HasPrefix(body, []byte("SPDXVersion:")):
 		b, err = parseTagValue(body)
+	case bytes.HasPrefix(doc, []byte("\x1f\x8b")) || bytes.HasPrefix(doc, []byte("PK\x03\x04")):
+		err = problem.Invalid("the SBOM is packed").Hint("unpack it first, with gunzip or unzip")
 	default:
 		err = notABill()
 	}

@@ -57,6 +57,8 @@ func TestHostileDocumentsAreRefused(t *testing.T) {
 	}{
 		"empty":       {"", problem.KindInvalid, "empty"},
 		"prose":       {"hello", problem.KindInvalid, "not a bill"},
+		"gzip":        {"\x1f\x8b\x08\x00", problem.KindInvalid, "packed"},
+		"zip":         {"PK\x03\x04", problem.KindInvalid, "packed"},
 		"other JSON":  {`{"a":1}`, problem.KindInvalid, "not a bill"},
 		"cut":         {`{"bomFormat":"CycloneDX","specVersion":"1.6","components":[`, problem.KindInvalid, "JSON"},
 		"no version":  {`{"bomFormat":"CycloneDX","components":[{"name":"a","type":"library"}]}`, problem.KindInvalid, "version"},

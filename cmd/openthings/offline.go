@@ -4,7 +4,9 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"debug/buildinfo"
+	"errors"
 	"fmt"
 	"os"
 	"runtime/debug"
@@ -45,21 +47,26 @@ func sbomCommand() *cobra.Command {
 	var asJSON bool
 	check := &cobra.Command{
 		Use: "check FILE", Short: "Findings of one bill of materials against a folder of OSV records",
-		Long: "Findings of one bill of materials (CycloneDX or SPDX) against a folder or zip of OSV records.\nThe exit code is 1 when a component is affected.",
-		Args: cobra.ExactArgs(1),
+		Long: "Findings of one bill of materials (CycloneDX or SPDX) against a folder or zip of OSV records, what is known to be exploited first.\n" +
+			"Kinds of packages about which the feed has no record are named: nothing found there says nothing.\nThe exit code is 1 when a component is affected.",
+		Example: "  openthings sbom check lamp.cdx.json --feed osv/",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			raw, err := os.ReadFile(args[0])
-			if err != nil {
-				return problem.Invalid("the bill cannot be read").Because(err)
+			if from == "" {
+				return usageError{errors.New("name a folder or zip of OSV records with --feed, or in $OPENTHINGS_FEEDS")}
 			}
-			bill, err := sbom.Parse(raw)
+			bill, isFile, err := billFile(args[0])
 			if err != nil {
 				return err
+			}
+			if !isFile {
+				return problem.Invalid("There is no file %s.", args[0]).Hint("the findings of a release: openthings release show %s", args[0])
 			}
 			f, err := feed.OpenPath(from)
 			if err != nil {
 				return err
 			}
+			defer f.Close()
 			rep, err := vuln.Check(bill, f)
 			if err != nil {
 				return err
@@ -73,9 +80,8 @@ func sbomCommand() *cobra.Command {
 			return nil
 		},
 	}
-	check.Flags().StringVar(&from, "feed", "", "folder or zip of OSV records, and a KEV catalogue if there is one")
+	check.Flags().StringVar(&from, "feed", env("OPENTHINGS_FEEDS", ""), "folder or zip of OSV records, and a KEV catalogue if there is one ($OPENTHINGS_FEEDS)")
 	check.Flags().BoolVar(&asJSON, "json", false, "print the report as JSON")
-	cobra.CheckErr(check.MarkFlagRequired("feed"))
 	c.AddCommand(append(sbomCommands(), check, sbomMakeCommand())...)
 	return c
 }
@@ -86,9 +92,9 @@ func sbomMakeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "make BINARY", Short: "Write the CycloneDX bill of a Go program from the build information inside it", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			raw, err := os.ReadFile(args[0])
+			raw, err := readAtMost(args[0], 1<<30)
 			if err != nil {
-				return problem.Invalid("the program cannot be read").Because(err)
+				return err
 			}
 			info, err := buildinfo.Read(bytes.NewReader(raw))
 			if err != nil {
@@ -121,22 +127,34 @@ func printReport(c *cobra.Command, bill sbom.Bill, rep vuln.Report, asJSON bool)
 	}
 	rows := [][]string{{"COMPONENT", "VERSION", "RECORD", "ALIASES", "FIXED IN", "STATE"}}
 	for _, h := range rep.Hits {
-		state := string(h.State)
-		switch {
-		case h.Withdrawn:
+		state, fixed := string(h.State), h.Fixed
+		if h.Withdrawn {
 			state = "withdrawn"
-		case h.Exploited:
-			state += ", EXPLOITED"
+		} else {
+			fixed = cmp.Or(fixed, "no fix known")
+			if h.Exploited {
+				state += ", EXPLOITED"
+			}
+			if h.Reason != "" {
+				state += ": " + h.Reason
+			}
 		}
-		rows = append(rows, []string{h.Component, h.Version, h.Record, strings.Join(h.Aliases, " "), h.Fixed, state})
+		rows = append(rows, []string{h.Component, h.Version, h.Record, strings.Join(h.Aliases, " "), fixed, state})
 	}
 	if len(rep.Hits) > 0 {
 		if err := table(w, rows); err != nil {
 			return err
 		}
 	}
-	fmt.Fprintf(w, "%d components, %d affected, %d of them known to be exploited, %d unknown, %d not matchable; %d records, feed %.19s\n",
-		len(bill.Components), rep.Affected, rep.Exploited, rep.Unknown, rep.NotMatched, rep.Records, rep.Feed)
+	exploited := "the feed has no list of what is exploited"
+	if rep.Catalogue != "" || rep.Exploited > 0 {
+		exploited = fmt.Sprintf("%d of them known to be exploited", rep.Exploited)
+	}
+	fmt.Fprintf(w, "%d components, %d affected, %d unknown, %s, %d not matchable; %d records, feed %.19s\n",
+		len(bill.Components), rep.Affected, rep.Unknown, exploited, rep.NotMatched, rep.Records, rep.Feed)
+	for _, x := range rep.Silent {
+		fmt.Fprintf(w, "The feed has no record of any %s package: nothing is known of %d of its parts.\n", x.Space, x.Components)
+	}
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -22,17 +23,37 @@ func sbomCommands() []*cobra.Command {
 	return []*cobra.Command{sbomShowCommand(), sbomPartsCommand(), sbomCompareCommand(), sbomExportCommand(), sbomEvidenceCommand()}
 }
 
-// billFile reads a bill of materials where the argument is a file; false: it is none.
-func billFile(path string) (sbom.Bill, bool, error) {
-	if st, err := os.Stat(path); err != nil || st.IsDir() {
+// billFile reads a bill of materials where the argument is a file; false: it is the id of a release.
+func billFile(name string) (sbom.Bill, bool, error) {
+	if _, err := os.Stat(name); err != nil && strings.HasPrefix(name, "rel_") {
 		return sbom.Bill{}, false, nil
 	}
-	doc, err := os.ReadFile(path)
+	doc, err := readAtMost(name, sbom.MaxBytes)
 	if err != nil {
-		return sbom.Bill{}, false, problem.Invalid("%s cannot be read", path).Because(err)
+		return sbom.Bill{}, true, err
 	}
 	b, err := sbom.Parse(doc)
+	if err != nil {
+		err = problem.Of(err).At(name)
+	}
 	return b, true, err
+}
+
+// readAtMost reads a file, and refuses one of more bytes without having read it.
+func readAtMost(name string, bytes int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, problem.Invalid("%s cannot be read", name).Because(err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, bytes+1))
+	if err != nil {
+		return nil, problem.Invalid("%s cannot be read", name).Because(err)
+	}
+	if int64(len(b)) > bytes {
+		return nil, problem.TooLarge("%s has more than %d bytes; so much is not read", name, bytes)
+	}
+	return b, nil
 }
 
 func releasePath(release, rest string) string {
