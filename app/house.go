@@ -172,7 +172,7 @@ func (h *house) build(origins []string) (err error) {
 	}
 	h.notify = notify.New(notify.Config{DB: h.db, Keys: h.keys, Clock: cfg.Clock, Log: cfg.Log, PrivateHooks: cfg.PrivateHooks, Mailer: mailer, URL: cmp.Or(cfg.PublicURL, origins[0])})
 	h.tellOutside()
-	h.product = product.New(product.Config{DB: h.db, Clock: cfg.Clock, Sign: h.audit.Sign, Verify: h.signedText})
+	h.product = product.New(product.Config{DB: h.db, Clock: cfg.Clock, Sign: h.audit.Sign, Verify: h.signedText, Maker: h.manufacturer, URL: cmp.Or(cfg.PublicURL, origins[0])})
 	if h.identity, err = identity.New(identity.Config{
 		DB: h.db, Issuer: h.issuer, Clock: cfg.Clock, Log: cfg.Log, Journal: journal,
 		Cut: func(id, reason string) int { return h.gateway.Cut(id, reason) },
@@ -346,7 +346,7 @@ func (h *house) work() []worker {
 	work := []worker{
 		{"issuer", h.identity.WatchIssuer},
 		{"jobs", h.db.RunJobs}, {"telemetry jobs", h.records.RunJobs}, {"identity", h.identity.Work}, {"fleet", h.fleet.Work}, {"sessions", h.sessions.Work}, {"twins", h.fleet.WorkTwins},
-		{"refusals", h.refusals.Run}, {"notify", h.notify.Work}, {"telemetry", h.telemetry.Work}, {"command", h.command.Work}, {"alarm", h.alarm.Work}, {"update", h.update.Work}, {"sbom", h.sbom.Work}, {"vuln", h.vuln.Work}, {"evidence", h.evidence.Work},
+		{"refusals", h.refusals.Run}, {"notify", h.notify.Work}, {"product", h.product.Work}, {"telemetry", h.telemetry.Work}, {"command", h.command.Work}, {"alarm", h.alarm.Work}, {"update", h.update.Work}, {"sbom", h.sbom.Work}, {"vuln", h.vuln.Work}, {"evidence", h.evidence.Work},
 		{"keys", func(ctx context.Context) error { return h.keys.Work(ctx, h.cfg.Log, h.db, h.records) }},
 	}
 	if h.cfg.Self != "" {

@@ -10,6 +10,7 @@ import (
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/product"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"
 )
@@ -78,15 +79,27 @@ func (h Hold) refusal() *problem.Error {
 // notHeld is the one place where units are held. The register asks it before a device gets its first certificate of
 // birth and of operation, so every door ends here: stations with and without a network, tokens, trusted CAs, EST.
 // Claims and approvals ask earlier, so that a person learns of it.
+//
+// Nor does a new unit get an identity whose hardware revision is no longer supported.
 func (s *Service) notHeld(tx *store.Tx, d identity.Device) error {
+	why := s.cfg.Products.MayEnrol(tx, d.Tenant, d.Revision)
+	if why != nil && problem.Of(why).Rule != product.RuleEnded {
+		return why
+	}
 	h, found, err := holdOn(tx, d)
-	if err != nil || !found {
+	if err != nil {
 		return err
+	}
+	if found {
+		why = h.refusal()
+	}
+	if why == nil {
+		return nil
 	}
 	if served, err := s.cfg.Identity.Served(tx, d.Tenant, d.ID); err != nil || served {
 		return err
 	}
-	return h.refusal()
+	return why
 }
 
 // waitsForHold asks a unit that is out there already to come again: nobody has to touch it when the hold was lifted.

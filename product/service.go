@@ -18,6 +18,10 @@ type Config struct {
 	// product can have a baseline.
 	Sign   func(text string) ([]byte, error)
 	Verify func(signed []byte) (text string, err error)
+	// Maker is the name of a tenant's manufacturer, and URL the platform's address as the world sees it: both stand on the
+	// public page of a product.
+	Maker func(ctx context.Context, tenant string) (string, error)
+	URL   string
 }
 
 // Service keeps products and hardware revisions.
@@ -45,7 +49,11 @@ func (s *Service) Create(ctx context.Context, p Product, actor string) (Product,
 	})
 }
 
-// CreateRevision adds a hardware revision to a product of the tenant; ID and Created are filled in.
+// firstCohort is the name of the cohort that each hardware revision begins with.
+const firstCohort = "first"
+
+// CreateRevision adds a hardware revision to a product of the tenant, with its first placement cohort; ID and Created are
+// filled in.
 func (s *Service) CreateRevision(ctx context.Context, v Revision, actor string) (Revision, error) {
 	if err := v.check(); err != nil {
 		return Revision{}, err
@@ -56,6 +64,10 @@ func (s *Service) CreateRevision(ctx context.Context, v Revision, actor string) 
 	v.ID, v.Created = store.NewID("rev"), store.Time(store.Millis(s.cfg.Clock.Now()))
 	return v, s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
 		if err := insertRevision(tx, v); err != nil {
+			return err
+		}
+		first := Cohort{ID: store.NewID("coh"), Tenant: v.Tenant, Product: v.Product, Revision: v.ID, Name: firstCohort, Created: v.Created}
+		if err := insertCohort(tx, first, nil); err != nil {
 			return err
 		}
 		return audit.Append(tx, audit.Entry{Tenant: v.Tenant, Actor: actor, Kind: "revision.created", Subject: v.ID, Data: v})
