@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -139,13 +140,13 @@ func eachOfSome(tx *store.Tx, tenant string, releases []string, fn func(release 
 	if len(releases) == 0 {
 		return nil
 	}
-	values, args := make([]string, len(releases)), []any{tenant}
+	values, args := make([]string, len(releases)), make([]any, len(releases), len(releases)+1)
 	for i, r := range releases {
-		args = append(args, r)
-		values[i] = fmt.Sprintf("($%d)", len(args))
+		args[i], values[i] = r, fmt.Sprintf("($%d)", i+1)
 	}
+	args = append(args, tenant)
 	rows, err := tx.Query(`WITH p(release_id) AS (VALUES `+strings.Join(values, ", ")+`)
-		SELECT release_id, (SELECT string_agg(device_id, ' ') FROM install i WHERE i.tenant = $1 AND i.release_id = p.release_id AND i.to_ts = 9223372036854775807) FROM p`, args...)
+		SELECT release_id, (SELECT string_agg(device_id, ' ') FROM install i WHERE i.tenant = $`+strconv.Itoa(len(args))+` AND i.release_id = p.release_id AND i.to_ts = 9223372036854775807) FROM p`, args...)
 	type found struct {
 		release string
 		devices sql.NullString
@@ -156,10 +157,10 @@ func eachOfSome(tx *store.Tx, tenant string, releases []string, fn func(release 
 	}
 	slices.SortFunc(lists, func(a, b found) int { return strings.Compare(a.release, b.release) })
 	for _, f := range lists {
-		devices := strings.Fields(f.devices.String)
-		if len(devices) == 0 {
+		if f.devices.String == "" {
 			continue
 		}
+		devices := strings.Split(f.devices.String, " ")
 		slices.Sort(devices)
 		if err := fn(f.release, devices); err != nil {
 			return err

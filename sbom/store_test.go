@@ -4,6 +4,7 @@ package sbom
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"slices"
 	"sync/atomic"
@@ -82,18 +83,18 @@ func TestAttach(t *testing.T) {
 		}
 		var toml string
 		view(func(tx *store.Tx) error {
-			keys, err := s.Lookup(tx, "Go", "github.com/BurntSushi/TOML")
-			if err != nil || len(keys) != 1 || keys[0].Version != "1.0.0" || keys[0].Name != "github.com/burntsushi/toml" {
-				t.Fatalf("versions %+v, %v", keys, err)
-			}
-			toml = keys[0].Component
-			in, err := s.InUse(tx, "ten_a", toml, "", 10)
-			if err != nil || len(in) != 1 || in[0] != "rel_1" {
-				t.Fatalf("in use in %+v, %v", in, err)
-			}
 			own, err := s.Keys(tx, "ten_a", "rel_1")
 			if err != nil || len(own) != 2 {
 				t.Fatalf("keys %+v, %v; the relay cannot be matched", own, err)
+			}
+			i := slices.IndexFunc(own, func(k Key) bool { return k.Name == "github.com/burntsushi/toml" })
+			if i < 0 || own[i].Version != "1.0.0" || own[i].Space != "Go" {
+				t.Fatalf("keys %+v", own)
+			}
+			toml = own[i].Component
+			listed, err := s.Listed(tx, "ten_a", []string{toml, "cmp_none", toml})
+			if err != nil || fmt.Sprint(listed) != "map["+toml+":[rel_1]]" {
+				t.Fatalf("listed %+v, %v; spelled twice it is one release, and another tenant's rel_2 must be missing", listed, err)
 			}
 			return err
 		})
@@ -117,9 +118,9 @@ func TestAttach(t *testing.T) {
 					t.Errorf("uses at %d: %+v, %v; want %+v", at, uses, err, want)
 				}
 			}
-			in, err := s.InUse(tx, "ten_a", toml, "", 10)
-			if err != nil || len(in) != 1 || in[0] != "rel_3" {
-				t.Errorf("in use in %+v, %v", in, err)
+			listed, err := s.Listed(tx, "ten_a", []string{toml})
+			if err != nil || fmt.Sprint(listed) != "map["+toml+":[rel_3]]" {
+				t.Errorf("listed %+v, %v", listed, err)
 			}
 			if own, err := s.Keys(tx, "ten_a", "rel_1"); err != nil || len(own) != 1 || own[0].Name != "new" {
 				t.Errorf("keys %+v, %v", own, err)

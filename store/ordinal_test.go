@@ -12,6 +12,9 @@ func TestOrdinal(t *testing.T) {
 		`SELECT $1 WHERE a = $1`:                 "SELECT $1 WHERE a = $1",           // twice
 		`SELECT $10`:                             "SELECT $10",
 		`SELECT a FROM b WHERE c = '$1' OR d=$1`: `SELECT a FROM b WHERE c = '$1' OR d=$1`, // a text may hold anything
+		`SELECT a FROM b WHERE a || '' = $1`:     "SELECT a FROM b WHERE a || '' = ?",
+		"SELECT ''''$1''''":                      "SELECT ''''?''''", // two texts of a quote each
+		"SELECT '''$1'''":                        "SELECT '''$1'''",
 		`SELECT $1,$2,$3,$4,$5,$6,$7,$8,$9,$10;`: "SELECT ?,?,?,?,?,?,?,?,?,?;",
 		`SELECT $1, $2 FROM x WHERE z = $12`:     "SELECT $1, $2 FROM x WHERE z = $12",
 	} {

@@ -296,17 +296,20 @@ func (s *Service) logReopened(tx *store.Tx, tenant, name string, d Decision, why
 
 // reopenRecords is reopen for the vulnerabilities of records whose hits have changed.
 func (s *Service) reopenRecords(tx *store.Tx, tenant string, records []string) error {
-	groups := map[string]bool{}
-	for _, id := range records {
-		var group string
-		err := tx.QueryRow(`SELECT group_id FROM vuln_grouped WHERE tenant = $1 AND record_id = $2`, tenant, id).Scan(&group)
-		if errors.Is(err, store.ErrNoRows) {
-			continue
-		}
-		if err != nil {
+	groups := map[string]bool{} // with a decision that stands
+	for part := range slices.Chunk(records, 256) {
+		list, args := store.In([]any{tenant, s.now()}, part)
+		rows, err := tx.Query(`SELECT r.group_id FROM vuln_grouped r CROSS JOIN vuln_member m CROSS JOIN vuln_decision d
+			WHERE r.tenant = $1 AND d.until > $2 AND r.record_id IN `+list+`
+			AND m.tenant = r.tenant AND m.group_id = r.group_id AND d.tenant = m.tenant AND d.ident = m.ident`, args...)
+		if _, err := store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+			var group string
+			err := r.Scan(&group)
+			groups[group] = true
+			return struct{}{}, err
+		}); err != nil {
 			return err
 		}
-		groups[group] = true
 	}
 	for _, group := range sortedKeys(groups) {
 		if err := s.reopen(tx, tenant, group); err != nil {

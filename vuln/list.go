@@ -193,15 +193,14 @@ func (s *Service) readOpen(tx *store.Tx, tenant string, o *opened) error {
 	if o.facts, err = s.facts(tx, tenant, sortedKeys(open)); err != nil {
 		return err
 	}
-	listed, err := s.cfg.SBOM.Uses(tx, tenant, sortedKeys(components), s.now())
-	if err != nil {
+	if o.uses, err = s.cfg.SBOM.Listed(tx, tenant, sortedKeys(components)); err != nil {
 		return err
 	}
 	releases := map[string]bool{}
-	o.uses = map[string][]string{}
-	for _, u := range listed {
-		o.uses[u.Component] = append(o.uses[u.Component], u.Release)
-		releases[u.Release] = true
+	for _, in := range o.uses {
+		for _, release := range in {
+			releases[release] = true
+		}
 	}
 	if o.about, err = s.releases(tx, tenant, sortedKeys(releases)); err != nil {
 		return err

@@ -54,16 +54,18 @@ type judged struct {
 	gen      int64 // of the records it was computed on
 	records  []string
 	verdicts map[pair]record.Verdict // also clean ones, where a hit is to end
+	open     map[pair]bool           // have an open hit
 	ended    map[string]string       // why hits of a record end: it was withdrawn, or says so no longer
 }
 
 func newJudged() judged {
-	return judged{verdicts: map[pair]record.Verdict{}, ended: map[string]string{}}
+	return judged{verdicts: map[pair]record.Verdict{}, open: map[pair]bool{}, ended: map[string]string{}}
 }
 
-// add keeps what says most, where a component is known to a record by several names.
+// add keeps what says most, where a component is known to a record by several names. That nothing is wrong is kept where
+// a hit is to end alone.
 func (j judged) add(p pair, v record.Verdict) {
-	if old, ok := j.verdicts[p]; !ok || v.Better(old) {
+	if old, ok := j.verdicts[p]; ok && v.Better(old) || !ok && v.State != record.StateClean {
 		j.verdicts[p] = v
 	}
 }
@@ -103,47 +105,65 @@ func (s *Service) judgeRecords(ctx context.Context, tenant string, records []str
 		if j.gen, err = s.gen(tx, tenant); err != nil {
 			return err
 		}
-		inUse := map[[2]string][]known{}
-		for _, id := range records {
-			var withdrawn int64
-			err := tx.QueryRow(`SELECT withdrawn FROM vuln_record WHERE tenant = $1 AND id = $2 AND is_current = 1`, tenant, id).Scan(&withdrawn)
-			if err != nil {
-				return fmt.Errorf("record %s: %w", id, err)
-			}
-			if err := openPairs(tx, tenant, id, j); err != nil {
-				return err
-			}
-			j.ended[id] = endedRecord
-			if withdrawn != 0 {
-				j.ended[id] = endedWithdrawn
-				continue
-			}
-			claims, err := claimsOf(tx, tenant, id)
-			if err != nil {
-				return err
-			}
-			for _, c := range claims {
-				name := [2]string{c.Space, c.Name}
-				if _, ok := inUse[name]; !ok {
-					if inUse[name], err = knownBy(tx, tenant, c.Space, c.Name); err != nil {
-						return err
-					}
-				}
-				if len(inUse[name]) == 0 {
-					continue
-				}
-				judge, err := record.Compile(c.Space, c.Body)
-				if err != nil {
-					return fmt.Errorf("record %s: %w", id, err)
-				}
-				for _, k := range inUse[name] {
-					j.add(pair{k.component, id}, judge.Judge(k.Identity))
-				}
-			}
+		if err := j.begin(tx, tenant); err != nil {
+			return err
 		}
-		return nil
+		used, err := s.knownBy(tx, tenant, j)
+		if err != nil {
+			return err
+		}
+		list, args := store.In([]any{tenant}, records)
+		rows, err := tx.Query(`SELECT record_id, space, name, body FROM vuln_claim WHERE tenant || '' = $1 AND record_id IN `+list, args...)
+		_, err = store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) { // one body in memory at a time
+			var id, text string
+			var name [2]string
+			if err := r.Scan(&id, &name[0], &name[1], &text); err != nil || len(used[name]) == 0 || j.ended[id] == endedWithdrawn {
+				return struct{}{}, err
+			}
+			judge, err := record.Compile(name[0], []byte(text))
+			if err != nil {
+				return struct{}{}, fmt.Errorf("record %s: %w", id, err)
+			}
+			for _, k := range used[name] {
+				j.add(pair{k.component, id}, judge.Judge(k.Identity))
+			}
+			return struct{}{}, nil
+		})
+		return err
 	})
 	return j, err
+}
+
+// begin reads which of the records are withdrawn, and enters the components with an open hit of one of them as clean,
+// unless it will be said otherwise.
+func (j judged) begin(tx *store.Tx, tenant string) error {
+	list, args := store.In([]any{tenant}, j.records)
+	rows, err := tx.Query(`SELECT id, withdrawn FROM vuln_record WHERE tenant = $1 AND id IN `+list+` AND is_current = 1`, args...)
+	if _, err := store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+		var id string
+		var withdrawn int64
+		err := r.Scan(&id, &withdrawn)
+		j.ended[id] = endedRecord
+		if withdrawn != 0 {
+			j.ended[id] = endedWithdrawn
+		}
+		return struct{}{}, err
+	}); err != nil {
+		return err
+	}
+	for _, id := range j.records {
+		if j.ended[id] == "" {
+			return fmt.Errorf("record %s: %w", id, store.ErrNoRows)
+		}
+	}
+	rows, err = tx.Query(`SELECT record_id, component_id FROM vuln_hit WHERE tenant = $1 AND until = 9223372036854775807 AND record_id IN `+list, args...)
+	_, err = store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+		var p pair
+		err := r.Scan(&p.record, &p.component)
+		j.verdicts[p], j.open[p] = record.Verdict{State: record.StateClean}, true
+		return struct{}{}, err
+	})
+	return err
 }
 
 // known is a component by one of its names.
@@ -152,74 +172,82 @@ type known struct {
 	sbom.Identity
 }
 
-// knownBy reads the index: every component of the tenant's releases that has this name.
-func knownBy(tx *store.Tx, tenant, space, name string) ([]known, error) {
-	rows, err := tx.Query(`SELECT component_id, version, vendor FROM vuln_identity WHERE tenant = $1 AND space = $2 AND name = $3`, tenant, space, name)
-	return store.Collect(rows, err, func(r *sql.Rows) (known, error) {
-		k := known{Identity: sbom.Identity{Space: space, Name: name}}
-		return k, r.Scan(&k.component, &k.Version, &k.Vendor)
-	})
-}
-
-func claimsOf(tx *store.Tx, tenant, id string) ([]record.Claim, error) {
+// knownBy reads the index: every component of the tenant's releases that has a name which one of the records claims, by
+// space and name.
+func (s *Service) knownBy(tx *store.Tx, tenant string, j judged) (map[[2]string][]known, error) {
+	list, args := store.In([]any{tenant}, j.records)
 	// The tenant is hidden from SQLite, which would go by the key and read all claims of the tenant.
-	rows, err := tx.Query(`SELECT space, name, body FROM vuln_claim WHERE tenant || '' = $1 AND record_id = $2`, tenant, id)
-	return store.Collect(rows, err, func(r *sql.Rows) (c record.Claim, err error) {
-		var text string
-		err = r.Scan(&c.Space, &c.Name, &text)
-		c.Body = []byte(text)
-		return c, err
-	})
-}
-
-// openPairs enters the components with an open hit of the record as clean, unless it will be said otherwise.
-func openPairs(tx *store.Tx, tenant, id string, j judged) error {
-	rows, err := tx.Query(`SELECT component_id FROM vuln_hit WHERE tenant = $1 AND record_id = $2 AND until = 9223372036854775807`, tenant, id)
-	_, err = store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
-		var component string
-		err := r.Scan(&component)
-		j.verdicts[pair{component, id}] = record.Verdict{State: record.StateClean}
+	rows, err := tx.Query(`SELECT record_id, space, name FROM vuln_claim WHERE tenant || '' = $1 AND record_id IN `+list, args...)
+	claimed := map[string]map[string]bool{} // names by space
+	if _, err := store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+		var id, space, name string
+		err := r.Scan(&id, &space, &name)
+		if j.ended[id] != endedWithdrawn {
+			if claimed[space] == nil {
+				claimed[space] = map[string]bool{}
+			}
+			claimed[space][name] = true
+		}
 		return struct{}{}, err
-	})
-	return err
-}
-
-// settleRecords writes what was judged in bounded steps, so that no other write waits long, and then forgets the marks.
-func (s *Service) settleRecords(ctx context.Context, tenant string, j judged) error {
-	if err := s.settle(ctx, tenant, j); err != nil {
-		return err
+	}); err != nil {
+		return nil, err
 	}
-	return s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
-		for _, id := range j.records {
-			if _, err := tx.Exec(`DELETE FROM vuln_touched WHERE tenant = $1 AND record_id = $2 AND gen <= $3`, tenant, id, j.gen); err != nil {
-				return err
+	out := map[[2]string][]known{}
+	for space, names := range claimed {
+		for part := range slices.Chunk(sortedKeys(names), 256) {
+			list, args := store.In([]any{tenant, space}, part)
+			rows, err := tx.Query(`SELECT name, component_id, version, vendor FROM vuln_identity WHERE tenant = $1 AND space = $2 AND name IN `+list, args...)
+			if _, err := store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+				k := known{Identity: sbom.Identity{Space: space}}
+				err := r.Scan(&k.Name, &k.component, &k.Version, &k.Vendor)
+				out[[2]string{space, k.Name}] = append(out[[2]string{space, k.Name}], k)
+				return struct{}{}, err
+			}); err != nil {
+				return nil, err
 			}
 		}
-		return nil
-	})
+	}
+	return out, nil
 }
 
-// pairsAtOnce are written in one transaction.
-const pairsAtOnce = 500
+// hitRowsAtOnce are written in one transaction, so that no other write waits long.
+const hitRowsAtOnce = 1000
 
-func (s *Service) settle(ctx context.Context, tenant string, j judged) error {
+// settleRecords writes what was judged, and with the last of it forgets the marks.
+func (s *Service) settleRecords(ctx context.Context, tenant string, j judged) error {
 	pairs := make([]pair, 0, len(j.verdicts))
 	for p := range j.verdicts {
 		pairs = append(pairs, p)
 	}
 	slices.SortFunc(pairs, func(a, b pair) int {
-		return strings.Compare(a.record+"\x00"+a.component, b.record+"\x00"+b.component)
+		if c := strings.Compare(a.record, b.record); c != 0 {
+			return c
+		}
+		return strings.Compare(a.component, b.component)
 	})
-	for part := range slices.Chunk(pairs, pairsAtOnce) {
+	for more := true; more; {
+		n := 0
+		for rows := 0; n < len(pairs) && rows < hitRowsAtOnce; n++ {
+			if rows++; j.open[pairs[n]] { // one ends, another begins
+				rows++
+			}
+		}
+		more = n < len(pairs)
 		err := s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
 			if err := s.current(tx, tenant, j.gen); err != nil {
 				return err
 			}
-			return s.settlePairs(tx, tenant, part, j)
+			if err := s.settlePairs(tx, tenant, pairs[:n], j); err != nil || more {
+				return err
+			}
+			list, args := store.In([]any{tenant, j.gen}, j.records)
+			_, err := tx.Exec(`DELETE FROM vuln_touched WHERE tenant = $1 AND gen <= $2 AND record_id IN `+list, args...)
+			return err
 		})
 		if err != nil {
 			return err
 		}
+		pairs = pairs[n:]
 	}
 	return nil
 }
@@ -234,66 +262,74 @@ type openHit struct {
 
 // settlePairs makes the open hits of the pairs, which are in the order of their records, equal to what was judged.
 func (s *Service) settlePairs(tx *store.Tx, tenant string, pairs []pair, j judged) error {
+	have, err := openHits(tx, tenant, pairs)
+	if err != nil {
+		return err
+	}
 	now := s.now()
 	var fresh [][]any
-	var changed []string // records
-	for len(pairs) > 0 {
-		id := pairs[0].record
-		n := slices.IndexFunc(pairs, func(p pair) bool { return p.record != id })
-		if n < 0 {
-			n = len(pairs)
-		}
-		rows, err := tx.Query(`SELECT component_id, since, state, rule, confidence, reason, fixed, conditions FROM vuln_hit
-			WHERE tenant = $1 AND record_id = $2 AND until = 9223372036854775807`, tenant, id)
-		have := map[string]openHit{}
-		if _, err := store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
-			var component string
-			var h openHit
-			err := r.Scan(&component, &h.since, &h.state, &h.rule, &h.confidence, &h.reason, &h.fixed, &h.conditions)
-			have[component] = h
-			return struct{}{}, err
-		}); err != nil {
-			return err
-		}
-		var stirred []string // components
-		for _, p := range pairs[:n] {
-			v := j.verdicts[p]
-			old, was := have[p.component]
-			is := v.State != record.StateClean
-			conditions := strings.Join(v.Conditions, "\n")
-			if was && is && old.state == v.State {
-				if old != (openHit{old.since, v.State, v.Rule, v.Confidence, v.Reason, v.Fixed, conditions}) {
-					if _, err := tx.Exec(`UPDATE vuln_hit SET rule = $4, confidence = $5, reason = $6, fixed = $7, conditions = $8
-						WHERE tenant = $1 AND component_id = $2 AND record_id = $3 AND until = 9223372036854775807`,
-						tenant, p.component, id, v.Rule, v.Confidence, v.Reason, v.Fixed, conditions); err != nil {
-						return err
-					}
-					changed = append(changed, id)
-				}
-				continue
-			}
-			if was {
-				if err := s.endHit(tx, tenant, p, old, now, j.ended[id]); err != nil {
+	var changed []string             // records
+	stirred := map[string][]string{} // components by record
+	for _, p := range pairs {
+		v := j.verdicts[p]
+		old, was := have[p]
+		is := v.State != record.StateClean
+		conditions := strings.Join(v.Conditions, "\n")
+		if was && is && old.state == v.State {
+			if old != (openHit{old.since, v.State, v.Rule, v.Confidence, v.Reason, v.Fixed, conditions}) {
+				if _, err := tx.Exec(`UPDATE vuln_hit SET rule = $4, confidence = $5, reason = $6, fixed = $7, conditions = $8
+					WHERE tenant = $1 AND component_id = $2 AND record_id = $3 AND until = 9223372036854775807`,
+					tenant, p.component, p.record, v.Rule, v.Confidence, v.Reason, v.Fixed, conditions); err != nil {
 					return err
 				}
+				changed = append(changed, p.record)
 			}
-			if is {
-				fresh = append(fresh, hitRow(tenant, p, v, now))
-			}
-			if was || is {
-				stirred = append(stirred, p.component)
-				changed = append(changed, id)
+			continue
+		}
+		if was {
+			if err := s.endHit(tx, tenant, p, old, now, j.ended[p.record]); err != nil {
+				return err
 			}
 		}
-		if err := s.stirComponents(tx, tenant, id, stirred); err != nil {
-			return err
+		if is {
+			fresh = append(fresh, hitRow(tenant, p, v, now))
 		}
-		pairs = pairs[n:]
+		if was || is {
+			stirred[p.record] = append(stirred[p.record], p.component)
+			changed = append(changed, p.record)
+		}
 	}
 	if err := tx.InsertMany(insertHits, fresh, ``); err != nil {
 		return err
 	}
+	if err := s.stirComponents(tx, tenant, stirred); err != nil {
+		return err
+	}
 	return s.reopenRecords(tx, tenant, slices.Compact(changed))
+}
+
+// openHits reads the open hits of the records of the pairs.
+func openHits(tx *store.Tx, tenant string, pairs []pair) (map[pair]openHit, error) {
+	records := map[string]bool{}
+	for _, p := range pairs {
+		records[p.record] = true
+	}
+	out := map[pair]openHit{}
+	for part := range slices.Chunk(sortedKeys(records), 256) {
+		list, args := store.In([]any{tenant}, part)
+		rows, err := tx.Query(`SELECT record_id, component_id, since, state, rule, confidence, reason, fixed, conditions FROM vuln_hit
+			WHERE tenant = $1 AND until = 9223372036854775807 AND record_id IN `+list, args...)
+		if _, err := store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+			var p pair
+			var h openHit
+			err := r.Scan(&p.record, &p.component, &h.since, &h.state, &h.rule, &h.confidence, &h.reason, &h.fixed, &h.conditions)
+			out[p] = h
+			return struct{}{}, err
+		}); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 const insertHits = `INSERT INTO vuln_hit (tenant, component_id, record_id, since, state, until, reason, fixed, rule, confidence, conditions, why)`

@@ -37,14 +37,16 @@ func (s *Service) Reach(ctx context.Context, tenant string, records []string) (R
 				return err
 			}
 		}
-		uses, err := s.cfg.SBOM.Uses(tx, tenant, sortedKeys(times), s.now())
+		listed, err := s.cfg.SBOM.Listed(tx, tenant, sortedKeys(times))
 		if err != nil {
 			return err
 		}
 		releases := map[string]bool{}
-		for _, u := range uses {
-			releases[u.Release] = true
-			out.Findings += times[u.Component]
+		for component, in := range listed {
+			out.Findings += times[component] * len(in)
+			for _, release := range in {
+				releases[release] = true
+			}
 		}
 		out.Releases = sortedKeys(releases)
 		return nil
@@ -59,7 +61,7 @@ func (s *Service) Rematch(ctx context.Context, tenant string, records []string) 
 		var j judged
 		for err = errStale; errors.Is(err, errStale) && ctx.Err() == nil; {
 			if j, err = s.judgeRecords(ctx, tenant, part); err == nil {
-				err = s.settle(ctx, tenant, j)
+				err = s.settleRecords(ctx, tenant, j)
 			}
 		}
 		if err != nil {
@@ -167,13 +169,9 @@ func (s *Service) whole(tx *store.Tx, tenant string, records []string) (map[pair
 			return nil, nil, err
 		}
 	}
-	uses, err := s.cfg.SBOM.Uses(tx, tenant, sortedKeys(components), s.now())
-	listed := map[string]bool{}
-	for _, u := range uses {
-		listed[u.Component] = true
-	}
+	listed, err := s.cfg.SBOM.Listed(tx, tenant, sortedKeys(components))
 	for p := range stored {
-		if !listed[p.component] { // kept up to date all the same, for when a release brings it back
+		if listed[p.component] == nil { // kept up to date all the same, for when a release brings it back
 			delete(stored, p)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -24,29 +25,34 @@ func stir(tx *store.Tx, tenant string, releases []string) error {
 	return tx.InsertMany(`INSERT INTO vuln_stirred (tenant, release_id)`, rows, `ON CONFLICT DO NOTHING`)
 }
 
-// stirComponents stirs the releases that list one of the components, if the record's vulnerability is exploited.
-func (s *Service) stirComponents(tx *store.Tx, tenant, id string, components []string) error {
-	if len(components) == 0 {
-		return nil
+// stirComponents stirs the releases that list one of the components, given by record, where the record's vulnerability is
+// exploited.
+func (s *Service) stirComponents(tx *store.Tx, tenant string, byRecord map[string][]string) error {
+	components := map[string]bool{}
+	for part := range slices.Chunk(sortedKeys(byRecord), 256) {
+		list, args := store.In([]any{tenant}, part)
+		rows, err := tx.Query(`SELECT r.record_id FROM vuln_grouped r CROSS JOIN vuln_group g
+			WHERE r.tenant = $1 AND r.record_id IN `+list+` AND g.tenant = r.tenant AND g.id = r.group_id AND g.exploited > 0`, args...)
+		if _, err := store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+			var id string
+			err := r.Scan(&id)
+			for _, c := range byRecord[id] {
+				components[c] = true
+			}
+			return struct{}{}, err
+		}); err != nil {
+			return err
+		}
 	}
-	var exploited int64
-	err := tx.QueryRow(`SELECT coalesce(max(g.exploited), 0) FROM vuln_grouped r JOIN vuln_group g ON g.tenant = r.tenant AND g.id = r.group_id
-		WHERE r.tenant = $1 AND r.record_id = $2`, tenant, id).Scan(&exploited)
-	if err != nil || exploited == 0 {
-		return err
-	}
-	return s.stirUsers(tx, tenant, components)
+	return s.stirUsers(tx, tenant, sortedKeys(components))
 }
 
 func (s *Service) stirUsers(tx *store.Tx, tenant string, components []string) error {
-	uses, err := s.cfg.SBOM.Uses(tx, tenant, components, s.now())
+	listed, err := s.cfg.SBOM.Listed(tx, tenant, components)
 	if err != nil {
 		return err
 	}
-	releases := make([]string, len(uses))
-	for i, u := range uses {
-		releases[i] = u.Release
-	}
+	releases := slices.Concat(slices.Collect(maps.Values(listed))...)
 	slices.Sort(releases)
 	return stir(tx, tenant, slices.Compact(releases))
 }
@@ -112,7 +118,7 @@ func (s *Service) exploitedIn(tx *store.Tx, tenant string, releases []string) (m
 	for _, h := range hits {
 		byComponent[h.component] = append(byComponent[h.component], h)
 	}
-	uses, err := s.cfg.SBOM.Uses(tx, tenant, sortedKeys(byComponent), s.now())
+	listed, err := s.cfg.SBOM.Listed(tx, tenant, sortedKeys(byComponent))
 	if err != nil {
 		return nil, err
 	}
@@ -121,14 +127,16 @@ func (s *Service) exploitedIn(tx *store.Tx, tenant string, releases []string) (m
 		return nil, err
 	}
 	out := map[string][]exploitedHit{}
-	for _, u := range uses {
-		r, ok := about[u.Release]
-		if !ok { // another release, or one whose own event has not been handled yet: it will come by itself
-			continue
-		}
-		for _, h := range byComponent[u.Component] {
-			h.product, h.version = r.Product, r.Version
-			out[u.Release] = append(out[u.Release], h)
+	for _, component := range sortedKeys(listed) {
+		for _, release := range listed[component] {
+			r, ok := about[release]
+			if !ok { // another release, or one whose own event has not been handled yet: it will come by itself
+				continue
+			}
+			for _, h := range byComponent[component] {
+				h.product, h.version = r.Product, r.Version
+				out[release] = append(out[release], h)
+			}
 		}
 	}
 	return out, nil

@@ -246,13 +246,9 @@ func (w *stater) closed(product string, in func(release string) bool) error {
 	for _, c := range list {
 		releases[c.Release], components[c.Component] = true, true
 	}
-	uses, err := w.s.cfg.SBOM.Uses(w.tx, w.tenant, sortedKeys(components), w.s.now())
+	listed, err := w.s.cfg.SBOM.Listed(w.tx, w.tenant, sortedKeys(components))
 	if err != nil {
 		return err
-	}
-	listed := map[[2]string]bool{}
-	for _, u := range uses {
-		listed[[2]string{u.Release, u.Component}] = true
 	}
 	spelled, err := w.s.cfg.SBOM.Spelled(w.tx, w.tenant, sortedKeys(releases), sortedKeys(components))
 	if err != nil {
@@ -265,7 +261,7 @@ func (w *stater) closed(product string, in func(release string) bool) error {
 		if err != nil {
 			return err
 		}
-		if !listed[at] || again || said[[3]string{c.Release, c.Component, c.group}] {
+		if !slices.Contains(listed[c.Component], c.Release) || again || said[[3]string{c.Release, c.Component, c.group}] {
 			continue
 		}
 		said[[3]string{c.Release, c.Component, c.group}] = true
