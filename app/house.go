@@ -17,6 +17,7 @@ import (
 	"github.com/openthings-platform/openthings/api"
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/command"
+	"github.com/openthings-platform/openthings/conform"
 	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/enroll"
 	"github.com/openthings-platform/openthings/evidence"
@@ -68,6 +69,7 @@ type house struct {
 	respond   *respond.Service
 	desk      *disclosure.Service
 	advisory  *advisory.Service
+	conform   *conform.Service
 	retire    *retire.Service
 	evidence  *evidence.Service
 
@@ -90,7 +92,7 @@ type house struct {
 var (
 	platformSchema = []store.Migrations{
 		seal.Schema, api.Schema, audit.Schema, tenant.Schema, notify.Schema, product.Schema, identity.Schema, enroll.Schema, fleet.Schema, telemetry.CatalogueSchema, command.Schema, alarm.Schema,
-		sbom.Schema, update.Schema, vuln.Schema, respond.Schema, retire.Schema,
+		sbom.Schema, update.Schema, vuln.Schema, respond.Schema, conform.Schema, retire.Schema,
 	}
 	telemetrySchema = []store.Migrations{seal.Schema, telemetry.Schema}
 )
@@ -224,6 +226,9 @@ func (h *house) build(origins []string) (err error) {
 	h.update = update.New(update.Config{
 		DB: h.db, Blobs: h.blobs, Identity: h.identity, Product: h.product, SBOM: h.sbom, Fleet: h.fleet, Tenants: h.tenant, Clock: cfg.Clock, Log: cfg.Log,
 		Send: h.send, Live: h.gateway.Live, SBOMGrade: cfg.SBOMGrade,
+		Placing: func(tx *store.Tx, r update.Release) error {
+			return h.conform.MayPlace(tx, r.Tenant, r.Product, r.ID)
+		},
 		VEX: func(doc []byte) (func(*store.Tx, string, string) error, error) { return h.vuln.WithRelease(doc) },
 	})
 	h.enroll = enroll.New(enroll.Config{
@@ -251,6 +256,14 @@ func (h *house) build(origins []string) (err error) {
 	h.desk = disclosure.New(disclosure.Config{DB: h.db, Log: cfg.Log, CSAF: func(ctx context.Context, t string) string { return h.advisory.Metadata(ctx, t) }})
 	h.advisory = advisory.New(advisory.Config{DB: h.db, Products: h.product, Vuln: h.vuln, Cases: h.respond, Keys: pgp.New(h.db, h.keys),
 		Manufacturer: h.manufacturer, Releases: h.publishedReleases, URL: cmp.Or(cfg.PublicURL, origins[0])})
+	h.conform = conform.New(conform.Config{DB: h.db, Products: h.product, SBOM: h.sbom, Update: h.update, Clock: cfg.Clock, Log: cfg.Log,
+		Tenants: func(ctx context.Context) (ids []string, err error) {
+			all, err := h.tenant.Tenants(ctx)
+			for _, t := range all {
+				ids = append(ids, t.ID)
+			}
+			return ids, err
+		}})
 	h.retire = retire.New(retire.Config{
 		DB: h.db, Identity: h.identity, Command: h.command, Telemetry: h.telemetry, Fleet: h.fleet, Keys: h.keys, Cut: h.gateway.Cut, Log: cfg.Log,
 	})
@@ -292,13 +305,13 @@ func (h *house) mount() error {
 		Menu: []string{"Today", "Products", "Enrol", "Issuers", "Fleet", "Jobs", "Data", "Alarms", "Releases", "Vulnerabilities", "Cases", "Disclosure", "Advisories", "Evidence", "Law", "Access"},
 	})
 	for _, room := range []interface{ Routes(*api.API) }{
-		h.tenant, h.audit, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.sbom, h.update, h.vuln, h.respond, h.desk, h.advisory, h.retire, h.evidence,
+		h.tenant, h.audit, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.sbom, h.update, h.vuln, h.respond, h.desk, h.advisory, h.conform, h.retire, h.evidence,
 	} {
 		room.Routes(h.api)
 	}
 	// An entry of the menu leads to the first page that names it: Releases to those of update, not to the bill of one of them.
 	for _, room := range []interface{ Pages(*console.Console) }{
-		h.tenant, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.update, h.sbom, h.vuln, h.respond, h.desk, h.advisory, h.retire, h.evidence,
+		h.tenant, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.update, h.sbom, h.vuln, h.respond, h.desk, h.advisory, h.conform, h.retire, h.evidence,
 	} {
 		room.Pages(h.console)
 	}
@@ -346,7 +359,7 @@ func (h *house) work() []worker {
 	work := []worker{
 		{"issuer", h.identity.WatchIssuer},
 		{"jobs", h.db.RunJobs}, {"telemetry jobs", h.records.RunJobs}, {"identity", h.identity.Work}, {"fleet", h.fleet.Work}, {"sessions", h.sessions.Work}, {"twins", h.fleet.WorkTwins},
-		{"refusals", h.refusals.Run}, {"notify", h.notify.Work}, {"product", h.product.Work}, {"telemetry", h.telemetry.Work}, {"command", h.command.Work}, {"alarm", h.alarm.Work}, {"update", h.update.Work}, {"sbom", h.sbom.Work}, {"vuln", h.vuln.Work}, {"evidence", h.evidence.Work},
+		{"refusals", h.refusals.Run}, {"notify", h.notify.Work}, {"product", h.product.Work}, {"telemetry", h.telemetry.Work}, {"command", h.command.Work}, {"alarm", h.alarm.Work}, {"update", h.update.Work}, {"sbom", h.sbom.Work}, {"vuln", h.vuln.Work}, {"conform", h.conform.Work}, {"evidence", h.evidence.Work},
 		{"keys", func(ctx context.Context) error { return h.keys.Work(ctx, h.cfg.Log, h.db, h.records) }},
 	}
 	if h.cfg.Self != "" {

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/openthings-platform/openthings/command"
+	"github.com/openthings-platform/openthings/conform"
 	"github.com/openthings-platform/openthings/notify"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/respond"
@@ -54,6 +55,14 @@ var told = []struct {
 		}
 		due := map[respond.EventKind]string{respond.DeadlineSoon: "is due soon", respond.DeadlineOverdue: "is overdue"}
 		return notify.Notice{Title: h.called(ctx, e.Subject) + ": " + d.Stage.Name() + " " + cmp.Or(due[d.Level], "has no date yet"), Link: "/cases/" + e.Subject, Data: d}, nil
+	}},
+	{conform.TopicStale, "rules of the law were not compared with their source for more than 90 days", func(_ *house, _ context.Context, e store.Event) (n notify.Notice, err error) {
+		var x conform.Stale
+		if err := e.Decode(&x); err != nil {
+			return n, err
+		}
+		return notify.Notice{Title: fmt.Sprintf("%d rules of the law were last compared with their source on %s or later, more than 90 days ago", x.Rules, x.Oldest),
+			Text: "Compare them with the Official Journal, or install a newer version of the platform, which brings compared rules.", Link: "/law", Data: x}, nil
 	}},
 	{"advisory.hold_ended", "an advisory that was held back may be published", holdEnded},
 	{"advisory.published", "a security advisory was published", advisoryPublished},

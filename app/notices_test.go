@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/openthings-platform/openthings/command"
+	"github.com/openthings-platform/openthings/conform"
 	"github.com/openthings-platform/openthings/respond"
 	"github.com/openthings-platform/openthings/respond/advisory"
 	"github.com/openthings-platform/openthings/store"
@@ -53,6 +54,7 @@ func TestToldOutside(t *testing.T) {
 		{"advisory.published", "adv_1", advisory.Published{Advisory: "adv_1", Tracking: "LUMEN-1", Product: m.product, Vulnerability: "CVE-2026-1"}, "advisory.published | Advisory LUMEN-1 about CVE-2026-1 in "},
 		{"advisory.hold_ended", "adv_1", advisory.HoldEnded{Tracking: "LUMEN-1", Title: "Overflow"}, "advisory.hold_ended | The hold of advisory LUMEN-1 has ended: Overflow | /advisories/adv_1"},
 		{"case.deadline", "cas_1", respond.Escalation{Stage: respond.EarlyWarning, Level: respond.DeadlineOverdue}, "case.deadline | cas_1: " + respond.EarlyWarning.Name() + " is overdue | /cases/cas_1"},
+		{conform.TopicStale, "2026-11-21", conform.Stale{Rules: 3, Oldest: "2026-11-21"}, conform.TopicStale + " | 3 rules of the law were last compared with their source on 2026-11-21 or later"},
 		{"clone.detected", "cln_1", map[string]any{"what": "key"}, "clone.detected | Two devices show the same key | /enrol/quarantine"},
 		{telemetry.ChainBroken, u.id, telemetry.ChainBreak{Kind: "gap", From: 3, To: 5}, telemetry.ChainBroken + " | The chain of security events of device " + u.serial + " is broken: gap at 3 to 5 | /devices/" + u.id},
 	}

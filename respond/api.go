@@ -7,16 +7,8 @@ import (
 	"time"
 
 	"github.com/openthings-platform/openthings/api"
-	"github.com/openthings-platform/openthings/law"
 	"github.com/openthings-platform/openthings/tenant"
 )
-
-// RuleView is a rule of the law with its age.
-type RuleView struct {
-	law.Rule
-	InForce bool `json:"in_force"`
-	Stale   bool `json:"stale" doc:"Not compared with its source for more than 90 days"`
-}
 
 // Ended is the answer to a decision.
 type Ended struct {
@@ -126,18 +118,4 @@ func (s *Service) Routes(a *api.API) {
 		func(ctx context.Context, in *packIn) (*api.Out[Pack], error) {
 			return api.Answer(s.Pack(ctx, in.ID, in.Stage))
 		})
-
-	type none struct{}
-	api.Handle(a, api.Op{ID: "list-law", Method: "GET", Path: "/v1/law", Verb: read, Stage: "respond", Summary: "The obligations that the clocks follow, with source and age"},
-		func(context.Context, *none) (*api.List[RuleView], error) { return api.Items(s.rules()), nil })
-}
-
-// rules lists the law with the age of each rule.
-func (s *Service) rules() []RuleView {
-	now := s.now()
-	out := make([]RuleView, len(law.Rules()))
-	for i, r := range law.Rules() {
-		out[i] = RuleView{r, r.Applies(now), r.Stale(now)}
-	}
-	return out
 }

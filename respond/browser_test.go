@@ -25,7 +25,7 @@ func TestBrowser(t *testing.T) {
 	hand := clock.NewHand(time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC))
 	h := openHouse(t, storetest.SQLiteURL(t), hand, "")
 	l, origin := browsertest.Listen(t)
-	c := console.New(console.Config{Clock: hand, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Menu: []string{"Today", "Cases", "Law"}, Holds: tenant.Holds,
+	c := console.New(console.Config{Clock: hand, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Menu: []string{"Today", "Cases"}, Holds: tenant.Holds,
 		Authenticate: func(r *http.Request) (context.Context, error) { return ann, nil }, Visitor: func(context.Context) string { return "Ann" }})
 	h.Pages(c)
 	browsertest.Serve(t, l, c)
@@ -40,7 +40,6 @@ func TestBrowser(t *testing.T) {
 	}
 	look("/", "today-signal")
 	look("/cases", "cases")
-	look("/law", "law")
 	look("/disclosure", "disclosure")
 	look("/signals/"+as.Signal, "signal")
 	b.Click(`input[name=aev][value=yes]`)

@@ -190,11 +190,6 @@ func (s *Service) Pages(c *console.Console) {
 			}
 			return v, err
 		}})
-	c.Page(console.Page{Path: "/law", Title: "Law", Menu: "Law", Verb: read, FS: pagesFS, Template: "pages/law.html",
-		Load: func(*http.Request) (any, error) {
-			stale := slices.DeleteFunc(s.rules(), func(r RuleView) bool { return !r.Stale })
-			return map[string]any{"Rules": s.rules(), "Stale": len(stale), "Glossary": law.NewestSRP()}, nil
-		}})
 	c.Fragment("today", console.Fragment{Order: 10, Title: "Clocks running", Verb: read, FS: pagesFS, Template: "pages/today.html",
 		Load: func(r *http.Request, _ string) (any, error) { return s.today(r) }})
 	c.Fragment("product", console.Fragment{Order: 60, Title: "Cases", Verb: read, FS: pagesFS, Template: "pages/product.html",

@@ -72,7 +72,6 @@ func TestPages(t *testing.T) {
 			return to
 		}
 		get("/cases", "No case is open", "No signal has come in")
-		get("/law", "CRA Art. 14(2)(c)", "compared with its source")
 		get("/")
 		sig := post(pages, "/signals", "product", h.product, "title", "shells <b>", "exploited", "yes")
 		get(sig, "Open an assessment", "shells &lt;b&gt;")
@@ -138,7 +137,6 @@ func TestAPI(t *testing.T) {
 			"/v1/cases/" + cas + "/pack": `"missing":["summary"`,
 			"/v1/signals":                `"verdict":"aware"`,
 			"/v1/signals/" + sig:         `"basis":"seen"`,
-			"/v1/law":                    `"id":"cra.14.2.a"`,
 		} {
 			if code, body, _ := do(t, programs, "GET", path, "", ""); code != 200 || !strings.Contains(body, want) {
 				t.Errorf("%s: %d without %s:\n%s", path, code, want, body)

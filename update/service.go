@@ -40,7 +40,10 @@ type Config struct {
 	SBOM     *sbom.Service
 	Fleet    *fleet.Service
 	// VEX reads statements that come with a release and returns what stores them in its transaction; nil takes none.
-	VEX     func(doc []byte) (put func(tx *store.Tx, tenant, actor string) error, err error)
+	VEX func(doc []byte) (put func(tx *store.Tx, tenant, actor string) error, err error)
+	// Placing is asked in the transaction that publishes a release, once every check has passed; an error refuses. nil: nobody
+	// is asked.
+	Placing func(tx *store.Tx, r Release) error
 	Tenants *tenant.Service // solutions to choose from on the release's page; nil offers none
 	Clock   clock.Clock     // nil: clock.System
 	Log     *slog.Logger
@@ -254,6 +257,11 @@ func (s *Service) Publish(ctx context.Context, tenant, id, actor string) (Releas
 		}
 		if r.SecurityVersion < highest {
 			return problem.Forbidden(RuleFloor, "Security version %d lies below %d, which was published meanwhile.", r.SecurityVersion, highest)
+		}
+		if s.cfg.Placing != nil {
+			if err := s.cfg.Placing(tx, r); err != nil {
+				return err
+			}
 		}
 		r.State, r.Published = Published, now
 		if _, err := tx.Exec(`UPDATE release SET state = $1, published = $2 WHERE tenant = $3 AND id = $4`, Published, store.Millis(now), tenant, id); err != nil {
