@@ -268,7 +268,7 @@ func (h *house) build(origins []string) (err error) {
 		DB: h.db, Identity: h.identity, Command: h.command, Telemetry: h.telemetry, Fleet: h.fleet, Keys: h.keys, Cut: h.gateway.Cut, Log: cfg.Log,
 	})
 	h.evidence = evidence.New(evidence.Config{
-		DB: h.db, Audit: h.audit, Identity: h.identity, Clock: cfg.Clock, Log: cfg.Log, Sections: h.sections(), Related: h.related,
+		DB: h.db, Audit: h.audit, Identity: h.identity, Clock: cfg.Clock, Log: cfg.Log, Sections: h.sections(), Related: h.related, Unit: h.unit, Runs: h.runs,
 	})
 	return nil
 }

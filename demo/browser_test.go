@@ -128,6 +128,18 @@ func TestBrowser(t *testing.T) {
 		t.Errorf("a QR code is %.0f mm wide on paper", wide)
 	}
 	b.Screen()
+	// The label leads to the public page of the device; its claimant sees what runs on it.
+	b.Go("/label")
+	b.Accessible()
+	b.Shots("label-form")
+	b.Type("#f-code", shown.claim)
+	b.Click("main form button")
+	b.Until(`document.querySelector("#runs") !== null`)
+	if text := b.Text("body"); !strings.Contains(text, "Security updates") || strings.Contains(text, shown.serial) || rawID.MatchString(text) {
+		t.Errorf("the page of a device's label says\n%s", text)
+	}
+	b.Accessible()
+	b.Shots("label-claimant")
 	w.lookAtJobs(t, b, over, open, w.devices[3])
 	// A deployment is found from its list, and says its devices by name.
 	b.Go("/deployments")

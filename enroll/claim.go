@@ -133,6 +133,23 @@ func (s *Service) failed(ctx context.Context, tenant, actor, hash string, failur
 	return failure
 }
 
+// Labelled is the unit whose label shows the code, whoever asks and whether or not it was claimed.
+func (s *Service) Labelled(ctx context.Context, code string) (identity.Device, error) {
+	hash, err := parseCode(code)
+	if err != nil {
+		return identity.Device{}, err
+	}
+	var ten, id string
+	err = s.reads(ctx)(`SELECT tenant, device FROM claim WHERE code_hash = $1`, hash).Scan(&ten, &id)
+	if errors.Is(err, store.ErrNoRows) {
+		return identity.Device{}, problem.NotFound("No device has this code.").At("code").Hint("The code of the newest label counts; one that was replaced leads nowhere.")
+	}
+	if err != nil {
+		return identity.Device{}, err
+	}
+	return s.cfg.Identity.Get(ctx, ten, id)
+}
+
 // NewClaim gives a provisioned unit another claim code, in the place of the one before: one that its owner released, or
 // whose label was lost. The code is shown once.
 func (s *Service) NewClaim(ctx context.Context, tenant, device, actor string) (code string, d identity.Device, err error) {

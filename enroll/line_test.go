@@ -647,7 +647,7 @@ func TestClaimLimitOfAnActor(t *testing.T) {
 func TestLabel(t *testing.T) {
 	code, _ := enroll.NewCode()
 	l, err := enroll.NewLabel("L1", strings.ToLower(strings.ReplaceAll(code, "-", " ")), "https://things.example/")
-	if err != nil || l.Code != code || l.Text() != "https://things.example/claim?code="+code {
+	if err != nil || l.Code != code || l.Text() != "https://things.example/label?code="+code {
 		t.Fatalf("%+v %v", l, err)
 	}
 	svg, err := l.SVG()

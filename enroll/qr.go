@@ -15,8 +15,8 @@ import (
 // quiet is the blank border of a QR code in modules (ISO/IEC 18004).
 const quiet = 4
 
-// Label is what stands on a unit's box: the claim code, and a QR code of it or of the link that leads to the page where
-// it is typed.
+// Label is what stands on a unit or its box: the claim code, and a QR code of it or of the link that leads to the public
+// page of the unit (package evidence), from where its owner claims it.
 type Label struct {
 	Serial string
 	Code   string // with its hyphens
@@ -28,12 +28,12 @@ func (l Label) Text() string {
 	if l.Link == "" {
 		return l.Code
 	}
-	return strings.TrimSuffix(l.Link, "/") + "/claim?" + url.Values{"code": {l.Code}}.Encode()
+	return strings.TrimSuffix(l.Link, "/") + "/label?" + url.Values{"code": {l.Code}}.Encode()
 }
 
 // codeOf is the claim code in what a label says: the code itself, or the link to it.
 func codeOf(text string) string {
-	if u, err := url.Parse(strings.TrimSpace(text)); err == nil && u.Host != "" && strings.HasSuffix(u.Path, "/claim") {
+	if u, err := url.Parse(strings.TrimSpace(text)); err == nil && u.Host != "" && (strings.HasSuffix(u.Path, "/label") || strings.HasSuffix(u.Path, "/claim")) {
 		return u.Query().Get("code")
 	}
 	return text

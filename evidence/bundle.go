@@ -53,6 +53,10 @@ type Config struct {
 	Sections []Section    // beside "device" and "certificates", which the stage adds itself
 	// Related names what else the log knows that belongs into a device's bundle: ids of releases, products. Optional.
 	Related func(ctx context.Context, tenant, device string) ([]string, error)
+	// Unit finds a device by the code of its label; no such one is a problem of kind not-found. Without it there is no public page.
+	Unit func(ctx context.Context, code string) (Unit, error)
+	// Runs says what a device runs; it is asked for claimants only.
+	Runs func(ctx context.Context, u Unit) (Running, error)
 }
 
 // Service is the stage.

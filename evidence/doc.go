@@ -14,5 +14,8 @@
 //   - A bundle is verified before it is handed out.
 //   - Retirement takes nothing from it: a deprovisioned device can be exported as long as its rows are retained.
 //
+// The public page of a device (/label) stands behind the 128-bit code of its label, never behind its serial number. It says
+// what its maker promises for the product; what runs on the device it says to whoever claimed it, and to nobody else.
+//
 // It announces no events. Audit: evidence.exported.
 package evidence

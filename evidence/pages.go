@@ -72,6 +72,7 @@ func (s *Service) Pages(c *console.Console) {
 			p.Names = c.Names(r.Context())
 			return p, err
 		}})
+	s.labelPages(c)
 	c.Step(console.Step{Order: 80, Title: "Prove it to somebody", Text: "A bundle about one device that is verified without this platform.", Href: "/evidence#export", Button: "Export evidence",
 		Done: s.exported})
 	c.Form("/evidence/check", string(tenant.AuditRead), func(r *http.Request) (string, error) {

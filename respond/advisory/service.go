@@ -448,6 +448,32 @@ type HoldEnded struct {
 	Reason   string `json:"reason"`
 }
 
+// Notice is a published advisory as it is mentioned elsewhere.
+type Notice struct {
+	Title string
+	Page  string // address of its page
+	At    time.Time
+}
+
+// Told lists what was published about a product for everybody, the newest change first.
+func (s *Service) Told(ctx context.Context, t, product string) (out []Notice, err error) {
+	p, _, err := s.publisher(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error {
+		es, err := published(tx, t, csaf.TLPWhite, "")
+		out = nil
+		for _, e := range es {
+			if e.product == product {
+				out = append(out, Notice{e.title, p.at(csaf.TLPWhite, e.initial, e.tracking, ".html"), e.At})
+			}
+		}
+		return err
+	})
+	return out, err
+}
+
 // prove adds digests and signature to the bytes of a document.
 func (s *Service) prove(k pgp.Key, r *Revision) (err error) {
 	r.SHA256, r.SHA512 = digests(r.document)
