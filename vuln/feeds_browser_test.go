@@ -112,6 +112,6 @@ func TestBrowserFeeds(t *testing.T) {
 	b.Type("#f-feed", "mine")
 	b.File("#f-file", file)
 	b.Click("form[enctype] button.primary")
-	b.Until(`document.body.innerText.includes("mine: 0 records")`)
+	b.Until(`document.body.innerText.includes("mine: 1 entry; ")`)
 	b.QuietLog()
 }

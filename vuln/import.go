@@ -23,7 +23,7 @@ import (
 type Imported struct {
 	Feed      string   `json:"feed"`
 	Digest    string   `json:"digest"`
-	Records   int      `json:"records"`             // in the feed
+	Records   int      `json:"records"`             // in the feed: records, entries of lists, scores and documents
 	New       int      `json:"new"`                 // not known before
 	Changed   int      `json:"changed"`             // known with other content
 	Exploited int      `json:"exploited"`           // newly known as exploited
@@ -39,7 +39,7 @@ const recordsAtOnce = 50
 // Import takes over what the feed says and brings the findings up to date. Only records whose content changed cost
 // anything; a record that the feed does not name is left alone, since a feed may be a delta.
 func (s *Service) Import(ctx context.Context, tenant, actor, name string, f *feed.Feed) (Imported, error) {
-	out := Imported{Feed: name, Digest: f.Digest, Records: f.Records}
+	out := Imported{Feed: name, Digest: f.Digest, Records: f.Held()}
 	if !feedName.MatchString(name) {
 		return out, problem.Invalid("%.80q is not the name of a feed", name).Hint("use lower-case letters, digits, dots and dashes")
 	}
@@ -84,7 +84,7 @@ func (s *Service) Import(ctx context.Context, tenant, actor, name string, f *fee
 		}
 		if _, err := tx.Exec(`INSERT INTO vuln_feed (tenant, name, digest, records, catalogue, at) VALUES ($1, $2, $3, $4, $5, $6)
 			ON CONFLICT (tenant, name) DO UPDATE SET digest = excluded.digest, records = excluded.records, catalogue = excluded.catalogue, at = excluded.at`,
-			tenant, name, f.Digest, int64(f.Records), catalogue, s.now()); err != nil {
+			tenant, name, f.Digest, int64(f.Held()), catalogue, s.now()); err != nil {
 			return err
 		}
 		return audit.Append(tx, audit.Entry{Tenant: tenant, Actor: actor, Kind: "feed.imported", Subject: name, Data: out})

@@ -124,7 +124,7 @@ func (s *Service) feedPages(c *console.Console) {
 		}
 		done, err := s.Upload(r.Context(), t, actor, strings.TrimSpace(r.FormValue("feed")), file, size)
 		if err == nil {
-			console.Say(r, fmt.Sprintf("%s: %s, %d new, %d changed.", done.Feed, console.Plural(done.Records, "record", "records"), done.New, done.Changed))
+			console.Say(r, fmt.Sprintf("%s: %s; records: %d new, %d changed; %d newly known to be exploited.", done.Feed, console.Plural(done.Records, "entry", "entries"), done.New, done.Changed, done.Exploited))
 		}
 		return "/vulnerabilities/feeds", err
 	})
@@ -184,7 +184,7 @@ func (s *Service) loadFeeds(r *http.Request) (any, error) {
 // Behind says how old what was taken last is, in words; empty where its maker does not say.
 func (r feedRow) Behind() string {
 	switch {
-	case r.Made.IsZero() || r.BehindDays < 1:
+	case r.BehindDays < 1 || r.Made.IsZero() && r.State != SourceBehind:
 		return ""
 	case r.BehindDays == 1:
 		return "1 day behind"

@@ -60,9 +60,10 @@ type FeedSource struct {
 	Error        string         `json:"error,omitempty"`
 	Hint         string         `json:"hint,omitempty"`
 	Digest       string         `json:"digest,omitempty"`
-	Records      int64          `json:"records"` // in what was taken last
+	Records      int64          `json:"records"` // in what was taken last: records, entries of lists, scores and documents
 	Made         time.Time      `json:"made,omitzero"`
 	BehindDays   int64          `json:"behind_days,omitempty"` // age of what was taken last, where its maker dates it
+	Catalogue    string         `json:"catalogue,omitempty"`   // version of the KEV catalogue that was taken last
 	Sequence     int64          `json:"sequence,omitempty"`
 	Unnamed      int64          `json:"unnamed,omitempty"` // records that it named once and names no longer
 	Progress     *feed.Progress `json:"progress,omitempty"`
@@ -134,13 +135,30 @@ func (s FeedSource) late(now time.Time) (SourceState, bool) {
 	case !s.Made.IsZero() && now.Sub(s.Made) > allowed:
 		return SourceBehind, true
 	}
+	if made := catalogueMade(s.Catalogue); !made.IsZero() && now.Sub(made) > max(allowed, catalogueQuiet) {
+		return SourceBehind, true
+	}
 	return "", false
+}
+
+// catalogueQuiet is how long CISA may find nothing new: its longest silence, at the end of 2021, was 26 days.
+const catalogueQuiet = 30 * 24 * time.Hour
+
+// catalogueMade is the day that the version of a KEV catalogue names, such as 2025.08.25; zero if it names none.
+func catalogueMade(version string) time.Time {
+	day, err := time.Parse("2006.01.02", version)
+	if err != nil {
+		return time.Time{}
+	}
+	return day
 }
 
 // judge fills in what follows from the row and the time.
 func (s *FeedSource) judge(now time.Time) {
-	if !s.Made.IsZero() {
-		s.BehindDays = int64(now.Sub(s.Made) / (24 * time.Hour))
+	for _, made := range []time.Time{s.Made, catalogueMade(s.Catalogue)} {
+		if !made.IsZero() {
+			s.BehindDays = max(s.BehindDays, int64(now.Sub(made)/(24*time.Hour)))
+		}
 	}
 	word, late := s.late(now)
 	switch {
@@ -158,13 +176,14 @@ func (s *FeedSource) judge(now time.Time) {
 }
 
 const sourceColumns = `tenant, name, spec, every, stale_after, created, next_at, last_try, last_good, failures, error, hint, digest, records, made, sequence, stale_since, beat, progress,
-	(SELECT count(*) FROM vuln_unnamed u WHERE u.tenant = vuln_source.tenant AND u.name = vuln_source.name)`
+	(SELECT count(*) FROM vuln_unnamed u WHERE u.tenant = vuln_source.tenant AND u.name = vuln_source.name),
+	coalesce((SELECT catalogue FROM vuln_feed f WHERE f.tenant = vuln_source.tenant AND f.name = vuln_source.name), '')`
 
 func (s *Service) scanSource(r *sql.Rows) (x FeedSource, err error) {
 	var spec, progress string
 	var every, stale, created, next, try, good, made, since, beat int64
 	if err := r.Scan(&x.tenant, &x.Name, &spec, &every, &stale, &created, &next, &try, &good, &x.Failures, &x.Error, &x.Hint, &x.Digest, &x.Records, &made, &x.Sequence,
-		&since, &beat, &progress, &x.Unnamed); err != nil {
+		&since, &beat, &progress, &x.Unnamed, &x.Catalogue); err != nil {
 		return x, err
 	}
 	if err := json.Unmarshal([]byte(spec), &x.Source); err != nil {

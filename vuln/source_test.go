@@ -533,3 +533,41 @@ func TestInsideIsNotReachedByName(t *testing.T) {
 		}
 	})
 }
+
+// A list counts what it lists, and a catalogue whose version names a day of long ago is behind, however well it is read.
+func TestCatalogueOfLongAgo(t *testing.T) {
+	eachFeeds(t, func(h *house, _ func() []string) {
+		catalogue := func(version string) []byte {
+			return fmt.Appendf(nil, `{"catalogVersion":%q,"count":1,"vulnerabilities":[{"cveID":"CVE-2024-0001","dateAdded":"2024-01-01"}]}`, version)
+		}
+		for _, c := range []struct {
+			version string
+			state   SourceState
+		}{
+			{day0.Add(-29 * 24 * time.Hour).Format("2006.01.02"), SourceCurrent}, // CISA may be silent for a while
+			{day0.Add(-32 * 24 * time.Hour).Format("2006.01.02"), SourceBehind},
+			{"of our own", SourceCurrent},
+		} {
+			if _, err := h.upload("kev", catalogue(c.version)); err != nil {
+				h.Fatal(err)
+			}
+			x := h.source("kev")
+			if x.State != c.state || x.Catalogue != c.version || x.Records != 1 {
+				h.Errorf("a catalogue of %s: %+v, want %s with 1 entry", c.version, x, c.state)
+			}
+		}
+		if _, err := h.upload("kev", catalogue(day0.Add(-32*24*time.Hour).Format("2006.01.02"))); err != nil {
+			h.Fatal(err)
+		}
+		err := h.db.View(h.Context(), func(tx *store.Tx) error {
+			line, err := h.vuln.feedsLine(tx, "tnt_a")
+			if !strings.HasSuffix(line, "NOT up to date: kev (32 days behind)") {
+				h.Errorf("the evidence says %q", line)
+			}
+			return err
+		})
+		if err != nil {
+			h.Fatal(err)
+		}
+	})
+}

@@ -168,7 +168,7 @@ func (s *Service) ended(ctx context.Context, x FeedSource, o outcome, also error
 			row.LastGood, row.Failures, row.Error, row.Hint = now, 0, "", ""
 			if o.feed != nil {
 				look.Outcome, look.Error = "changed", strings.Join(o.done.Unread, "; ")
-				row.Digest, row.Records, row.Made, row.Sequence = o.feed.Digest, int64(o.feed.Records), o.feed.Made, max(row.Sequence, o.feed.Sequence)
+				row.Digest, row.Records, row.Made, row.Sequence = o.feed.Digest, int64(o.feed.Held()), o.feed.Made, max(row.Sequence, o.feed.Sequence)
 			}
 		}
 		next := int64(0)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/store"
 )
 
@@ -226,7 +227,7 @@ func (s *Service) feedsLine(tx *store.Tx, tenant string) (string, error) {
 		if catalogue != "" {
 			catalogue = ", KEV " + catalogue
 		}
-		return fmt.Sprintf("%s (%d records%s, %s, %s)", name, records, catalogue, store.Time(at).Format("2006-01-02 15:04 UTC"), digest), nil
+		return fmt.Sprintf("%s (%d records%s, %s, %s)", name, records, catalogue, store.Time(at).Format("2006-01-02 15:04 UTC"), console.Short(digest)), nil
 	})
 	if err != nil {
 		return "", err

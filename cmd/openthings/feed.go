@@ -23,6 +23,7 @@ import (
 	"github.com/openthings-platform/openthings/api"
 	"github.com/openthings-platform/openthings/app"
 	"github.com/openthings-platform/openthings/clock"
+	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/update/trust"
 	"github.com/openthings-platform/openthings/vuln"
@@ -82,7 +83,7 @@ func feedImportCommand(r *remote) *cobra.Command {
 				for _, why := range i.Unread {
 					fmt.Fprintln(c.ErrOrStderr(), "not read:", why)
 				}
-				_, err := fmt.Fprintf(w, "%s: %d records, %d new, %d changed, %d newly known to be exploited\n", i.Feed, i.Records, i.New, i.Changed, i.Exploited)
+				_, err := fmt.Fprintf(w, "%s: %s; records: %d new, %d changed; %d newly known to be exploited\n", i.Feed, console.Plural(i.Records, "entry", "entries"), i.New, i.Changed, i.Exploited)
 				return err
 			})
 		},
@@ -97,7 +98,7 @@ func feedListCommand(r *remote) *cobra.Command {
 				rows := [][]string{{"SOURCE", "KIND", "STATE", "LAST GOOD", "BEHIND", "RECORDS", "NEXT", "DIGEST", "ERROR"}}
 				for _, x := range p.Items {
 					behind := ""
-					if !x.Made.IsZero() {
+					if !x.Made.IsZero() || x.BehindDays > 0 {
 						behind = fmt.Sprintf("%d days", x.BehindDays)
 					}
 					rows = append(rows, []string{x.Name, string(x.Kind), string(x.State), ever(x.LastGood), behind, fmt.Sprint(x.Records), ever(x.Next), x.Digest, x.Error})

@@ -67,6 +67,18 @@ func (f *Feed) Close() error {
 	return err
 }
 
+// Held counts what the feed holds: records, entries of lists, scores and documents.
+func (f *Feed) Held() int {
+	n := f.Records + len(f.Exploited) + len(f.CSAF)
+	if f.KEV != nil {
+		n += len(f.KEV.Entries)
+	}
+	if f.EPSS != nil {
+		n += len(f.EPSS.Scores)
+	}
+	return n
+}
+
 // Has says whether the feed holds a record of this name.
 func (f *Feed) Has(id string) bool { return f.hashes[id] != "" }
 

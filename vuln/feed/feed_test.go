@@ -34,7 +34,8 @@ func TestHostileFeedsAreRefused(t *testing.T) {
 		"bomb":           {pack("A.json", `{"id":"A","details":"`+strings.Repeat("a", 8<<20)+`"}`), "at most"},
 		"half a KEV":     {pack("kev.json", `{"catalogVersion":"1","count":2,"vulnerabilities":[{"cveID":"CVE-2024-1","dateAdded":"2024-01-01"}]}`), "says it has 2"},
 		"KEV date":       {pack("kev.json", `{"catalogVersion":"1","count":1,"vulnerabilities":[{"cveID":"CVE-2024-1","dateAdded":"soon"}]}`), "date"},
-		"prose":          {[]byte("hello"), "feed.json"},
+		"prose":          {[]byte("hello"), "the file: "},
+		"a bill":         {[]byte(`{"bomFormat":"CycloneDX","specVersion":"1.6"}`), "the file: it is neither an OSV record nor one of the CVE list"},
 	} {
 		if _, err := Open(bytes.NewReader(c.doc), int64(len(c.doc))); err == nil || !strings.Contains(err.Error(), c.say) {
 			t.Errorf("%s: %v, want %q", name, err, c.say)

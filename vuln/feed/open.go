@@ -51,8 +51,15 @@ func Open(r io.ReaderAt, size int64) (*Feed, error) {
 	if size == 0 {
 		return nil, problem.Invalid("the feed is empty")
 	}
-	return judge([]File{fileOf("feed.json", r, 0, size)})
+	f, err := judge([]File{fileOf(nameless, r, 0, size)})
+	if p := problem.Of(err); p != nil && strings.HasPrefix(p.Text, nameless) {
+		p.Text = "the file" + strings.TrimPrefix(p.Text, nameless) // whoever sent it knows it by another name
+	}
+	return f, err
 }
+
+// nameless stands in the digest of a file whose name is not known.
+const nameless = "feed.json"
 
 // OpenPath reads a feed from a file, or from all files of a folder and its folders.
 func OpenPath(name string) (*Feed, error) {

@@ -123,7 +123,7 @@ func TestBrokenRecordsAreRefused(t *testing.T) {
 	for doc, say := range map[string]string{
 		``:                          "not valid OSV",
 		`{"id":"GO-1"`:              "not valid OSV",
-		`{"id":""}`:                 "identifier",
+		`{"id":""}`:                 "no id",
 		`{"id":"a b"}`:              "identifier",
 		`{"id":"A","aliases":[""]}`: "identifier",
 		`{"id":"A","affected":[{"package":{"ecosystem":"Go"}}]}`:                                                                                   "without a package",

@@ -100,6 +100,9 @@ func Parse(b []byte) (Record, error) {
 }
 
 func (r *Record) check() error {
+	if r.ID == "" {
+		return problem.Invalid("it is neither an OSV record nor one of the CVE list: it has no id")
+	}
 	for _, id := range r.Idents() {
 		if !Identifier.MatchString(id) {
 			return problem.Invalid("%.80q is not the identifier of a vulnerability", id)
