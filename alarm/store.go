@@ -184,11 +184,9 @@ func (q Question) where(tenant string) (string, []any) {
 			mine = append(mine, "product = "+mark(p))
 		}
 		if len(q.Solutions) > 0 {
-			marks := make([]string, len(q.Solutions))
-			for i, s := range q.Solutions {
-				marks[i] = mark(s)
-			}
-			mine = append(mine, "solution IN ("+strings.Join(marks, ", ")+")")
+			var list string
+			list, args = store.In(args, q.Solutions)
+			mine = append(mine, "solution IN "+list)
 		}
 		parts = append(parts, "("+strings.Join(mine, " OR ")+")")
 	}

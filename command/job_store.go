@@ -155,14 +155,10 @@ func queuedOf(ctx context.Context, db *store.DB, job string, limit int) ([]Comma
 	return store.Collect(rows, err, func(r *sql.Rows) (Command, error) { return scan(r.Scan) })
 }
 
-// away returns which of the devices have a part in a job that waits for their return.
+// away returns which of the devices, at least one, have a part in a job that waits for their return.
 func away(ctx context.Context, db *store.DB, devices []string) ([]awayPart, error) {
-	args := make([]any, len(devices))
-	marks := make([]string, len(devices))
-	for i, d := range devices {
-		args[i], marks[i] = d, fmt.Sprintf("$%d", i+1)
-	}
-	rows, err := db.Query(ctx, `SELECT job, device, tenant FROM command_job_device WHERE state = 'away' AND device IN (`+strings.Join(marks, ", ")+`)`, args...)
+	list, args := store.In(nil, devices)
+	rows, err := db.Query(ctx, `SELECT job, device, tenant FROM command_job_device WHERE state = 'away' AND device IN `+list, args...)
 	return store.Collect(rows, err, func(r *sql.Rows) (p awayPart, err error) { return p, r.Scan(&p.job, &p.device, &p.tenant) })
 }
 

@@ -7,8 +7,6 @@ import (
 	"crypto/x509"
 	"database/sql"
 	"errors"
-	"fmt"
-	"strings"
 	"time"
 
 	"github.com/openthings-platform/openthings/gateway"
@@ -133,14 +131,15 @@ func (s *Service) lookUp(ctx context.Context, fp string) (admission, error) {
 	return a, nil
 }
 
-// lookUpAll is lookUp for live sessions, by fingerprint.
+// lookUpAll is lookUp for live sessions, at least one, by fingerprint.
 func (s *Service) lookUpAll(ctx context.Context, peers []gateway.Peer) (map[string]admission, error) {
-	marks, args := make([]string, len(peers)), make([]any, len(peers))
+	fps := make([]string, len(peers))
 	for i, p := range peers {
-		marks[i], args[i] = fmt.Sprintf("$%d", i+1), p.Fingerprint
+		fps[i] = p.Fingerprint
 	}
+	list, args := store.In(nil, fps)
 	out := map[string]admission{}
-	rows, err := s.cfg.DB.Query(ctx, admissionQuery+`IN (`+strings.Join(marks, ", ")+`)`, args...)
+	rows, err := s.cfg.DB.Query(ctx, admissionQuery+`IN `+list, args...)
 	_, err = store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
 		fp, a, err := scanAdmission(r)
 		out[fp] = a

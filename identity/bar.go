@@ -6,8 +6,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
-	"strings"
 	"time"
 
 	"github.com/openthings-platform/openthings/audit"
@@ -246,12 +244,8 @@ func revokeByFingerprint(tx *store.Tx, fps []string, reason string, at time.Time
 	if len(fps) == 0 {
 		return nil, nil
 	}
-	marks, args := []string{}, []any{PhaseRevoked, store.Millis(at), reason}
-	for _, fp := range fps {
-		args = append(args, fp)
-		marks = append(marks, fmt.Sprintf("$%d", len(args)))
-	}
-	rows, err := tx.Query(`UPDATE certificate SET phase = $1, revoked = $2, reason = $3 WHERE fp IN (`+strings.Join(marks, ", ")+`) AND phase <> $1
+	list, args := store.In([]any{PhaseRevoked, store.Millis(at), reason}, fps)
+	rows, err := tx.Query(`UPDATE certificate SET phase = $1, revoked = $2, reason = $3 WHERE fp IN `+list+` AND phase <> $1
 		RETURNING fp, serial, authority`, args...)
 	return store.Collect(rows, err, func(r *sql.Rows) (c Certificate, err error) {
 		return c, r.Scan(&c.Fingerprint, &c.Serial, &c.Authority)

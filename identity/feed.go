@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -264,15 +263,15 @@ func (s *Service) compare(ctx context.Context) (lostNow int, common place, err e
 	return lostNow, common, err
 }
 
-// places are where the database has the entries of links, by id.
+// places are where the database has the entries of links, at least one, by id.
 func (s *Service) places(ctx context.Context, links []link) (map[string]place, error) {
-	marks, args := make([]string, 0, len(links)), make([]any, 0, len(links))
-	for _, l := range links {
-		args = append(args, l.ID)
-		marks = append(marks, fmt.Sprintf("$%d", len(args)))
+	ids := make([]string, len(links))
+	for i, l := range links {
+		ids[i] = l.ID
 	}
+	list, args := store.In(nil, ids)
 	out := map[string]place{}
-	rows, err := s.cfg.DB.Query(ctx, `SELECT id, n, hash FROM distrust WHERE id IN (`+strings.Join(marks, ", ")+`)`, args...)
+	rows, err := s.cfg.DB.Query(ctx, `SELECT id, n, hash FROM distrust WHERE id IN `+list, args...)
 	_, err = store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
 		var id string
 		var p place

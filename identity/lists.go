@@ -34,12 +34,9 @@ func touchCertificates(tx *store.Tx, fps []string) error {
 	if len(fps) == 0 {
 		return nil
 	}
-	marks, args := make([]string, len(fps)), make([]any, len(fps))
-	for i, fp := range fps {
-		marks[i], args[i] = fmt.Sprintf("$%d", i+1), fp
-	}
+	list, args := store.In(nil, fps)
 	_, err := tx.Exec(`UPDATE crl SET touched = touched + 1 WHERE (authority, shard) IN (
-		SELECT authority, shard FROM certificate WHERE fp IN (`+strings.Join(marks, ", ")+`) AND shard > 0)`, args...)
+		SELECT authority, shard FROM certificate WHERE fp IN `+list+` AND shard > 0)`, args...)
 	return err
 }
 

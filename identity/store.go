@@ -104,6 +104,10 @@ func (f Filter) where(tenant string) (string, []any) {
 	args := []any{tenant}
 	where := []string{"device.tenant = $1"}
 	arg := func(v any) string { args = append(args, v); return fmt.Sprintf("$%d", len(args)) }
+	among := func(ids []string) (list string) {
+		list, args = store.In(args, ids)
+		return list
+	}
 	for _, c := range []struct{ column, value string }{{"product", f.Product}, {"solution", f.Solution}, {"batch", f.Batch}, {"state", string(f.State)}} {
 		if c.value != "" {
 			where = append(where, "device."+c.column+" = "+arg(c.value))
@@ -114,13 +118,13 @@ func (f Filter) where(tenant string) (string, []any) {
 		scope = append(scope, "device.product = "+arg(p))
 	}
 	if len(f.Solutions) > 0 {
-		scope = append(scope, "device.solution IN ("+marks(f.Solutions, arg)+")")
+		scope = append(scope, "device.solution IN "+among(f.Solutions))
 	}
 	if len(scope) > 0 {
 		where = append(where, "("+strings.Join(scope, " OR ")+")")
 	}
 	if len(f.IDs) > 0 {
-		where = append(where, "device.id IN ("+marks(f.IDs, arg)+")")
+		where = append(where, "device.id IN "+among(f.IDs))
 	}
 	if f.After != "" {
 		where = append(where, "device.id > "+arg(f.After))
@@ -129,21 +133,6 @@ func (f Filter) where(tenant string) (string, []any) {
 		where = append(where, "("+f.Where(arg)+")")
 	}
 	return strings.Join(where, " AND "), args
-}
-
-// marks are placeholders for values. The last value is repeated to fill the list up to a power of two, or a multiple of
-// 1,024, so that lists of all lengths make few texts of SQL, which the store keeps prepared.
-func marks(values []string, arg func(any) string) string {
-	n := 1
-	for n < len(values) && n < 1024 {
-		n *= 2
-	}
-	n *= (len(values) + n - 1) / n
-	out := make([]string, n)
-	for i := range out {
-		out[i] = arg(values[min(i, len(values)-1)])
-	}
-	return strings.Join(out, ", ")
 }
 
 func insertDevice(tx *store.Tx, d Device) error {

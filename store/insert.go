@@ -57,13 +57,14 @@ func values(rows, width int) string {
 	return q.String()
 }
 
-// In writes "($2, $3, …)" for the ids, at least one, and appends them to args. The last is repeated up to a power of two, so
-// that lists of any length make few texts.
+// In writes "($2, $3, …)" for the ids, at least one, and appends them to args. The last is repeated up to a power of two, or a
+// multiple of 1,024, so that lists of any length make few texts.
 func In(args []any, ids []string) (string, []any) {
 	n := 1
-	for n < len(ids) {
+	for n < len(ids) && n < 1024 {
 		n *= 2
 	}
+	n *= (len(ids) + n - 1) / n
 	marks := make([]string, n)
 	for i := range marks {
 		args = append(args, ids[min(i, len(ids)-1)])
