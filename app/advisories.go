@@ -5,10 +5,13 @@ package app
 import (
 	"context"
 	"path"
+	"time"
 
 	"github.com/openthings-platform/openthings/notify"
+	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/respond/advisory"
 	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/vuln/csaf"
 )
 
 // publishedReleases are the releases of a product, with when each was published.
@@ -38,4 +41,23 @@ func advisoryPublished(h *house, ctx context.Context, e store.Event) (n notify.N
 		return n, err
 	}
 	return notify.Notice{Title: "Advisory " + x.Tracking + " about " + x.Vulnerability + " in " + h.productName(ctx, e.Tenant, x.Product) + " is published", Link: "/advisories/" + e.Subject, Data: x}, nil
+}
+
+// publicAdvisory says where an advisory stands that everybody may read.
+func (h *house) publicAdvisory(ctx context.Context, _, id string) (url string, since time.Time, err error) {
+	a, err := h.advisory.Get(ctx, id)
+	if err == nil && (a.Revision == 0 || a.TLP != csaf.TLPWhite) {
+		err = problem.Conflict("Advisory %s is not published for everybody.", a.Tracking).At("advisory")
+	}
+	return a.URL, a.Initial, err
+}
+
+// tenantIDs lists all tenants.
+func (h *house) tenantIDs(ctx context.Context) ([]string, error) {
+	all, err := h.tenant.Tenants(ctx)
+	ids := make([]string, len(all))
+	for i, t := range all {
+		ids[i] = t.ID
+	}
+	return ids, err
 }

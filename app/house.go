@@ -92,7 +92,7 @@ type house struct {
 var (
 	platformSchema = []store.Migrations{
 		seal.Schema, api.Schema, audit.Schema, tenant.Schema, notify.Schema, product.Schema, identity.Schema, enroll.Schema, fleet.Schema, telemetry.CatalogueSchema, command.Schema, alarm.Schema,
-		sbom.Schema, update.Schema, vuln.Schema, respond.Schema, conform.Schema, retire.Schema,
+		sbom.Schema, update.Schema, vuln.Schema, respond.Schema, disclosure.Schema, conform.Schema, retire.Schema,
 	}
 	telemetrySchema = []store.Migrations{seal.Schema, telemetry.Schema}
 )
@@ -253,17 +253,13 @@ func (h *house) build(origins []string) (err error) {
 		},
 	})
 	h.respond = respond.New(respond.Config{DB: h.db, Products: h.product, Log: cfg.Log, Vuln: h.vuln, Manufacturer: h.manufacturer})
-	h.desk = disclosure.New(disclosure.Config{DB: h.db, Log: cfg.Log, CSAF: func(ctx context.Context, t string) string { return h.advisory.Metadata(ctx, t) }})
+	h.desk = disclosure.New(disclosure.Config{DB: h.db, Keys: h.keys, Blobs: h.blobs, PGP: pgp.New(h.db, h.keys), Products: h.product, Respond: h.respond, Log: cfg.Log,
+		URL: cmp.Or(cfg.PublicURL, origins[0]), Maker: h.manufacturer, Tenants: h.tenantIDs, Advisory: h.publicAdvisory,
+		CSAF: func(ctx context.Context, t string) string { return h.advisory.Metadata(ctx, t) }})
 	h.advisory = advisory.New(advisory.Config{DB: h.db, Products: h.product, Vuln: h.vuln, Cases: h.respond, Keys: pgp.New(h.db, h.keys),
 		Manufacturer: h.manufacturer, Releases: h.publishedReleases, URL: cmp.Or(cfg.PublicURL, origins[0])})
 	h.conform = conform.New(conform.Config{DB: h.db, Products: h.product, SBOM: h.sbom, Update: h.update, Clock: cfg.Clock, Log: cfg.Log,
-		Tenants: func(ctx context.Context) (ids []string, err error) {
-			all, err := h.tenant.Tenants(ctx)
-			for _, t := range all {
-				ids = append(ids, t.ID)
-			}
-			return ids, err
-		}})
+		Tenants: h.tenantIDs})
 	h.retire = retire.New(retire.Config{
 		DB: h.db, Identity: h.identity, Command: h.command, Telemetry: h.telemetry, Fleet: h.fleet, Keys: h.keys, Cut: h.gateway.Cut, Log: cfg.Log,
 	})

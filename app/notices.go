@@ -15,6 +15,7 @@ import (
 	"github.com/openthings-platform/openthings/notify"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/respond"
+	"github.com/openthings-platform/openthings/respond/disclosure"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/telemetry"
 	"github.com/openthings-platform/openthings/tenant"
@@ -66,6 +67,10 @@ var told = []struct {
 	}},
 	{"advisory.hold_ended", "an advisory that was held back may be published", holdEnded},
 	{"advisory.published", "a security advisory was published", advisoryPublished},
+	{disclosure.TopicReceived, "a finder reported a vulnerability", reportCame("A finder reported a vulnerability")},
+	{disclosure.TopicAdded, "a finder added something to a report", reportCame("A finder added something to a report")},
+	{disclosure.TopicDeadline, "a promise to a finder is near its end or over it", reportDeadline},
+	{disclosure.TopicExpiring, "a security.txt ends within 30 days and was not replaced", securityTxtEnds},
 	{"clone.detected", "a device was seen twice: same key, certificate or serial number", func(_ *house, _ context.Context, e store.Event) (n notify.Notice, err error) {
 		var d map[string]any
 		if err := e.Decode(&d); err != nil {

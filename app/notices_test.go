@@ -14,6 +14,7 @@ import (
 	"github.com/openthings-platform/openthings/conform"
 	"github.com/openthings-platform/openthings/respond"
 	"github.com/openthings-platform/openthings/respond/advisory"
+	"github.com/openthings-platform/openthings/respond/disclosure"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/telemetry"
 	"github.com/openthings-platform/openthings/vuln"
@@ -55,6 +56,10 @@ func TestToldOutside(t *testing.T) {
 		{"advisory.hold_ended", "adv_1", advisory.HoldEnded{Tracking: "LUMEN-1", Title: "Overflow"}, "advisory.hold_ended | The hold of advisory LUMEN-1 has ended: Overflow | /advisories/adv_1"},
 		{"case.deadline", "cas_1", respond.Escalation{Stage: respond.EarlyWarning, Level: respond.DeadlineOverdue}, "case.deadline | cas_1: " + respond.EarlyWarning.Name() + " is overdue | /cases/cas_1"},
 		{conform.TopicStale, "2026-11-21", conform.Stale{Rules: 3, Oldest: "2026-11-21"}, conform.TopicStale + " | 3 rules of the law were last compared with their source on 2026-11-21 or later"},
+		{disclosure.TopicReceived, "rpt_1", disclosure.Told{Exploited: "yes"}, disclosure.TopicReceived + " | A finder reported a vulnerability (rpt_1): seen exploited | /disclosure/reports/rpt_1"},
+		{disclosure.TopicAdded, "rpt_1", disclosure.Told{}, disclosure.TopicAdded + " | A finder added something to a report (rpt_1) | /disclosure/reports/rpt_1"},
+		{disclosure.TopicDeadline, "rpt_1", disclosure.Escalation{Timer: disclosure.TimerTriage, Level: disclosure.DeadlineOverdue}, disclosure.TopicDeadline + " | Report rpt_1: tell the verdict is overdue | /disclosure/reports/rpt_1"},
+		{disclosure.TopicExpiring, m.tenant, disclosure.Expiring{Host: "lumen.example", Expires: time.Date(2027, 1, 2, 0, 0, 0, 0, time.UTC)}, disclosure.TopicExpiring + " | security.txt of lumen.example ends on 2027-01-02 | /disclosure/contact"},
 		{"clone.detected", "cln_1", map[string]any{"what": "key"}, "clone.detected | Two devices show the same key | /enrol/quarantine"},
 		{telemetry.ChainBroken, u.id, telemetry.ChainBreak{Kind: "gap", From: 3, To: 5}, telemetry.ChainBroken + " | The chain of security events of device " + u.serial + " is broken: gap at 3 to 5 | /devices/" + u.id},
 	}

@@ -44,6 +44,26 @@ func (c *Console) Upload(path, verb string, limit int64, fn func(r *http.Request
 	}))
 }
 
+// PublicBody is a PublicForm whose body fn reads itself, at most limit bytes of it: files that strangers send need not
+// touch the disk. The fields that fn puts into r.PostForm are what Typed offers again.
+func (c *Console) PublicBody(path string, limit int64, fn func(r *http.Request) (redirect string, err error)) {
+	c.handle("POST "+path, c.guard("", true, func(w http.ResponseWriter, r *http.Request) error {
+		said := &note{}
+		r = r.WithContext(context.WithValue(r.Context(), noteKey{}, said))
+		r.Body = http.MaxBytesReader(w, r.Body, limit)
+		next, err := fn(r)
+		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+			err = problem.TooLarge("That is more than %d bytes.", limit)
+		}
+		if err != nil {
+			return c.again(w, r, err)
+		}
+		said.keep(w)
+		http.Redirect(w, r, Local(next), http.StatusSeeOther)
+		return nil
+	}))
+}
+
 func uploaded(r *http.Request, fn func(*http.Request, io.ReaderAt, int64) (string, error)) (string, error) {
 	f, head, err := r.FormFile("file")
 	if errors.Is(err, http.ErrMissingFile) {

@@ -57,7 +57,11 @@ func (p *press) front(who context.Context) http.Handler {
 
 // desk is the room that answers for hosts.
 func (p *press) desk() *disclosure.Service {
-	return disclosure.New(disclosure.Config{DB: p.db, CSAF: p.Metadata})
+	if p.disclosure == nil {
+		p.disclosure = disclosure.New(disclosure.Config{DB: p.db, PGP: p.pgp, URL: "https://maker.example", CSAF: p.Metadata,
+			Maker: func(context.Context, string) (string, error) { return "Acme Ltd", nil }})
+	}
+	return p.disclosure
 }
 
 // shop publishes three advisories: for everybody, for the community and for the named.

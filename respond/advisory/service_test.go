@@ -20,6 +20,7 @@ import (
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/product"
 	"github.com/openthings-platform/openthings/respond"
+	"github.com/openthings-platform/openthings/respond/disclosure"
 	"github.com/openthings-platform/openthings/respond/pgp"
 	"github.com/openthings-platform/openthings/sbom"
 	"github.com/openthings-platform/openthings/seal"
@@ -54,18 +55,19 @@ func signedIn(id string, role tenant.Role) context.Context {
 // press is the room with everything that an advisory is made of, all of it real.
 type press struct {
 	*Service
-	t        *testing.T
-	db       *store.DB
-	hand     *clock.Hand
-	product  string
-	pgp      *pgp.Service
-	cases    *respond.Service
-	sbom     *sbom.Service
-	vuln     *vuln.Service
-	released []Release
+	t          *testing.T
+	db         *store.DB
+	hand       *clock.Hand
+	product    string
+	pgp        *pgp.Service
+	disclosure *disclosure.Service
+	cases      *respond.Service
+	sbom       *sbom.Service
+	vuln       *vuln.Service
+	released   []Release
 }
 
-var pressSchema = []store.Migrations{audit.Schema, seal.Schema, product.Schema, sbom.Schema, fleet.Schema, vuln.Schema, respond.Schema}
+var pressSchema = []store.Migrations{audit.Schema, seal.Schema, product.Schema, sbom.Schema, fleet.Schema, vuln.Schema, respond.Schema, disclosure.Schema}
 
 // eachPress runs on both engines. The clock stands at the real time, since other programs check signatures by theirs.
 func eachPress(t *testing.T, fn func(p *press)) {

@@ -7,9 +7,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"net"
-	"net/http"
 	"time"
 
 	"github.com/openthings-platform/openthings/audit"
@@ -29,6 +27,9 @@ func (s *Service) SetContact(ctx context.Context, c Contact) error {
 	}
 	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
 		if err := putContact(tx, a.Tenant, c, s.now()); err != nil {
+			return err
+		}
+		if err := s.cfg.DB.Enqueue(tx, jobRenew, a.Tenant, s.now(), gather{a.Tenant}); err != nil {
 			return err
 		}
 		return audit.Append(tx, audit.Entry{Tenant: a.Tenant, Actor: a.ID, Kind: "contact.set", Subject: a.Tenant, Data: c})
@@ -62,39 +63,25 @@ func (s *Service) TenantOf(ctx context.Context, host string) (tenant string, err
 	return named[0], nil
 }
 
-// SecurityTxt serves /.well-known/security.txt (RFC 9116): the contact of the tenant that answers for the host, else of
-// the only tenant that named no host, else the platform's own. Without any it is not found.
-func (s *Service) SecurityTxt(w http.ResponseWriter, r *http.Request) {
-	c, err := s.contactFor(r.Context(), r.Host)
-	switch {
-	case err != nil:
-		s.cfg.Log.ErrorContext(r.Context(), "security.txt", slog.Any("error", err))
-		http.Error(w, "security.txt cannot be read now.", http.StatusServiceUnavailable)
-		return
-	case c == nil && len(s.cfg.Contact.Contacts) > 0:
-		c = &s.cfg.Contact
-	case c == nil:
-		http.Error(w, "Nobody has said yet where vulnerabilities are to be reported.", http.StatusNotFound)
-		return
-	}
-	if c.CSAF == "" && c.tenant != "" {
-		c.CSAF = s.cfg.CSAF(r.Context(), c.tenant)
-	}
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("Cache-Control", "public, max-age=3600")
-	_, _ = w.Write([]byte(c.Text(r.Host, s.now())))
-}
-
-// contactFor is the contact that answers for the host, or nil.
-func (s *Service) contactFor(ctx context.Context, host string) (*Contact, error) {
+// answering is the tenant that answers for the host: the one that named it, else the only one that set a contact without
+// naming any, else the only one there is. Nothing if that is open.
+func (s *Service) answering(ctx context.Context, host string) (string, error) {
 	t, err := s.TenantOf(ctx, host)
+	if t != "" || err != nil {
+		return t, err
+	}
+	c, err := s.contact(ctx, `NOT EXISTS (SELECT 1 FROM respond_contact_host h WHERE h.tenant = c.tenant)`)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	if t != "" {
-		return s.contact(ctx, `c.tenant = $1`, t)
+	if c != nil {
+		return c.tenant, nil
 	}
-	return s.contact(ctx, `NOT EXISTS (SELECT 1 FROM respond_contact_host h WHERE h.tenant = c.tenant)`)
+	all, err := s.cfg.Tenants(ctx)
+	if err != nil || len(all) != 1 {
+		return "", err
+	}
+	return all[0], nil
 }
 
 // contact reads the one contact that matches where, or nil.

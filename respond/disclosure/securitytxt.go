@@ -16,21 +16,22 @@ import (
 // Contact is where vulnerabilities are reported to a manufacturer; it becomes security.txt (RFC 9116).
 type Contact struct {
 	Hosts            []string `json:"hosts,omitempty" maxItems:"16" doc:"Names under which this platform answers for the manufacturer; none: any, while only one manufacturer named none"`
-	Contacts         []string `json:"contacts" minItems:"1" maxItems:"8" doc:"https:, mailto: or tel: addresses, best first; one must reach a human"`
-	Policy           string   `json:"policy,omitempty" doc:"https: address of the disclosure policy"`
-	Encryption       string   `json:"encryption,omitempty" doc:"https:, dns: or openpgp4fpr: address of a key"`
-	Acknowledgments  string   `json:"acknowledgments,omitempty"`
+	Contacts         []string `json:"contacts" minItems:"1" maxItems:"8" doc:"https:, mailto: or tel: addresses, best first; one must reach a human. The form of this platform follows them"`
+	Policy           string   `json:"policy,omitempty" doc:"https: address of the disclosure policy; default: the page of this platform"`
+	Encryption       string   `json:"encryption,omitempty" doc:"https:, dns: or openpgp4fpr: address of a key; default: the OpenPGP and age keys that this platform keeps"`
+	Acknowledgments  string   `json:"acknowledgments,omitempty" doc:"https: address of the thanks to finders; default: the page of this platform"`
 	CSAF             string   `json:"csaf,omitempty" doc:"https: address of the CSAF provider metadata; default: this platform's, once an advisory is published"`
 	PreferredLocales []string `json:"languages,omitempty" maxItems:"16" doc:"Language tags, such as en"`
 
-	tenant string
+	tenant string // whose it is
 }
 
-// expiresAfter keeps the file well under the year that RFC 9116 section 2.5.5 recommends. Expires moves in steps of
-// expiresStep, so that the text stays the same for caches and signatures.
+// expiresAfter keeps the file well under the year that RFC 9116 section 2.5.5 recommends. What is served is signed anew
+// every renewEvery; expiringAhead before a file ends that was not replaced, people are told.
 const (
-	expiresAfter = 180 * 24 * time.Hour
-	expiresStep  = 7 * 24 * time.Hour
+	expiresAfter  = 180 * day
+	renewEvery    = 7 * day
+	expiringAhead = 30 * day
 )
 
 var (
@@ -88,21 +89,21 @@ func address(v, at string, schemes ...string) error {
 	return problem.Invalid("%q is not an address of the kind %s.", v, strings.Join(schemes, ", ")).At(at)
 }
 
-// Text is the file as RFC 9116 writes it, for the host that it is asked from.
-func (c Contact) Text(host string, now time.Time) string {
+// Text is the file as RFC 9116 writes it: for these places, until expires.
+func (c Contact) Text(canonical, encryption []string, expires time.Time) string {
 	var b strings.Builder
-	line := func(name, value string) {
-		if value != "" {
-			fmt.Fprintf(&b, "%s: %s\n", name, value)
+	line := func(name string, values ...string) {
+		for _, v := range values {
+			if v != "" {
+				fmt.Fprintf(&b, "%s: %s\n", name, v)
+			}
 		}
 	}
-	for _, v := range c.Contacts {
-		line("Contact", v)
-	}
-	line("Expires", now.Add(expiresAfter).Truncate(expiresStep).UTC().Format(time.RFC3339))
-	line("Canonical", "https://"+host+"/.well-known/security.txt")
+	line("Contact", c.Contacts...)
+	line("Expires", expires.UTC().Format(time.RFC3339))
+	line("Canonical", canonical...)
 	line("Policy", c.Policy)
-	line("Encryption", c.Encryption)
+	line("Encryption", encryption...)
 	line("Acknowledgments", c.Acknowledgments)
 	line("CSAF", c.CSAF)
 	line("Preferred-Languages", strings.Join(c.PreferredLocales, ", "))

@@ -3,65 +3,130 @@
 package disclosure
 
 import (
+	"bytes"
+	"context"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
+
 	"github.com/openthings-platform/openthings/problem"
-	"github.com/openthings-platform/openthings/tenant"
+	"github.com/openthings-platform/openthings/store"
 )
 
+func (h *house) securityTxt(host string) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	h.SecurityTxt(w, httptest.NewRequest(http.MethodGet, "https://"+host+"/.well-known/security.txt", nil))
+	return w
+}
+
+// TestSecurityTxtServed: signed, as RFC 9116 asks for, of the tenant that answers for the host.
 func TestSecurityTxtServed(t *testing.T) {
-	each(t, func(t *testing.T, h house) {
-		get := func(host string) *httptest.ResponseRecorder {
-			w := httptest.NewRecorder()
-			r := httptest.NewRequest(http.MethodGet, "https://"+host+"/.well-known/security.txt", nil)
-			h.SecurityTxt(w, r)
-			return w
-		}
-		if w := get("iot.example:8443"); w.Code != http.StatusNotFound {
-			t.Errorf("%d without a contact", w.Code)
+	each(t, func(t *testing.T, h *house) {
+		if w := h.securityTxt("iot.example:8443"); w.Code != http.StatusNotFound {
+			t.Errorf("%d while it is open who answers", w.Code)
 		}
 		ct := Contact{Contacts: []string{"mailto:psirt@example.com", "https://example.com/report"}, Policy: "https://example.com/cvd", PreferredLocales: []string{"en", "de"}}
-		if err := h.SetContact(ann, ct); err != nil {
-			t.Fatal(err)
-		}
-		w := get("iot.example:8443")
+		h.must(h.SetContact(ann, ct))
+		w := h.securityTxt("iot.example:8443")
 		if w.Code != http.StatusOK || w.Header().Get("Content-Type") != "text/plain; charset=utf-8" {
 			t.Fatalf("%d %v", w.Code, w.Header())
 		}
-		fields := map[string]string{}
-		for line := range strings.Lines(w.Body.String()) {
-			name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
-			fields[name] = value
+		keys, err := h.pgp.Keys(t.Context(), maker)
+		h.must(err)
+		f := readSecurityTxt(t, w.Body.Bytes(), keys[0].Public, h.hand.Now())
+		own := here + "/security/" + maker
+		for field, want := range map[string][]string{
+			"Contact": {"mailto:psirt@example.com", "https://example.com/report", own + "/report"}, "Canonical": {here + "/.well-known/security.txt"}, "Policy": {ct.Policy},
+			"Preferred-Languages": {"en, de"}, "Encryption": {own + "/openpgp.asc", own + "/age.txt"}, "Acknowledgments": {own + "/thanks"},
+		} {
+			if !slices.Equal(f.fields[field], want) {
+				t.Errorf("%s: %q, want %q", field, f.fields[field], want)
+			}
 		}
-		expires := at(t, fields["Expires"])
-		if !expires.After(h.hand.Now().AddDate(0, 5, 0)) || !expires.Before(h.hand.Now().AddDate(1, 0, 0)) {
-			t.Errorf("expires %s", expires)
-		}
-		if fields["Canonical"] != "https://iot.example:8443/.well-known/security.txt" || fields["Preferred-Languages"] != "en, de" || fields["Policy"] != ct.Policy || !strings.HasPrefix(w.Body.String(), "Contact: mailto:psirt@example.com\n") {
-			t.Error(w.Body)
+		if again := h.securityTxt("iot.example:8443"); again.Body.String() != w.Body.String() {
+			t.Error("the file is signed anew for each reader")
 		}
 		// A second tenant with a host of its own takes nothing away; one without makes it open who answers elsewhere.
-		other := tenant.WithActor(t.Context(), tenant.Actor{ID: "per_mal", Kind: tenant.KindPerson, Tenant: "ten_other", Grants: []tenant.Grant{{Role: tenant.Owner, Tenant: "ten_other"}}})
 		ct.Hosts = []string{"other.example"}
-		if err := h.SetContact(other, ct); err != nil {
-			t.Fatal(err)
-		}
-		if w := get("other.example"); w.Code != http.StatusOK || get("iot.example").Code != http.StatusOK {
+		h.must(h.SetContact(other, ct))
+		if w := h.securityTxt("other.example"); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "Canonical: https://other.example/") || h.securityTxt("iot.example:8443").Code != http.StatusOK {
 			t.Error("the host does not decide")
 		}
 		if err := h.SetContact(ann, ct); !problem.Is(err, problem.KindConflict) {
 			t.Errorf("two tenants answer for one host: %v", err)
 		}
 		ct.Hosts = nil
-		if err := h.SetContact(other, ct); err != nil {
-			t.Fatal(err)
-		}
-		if get("other.example").Code != http.StatusNotFound {
+		h.must(h.SetContact(other, ct))
+		if h.securityTxt("other.example").Code != http.StatusNotFound {
 			t.Error("one of two tenants without a host answers for all")
+		}
+	})
+}
+
+// TestSecurityTxtOfADefaultInstall: the only manufacturer of a platform can be reached before anybody set anything.
+func TestSecurityTxtOfADefaultInstall(t *testing.T) {
+	h := one(t)
+	h.cfg.Tenants = func(context.Context) ([]string, error) { return []string{maker}, nil }
+	w := h.securityTxt("anything.example")
+	keys, err := h.pgp.Keys(t.Context(), maker)
+	h.must(err)
+	f := readSecurityTxt(t, w.Body.Bytes(), keys[0].Public, h.hand.Now())
+	if !slices.Equal(f.fields["Contact"], []string{here + "/security/" + maker + "/report"}) || !slices.Equal(f.fields["Policy"], []string{here + "/security/" + maker}) {
+		t.Errorf("%v", f.fields)
+	}
+}
+
+// TestSecurityTxtRenewsItself: what is served is signed anew long before its end; what lies on another site, or cannot be
+// signed, is told 30 days before.
+func TestSecurityTxtRenewsItself(t *testing.T) {
+	each(t, func(t *testing.T, h *house) {
+		told := make(chan Expiring, 10)
+		h.db.On(TopicExpiring, "test", func(_ context.Context, e store.Event) error {
+			var x Expiring
+			err := e.Decode(&x)
+			told <- x
+			return err
+		})
+		h.must(h.SetContact(ann, Contact{Contacts: []string{"mailto:psirt@example.com"}, Hosts: []string{"iot.example"}}))
+		first, err := h.sign(t.Context(), maker, "system", "")
+		h.must(err)
+		out, err := h.MakeSecurityTxt(ann, "acme.example")
+		h.must(err)
+		if _, err := h.MakeSecurityTxt(ann, "acme.example/x"); !problem.Is(err, problem.KindInvalid) {
+			t.Errorf("a path is a host: %v", err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		go h.db.RunJobs(ctx) //nolint:errcheck // ends with the test
+		h.hand.Set(h.hand.Now().Add(expiresAfter - expiringAhead))
+		if x := <-told; x.Host != "acme.example" || !x.Expires.Equal(out.Expires) {
+			t.Errorf("told of %+v", x)
+		}
+		got := h.securityTxt("iot.example").Body.Bytes()
+		keys, err := h.pgp.Keys(t.Context(), maker)
+		h.must(err)
+		if f := readSecurityTxt(t, got, keys[0].Public, h.hand.Now()); !f.expires.After(first.Expires) {
+			t.Errorf("still the file that ends %s", f.expires)
+		}
+		// The same alarm for what is served, once nothing signs it any more.
+		h.must(h.db.Write(t.Context(), func(tx *store.Tx) error {
+			_, err := tx.Exec(`UPDATE disclosure_securitytxt SET expires = $1 WHERE host = ''`, store.Millis(h.hand.Now().Add(expiringAhead)))
+			if err != nil {
+				return err
+			}
+			end := h.hand.Now().Add(expiringAhead)
+			return h.db.Enqueue(tx, jobExpiring, "test", h.hand.Now(), ending{maker, "", store.Millis(end)})
+		}))
+		if x := <-told; x.Host != "" {
+			t.Errorf("told of %+v", x)
 		}
 	})
 }
@@ -101,9 +166,71 @@ func FuzzSecurityTxt(f *testing.F) {
 		if c.Check() != nil {
 			return
 		}
-		text := c.Text("iot.example", time.Unix(1.7e9, 0))
+		text := c.Text([]string{"https://iot.example/.well-known/security.txt"}, []string{c.Encryption}, time.Unix(1.7e9, 0))
 		if n := strings.Count(text, "\n"); n != want || strings.ContainsAny(text, "\r\x00") {
 			t.Fatalf("%d lines, want %d: %q", n, want, text)
 		}
 	})
+}
+
+// rfc9116 is a file as a reader understands it who knows the RFC and not us.
+type rfc9116 struct {
+	fields  map[string][]string
+	expires time.Time
+}
+
+// readSecurityTxt reads a signed file by the rules of RFC 9116, sections 2.2 to 2.5.
+func readSecurityTxt(t *testing.T, file []byte, key string, now time.Time) rfc9116 {
+	t.Helper()
+	block, rest := clearsign.Decode(file)
+	if block == nil || len(bytes.TrimSpace(rest)) > 0 {
+		t.Fatalf("no cleartext signature around all of it:\n%s", file)
+	}
+	ring, err := openpgp.ReadArmoredKeyRing(strings.NewReader(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := block.VerifySignature(ring, &packet.Config{Time: func() time.Time { return now }}); err != nil {
+		t.Fatalf("the signature: %v", err)
+	}
+	out := rfc9116{fields: map[string][]string{}}
+	for line := range strings.Lines(string(block.Plaintext)) {
+		line = strings.TrimRight(line, "\r\n")
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		name, value, ok := strings.Cut(line, ": ")
+		if !ok || value == "" {
+			t.Fatalf("%q is no field", line)
+		}
+		out.fields[name] = append(out.fields[name], value)
+		switch name {
+		case "Contact", "Canonical", "Policy", "Encryption", "Acknowledgments", "Hiring", "CSAF":
+			u, err := url.Parse(value)
+			if err != nil || !u.IsAbs() || u.Scheme == "http" {
+				t.Errorf("%s: %q is no URI that section 2.5 allows", name, value)
+			}
+		case "Expires":
+			if out.expires, err = time.Parse(time.RFC3339, value); err != nil {
+				t.Error(err)
+			}
+		case "Preferred-Languages":
+		default:
+			t.Errorf("field %s is unknown", name)
+		}
+	}
+	for _, once := range []string{"Expires", "Preferred-Languages"} {
+		if len(out.fields[once]) > 1 {
+			t.Errorf("%s stands twice", once)
+		}
+	}
+	switch {
+	case len(out.fields["Contact"]) == 0:
+		t.Error("no contact (section 2.5.3)")
+	case !out.expires.After(now), out.expires.After(now.AddDate(1, 0, 0)):
+		t.Errorf("expires %s (section 2.5.5)", out.expires)
+	case len(out.fields["Canonical"]) == 0:
+		t.Error("a signed file says where it stands (section 2.5.2)")
+	}
+	return out
 }
