@@ -64,7 +64,7 @@ func TestTheWallBetweenTenants(t *testing.T) {
 	a, b := w.newMaker("Acme"), w.newMaker("Rival")
 	u := a.make()
 	ids := map[string]string{
-		"devices": u.id, "products": a.product, "batches": a.batch, "stations": a.stationID, "solutions": a.solution,
+		"devices": u.id, "products": a.product, "revisions": a.revision, "cohorts": "coh" + strings.TrimPrefix(a.revision, "rev"), "batches": a.batch, "stations": a.stationID, "solutions": a.solution,
 	}
 	c := w.client(nil)
 	walked := 0

@@ -3,12 +3,12 @@
 package enroll
 
 import (
-	"fmt"
 	"net/url"
 	"strings"
 
 	"rsc.io/qr"
 
+	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/problem"
 )
 
@@ -79,27 +79,8 @@ func (l Label) PNG() ([]byte, error) {
 
 // SVG is the QR code as one path, for printing at any size; a screen reader says the code.
 func (l Label) SVG() (string, error) {
-	c, err := l.encode()
-	if err != nil {
-		return "", err
-	}
-	size := c.Size + 2*quiet
-	var b strings.Builder
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" class="qr" role="img" aria-label="QR code of the claim code %s" shape-rendering="crispEdges"><path fill="#fff" d="M0 0h%dv%dH0z"/><path fill="#000" d="`,
-		size, size, 5*size, 5*size, l.Code, size, size)
-	for y := range c.Size {
-		for x := 0; x < c.Size; x++ {
-			from := x
-			for x < c.Size && c.Black(x, y) {
-				x++
-			}
-			if x > from {
-				fmt.Fprintf(&b, "M%d %dh%dv1h-%dz", from+quiet, y+quiet, x-from, x-from)
-			}
-		}
-	}
-	b.WriteString(`"/></svg>`)
-	return b.String(), nil
+	svg, err := console.QR(l.Text(), "QR code of the claim code "+l.Code)
+	return string(svg), err
 }
 
 // Blocks is the QR code for a terminal with light text on dark ground: two rows of modules in each line.

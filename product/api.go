@@ -62,6 +62,8 @@ func (s *Service) Routes(a *api.API) {
 	})
 	s.baselineRoutes(a)
 	s.availabilityRoutes(a)
+	s.cohortRoutes(a)
+	s.informationRoutes(a)
 }
 
 // create is Create for whoever asks.

@@ -215,6 +215,14 @@ func (s *Service) MayEnrol(tx *store.Tx, tenant, revision string) error {
 
 func (s *Service) now() time.Time { return store.Time(store.Millis(s.cfg.Clock.Now())) }
 
+// same reports whether two declarations say the same.
+func same(a, b Declaration) bool {
+	x, errA := json.Marshal(a)
+	y, errB := json.Marshal(b)
+	return errA == nil && errB == nil && string(x) == string(y)
+}
+
+// list is the members of a declaration in words.
 func list(names []string) string {
 	out := ""
 	for i, n := range names {

@@ -73,6 +73,7 @@ func (s *Service) Pages(c *console.Console) {
 	})
 	s.baselinePages(c)
 	s.availabilityPages(c)
+	s.supportPages(c)
 	c.Step(console.Step{Order: 10, Title: "Describe what you sell", Text: "A product and its hardware revision, with the end of its support.", Href: "/products", Button: "Describe a product",
 		Done: s.started})
 }

@@ -4,6 +4,7 @@ package product
 
 import (
 	"context"
+	"strings"
 
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/clock"
@@ -22,6 +23,8 @@ type Config struct {
 	// public page of a product.
 	Maker func(ctx context.Context, tenant string) (string, error)
 	URL   string
+	// Ends add what other stages have that ends on a day to the calendar of ends, for whoever asks in ctx.
+	Ends []func(ctx context.Context) ([]EndDate, error)
 }
 
 // Service keeps products and hardware revisions.
@@ -66,7 +69,7 @@ func (s *Service) CreateRevision(ctx context.Context, v Revision, actor string) 
 		if err := insertRevision(tx, v); err != nil {
 			return err
 		}
-		first := Cohort{ID: store.NewID("coh"), Tenant: v.Tenant, Product: v.Product, Revision: v.ID, Name: firstCohort, Created: v.Created}
+		first := Cohort{ID: "coh" + strings.TrimPrefix(v.ID, "rev"), Tenant: v.Tenant, Product: v.Product, Revision: v.ID, Name: firstCohort, Created: v.Created}
 		if err := insertCohort(tx, first, nil); err != nil {
 			return err
 		}

@@ -160,6 +160,11 @@ func (d Declaration) check() error {
 	if d.LastPlaced != "" && d.LastPlaced < d.FirstPlaced {
 		return problem.Invalid("The last unit is placed before the first.").At("last_placed")
 	}
+	for at, day := range map[string]Day{"feature_end": d.FeatureEnd, "sales_end": d.SalesEnd, "service_end": d.ServiceEnd} {
+		if day != "" && day < d.FirstPlaced {
+			return problem.Invalid("%s lies before the first unit is placed.", day).At(at)
+		}
+	}
 	if d.ExpectedUse < 0 || d.ExpectedUse > 1200 {
 		return problem.Invalid("The expected use is 0 to 1200 months.").At("expected_use_months")
 	}

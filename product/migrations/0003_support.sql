@@ -76,13 +76,15 @@ CREATE TABLE product_enrol_leave (
 );
 CREATE INDEX product_enrol_leave_revision ON product_enrol_leave(tenant, revision);
 
--- The user information of a product, item by item and language by language, as it is being prepared.
+-- The user information of a product, item by item and language by language, as it is being prepared. An item that does not
+-- apply (absent = 1) has its reason in body.
 CREATE TABLE product_information (
 	tenant text NOT NULL,
 	product text NOT NULL,
 	lang text NOT NULL,
 	item text NOT NULL,
 	body text NOT NULL,
+	absent bigint NOT NULL,
 	actor text NOT NULL,
 	changed bigint NOT NULL,
 	PRIMARY KEY (tenant, product, lang, item)
