@@ -109,13 +109,5 @@ func (s *Service) Routes(a *api.API) {
 			return api.Answer(s.Append(ctx, in.ID, in.Body.Kind, in.Body.Data))
 		})
 
-	type packIn struct {
-		ID    string `path:"id" maxLength:"64"`
-		Stage Stage  `query:"stage" enum:"early_warning,notification,final" doc:"The report; the next one if absent"`
-	}
-	api.Handle(a, api.Op{ID: "get-case-pack", Method: "GET", Path: "/v1/cases/{id}/pack", Verb: read, Stage: "respond",
-		Summary: "Draft of a report in the fields of the Single Reporting Platform"},
-		func(ctx context.Context, in *packIn) (*api.Out[Pack], error) {
-			return api.Answer(s.Pack(ctx, in.ID, in.Stage))
-		})
+	s.packRoutes(a)
 }

@@ -26,10 +26,12 @@ const (
 	T0Set               EventKind = "t0.set"
 	T0Corrected         EventKind = "t0.corrected"
 	Described           EventKind = "case.described"
+	FieldsFilled        EventKind = "fields.filled"
 	MeasureAvailable    EventKind = "measure.available"
 	MeasureWithdrawn    EventKind = "measure.withdrawn"
 	SubmissionAttempted EventKind = "submission.attempted"
 	SubmissionFailed    EventKind = "submission.failed"
+	ReceiptStored       EventKind = "receipt.stored" // as a file
 	SubmissionAccepted  EventKind = "submission.accepted"
 	Invalidated         EventKind = "csirt.invalidated"
 	ContactedDirectly   EventKind = "csirt.contacted_directly"
@@ -82,6 +84,16 @@ type Data struct {
 	Component    string    `json:"component,omitempty" maxLength:"255"`
 	KnownSince   time.Time `json:"known_since,omitzero" doc:"t0.set: since when the source of the signal knew"`
 	Intake       time.Time `json:"intake,omitzero" doc:"t0.set: when the signal came in"`
+
+	Fields    map[string]string `json:"fields,omitempty" doc:"fields.filled: what is written into fields of the report, by their ids"`
+	Reset     []string          `json:"reset,omitempty" maxItems:"64" doc:"fields.filled: fields that go back to their drafts"`
+	Seen      int64             `json:"seen,omitempty" doc:"fields.filled: number of the last event that the writer saw; what others wrote since is not overwritten"`
+	Deviation string            `json:"deviation,omitempty" maxLength:"4000" doc:"submission.attempted: why the reporting platform took a report that is not complete here"`
+	Pack      string            `json:"pack,omitempty" readOnly:"true" doc:"submission.attempted: SHA-256 of what the report said"`
+	File      string            `json:"file,omitempty" readOnly:"true" doc:"receipt.stored: the file"`
+	Name      string            `json:"name,omitempty" readOnly:"true"`
+	SHA256    string            `json:"sha256,omitempty" readOnly:"true"`
+	Size      int64             `json:"size,omitempty" readOnly:"true"`
 }
 
 // Event is one entry in the log of a case. Events are only ever appended.
@@ -101,6 +113,8 @@ type Submission struct {
 	Submitter   string    `json:"submitter"`
 	Confirmer   string    `json:"confirmer"`
 	CoveredBy   Stage     `json:"covered_by,omitempty" doc:"The earlier report that had provided the information already"`
+	File        string    `json:"file,omitempty" doc:"The receipt as a file"`
+	Pack        string    `json:"pack,omitempty" doc:"SHA-256 of what the report said"`
 }
 
 // Attempt is a submission that a person says was made; it counts only once accepted.
@@ -109,6 +123,8 @@ type Attempt struct {
 	At    time.Time
 	Actor string
 	Done  bool // accepted or failed
+	Pack  string
+	File  string // its receipt
 }
 
 // State is a case as its events make it. The zero State has no events.
@@ -120,6 +136,7 @@ type State struct {
 	KnownSince       time.Time   // since when the source of the signal knew; zero: it did not say
 	Intake           time.Time   // when the signal came in
 	Title, Summary   string
+	Fields           map[string]Filled // what people wrote into the report
 	Coordinator      string
 	MemberStates     []string
 	Measure          time.Time // the first corrective or mitigating measure
@@ -190,10 +207,15 @@ func (s *State) apply(e Event) {
 		s.T0, s.T0History = d.At, append(s.T0History, d.At)
 		s.Title, s.Summary, s.Coordinator, s.MemberStates = d.Title, d.Summary, d.Coordinator, d.MemberStates
 		s.KnownSince, s.Intake = d.KnownSince, d.Intake
+		s.fill(e)
 	case T0Corrected:
 		s.T0, s.T0History = d.At, append(s.T0History, d.At)
 	case Described:
 		s.Title, s.Summary = d.Title, d.Summary
+		delete(s.Fields, "title")
+		delete(s.Fields, "summary")
+	case FieldsFilled:
+		s.fill(e)
 	case MeasureAvailable:
 		if s.Measure.IsZero() || d.At.Before(s.Measure) {
 			s.Measure, s.MeasureNote = d.At, d.Note
@@ -201,12 +223,16 @@ func (s *State) apply(e Event) {
 	case MeasureWithdrawn:
 		s.MeasureWithdrawn = true
 	case SubmissionAttempted:
-		s.Attempts[e.Seq] = Attempt{Stage: d.Stage, At: d.At, Actor: e.Actor}
+		s.Attempts[e.Seq] = Attempt{Stage: d.Stage, At: d.At, Actor: e.Actor, Pack: d.Pack}
+	case ReceiptStored:
+		a := s.Attempts[d.Attempt]
+		a.File = d.File
+		s.Attempts[d.Attempt] = a
 	case SubmissionFailed:
 		s.finish(d.Attempt)
 	case SubmissionAccepted:
 		a := s.finish(d.Attempt)
-		s.Accepted[a.Stage] = Submission{SubmittedAt: a.At, Receipt: d.Receipt, Submitter: a.Actor, Confirmer: e.Actor}
+		s.Accepted[a.Stage] = Submission{SubmittedAt: a.At, Receipt: d.Receipt, Submitter: a.Actor, Confirmer: e.Actor, File: a.File, Pack: a.Pack}
 	case CoveredByEarlier:
 		earlier := s.Accepted[before[d.Stage]]
 		earlier.Confirmer, earlier.CoveredBy = e.Actor, before[d.Stage]

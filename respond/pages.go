@@ -135,6 +135,7 @@ type casesView struct {
 
 type signalView struct {
 	Signal
+	Draft  awareDraft
 	States []console.Option
 	Now    string
 	Typed  url.Values
@@ -177,16 +178,16 @@ func (s *Service) Pages(c *console.Console) {
 			v.Slot, v.Names = c.Slot("case").Render(r, cs.ID), c.Names(r.Context())
 			return v, nil
 		}})
-	c.Page(console.Page{Path: "/cases/{id}/pack", Title: "Submission pack", Menu: "Cases", Verb: read, FS: pagesFS, Template: "pages/pack.html",
-		Load: func(r *http.Request) (any, error) {
-			return s.Pack(r.Context(), r.PathValue("id"), Stage(r.URL.Query().Get("stage")))
-		}})
+	s.packPages(c)
 	c.Page(console.Page{Path: "/signals/{id}", Title: "Signal", Menu: "Cases", Verb: read, FS: pagesFS, Template: "pages/signal.html",
 		Load: func(r *http.Request) (any, error) {
 			sig, err := s.Signal(r.Context(), r.PathValue("id"))
-			v := signalView{Signal: sig, Now: s.now().Format(time.RFC3339), Typed: console.Typed(r), States: []console.Option{{Word: "Choose"}}}
-			for _, m := range law.MemberStates() {
-				v.States = append(v.States, console.Option{Value: m.Code, Word: m.Name})
+			if err != nil {
+				return nil, err
+			}
+			v := signalView{Signal: sig, Now: s.now().Format(time.RFC3339), Typed: console.Typed(r), States: stateOptions("Choose")}
+			if sig.deciding() {
+				v.Draft, err = s.awareDraft(r.Context(), sig)
 			}
 			return v, err
 		}})
@@ -218,7 +219,7 @@ func (s *Service) decideForm(r *http.Request) (string, error) {
 		return "", err
 	}
 	d := Declaration{Verdict: Verdict(r.PostFormValue("verdict")), Basis: r.PostFormValue("basis"), T0: t0, Title: r.PostFormValue("title"), Summary: r.PostFormValue("summary"),
-		Coordinator: r.PostFormValue("coordinator"), MemberStates: words(r.PostFormValue("member_states")), AEV: yes(r, "aev"), SI: yes(r, "si")}
+		Coordinator: r.PostFormValue("coordinator"), MemberStates: words(r.PostFormValue("member_states")), AEV: yes(r, "aev"), SI: yes(r, "si"), Fields: fieldsOf(r)}
 	_, cases, err := s.Decide(r.Context(), r.PathValue("id"), d)
 	switch {
 	case err != nil:

@@ -82,7 +82,7 @@ func TestPages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		declare := []string{"verdict", "aware", "aev", "yes", "si", "no", "basis", "seen", "title", "Shells", "coordinator", "FR", "member_states", "FR, DE"}
+		declare := []string{"verdict", "aware", "aev", "yes", "si", "no", "basis", "seen", "title", "Shells", "summary", "Shells were opened.", "field.versions", "1.0", "coordinator", "FR", "member_states", "FR, DE"}
 		code, body, _ := do(t, pages, "POST", "/assessments/"+s.Assessment.ID+"/decision", "application/x-www-form-urlencoded", "verdict=aware&aev=yes&si=no&basis=seen&title=x&coordinator=FR&t0=2026-11-21T11:00:00")
 		if code != http.StatusBadRequest || !strings.Contains(body, "is not an instant") {
 			t.Errorf("an instant without an offset: %d", code)

@@ -35,7 +35,7 @@ func Check(s State, e Event, now time.Time) error {
 		return problem.Forbidden("respond.closed", "The case is closed.")
 	case e.Data.At.After(now):
 		return problem.Invalid("%s lies in the future.", e.Data.At.Format(time.RFC3339)).At("at")
-	case !text(e.Data.Note, 0, 4000), !text(e.Data.Title, 0, 255), !text(e.Data.Summary, 0, 4000), !text(e.Data.Receipt, 0, 255):
+	case !text(e.Data.Note, 0, 4000), !text(e.Data.Title, 0, 255), !text(e.Data.Summary, 0, 4000), !text(e.Data.Receipt, 0, 255), !text(e.Data.Deviation, 0, 4000):
 		return problem.Invalid("A text is too long or not UTF-8.")
 	}
 	if s.has(Final) && slices.Contains(reportEvents, e.Kind) {
@@ -49,7 +49,7 @@ func Check(s State, e Event, now time.Time) error {
 }
 
 // reportEvents change what a report says, so the accepted final report ends them.
-var reportEvents = []EventKind{T0Corrected, Described, MeasureAvailable, MeasureWithdrawn, SubmissionAttempted, SubmissionFailed,
+var reportEvents = []EventKind{T0Corrected, Described, FieldsFilled, MeasureAvailable, MeasureWithdrawn, SubmissionAttempted, SubmissionFailed,
 	SubmissionAccepted, CoveredByEarlier, CoordinatorChanged, MemberStatesChanged, MitigationExpected, PECInvoked}
 
 // checks are the rules of each kind of event.
@@ -60,6 +60,11 @@ var checks = map[EventKind]func(State, Event) error{
 		}
 		if !text(e.Data.Title, 1, 255) {
 			return problem.Invalid("A title of at most 255 characters is needed.").At("title")
+		}
+		if len(e.Data.Fields) > 0 {
+			if err := checkFilled(s, e); err != nil {
+				return err
+			}
 		}
 		return checkT0(e, "the evidence for being aware")
 	},
@@ -74,6 +79,16 @@ var checks = map[EventKind]func(State, Event) error{
 	Described: func(_ State, e Event) error {
 		if !text(e.Data.Title, 1, 255) {
 			return problem.Invalid("A title of at most 255 characters is needed.").At("title")
+		}
+		return nil
+	},
+	FieldsFilled: checkFilled,
+	ReceiptStored: func(s State, e Event) error {
+		if _, ok := s.Attempts[e.Data.Attempt]; !ok {
+			return problem.Invalid("Event %d is not an attempt to submit.", e.Data.Attempt).At("attempt")
+		}
+		if e.Data.File == "" || len(e.Data.SHA256) != 64 {
+			return problem.Forbidden("respond.receipt", "A receipt is stored by uploading its file.").At("file")
 		}
 		return nil
 	},
@@ -289,7 +304,7 @@ func checkAccepted(s State, e Event) error {
 	switch {
 	case err != nil:
 		return err
-	case !text(e.Data.Receipt, 1, 255):
+	case !text(e.Data.Receipt, 1, 255) && a.File == "":
 		return problem.Forbidden("respond.receipt", "A submission counts only with the receipt of the reporting platform.").At("receipt")
 	case e.Actor == a.Actor:
 		return problem.Forbidden("respond.second-person", "A second person confirms the receipt.").

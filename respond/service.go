@@ -12,6 +12,7 @@ import (
 	"github.com/openthings-platform/openthings/law"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/product"
+	"github.com/openthings-platform/openthings/seal"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"
 	"github.com/openthings-platform/openthings/vuln"
@@ -26,6 +27,10 @@ type Config struct {
 	Targets Targets
 	// Vuln says what a vulnerability touches, for drafts. Nil leaves the counters out.
 	Vuln *vuln.Service
+	// Facts are what other rooms know about a product, for drafts.
+	Facts Facts
+	// Keys seals receipts. Nil refuses them.
+	Keys *seal.Keys
 	// Manufacturer is the tenant's legal name, for drafts. Nil leaves it empty.
 	Manufacturer func(ctx context.Context, tenant string) (string, error)
 }
@@ -232,6 +237,9 @@ func (s *Service) Decide(ctx context.Context, assessment string, d Declaration) 
 	if title == "" {
 		title = sig.Title
 	}
+	if err := s.complete(ctx, a.Tenant, sig.Product, &d); err != nil {
+		return Decision{}, nil, err
+	}
 	first := Data{At: d.T0, Note: d.Basis, Title: title, Summary: d.Summary, Coordinator: d.Coordinator, MemberStates: d.MemberStates, Decision: dec.ID}
 	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
 		as, err := assessmentByID(tx, a.Tenant, assessment)
@@ -248,6 +256,7 @@ func (s *Service) Decide(ctx context.Context, assessment string, d Declaration) 
 			return err
 		}
 		for i := range fs {
+			first.Fields = concerning(fs[i].Kind, d.Fields)
 			if err := s.open(tx, &fs[i], a, first); err != nil {
 				return err
 			}
@@ -317,11 +326,24 @@ func (s *Service) Append(ctx context.Context, id string, k EventKind, d Data) (E
 	if err != nil {
 		return Event{}, err
 	}
+	d.Pack, d.File, d.Name, d.SHA256, d.Size = "", "", "", "", 0 // the platform's to say
+	var said frozen
+	if k == SubmissionAttempted {
+		if said, err = s.freeze(ctx, f, a, &d); err != nil {
+			return Event{}, err
+		}
+	}
 	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
 		if f, err = fileByID(tx, t, id); err != nil {
 			return err
 		}
-		return s.append(tx, &f, a, k, d)
+		if said.body != nil && len(f.Events) != said.events {
+			return errChanged()
+		}
+		if err := s.append(tx, &f, a, k, d); err != nil || said.body == nil {
+			return err
+		}
+		return putPack(tx, t, id, int64(len(f.Events)), said)
 	})
 	if err != nil {
 		return Event{}, err

@@ -4,7 +4,6 @@ package respond
 
 import (
 	"context"
-	"strings"
 	"testing"
 	"time"
 
@@ -76,7 +75,8 @@ func (h house) assessed(t *testing.T) Assessment {
 }
 
 func (h house) aware(aev, si bool) Declaration {
-	return Declaration{Verdict: Aware, Basis: "three units with a shell, images kept", AEV: &aev, SI: &si, T0: h.hand.Now().Add(-time.Hour), Title: "Shells on sensors", Coordinator: "DE", MemberStates: []string{"DE"}}
+	return Declaration{Verdict: Aware, Basis: "three units with a shell, images kept", AEV: &aev, SI: &si, T0: h.hand.Now().Add(-time.Hour), Title: "Shells on sensors", Summary: "A shell was opened on three sensors.", Coordinator: "DE",
+		MemberStates: []string{"DE"}, Fields: map[string]string{"versions": "1.0"}}
 }
 
 func (h house) declared(t *testing.T) string {
@@ -110,6 +110,7 @@ func TestWholeCase(t *testing.T) {
 		id := h.declared(t)
 		submit := func(st Stage) {
 			t.Helper()
+			h.written(t, id, st)
 			e, err := h.Append(ann, id, SubmissionAttempted, Data{Stage: st, At: h.hand.Now()})
 			if err != nil {
 				t.Fatal(err)
@@ -351,6 +352,7 @@ func TestNagsWeekly(t *testing.T) {
 	each(t, func(t *testing.T, h house) {
 		id := h.declared(t)
 		for _, st := range []Stage{EarlyWarning, Notification} {
+			h.written(t, id, st)
 			e, err := h.Append(ann, id, SubmissionAttempted, Data{Stage: st, At: h.hand.Now()})
 			if err != nil {
 				t.Fatal(err)
@@ -411,51 +413,4 @@ func TestWhoMay(t *testing.T) {
 			t.Errorf("the auditor sees %d cases, %v", len(cs), err)
 		}
 	})
-}
-
-func TestPack(t *testing.T) {
-	each(t, func(t *testing.T, h house) {
-		c, err := h.Case(ann, h.declared(t))
-		if err != nil {
-			t.Fatal(err)
-		}
-		exposure := vuln.Exposure{Releases: []vuln.ReleaseExposure{
-			{Release: "rel_1", Product: h.product, Version: "1.0", Devices: 1900, Exposed: true, Name: "libfoo"},
-			{Release: "rel_1", Product: h.product, Version: "1.0", Devices: 1900, Exposed: true, Name: "libbar"},
-			{Release: "rel_2", Product: h.product, Version: "1.1", Devices: 4, Exposed: true},
-			{Release: "rel_3", Product: h.product, Version: "1.2", Devices: 9},
-			{Release: "rel_4", Product: "prd_other", Version: "7", Devices: 70, Exposed: true}}}
-		p := draft(c, "", reachOf(exposure, h.product), EarlyWarning, h.now())
-		got := map[string]PackField{}
-		for _, f := range p.Fields {
-			got[f.ID] = f
-		}
-		for id, want := range map[string]string{"title": "Shells on sensors", "product": "Sensor", "versions": "1.0, 1.1", "member_states": "DE", "aware": "2026-11-21 11:00:00 UTC", "cve": "CVE-2026-1"} {
-			if got[id].Value != want {
-				t.Errorf("%s = %q, want %q", id, got[id].Value, want)
-			}
-		}
-		if !strings.HasPrefix(got["impact"].Value, "1904 devices") || got["title"].Used != 17 || got["title"].Limit != 255 {
-			t.Errorf("%+v, %+v", got["impact"], got["title"])
-		}
-		if _, ok := got["malicious"]; ok {
-			t.Error("a field of incidents stands in the pack of a vulnerability")
-		}
-		if strings.Join(p.Missing, " ") != "summary manufacturer" {
-			t.Errorf("missing %v", p.Missing)
-		}
-		if p, err := h.Pack(ann, c.ID, ""); err != nil || p.Stage != EarlyWarning || p.Glossary != c.Glossary {
-			t.Errorf("%+v, %v", p, err)
-		}
-	})
-}
-
-func TestCompress(t *testing.T) {
-	var many []string
-	for range 100 {
-		many = append(many, "10.20.30")
-	}
-	if got := compress(many, 255); len(got) > 255 || !strings.Contains(got, "100 versions") {
-		t.Error(got)
-	}
 }

@@ -41,6 +41,11 @@ func (s Signal) Waiting(now time.Time) bool {
 	return last.Verdict == Watch && !now.Before(last.Again)
 }
 
+// deciding reports whether an assessment is open that a person has not ended.
+func (s Signal) deciding() bool {
+	return s.Assessment != nil && s.Assessment.Verdict != Negative && s.Assessment.Verdict != Aware
+}
+
 func (s Signal) check(now time.Time) error {
 	switch {
 	case !text(s.Product, 1, 64):
@@ -99,8 +104,10 @@ type Declaration struct {
 	T0           time.Time `json:"t0,omitzero" doc:"Aware: since when, with an offset"`
 	Title        string    `json:"title,omitempty" maxLength:"255"`
 	Summary      string    `json:"summary,omitempty" maxLength:"4000"`
-	Coordinator  string    `json:"coordinator,omitempty" doc:"Aware: Member State of the coordinator CSIRT (CRA Art. 14(7))"`
-	MemberStates []string  `json:"member_states,omitempty" doc:"Aware: where the product was made available"`
+	Coordinator  string    `json:"coordinator,omitempty" doc:"Aware: Member State of the coordinator CSIRT (CRA Art. 14(7)); by default the one that was confirmed"`
+	MemberStates []string  `json:"member_states,omitempty" doc:"Aware: where the product was made available; by default where it is declared to be available"`
+
+	Fields map[string]string `json:"fields,omitempty" doc:"Aware: what is known already, by the ids of the report's fields"`
 }
 
 // kinds says which cases the declaration opens.

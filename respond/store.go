@@ -246,7 +246,11 @@ func missing(err error, what string) error {
 // raced turns the collision of two writers into something that the slower one may repeat.
 func raced(err error) error {
 	if store.IsUnique(err) {
-		return problem.Conflict("Somebody else changed it at the same moment.").Hint("Look again and repeat.")
+		return errChanged()
 	}
 	return err
+}
+
+func errChanged() error {
+	return problem.Conflict("Somebody else changed it at the same moment.").Hint("Look again and repeat.")
 }

@@ -15,6 +15,24 @@ const reach = new ResizeObserver((entries) => {
 });
 for (const box of document.querySelectorAll('.scroll, .card, pre, main > table')) reach.observe(box);
 
+// A field whose text goes elsewhere has a button that copies it, and counts while somebody types.
+for (const button of document.querySelectorAll('button[data-copy]')) {
+  const field = document.getElementById(button.dataset.copy);
+  button.hidden = !navigator.clipboard;
+  button.addEventListener('click', async () => {
+    await navigator.clipboard.writeText(field.value);
+    button.firstChild.textContent = 'Copied';
+  });
+}
+for (const count of document.querySelectorAll('[data-count]')) {
+  const { limit } = count.dataset;
+  document.getElementById(count.dataset.count).addEventListener('input', ({ target }) => {
+    const used = [...target.value.trim()].length;
+    count.textContent = `${used} of ${limit} characters`;
+    count.classList.toggle('over', used > Number(limit));
+  });
+}
+
 // Escape closes the menu that is open, and a menu closes when another opens.
 const menus = () => document.querySelectorAll('details.menu[open]');
 document.addEventListener('keydown', (event) => {
