@@ -324,6 +324,19 @@ func TestNames(t *testing.T) {
 }
 
 // TestChartAxes: a line that would lie flat beside a much larger one gets an axis of its own.
+// Numbers of things are told to the script, which draws them on zero and without halves.
+func TestChartCounts(t *testing.T) {
+	six := 6.0
+	c := console.Chart{Times: []time.Time{t0, t0.Add(time.Hour)}, Series: []console.Series{{Name: "devices", Values: []*float64{&six, &six}}}}
+	if _, told := c.Data()["counts"]; told {
+		t.Error("a chart of anything is told to count")
+	}
+	c.Counts = true
+	if c.Data()["counts"] != true {
+		t.Error("the script is not told that the chart counts")
+	}
+}
+
 func TestChartAxes(t *testing.T) {
 	v := func(f float64) []*float64 { return []*float64{nil, &f} }
 	for _, x := range []struct {

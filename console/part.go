@@ -15,10 +15,10 @@ type Badge struct{ Word, Mark, Tone string }
 
 // tones says how a state feels. A state in no list is plain.
 var tones = map[string][]string{
-	"good": {"active", "commissioned", "online", "published", "done", "ok", "fixed", "not-affected", "not_affected", "patched", "completed", "complete", "closed", "committed", "passed", "signed", "verified", "yes", "submitted", "met", "as-desired", "pass", "approved", "current", "usable"},
+	"good": {"active", "commissioned", "online", "published", "done", "ok", "fixed", "not-affected", "not_affected", "patched", "completed", "complete", "closed", "committed", "passed", "signed", "verified", "yes", "submitted", "met", "as-desired", "pass", "approved", "current", "usable", "gone"},
 	"busy": {"pending", "provisioned", "manufactured", "running", "claimed", "queued", "sent", "delivered", "downloading", "installing", "staged", "draft", "uploaded", "open", "new", "under-investigation", "under_investigation", "investigating", "decommissioning", "assessing", "accepted", "waiting", "offered", "received", "checked", "aware", "watch", "undetermined", "downloaded", "installed", "not-yet", "started", "scheduled", "standby", "syncing"},
-	"warn": {"suspended", "paused", "halted", "expiring", "warning", "due", "stale", "held", "quarantined", "away", "medium", "undecided", "unproven", "retiring", "failing", "behind", "partial", "not-matchable"},
-	"bad":  {"failed", "revoked", "affected", "refused", "exploited", "overdue", "critical", "high", "error", "rolled-back", "rolled_back", "rejected", "broken", "missed", "fail", "aborted", "rollback", "killed", "compromised", "denied"},
+	"warn": {"suspended", "paused", "halted", "expiring", "warning", "due", "stale", "held", "quarantined", "away", "medium", "undecided", "unproven", "retiring", "failing", "behind", "partial", "not-matchable", "kept", "no-safe-release-yet"},
+	"bad":  {"failed", "revoked", "affected", "refused", "exploited", "overdue", "critical", "high", "error", "rolled-back", "rolled_back", "rejected", "broken", "missed", "fail", "aborted", "rollback", "killed", "compromised", "denied", "brought"},
 	"past": {"offline", "decommissioned", "deprovisioned", "retired", "expired", "ended", "superseded", "none", "no", "unknown", "low", "cancelled", "withdrawn", "negative"},
 }
 
@@ -150,6 +150,7 @@ type Chart struct {
 	Series []Series
 	Marks  []Mark // instants with a word, within Times
 	Whole  bool   // the table has every point, not only the newest
+	Counts bool   // its values are numbers of things: it stands on zero, and its axis knows no halves
 }
 
 // Mark is an instant on a Chart that something happened at.
@@ -200,6 +201,9 @@ func (c Chart) Data() map[string]any {
 		names = append(names, s.Name)
 	}
 	d := map[string]any{"unit": c.Unit, "names": names, "axes": c.axes(), "data": cols}
+	if c.Counts {
+		d["counts"] = true
+	}
 	if len(c.Marks) > 0 {
 		marks := []any{}
 		for _, m := range c.Marks {

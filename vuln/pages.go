@@ -147,9 +147,18 @@ func (s *Service) openVisible(ctx context.Context, release string) ([]OpenFindin
 type comparePart struct{ Lists []compared }
 
 type compared struct {
-	Word, Mark, Empty string
-	Found             []OpenFinding // one of each vulnerability
+	Word, Empty string
+	Found       []OpenFinding // one of each vulnerability, the most urgent first
 }
+
+// comparedShown are listed at once, the others when somebody asks for them.
+const comparedShown = 8
+
+// First are those that are listed at once.
+func (c compared) First() []OpenFinding { return c.Found[:min(len(c.Found), comparedShown)] }
+
+// Rest are the others.
+func (c compared) Rest() []OpenFinding { return c.Found[min(len(c.Found), comparedShown):] }
 
 // loadCompare tells what the later release fixes, keeps and brings; the key is both releases.
 func (s *Service) loadCompare(r *http.Request, key string) (any, error) {
@@ -163,7 +172,7 @@ func (s *Service) loadCompare(r *http.Request, key string) (any, error) {
 		return nil, err
 	}
 	was, is := once(before), once(after)
-	p := comparePart{Lists: []compared{{Word: "Brought", Mark: "bad", Empty: "It brings none."}, {Word: "Kept", Mark: "warn", Empty: "It keeps none."}, {Word: "Gone", Mark: "good", Empty: "It takes none away."}}}
+	p := comparePart{Lists: []compared{{Word: "Brought", Empty: "It brings none."}, {Word: "Kept", Empty: "It keeps none."}, {Word: "Gone", Empty: "It takes none away."}}}
 	for _, f := range is {
 		list := 0
 		if has(was, f) {

@@ -173,7 +173,7 @@ func (s *Service) loadDetail(r *http.Request, names *console.Names) (detailPage,
 		return p, err
 	}
 	p.Fixes = marks.fixes
-	p.answer()
+	p.answer(proposals)
 	p.draw()
 	p.Decide = p.decideForm(r, proposals)
 	p.Offered = p.offers(proposals, here)
@@ -204,7 +204,7 @@ func (p *detailPage) page(here, after string) {
 func (p detailPage) Product(id string) string { return cmp.Or(p.Names[id], id) }
 
 // answer says what matters in one sentence, and what comes next to it.
-func (p *detailPage) answer() {
+func (p *detailPage) answer(proposals []Proposal) {
 	e, h := p.Exposure, p.History
 	exposed, open, undecided := map[string]bool{}, map[string]bool{}, map[string]bool{} // products, releases, products
 	for _, r := range e.Releases {
@@ -238,12 +238,17 @@ func (p *detailPage) answer() {
 		p.Tone, p.Answer = "good", "No release has it "+when+"."
 	}
 	if len(undecided) > 0 {
-		var names []string
-		for id := range undecided {
-			names = append(names, p.Product(id))
+		var never []string
+		for _, id := range sortedKeys(undecided) {
+			if i := slices.IndexFunc(proposals, func(x Proposal) bool { return x.Product == id && x.Why != "" }); i >= 0 {
+				p.Rest = append(p.Rest, "The decision for "+p.Product(id)+" does not hold for all of it: "+proposals[i].Why.Word()+".")
+			} else {
+				never = append(never, p.Product(id))
+			}
 		}
-		slices.Sort(names)
-		p.Rest = append(p.Rest, "Nobody has decided yet for "+someOf(names)+".")
+		if slices.Sort(never); len(never) > 0 {
+			p.Rest = append(p.Rest, "Nobody has decided yet for "+someOf(never)+".")
+		}
 		if p.Tone == "good" {
 			p.Tone = "warn"
 		}
@@ -332,7 +337,7 @@ func (p *detailPage) draw() {
 	if len(h.Curve) == 0 {
 		return
 	}
-	c := console.Chart{ID: "exposure", Title: "Devices exposed", Whole: true, Series: []console.Series{{Name: "devices"}}}
+	c := console.Chart{ID: "exposure", Title: "Devices exposed", Whole: true, Counts: true, Series: []console.Series{{Name: "devices"}}}
 	for _, x := range h.Curve {
 		n := float64(x.Devices)
 		c.Times, c.Series[0].Values = append(c.Times, x.At), append(c.Series[0].Values, &n)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -19,12 +20,31 @@ type stopPart struct {
 	From     string // the page that it stands on, to return to
 	Product  string // of the product's page
 	Stops    []Stop
-	Asked    []Asked
+	Asked    []askedPart
 	Policy   StopSetting // of the product's page
 	Policies []console.Option
 	Names    map[string]string // of products
 	Known    *console.Names
 	may      func(product string) bool
+}
+
+// askedPart is what a person may stop: one stop holds the releases, whatever else is exploited in them.
+type askedPart struct {
+	Asked
+	Also []string // further vulnerabilities known as exploited in the same releases
+}
+
+// together joins what one stop would hold.
+func together(list []Asked) (out []askedPart) {
+	for _, a := range list {
+		i := slices.IndexFunc(out, func(o askedPart) bool { return o.Product == a.Product && slices.Equal(o.Versions, a.Versions) })
+		if i < 0 {
+			out = append(out, askedPart{Asked: a})
+		} else {
+			out[i].Also = append(out[i].Also, a.Vulnerability)
+		}
+	}
+	return out
 }
 
 // May says whether the visitor may stop and lift in a product.
@@ -48,28 +68,29 @@ func (s *Service) stopPages(c *console.Console) {
 			}})
 	}
 	part("today", 12, func(r *http.Request, _ string) (stopPart, bool, error) {
-		p, err := s.stopPart(r.Context(), "today", enroll.HoldFilter{Standing: true})
+		p, err := s.stopPart(r.Context(), "today", enroll.HoldFilter{Standing: true}, s.AskedStops)
 		return p, len(p.Stops)+len(p.Asked) > 0, err
 	})
 	part("product", 63, func(r *http.Request, product string) (stopPart, bool, error) {
-		p, err := s.stopPart(r.Context(), "product", enroll.HoldFilter{Product: product, Standing: true})
+		p, err := s.stopPart(r.Context(), "product", enroll.HoldFilter{Product: product, Standing: true},
+			func(ctx context.Context, tenant string, seen func(string) bool) ([]Asked, error) {
+				return s.StoppableIn(ctx, tenant, []string{product}, seen)
+			})
 		if err != nil {
 			return p, false, err
 		}
 		p.Product = product
 		p.Policies = []console.Option{{Value: string(StopOff), Word: "Nothing"}, {Value: string(StopAsk), Word: "A person is asked"}, {Value: string(StopAutomatic), Word: "It is stopped at once"}}
-		p.Asked = slices.DeleteFunc(p.Asked, func(a Asked) bool { return a.Product != product })
 		p.Policy, err = s.StopPolicyOf(r.Context(), tenant.MustTenant(r.Context()), product)
 		return p, visible(r.Context())(product), err
 	})
 	part("vulnerability", 10, func(r *http.Request, group string) (stopPart, bool, error) {
-		p, err := s.stopPart(r.Context(), "vulnerability", enroll.HoldFilter{Standing: true})
-		if err != nil || len(p.Stops)+len(p.Asked) == 0 {
-			return p, false, err
-		}
 		d, err := s.Get(r.Context(), tenant.MustTenant(r.Context()), group)
+		if err != nil {
+			return stopPart{}, false, err
+		}
+		p, err := s.stopPart(r.Context(), "vulnerability", enroll.HoldFilter{Standing: true}, s.stoppableBecauseOf(d))
 		p.Stops = slices.DeleteFunc(p.Stops, func(x Stop) bool { return !slices.Contains(d.Names, x.Cause) })
-		p.Asked = slices.DeleteFunc(p.Asked, func(a Asked) bool { return a.Group != group })
 		return p, len(p.Stops)+len(p.Asked) > 0, err
 	})
 	c.Fragment("product", console.Fragment{Order: 64, Title: "Lowest safe version", Verb: read, FS: pagesFS, Template: "pages/safe.html",
@@ -81,7 +102,7 @@ func (s *Service) stopPages(c *console.Console) {
 			if err != nil || len(list) == 0 {
 				return nil, err
 			}
-			return list, nil
+			return alike(list), nil
 		}})
 	c.Form("/stops", write, func(r *http.Request) (string, error) {
 		x, err := s.stopAs(r.Context(), Stopping{Product: r.PostFormValue("product"), Vulnerability: r.PostFormValue("vulnerability"), Reason: r.PostFormValue("reason")})
@@ -103,6 +124,18 @@ func (s *Service) stopPages(c *console.Console) {
 	})
 }
 
+// alike joins neighbours among hardware revisions of which the same is true.
+func alike(list []SafeVersion) (out []SafeVersion) {
+	for _, x := range list {
+		if n := len(out); n > 0 && reflect.DeepEqual(out[n-1].Safe, x.Safe) && reflect.DeepEqual(out[n-1].Clean, x.Clean) {
+			out[n-1].HW += ", " + x.HW
+		} else {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
 // backTo is the page that a form stood on.
 func backTo(r *http.Request) string {
 	switch cause := r.PostFormValue("vulnerability"); {
@@ -114,7 +147,24 @@ func backTo(r *http.Request) string {
 	return "/"
 }
 
-func (s *Service) stopPart(ctx context.Context, from string, f enroll.HoldFilter) (p stopPart, err error) {
+// stoppableBecauseOf asks for what may be stopped because of one vulnerability; of one that nobody is known to exploit,
+// nothing.
+func (s *Service) stoppableBecauseOf(d Detail) func(context.Context, string, func(string) bool) ([]Asked, error) {
+	return func(ctx context.Context, tenant string, seen func(string) bool) ([]Asked, error) {
+		if !d.Exploited {
+			return nil, nil
+		}
+		var products []string
+		for _, f := range d.Findings {
+			products = append(products, f.Product)
+		}
+		slices.Sort(products)
+		list, err := s.StoppableIn(ctx, tenant, slices.Compact(products), seen)
+		return slices.DeleteFunc(list, func(a Asked) bool { return a.Group != d.ID }), err
+	}
+}
+
+func (s *Service) stopPart(ctx context.Context, from string, f enroll.HoldFilter, ask func(context.Context, string, func(string) bool) ([]Asked, error)) (p stopPart, err error) {
 	t, seen := tenant.MustTenant(ctx), visible(ctx)
 	actor, _ := tenant.ActorFrom(ctx)
 	p = stopPart{From: from, Names: map[string]string{}, may: func(product string) bool {
@@ -123,9 +173,11 @@ func (s *Service) stopPart(ctx context.Context, from string, f enroll.HoldFilter
 	if p.Stops, err = s.Stops(ctx, t, f, seen); err != nil {
 		return p, err
 	}
-	if p.Asked, err = s.AskedStops(ctx, t, seen); err != nil {
+	asked, err := ask(ctx, t, seen)
+	if err != nil {
 		return p, err
 	}
+	p.Asked = together(asked)
 	for _, x := range p.Stops {
 		p.Names[x.Product] = s.cfg.ProductName(ctx, t, x.Product)
 	}

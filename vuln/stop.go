@@ -338,19 +338,34 @@ type Asked struct {
 
 // AskedStops lists what people are asked to stop: products whose policy says so, with releases that have an open finding
 // known as exploited, for which nobody has stopped anything yet.
-func (s *Service) AskedStops(ctx context.Context, tenant string, visible func(product string) bool) (out []Asked, err error) {
+func (s *Service) AskedStops(ctx context.Context, tenant string, visible func(product string) bool) ([]Asked, error) {
+	return s.stoppable(ctx, tenant, visible, func(tx *store.Tx) ([]string, error) { return productsThatAsk(tx, tenant) })
+}
+
+// StoppableIn lists what a person may stop in products, whatever their policy says.
+func (s *Service) StoppableIn(ctx context.Context, tenant string, products []string, visible func(product string) bool) ([]Asked, error) {
+	return s.stoppable(ctx, tenant, visible, func(*store.Tx) ([]string, error) { return products, nil })
+}
+
+// stoppable finds the releases with something exploited in them whose making nobody has stopped. A release that a stop
+// holds for another reason is not made either, so nobody is asked about it.
+func (s *Service) stoppable(ctx context.Context, tenant string, visible func(product string) bool, in func(tx *store.Tx) ([]string, error)) (out []Asked, err error) {
 	if s.cfg.Enroll == nil {
 		return nil, nil
 	}
 	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error {
 		out = nil
-		products, err := productsThatAsk(tx, tenant)
+		products, err := in(tx)
 		if err != nil {
 			return err
 		}
 		for _, product := range products {
 			if !visible(product) {
 				continue
+			}
+			holds, err := s.cfg.Enroll.HoldsTx(tx, tenant, enroll.HoldFilter{Product: product, Standing: true})
+			if err != nil {
+				return err
 			}
 			releases, err := releasesOf(tx, tenant, product)
 			if err != nil {
@@ -371,9 +386,11 @@ func (s *Service) AskedStops(ctx context.Context, tenant string, visible func(pr
 				}
 				a := Asked{Product: product, Vulnerability: o.name, Group: o.group}
 				for _, id := range fresh {
-					a.Versions = append(a.Versions, about[id].Version)
+					if !slices.ContainsFunc(holds, func(h enroll.Hold) bool { return holdsWhole(h, about[id].Image) }) {
+						a.Versions = append(a.Versions, about[id].Version)
+					}
 				}
-				if len(fresh) > 0 {
+				if len(a.Versions) > 0 {
 					out = append(out, a)
 				}
 			}
@@ -384,6 +401,11 @@ func (s *Service) AskedStops(ctx context.Context, tenant string, visible func(pr
 		return nil
 	})
 	return out, err
+}
+
+// holdsWhole says that no unit with the image is made while the hold stands.
+func holdsWhole(h enroll.Hold, image string) bool {
+	return h.Batch == "" && h.Origin == "" && (len(h.Firmware) == 0 || slices.Contains(h.Firmware, image))
 }
 
 // openExploited finds what is open, known as exploited and not decided to be harmless, by product and vulnerability.

@@ -31,6 +31,10 @@ function span(u, from, to) {
   return lack > 0 ? [from - lack / 2, to + lack / 2] : [from, to];
 }
 
+// Numbers of things stand on zero, and their axis knows no halves.
+const ground = (_, low, high) => [0, Math.max(high, 1) * 1.1];
+const wholes = Array.from({ length: 30 }, (_, i) => [1, 2, 5][i % 3] * 10 ** Math.floor(i / 3));
+
 // room leaves air above and below the lines; what never falls below zero stands on it.
 function room(_, low, high) {
   if (low == null) return [0, 1];
@@ -67,7 +71,7 @@ function flags(u, marks, ink, font) {
 
 function draw(figure) {
   const plot = figure.querySelector('.plot');
-  const { names, axes, data: lines, low, high, from, to, marks } = JSON.parse(figure.querySelector('script').textContent);
+  const { names, axes, data: lines, low, high, from, to, marks, counts } = JSON.parse(figure.querySelector('script').textContent);
   if (!window.uPlot || !lines[0].length) return;
   const data = low ? [...lines, low, high] : lines; // the band lies between the last two
   const ink = colour(figure, '--ink-soft');
@@ -89,7 +93,7 @@ function draw(figure) {
     },
     padding: marks ? [34, null, null, null] : undefined,
     legend: { show: names.length > 1 || !!low },
-    scales: { x: { time: true, range: from ? [from, to] : span }, ...Object.fromEntries(sides.map((side) => ['y' + side, { range: room }])) },
+    scales: { x: { time: true, range: from ? [from, to] : span }, ...Object.fromEntries(sides.map((side) => ['y' + side, { range: counts ? ground : room }])) },
     // Where nothing is pointed at, the legend reads the newest values.
     hooks: {
       setSelect: [(u) => {
@@ -103,7 +107,7 @@ function draw(figure) {
     axes: [
       { stroke: ink, font, values: times, space: 84, grid: { show: false }, ticks: { ...grid, size: 4 } },
       ...sides.map((side) => ({
-        scale: 'y' + side, side: side ? 1 : 3, font, ticks: { show: false }, size: 52, grid: side ? { show: false } : grid,
+        scale: 'y' + side, side: side ? 1 : 3, font, ticks: { show: false }, size: 52, incrs: counts ? wholes : undefined, grid: side ? { show: false } : grid,
         stroke: alone(side) ? tone(axes.indexOf(side)) : ink,
       })),
     ],

@@ -12,6 +12,7 @@ import (
 	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"
+	"github.com/openthings-platform/openthings/vuln"
 	"github.com/openthings-platform/openthings/vuln/csaf"
 )
 
@@ -82,6 +83,8 @@ func (s *Service) Pages(c *console.Console) {
 		}})
 
 	c.Fragment("case", console.Fragment{Order: 20, Title: "Security advisory", Verb: read, FS: pagesFS, Template: "pages/case.html", Load: s.ofCase})
+
+	c.Fragment("vulnerability", console.Fragment{Order: 20, Title: "Security advisories", Verb: read, FS: pagesFS, Template: "pages/vulnerability.html", Load: s.ofVulnerability})
 
 	c.Form("/advisories", write, func(r *http.Request) (string, error) {
 		a, err := s.Draft(r.Context(), r.PostFormValue("product"), strings.TrimSpace(r.PostFormValue("vulnerability")), typedText(r))
@@ -199,6 +202,47 @@ func (s *Service) ofCase(r *http.Request, id string) (any, error) {
 	as, err := s.List(r.Context(), "", shown)
 	as = slices.DeleteFunc(as, func(a Advisory) bool { return a.Product != c.Product || a.Vulnerability != c.Ref })
 	return map[string]any{"Advisories": as, "Draft": "/advisories?" + url.Values{"product": {c.Product}, "vulnerability": {c.Ref}, "title": {c.Title}}.Encode()}, err
+}
+
+// told is what users of one product were told about a vulnerability.
+type told struct {
+	Product    string // its name
+	Advisories []Advisory
+	Draft      string // address of the form, filled in; "": the visitor may not write
+}
+
+// ofVulnerability says of each product that has or had it what its users were told. group is the vulnerability's id.
+func (s *Service) ofVulnerability(r *http.Request, group string) (any, error) {
+	ctx := r.Context()
+	v, err := s.cfg.Vuln.Get(ctx, tenant.MustTenant(ctx), group)
+	if err != nil {
+		return nil, err
+	}
+	as, err := s.List(ctx, "", shown)
+	if err != nil {
+		return nil, err
+	}
+	ps, err := s.cfg.Products.List(ctx, tenant.MustTenant(ctx))
+	var out []told
+	for _, p := range ps {
+		if _, refused := who(ctx, tenant.AdvisoryRead, p.ID); refused != nil || !slices.ContainsFunc(v.Findings, func(f vuln.Finding) bool { return f.Product == p.ID }) {
+			continue
+		}
+		t := told{Product: p.Name}
+		for _, a := range as {
+			if a.Product == p.ID && slices.Contains(v.Names, a.Vulnerability) {
+				t.Advisories = append(t.Advisories, a)
+			}
+		}
+		if _, refused := who(ctx, tenant.AdvisoryWrite, p.ID); refused == nil && len(t.Advisories) == 0 {
+			t.Draft = "/advisories?" + url.Values{"vulnerability": {v.Name}, "product": {p.ID}}.Encode()
+		}
+		out = append(out, t)
+	}
+	if err != nil || len(out) == 0 {
+		return nil, err
+	}
+	return out, nil
 }
 
 // typedText reads the words of an advisory from a form. References and thanks are typed one a line.
