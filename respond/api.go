@@ -58,10 +58,20 @@ func (s *Service) Routes(a *api.API) {
 	api.Handle(a, api.Op{ID: "get-signal", Method: "GET", Path: "/v1/signals/{id}", Verb: read, Stage: "respond", Summary: "A signal with its newest assessment"},
 		func(ctx context.Context, in *byID) (*api.Out[Signal], error) { return api.Answer(s.Signal(ctx, in.ID)) })
 
+	type assessIn struct {
+		ID   string `path:"id" maxLength:"64"`
+		Body *struct {
+			Evidence string `json:"evidence,omitempty" maxLength:"4000" doc:"What is new, where the signal was judged before"`
+		}
+	}
 	api.Handle(a, api.Op{ID: "open-assessment", Method: "POST", Path: "/v1/signals/{id}/assessment", Verb: write, Stage: "respond", Status: 201,
-		Summary: "Open an assessment of a signal"},
-		func(ctx context.Context, in *byID) (*api.Out[Assessment], error) {
-			return api.Answer(s.Assess(ctx, in.ID))
+		Summary: "Open an assessment of a signal; after a negative or a watched one it names the new evidence"},
+		func(ctx context.Context, in *assessIn) (*api.Out[Assessment], error) {
+			evidence := ""
+			if in.Body != nil {
+				evidence = in.Body.Evidence
+			}
+			return api.Answer(s.Assess(ctx, in.ID, evidence))
 		})
 
 	type decideIn struct {
@@ -73,6 +83,16 @@ func (s *Service) Routes(a *api.API) {
 		func(ctx context.Context, in *decideIn) (*api.Out[Ended], error) {
 			d, cases, err := s.Decide(ctx, in.ID, in.Body)
 			return api.Answer(Ended{d, cases}, err)
+		})
+
+	type nothing struct{}
+	type targetsIn struct{ Body Targets }
+	api.Handle(a, api.Op{ID: "get-case-targets", Method: "GET", Path: "/v1/case-targets", Verb: read, Stage: "respond", Summary: "The house's own limits for signals and cases"},
+		func(ctx context.Context, _ *nothing) (*api.Out[Targets], error) { return api.Answer(s.Targets(ctx)) })
+	api.Handle(a, api.Op{ID: "set-case-targets", Method: "PUT", Path: "/v1/case-targets", Verb: string(tenant.CaseDeclare), Stage: "respond",
+		Summary: "Set the house's own limits; one that is looser than the law's is refused by its rule"},
+		func(ctx context.Context, in *targetsIn) (*api.Out[Targets], error) {
+			return api.Answer(in.Body.filled(), s.SetTargets(ctx, in.Body))
 		})
 
 	type casesIn struct {

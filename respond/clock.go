@@ -54,45 +54,16 @@ func (d Deadline) Running() bool { return d.Met.IsZero() && !d.Due.IsZero() }
 // Duty is what the clock is about.
 func (d Deadline) Duty() Duty { return Duty{d.Stage, d.Request} }
 
-// Targets are the house's own limits. They only ever tighten the law's.
-type Targets struct {
-	EarlyWarning time.Duration // after T0
-	Notification time.Duration // after T0
-	FinalDays    int           // after the anchor of the final report
-	Users        time.Duration // after T0
-}
-
-// DefaultTargets leave half a day for what goes wrong at the end.
-var DefaultTargets = Targets{EarlyWarning: 12 * time.Hour, Notification: 60 * time.Hour, FinalDays: 10, Users: 24 * time.Hour}
-
 const (
 	earlyWarningPeriod = 24 * time.Hour
 	notificationPeriod = 72 * time.Hour
 	finalDays          = 14
 )
 
-// Tighter returns t with every value that is absent, or looser than the law's, replaced by the default.
-func (t Targets) Tighter() Targets {
-	d := DefaultTargets
-	if t.EarlyWarning > 0 && t.EarlyWarning <= earlyWarningPeriod {
-		d.EarlyWarning = t.EarlyWarning
-	}
-	if t.Notification > 0 && t.Notification <= notificationPeriod {
-		d.Notification = t.Notification
-	}
-	if t.FinalDays > 0 && t.FinalDays <= finalDays {
-		d.FinalDays = t.FinalDays
-	}
-	if t.Users > 0 && t.Users <= earlyWarningPeriod {
-		d.Users = t.Users
-	}
-	return d
-}
-
 // Clocks computes every deadline of a case from its state: early warning, notification, final report, users, and each
 // intermediate report that a CSIRT asked for. zone is that of the coordinator's Member State.
 func Clocks(s State, zone *time.Location, targets Targets) []Deadline {
-	targets = targets.Tighter()
+	targets = targets.filled()
 	ds := []Deadline{
 		earlyWarning(s, zone, targets), notification(s, zone, targets), final(s, zone, targets), users(s, zone, targets),
 	}
@@ -125,14 +96,14 @@ func Next(ds []Deadline) (Deadline, bool) {
 func earlyWarning(s State, zone *time.Location, t Targets) Deadline {
 	d := hours(s.T0, earlyWarningPeriod, zone)
 	d.Stage, d.Rules = EarlyWarning, []string{pick(s.Kind, "cra.14.2.a", "cra.14.4.a"), "time.3.1"}
-	d.WorkBy = earliest(d.Due, s.T0.Add(t.EarlyWarning))
+	d.WorkBy = earliest(d.Due, s.T0.Add(hoursOf(t.EarlyWarningHours)))
 	return d
 }
 
 func notification(s State, zone *time.Location, t Targets) Deadline {
 	d := hours(s.T0, notificationPeriod, zone)
 	d.Stage, d.Rules = Notification, []string{pick(s.Kind, "cra.14.2.b", "cra.14.4.b"), "time.3.1", "srp.q26"}
-	d.WorkBy = earliest(d.Due, s.T0.Add(t.Notification))
+	d.WorkBy = earliest(d.Due, s.T0.Add(hoursOf(t.NotificationHours)))
 	if ew, ok := s.Accepted[EarlyWarning]; ok {
 		d.Counter = ew.SubmittedAt.Add(notificationPeriod - earlyWarningPeriod)
 		d.WorkBy = earliest(d.WorkBy, d.Counter)
@@ -161,7 +132,7 @@ func final(s State, zone *time.Location, t Targets) Deadline {
 		d.Due = earliest(d.Anchor.Add(finalDays*24*time.Hour), sameWallClock(d.Anchor, zone, 0, finalDays))
 		d.NominalEnd = endOfDay(d.Anchor, zone, 0, finalDays)
 		d.ReliefEnd = workingDay(d.NominalEnd, zone)
-		d.WorkBy = earliest(d.Due, d.Anchor.Add(time.Duration(t.FinalDays)*24*time.Hour))
+		d.WorkBy = earliest(d.Due, d.Anchor.Add(hoursOf(24*t.FinalDays)))
 		return d
 	}
 	d := Deadline{Stage: Final, AnchorKind: "notification", Rules: []string{"cra.14.4.c", "time.3.2", "time.3.4"}, Zone: zone.String()}
@@ -174,12 +145,12 @@ func final(s State, zone *time.Location, t Targets) Deadline {
 	d.Due = earliest(sameWallClock(n.SubmittedAt, time.UTC, 1, 0), sameWallClock(n.SubmittedAt, zone, 1, 0))
 	d.NominalEnd = endOfDay(n.SubmittedAt, zone, 1, 0)
 	d.ReliefEnd = workingDay(d.NominalEnd, zone)
-	d.WorkBy = earliest(d.Due, n.SubmittedAt.Add(time.Duration(t.FinalDays)*24*time.Hour))
+	d.WorkBy = earliest(d.Due, n.SubmittedAt.Add(hoursOf(24*t.FinalDays)))
 	return d
 }
 
 func users(s State, zone *time.Location, t Targets) Deadline {
-	due := s.T0.Add(t.Users)
+	due := s.T0.Add(hoursOf(t.UsersHours))
 	return Deadline{Stage: Users, Rules: []string{"cra.14.8"}, Anchor: s.T0, AnchorKind: "t0", Due: due, WorkBy: due, Zone: zone.String(),
 		Met: s.UsersInformed, Note: "the law says in a timely manner; this limit is the house's own"}
 }

@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/openthings-platform/openthings/law"
+	"github.com/openthings-platform/openthings/problem"
 )
 
 func at(t testing.TB, s string) time.Time {
@@ -145,14 +146,27 @@ func TestUndetermined(t *testing.T) {
 	}
 }
 
-// TestTargetsOnlyTighten: no setting makes a clock run longer than the law's.
+// TestTargetsOnlyTighten: a limit that is looser than the law's is refused by the name of its rule, never replaced.
 func TestTargetsOnlyTighten(t *testing.T) {
-	loose := Targets{EarlyWarning: 25 * time.Hour, Notification: 73 * time.Hour, FinalDays: 15, Users: -1}
-	if got := loose.Tighter(); got != DefaultTargets {
-		t.Errorf("loose targets became %+v", got)
+	for rule, loose := range map[string]Targets{
+		"guidance.213": {AssessmentHours: 25}, "cra.14.2.a": {EarlyWarningHours: 25}, "cra.14.2.b": {NotificationHours: 73},
+		"cra.14.2.c": {FinalDays: 15}, "cra.14.8": {UsersHours: 25},
+	} {
+		if err := loose.Check(); problem.Of(err).Rule != rule {
+			t.Errorf("%+v: %v, want it refused by %s", loose, err, rule)
+		}
+		if _, ok := law.Get(rule); !ok {
+			t.Errorf("there is no rule %s", rule)
+		}
 	}
-	tight := Targets{EarlyWarning: time.Hour, Notification: 2 * time.Hour, FinalDays: 1, Users: time.Hour}
-	if got := tight.Tighter(); got != tight {
+	if err := (Targets{UsersHours: -1}).Check(); !problem.Is(err, problem.KindInvalid) {
+		t.Errorf("a negative limit: %v", err)
+	}
+	if err := DefaultTargets.Check(); err != nil || (Targets{}).filled() != DefaultTargets {
+		t.Errorf("the defaults: %v", err)
+	}
+	tight := Targets{1, 1, 2, 1, 1}
+	if got := tight.filled(); got != tight || tight.Check() != nil {
 		t.Errorf("tight targets became %+v", got)
 	}
 }

@@ -26,7 +26,7 @@ const shown = 100
 
 // stageNames are the words for people.
 var stageNames = map[Stage]string{EarlyWarning: "Early warning", Notification: "72-hour notification", Final: "Final report",
-	Intermediate: "Intermediate report", Users: "Inform users"}
+	Intermediate: "Intermediate report", Users: "Inform users", Spreading: "Silence about the notification", Publication: "Hold on publication"}
 
 // Name is the stage in words.
 func (s Stage) Name() string { return cmp.Or(stageNames[s], string(s)) }
@@ -67,15 +67,17 @@ func (s *Service) clocks(c Case) []clockView {
 // caseView is a case on a page.
 type caseView struct {
 	Case
-	Clocks   []clockView
-	Next     *clockView
-	Checks   []check
-	Attempts []console.Option // submissions that wait for their receipt
-	Requests []console.Option // intermediate reports that are owed
-	Stages   []console.Option
-	Now      string
-	Slot     template.HTML // parts of other stages
-	Names    *console.Names
+	Clocks    []clockView
+	Next      *clockView
+	Checks    []check
+	Attempts  []console.Option // submissions that wait for their receipt
+	Requests  []console.Option // intermediate reports that are owed
+	Stages    []console.Option
+	Now       string
+	Seen      int           // events that the visitor sees
+	FinalNext bool          // the report that comes next is the last
+	Slot      template.HTML // parts of other stages
+	Names     *console.Names
 }
 
 // Heading is the page's title.
@@ -88,7 +90,7 @@ type check struct {
 }
 
 func (s *Service) view(c Case) caseView {
-	v := caseView{Case: c, Clocks: s.clocks(c), Now: s.now().Format(time.RFC3339)}
+	v := caseView{Case: c, Clocks: s.clocks(c), Now: s.now().Format(time.RFC3339), Seen: len(c.Events), FinalNext: stageNow(c.state) == Final && !c.state.has(Final)}
 	for i := range v.Clocks {
 		if v.Clocks[i].Running() && v.Clocks[i].Stage == c.Next {
 			v.Next = &v.Clocks[i]
@@ -135,10 +137,14 @@ type casesView struct {
 
 type signalView struct {
 	Signal
-	Draft  awareDraft
-	States []console.Option
-	Now    string
-	Typed  url.Values
+	Seen     int // decisions that the visitor sees
+	Products []console.Option
+	Open     []console.Option // cases that the signal may belong to
+	Reasons  []reasonText
+	Draft    awareDraft
+	States   []console.Option
+	Now      string
+	Typed    url.Values
 }
 
 // Heading is the page's title.
@@ -160,12 +166,7 @@ func (s *Service) Pages(c *console.Console) {
 			if v.Signals, err = s.Signals(r.Context(), "", shown); err != nil {
 				return nil, err
 			}
-			ps, err := s.cfg.Products.List(r.Context(), tenant.MustTenant(r.Context()))
-			for _, p := range ps {
-				if _, refused := who(r.Context(), tenant.CaseRead, p.ID); refused == nil {
-					v.Products = append(v.Products, console.Option{Value: p.ID, Word: p.Name})
-				}
-			}
+			v.Products, err = s.products(r, tenant.CaseRead)
 			return v, err
 		}})
 	c.Page(console.Page{Path: "/cases/{id}", Title: "Case", Menu: "Cases", Verb: read, FS: pagesFS, Template: "pages/case.html",
@@ -179,6 +180,7 @@ func (s *Service) Pages(c *console.Console) {
 			return v, nil
 		}})
 	s.packPages(c)
+	s.enginePages(c)
 	c.Page(console.Page{Path: "/signals/{id}", Title: "Signal", Menu: "Cases", Verb: read, FS: pagesFS, Template: "pages/signal.html",
 		Load: func(r *http.Request) (any, error) {
 			sig, err := s.Signal(r.Context(), r.PathValue("id"))
@@ -187,6 +189,9 @@ func (s *Service) Pages(c *console.Console) {
 			}
 			v := signalView{Signal: sig, Now: s.now().Format(time.RFC3339), Typed: console.Typed(r), States: stateOptions("Choose")}
 			if sig.deciding() {
+				if err := s.choices(r, &v); err != nil {
+					return nil, err
+				}
 				v.Draft, err = s.awareDraft(r.Context(), sig)
 			}
 			return v, err
@@ -206,7 +211,7 @@ func (s *Service) Pages(c *console.Console) {
 		return "/signals/" + sig.ID, err
 	})
 	c.Form("/signals/{id}/assessment", write, func(r *http.Request) (string, error) {
-		_, err := s.Assess(r.Context(), r.PathValue("id"))
+		_, err := s.Assess(r.Context(), r.PathValue("id"), r.PostFormValue("evidence"))
 		return "/signals/" + r.PathValue("id"), err
 	})
 	c.Form("/assessments/{id}/decision", write, s.decideForm)
@@ -218,8 +223,15 @@ func (s *Service) decideForm(r *http.Request) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	d := Declaration{Verdict: Verdict(r.PostFormValue("verdict")), Basis: r.PostFormValue("basis"), T0: t0, Title: r.PostFormValue("title"), Summary: r.PostFormValue("summary"),
+	known, err := console.Instant(r, "known_since")
+	if err != nil {
+		return "", err
+	}
+	d := Declaration{Reason: Reason(r.PostFormValue("reason")), KnownSince: known, Case: strings.TrimSpace(r.PostFormValue("case")), Products: r.PostForm["products"], Verdict: Verdict(r.PostFormValue("verdict")), Basis: r.PostFormValue("basis"), T0: t0, Title: r.PostFormValue("title"), Summary: r.PostFormValue("summary"),
 		Coordinator: r.PostFormValue("coordinator"), MemberStates: words(r.PostFormValue("member_states")), AEV: yes(r, "aev"), SI: yes(r, "si"), Fields: fieldsOf(r)}
+	if n, err := strconv.Atoi(r.PostFormValue("seen")); err == nil {
+		d.Seen = &n
+	}
 	_, cases, err := s.Decide(r.Context(), r.PathValue("id"), d)
 	switch {
 	case err != nil:
@@ -244,10 +256,12 @@ func (s *Service) eventForm(r *http.Request) (string, error) {
 	}
 	attempt, _ := strconv.ParseInt(r.PostFormValue("attempt"), 10, 64) // 0 names no attempt and is refused where one is needed
 	request, _ := strconv.ParseInt(r.PostFormValue("request"), 10, 64)
+	seen, _ := strconv.ParseInt(r.PostFormValue("seen"), 10, 64) // 0 has seen everything
 	id := r.PathValue("id")
 	_, err = s.Append(r.Context(), id, EventKind(r.PostFormValue("kind")), Data{At: at, Due: due, Note: r.PostFormValue("note"), Title: r.PostFormValue("title"),
 		Summary: r.PostFormValue("summary"), Stage: Stage(r.PostFormValue("stage")), Receipt: r.PostFormValue("receipt"), Attempt: attempt, Request: request,
-		MemberStates: words(r.PostFormValue("member_states")), Audience: r.PostFormValue("audience")})
+		MemberStates: words(r.PostFormValue("member_states")), Audience: r.PostFormValue("audience"), Coordinator: r.PostFormValue("coordinator"),
+		Ground: Ground(r.PostFormValue("ground")), Component: r.PostFormValue("component"), Seen: seen})
 	return "/cases/" + id, err
 }
 

@@ -114,6 +114,25 @@ type Request struct {
 	Answered time.Time `json:"answered,omitzero"`
 }
 
+// Regions are what goes on in a case beside its reports, as of an instant.
+type Regions struct {
+	Users         Reach           `json:"users" enum:"none,impacted,all"`
+	UsersInformed time.Time       `json:"users_informed,omitzero"`
+	Spread        Spread          `json:"spread" enum:"normal,mitigation-expected,pec,assumed-disseminated"`
+	Dissemination Dissemination   `json:"dissemination"`
+	Upstream      []Upstream      `json:"upstream,omitempty"`
+	Held          bool            `json:"held" doc:"Publication is held back"`
+	Hold          PublicationHold `json:"hold"`
+	Requests      []Request       `json:"requests,omitempty"`
+	Availability  []Outage        `json:"availability,omitempty" doc:"Outages of the reporting platform; they pause no clock"`
+}
+
+// Regions are the parallel states of the case as of an instant.
+func (s State) Regions(now time.Time) Regions {
+	return Regions{Users: s.Users, UsersInformed: s.UsersInformed, Spread: s.Dissemination.At(now), Dissemination: s.Dissemination, Upstream: s.Upstream,
+		Held: s.Hold.Holds(now), Hold: s.Hold, Requests: s.Requests, Availability: s.Availability}
+}
+
 // outage is the outage that lasts, if one does.
 func (s State) outage() (Outage, bool) {
 	if n := len(s.Availability); n > 0 && s.Availability[n-1].Until.IsZero() {

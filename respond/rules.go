@@ -361,18 +361,19 @@ func checkEscalation(s State, e Event) error {
 		return problem.Conflict("That escalation is on record.")
 	}
 	ds := Clocks(s, s.Zone(), Targets{})
-	if e.Kind == DeadlineSoon { // how much earlier is the house's own choice
-		if !slices.ContainsFunc(ds, func(d Deadline) bool {
-			return d.Duty() == esc.Duty() && d.Running() && esc.At < d.Due.UnixMilli()
-		}) {
-			return problem.Conflict("No clock of %s has come that far.", esc.Stage)
+	if e.Kind != DeadlineSoon && e.Data.Stage != Users {
+		if !esc.due(Escalations(s, ds)) {
+			return problem.Conflict("Nothing of %s has come that far.", esc.Stage)
 		}
 		return nil
 	}
-	if !esc.due(Escalations(s, ds)) {
-		return problem.Conflict("No clock of %s has come that far.", esc.Stage)
+	// How much earlier than the law's limit is the house's own choice.
+	for _, d := range ds {
+		if due := d.Due.UnixMilli(); d.Duty() == esc.Duty() && d.Running() && (esc.At < due || d.Stage == Users && esc.At == due) {
+			return nil
+		}
 	}
-	return nil
+	return problem.Conflict("No clock of %s has come that far.", esc.Stage)
 }
 
 // needs asks for an instant and, if what is not empty, for a note that says it.

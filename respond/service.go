@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/openthings-platform/openthings/audit"
-	"github.com/openthings-platform/openthings/law"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/product"
 	"github.com/openthings-platform/openthings/seal"
@@ -23,8 +22,8 @@ type Config struct {
 	DB       *store.DB
 	Products *product.Service
 	Log      *slog.Logger // default discards
-	// Targets are the house's own limits; a value looser than the law's is replaced by the default.
-	Targets Targets
+	// Name is what people call somebody, or ""; nil knows no names.
+	Name func(ctx context.Context, id string) string
 	// Vuln says what a vulnerability touches, for drafts. Nil leaves the counters out.
 	Vuln *vuln.Service
 	// Facts are what other rooms know about a product, for drafts.
@@ -43,7 +42,6 @@ func New(cfg Config) *Service {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	cfg.Targets = cfg.Targets.Tighter()
 	s := &Service{cfg: cfg}
 	s.react()
 	return s
@@ -63,6 +61,8 @@ type Case struct {
 	Signal       string      `json:"signal"`
 	Ref          string      `json:"ref,omitempty" doc:"The vulnerability, where the signal names one"`
 	Opened       time.Time   `json:"opened"`
+	KnownSince   time.Time   `json:"known_since,omitzero" doc:"Since when the source of the signal knew"`
+	Intake       time.Time   `json:"intake,omitzero" doc:"When the signal came in"`
 	T0           time.Time   `json:"t0" doc:"Since when a person declared to be aware"`
 	T0History    []time.Time `json:"t0_history" doc:"Every value that T0 ever had"`
 	Coordinator  string      `json:"coordinator"`
@@ -70,16 +70,28 @@ type Case struct {
 	Zone         string      `json:"zone"`
 	Glossary     string      `json:"glossary" doc:"Version of the reporting platform's fields that the case was opened under"`
 	Links        []string    `json:"links,omitempty"`
+	Siblings     []string    `json:"siblings,omitempty" doc:"Further cases that the same signal opened, for other products or the other kind"`
 	Clocks       []Deadline  `json:"clocks"`
 	Next         Stage       `json:"next,omitempty" doc:"The running clock to work on first"`
 	Events       []Event     `json:"events,omitempty"`
 
 	Submissions map[Stage]Submission `json:"submissions"`
+	Regions     Regions              `json:"regions"`
 
 	state State
 }
 
-func (s *Service) show(ctx context.Context, f file) (Case, error) {
+// show is a case with the limits of its tenant.
+func (s *Service) show(ctx context.Context, f file) (c Case, err error) {
+	var limits Targets
+	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error { limits, err = targets(tx, f.Tenant); return err })
+	if err != nil {
+		return c, err
+	}
+	return s.showBy(ctx, f, limits)
+}
+
+func (s *Service) showBy(ctx context.Context, f file, limits Targets) (Case, error) {
 	st := f.state()
 	p, err := s.cfg.Products.Get(ctx, f.Tenant, f.Product)
 	if err != nil && !problem.Is(err, problem.KindNotFound) {
@@ -87,7 +99,8 @@ func (s *Service) show(ctx context.Context, f file) (Case, error) {
 	}
 	c := Case{ID: f.ID, Product: f.Product, ProductName: p.Name, Kind: f.Kind, Status: st.Status(), Title: st.Title, Summary: st.Summary, Signal: f.Signal,
 		Ref: f.Ref, Opened: f.Opened, T0: st.T0, T0History: st.T0History, Coordinator: st.Coordinator, MemberStates: st.MemberStates, Zone: st.Zone().String(),
-		Glossary: f.Glossary, Links: st.Links, Clocks: Clocks(st, st.Zone(), s.cfg.Targets), Events: f.Events, Submissions: st.Accepted, state: st}
+		Glossary: f.Glossary, Links: st.Links, Clocks: Clocks(st, st.Zone(), limits), Events: f.Events, Submissions: st.Accepted, state: st}
+	c.KnownSince, c.Intake, c.Regions = st.KnownSince, st.Intake, st.Regions(s.now())
 	if next, ok := Next(c.Clocks); ok && !st.Closed {
 		c.Next = next.Stage
 	}
@@ -134,21 +147,29 @@ func (s *Service) AddSignal(ctx context.Context, sig Signal) (Signal, error) {
 
 // receive stores a signal once; one that its source has said before stays as it was.
 func (s *Service) receive(ctx context.Context, tenantID string, sig *Signal) error {
-	sig.Intake = s.now()
-	if err := sig.check(sig.Intake); err != nil {
-		return err
-	}
 	key := sig.Ref + " " + sig.Product
 	if sig.Source == SourcePerson {
 		key = sig.ID // two people may say the same
 	}
 	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-		fresh, err := insertSignal(tx, tenantID, *sig, key)
-		if err != nil || !fresh {
-			return err
-		}
-		return audit.Append(tx, audit.Entry{Tenant: tenantID, Actor: sig.Actor, Kind: "signal.received", Subject: sig.ID, Data: sig})
+		_, err := s.take(tx, tenantID, sig, key)
+		return err
 	})
+}
+
+// take adds a signal and sets its alarm; false means that its source has said it before, under the same key.
+func (s *Service) take(tx *store.Tx, tenantID string, sig *Signal, key string) (fresh bool, err error) {
+	sig.Intake = s.now()
+	if err := sig.check(sig.Intake); err != nil {
+		return false, err
+	}
+	if fresh, err = insertSignal(tx, tenantID, *sig, key); err != nil || !fresh {
+		return false, err
+	}
+	if err := audit.Append(tx, audit.Entry{Tenant: tenantID, Actor: sig.Actor, Kind: "signal.received", Subject: sig.ID, Data: sig}); err != nil {
+		return false, err
+	}
+	return true, s.armSignal(tx, tenantID, *sig)
 }
 
 // Signals lists signals, newest first.
@@ -157,120 +178,34 @@ func (s *Service) Signals(ctx context.Context, after string, n int) (out []Signa
 	if !l.Whole && len(l.Products) == 0 {
 		return nil, nil
 	}
-	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error { out, err = signals(tx, t, l); return err })
+	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error {
+		limits, err := targets(tx, t)
+		if err == nil {
+			out, err = signals(tx, t, l)
+		}
+		for i := range out {
+			out[i].DecideBy = out[i].Due(limits)
+		}
+		return err
+	})
 	return out, err
 }
 
 // Signal reads one signal with its newest assessment.
 func (s *Service) Signal(ctx context.Context, id string) (sig Signal, err error) {
 	t := tenant.MustTenant(ctx)
-	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error { sig, err = signalByID(tx, t, id); return err })
+	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error {
+		limits, err := targets(tx, t)
+		if err == nil {
+			sig, err = signalByID(tx, t, id)
+		}
+		sig.DecideBy = sig.Due(limits)
+		return err
+	})
 	if err == nil {
 		_, err = who(ctx, tenant.CaseRead, sig.Product)
 	}
 	return sig, err
-}
-
-// Assess opens an assessment of a signal. A negative one may be followed by another when there is new evidence.
-func (s *Service) Assess(ctx context.Context, signal string) (Assessment, error) {
-	sig, err := s.Signal(ctx, signal)
-	if err != nil {
-		return Assessment{}, err
-	}
-	a, err := person(ctx, tenant.CaseWrite, sig.Product)
-	if err != nil {
-		return Assessment{}, err
-	}
-	as := Assessment{ID: store.NewID("asm"), Signal: signal, Opened: s.now(), OpenedBy: a.ID}
-	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-		sig, err := signalByID(tx, a.Tenant, signal)
-		if err != nil {
-			return err
-		}
-		if last := sig.Assessment; last != nil && last.Verdict != Negative {
-			return problem.Conflict("The signal has the assessment %s.", last.ID).Hint("Decide there.")
-		}
-		if err := insertAssessment(tx, a.Tenant, as); err != nil {
-			return err
-		}
-		return audit.Append(tx, audit.Entry{Tenant: a.Tenant, Actor: a.ID, Kind: "assessment.opened", Subject: as.ID, Data: as})
-	})
-	return as, err
-}
-
-// Decide records a decision about an assessment. Aware opens one case per kind, each with its T0; nothing else does.
-func (s *Service) Decide(ctx context.Context, assessment string, d Declaration) (Decision, []string, error) {
-	kinds, err := d.kinds()
-	if err != nil {
-		return Decision{}, nil, err
-	}
-	t := tenant.MustTenant(ctx)
-	var sig Signal
-	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error {
-		as, err := assessmentByID(tx, t, assessment)
-		if err == nil {
-			sig, err = signalByID(tx, t, as.Signal)
-		}
-		return err
-	})
-	if err != nil {
-		return Decision{}, nil, err
-	}
-	verb := tenant.CaseWrite
-	if d.Verdict == Aware {
-		verb = tenant.CaseDeclare
-	}
-	a, err := person(ctx, verb, sig.Product)
-	if err != nil {
-		return Decision{}, nil, err
-	}
-	now := s.now()
-	dec := Decision{ID: store.NewID("dec"), Verdict: d.Verdict, Basis: d.Basis, At: now, Actor: a.ID}
-	if d.Verdict == Watch {
-		dec.Again = now.Add(watchFor)
-	}
-	fs := make([]file, len(kinds))
-	for i, k := range kinds {
-		fs[i] = file{ID: store.NewID("cas"), Tenant: a.Tenant, Product: sig.Product, Signal: sig.ID, Ref: sig.Ref, Glossary: law.NewestSRP().Version, Kind: k, Opened: now}
-	}
-	title := d.Title
-	if title == "" {
-		title = sig.Title
-	}
-	if err := s.complete(ctx, a.Tenant, sig.Product, &d); err != nil {
-		return Decision{}, nil, err
-	}
-	first := Data{At: d.T0, Note: d.Basis, Title: title, Summary: d.Summary, Coordinator: d.Coordinator, MemberStates: d.MemberStates, Decision: dec.ID}
-	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-		as, err := assessmentByID(tx, a.Tenant, assessment)
-		if err != nil {
-			return err
-		}
-		if as.Verdict == Negative || as.Verdict == Aware {
-			return problem.Conflict("The assessment ended with the verdict %s, which never changes.", as.Verdict).Hint("With new evidence, assess the signal again.")
-		}
-		if err := insertDecision(tx, a.Tenant, as, dec); err != nil {
-			return err
-		}
-		if err := audit.Append(tx, audit.Entry{Tenant: a.Tenant, Actor: a.ID, Kind: "decision.recorded", Subject: assessment, Data: dec}); err != nil {
-			return err
-		}
-		for i := range fs {
-			first.Fields = concerning(fs[i].Kind, d.Fields)
-			if err := s.open(tx, &fs[i], a, first); err != nil {
-				return err
-			}
-		}
-		if len(fs) == 2 {
-			return errors.Join(s.append(tx, &fs[0], a, Linked, Data{Case: fs[1].ID}), s.append(tx, &fs[1], a, Linked, Data{Case: fs[0].ID}))
-		}
-		return nil
-	})
-	ids := make([]string, len(fs))
-	for i := range fs {
-		ids[i] = fs[i].ID
-	}
-	return dec, ids, err
 }
 
 func (s *Service) open(tx *store.Tx, f *file, a tenant.Actor, d Data) error {
@@ -305,7 +240,11 @@ func (s *Service) append(tx *store.Tx, f *file, a tenant.Actor, k EventKind, d D
 		}
 		return s.cfg.DB.Emit(tx, "case.closed", f.Tenant, f.ID, map[string]any{"product": f.Product})
 	}
-	return s.arm(tx, *f)
+	limits, err := targets(tx, f.Tenant)
+	if err != nil {
+		return err
+	}
+	return s.arm(tx, *f, limits)
 }
 
 // declares are the events that need the right to declare; all others need the right to work on cases.
@@ -333,20 +272,20 @@ func (s *Service) Append(ctx context.Context, id string, k EventKind, d Data) (E
 			return Event{}, err
 		}
 	}
-	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+	write := func(tx *store.Tx) error {
 		if f, err = fileByID(tx, t, id); err != nil {
 			return err
 		}
-		if said.body != nil && len(f.Events) != said.events {
+		if k != FieldsFilled && f.changedSince(d.Seen) || said.body != nil && len(f.Events) != said.events {
 			return errChanged()
 		}
 		if err := s.append(tx, &f, a, k, d); err != nil || said.body == nil {
 			return err
 		}
 		return putPack(tx, t, id, int64(len(f.Events)), said)
-	})
-	if err != nil {
-		return Event{}, err
+	}
+	if err := s.insist(ctx, write); err != nil {
+		return Event{}, s.tellLast(ctx, f, err)
 	}
 	return f.Events[len(f.Events)-1], nil
 }
@@ -357,15 +296,30 @@ func (s *Service) file(ctx context.Context, t, id string) (f file, err error) {
 }
 
 // Case reads one case with its events and its clocks as of now.
-func (s *Service) Case(ctx context.Context, id string) (Case, error) {
-	f, err := s.file(ctx, tenant.MustTenant(ctx), id)
+func (s *Service) Case(ctx context.Context, id string) (c Case, err error) {
+	t := tenant.MustTenant(ctx)
+	var f file
+	var limits Targets
+	var siblings []string
+	err = s.cfg.DB.View(ctx, func(tx *store.Tx) (err error) {
+		if f, err = fileByID(tx, t, id); err != nil {
+			return err
+		}
+		if limits, err = targets(tx, t); err != nil {
+			return err
+		}
+		siblings, err = caseSiblings(tx, t, f)
+		return err
+	})
 	if err != nil {
 		return Case{}, err
 	}
 	if _, err := who(ctx, tenant.CaseRead, f.Product); err != nil {
 		return Case{}, err
 	}
-	return s.show(ctx, f)
+	c, err = s.showBy(ctx, f, limits)
+	c.Siblings = siblings
+	return c, err
 }
 
 // Cases lists cases without their events, newest first; open leaves out the closed ones.
@@ -379,13 +333,19 @@ func (s *Service) Cases(ctx context.Context, open bool, after string, n int) ([]
 		where = "closed = 0 AND " + where
 	}
 	var fs []file
-	err := s.cfg.DB.View(ctx, func(tx *store.Tx) (err error) { fs, err = files(tx, t, where, args...); return err })
+	var limits Targets
+	err := s.cfg.DB.View(ctx, func(tx *store.Tx) (err error) {
+		if limits, err = targets(tx, t); err == nil {
+			fs, err = files(tx, t, where, args...)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
 	out := make([]Case, len(fs))
 	for i, f := range fs {
-		if out[i], err = s.show(ctx, f); err != nil {
+		if out[i], err = s.showBy(ctx, f, limits); err != nil {
 			return nil, err
 		}
 		out[i].Events = nil

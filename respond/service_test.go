@@ -67,7 +67,7 @@ func (h house) assessed(t *testing.T) Assessment {
 	if err != nil {
 		t.Fatal(err)
 	}
-	as, err := h.Assess(ann, sig.ID)
+	as, err := h.Assess(ann, sig.ID, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +201,7 @@ func TestEventMakesOnlyASignal(t *testing.T) {
 			t.Errorf("a feed opened %v, %v", cs, err)
 		}
 		// Nor does the platform itself when it is asked to.
-		as, err := h.Assess(ann, ss[0].ID)
+		as, err := h.Assess(ann, ss[0].ID, "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -220,7 +220,7 @@ func TestEventMakesOnlyASignal(t *testing.T) {
 		if err != nil {
 			t.Errorf("a program may send a signal: %v", err)
 		}
-		if _, err := h.Assess(program, sig.ID); problem.Of(err).Rule != "respond.person-only" {
+		if _, err := h.Assess(program, sig.ID, ""); problem.Of(err).Rule != "respond.person-only" {
 			t.Errorf("a program assessed its signal: %v", err)
 		}
 		if cs, _ := h.Cases(ann, false, "", 10); len(cs) != 0 {
@@ -262,7 +262,7 @@ func TestDecisionsAreFinal(t *testing.T) {
 		if _, _, err := h.Decide(ann, as.ID, Declaration{Verdict: Negative, Basis: "sorry"}); !problem.Is(err, problem.KindConflict) {
 			t.Errorf("an ended assessment was decided again: %v", err)
 		}
-		if _, err := h.Assess(ann, as.Signal); !problem.Is(err, problem.KindConflict) {
+		if _, err := h.Assess(ann, as.Signal, "again"); !problem.Is(err, problem.KindConflict) {
 			t.Errorf("assessed again after awareness: %v", err)
 		}
 	})
@@ -275,7 +275,7 @@ func TestNegativeCanBeAssessedAgain(t *testing.T) {
 		if _, _, err := h.Decide(bob, as.ID, Declaration{Verdict: Negative, Basis: "code not linked"}); err != nil {
 			t.Fatal(err)
 		}
-		again, err := h.Assess(bob, as.Signal)
+		again, err := h.Assess(bob, as.Signal, "the linker map shows it after all")
 		if err != nil || again.ID == as.ID {
 			t.Fatalf("%+v, %v", again, err)
 		}
@@ -403,7 +403,7 @@ func TestWhoMay(t *testing.T) {
 		if _, err := h.Case(stranger, id); !problem.Is(err, problem.KindNotFound) {
 			t.Errorf("another tenant read the case: %v", err)
 		}
-		if _, err := h.Assess(stranger, as.Signal); !problem.Is(err, problem.KindNotFound) {
+		if _, err := h.Assess(stranger, as.Signal, ""); !problem.Is(err, problem.KindNotFound) {
 			t.Errorf("another tenant assessed the signal: %v", err)
 		}
 		if cs, err := h.Cases(elsewhere, false, "", 10); err != nil || len(cs) != 0 {

@@ -99,18 +99,18 @@ func signals(tx *store.Tx, tenant string, l list) ([]Signal, error) {
 }
 
 func insertAssessment(tx *store.Tx, tenant string, a Assessment) error {
-	_, err := tx.Exec(`INSERT INTO respond_assessment(id, tenant, signal, opened, opened_by, verdict) VALUES ($1, $2, $3, $4, $5, '')`,
-		a.ID, tenant, a.Signal, store.Millis(a.Opened), a.OpenedBy)
+	_, err := tx.Exec(`INSERT INTO respond_assessment(id, tenant, signal, opened, opened_by, evidence, verdict) VALUES ($1, $2, $3, $4, $5, $6, '')`,
+		a.ID, tenant, a.Signal, store.Millis(a.Opened), a.OpenedBy, a.Evidence)
 	return err
 }
 
 // assessments reads those that match where, of which $1 is the tenant, with their decisions.
 func assessments(tx *store.Tx, tenant, where string, args ...any) ([]Assessment, error) {
-	rows, err := tx.Query(`SELECT id, signal, opened, opened_by, verdict FROM respond_assessment WHERE tenant = $1 AND `+where, append([]any{tenant}, args...)...)
+	rows, err := tx.Query(`SELECT id, signal, opened, opened_by, evidence, verdict FROM respond_assessment WHERE tenant = $1 AND `+where, append([]any{tenant}, args...)...)
 	as, err := store.Collect(rows, err, func(r *sql.Rows) (Assessment, error) {
 		var a Assessment
 		var opened int64
-		err := r.Scan(&a.ID, &a.Signal, &opened, &a.OpenedBy, &a.Verdict)
+		err := r.Scan(&a.ID, &a.Signal, &opened, &a.OpenedBy, &a.Evidence, &a.Verdict)
 		a.Opened = store.Time(opened)
 		return a, err
 	})
@@ -134,20 +134,20 @@ func assessmentByID(tx *store.Tx, tenant, id string) (Assessment, error) {
 }
 
 func decisions(tx *store.Tx, tenant, assessment string) ([]Decision, error) {
-	rows, err := tx.Query(`SELECT id, verdict, basis, again, at, actor FROM respond_decision WHERE tenant = $1 AND assessment = $2 ORDER BY seq`, tenant, assessment)
+	rows, err := tx.Query(`SELECT id, verdict, basis, reason, known, case_id, again, at, actor FROM respond_decision WHERE tenant = $1 AND assessment = $2 ORDER BY seq`, tenant, assessment)
 	return store.Collect(rows, err, func(r *sql.Rows) (Decision, error) {
 		var d Decision
-		var again, at int64
-		err := r.Scan(&d.ID, &d.Verdict, &d.Basis, &again, &at, &d.Actor)
-		d.Again, d.At = store.Time(again), store.Time(at)
+		var known, again, at int64
+		err := r.Scan(&d.ID, &d.Verdict, &d.Basis, &d.Reason, &known, &d.Case, &again, &at, &d.Actor)
+		d.KnownSince, d.Again, d.At = store.Time(known), store.Time(again), store.Time(at)
 		return d, err
 	})
 }
 
 // insertDecision adds the next decision of an assessment; the key refuses a second one in the same place.
 func insertDecision(tx *store.Tx, tenant string, a Assessment, d Decision) error {
-	_, err := tx.Exec(`INSERT INTO respond_decision(assessment, seq, id, tenant, verdict, basis, again, at, actor) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-		a.ID, len(a.Decisions)+1, d.ID, tenant, d.Verdict, d.Basis, store.Millis(d.Again), store.Millis(d.At), d.Actor)
+	_, err := tx.Exec(`INSERT INTO respond_decision(assessment, seq, id, tenant, verdict, basis, reason, known, case_id, again, at, actor) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
+		a.ID, len(a.Decisions)+1, d.ID, tenant, d.Verdict, d.Basis, d.Reason, store.Millis(d.KnownSince), d.Case, store.Millis(d.Again), store.Millis(d.At), d.Actor)
 	if err == nil {
 		_, err = tx.Exec(`UPDATE respond_assessment SET verdict = $1 WHERE tenant = $2 AND id = $3`, d.Verdict, tenant, a.ID)
 	}
@@ -222,6 +222,41 @@ func fileByID(tx *store.Tx, tenant, id string) (file, error) {
 	return fs[0], nil
 }
 
+// caseSiblings are the ids of the other cases that the same signal opened.
+func caseSiblings(tx *store.Tx, tenant string, f file) ([]string, error) {
+	rows, err := tx.Query(`SELECT id FROM respond_case WHERE tenant = $1 AND signal = $2 AND id <> $3 ORDER BY id`, tenant, f.Signal, f.ID)
+	return store.Collect(rows, err, func(r *sql.Rows) (id string, err error) { return id, r.Scan(&id) })
+}
+
+// openCases are the cases of a tenant that are not closed, or of all tenants, with their events.
+func openCases(tx *store.Tx, tenant string) ([]file, error) {
+	rows, err := tx.Query(`SELECT id, tenant FROM respond_case WHERE closed = 0 AND ($1 = '' OR tenant = $1) ORDER BY id`, tenant)
+	ids, err := store.Collect(rows, err, func(r *sql.Rows) (f file, err error) { return f, r.Scan(&f.ID, &f.Tenant) })
+	for i := range ids {
+		if err != nil {
+			break
+		}
+		ids[i], err = fileByID(tx, ids[i].Tenant, ids[i].ID)
+	}
+	return ids, err
+}
+
+// undecided are the signals of a tenant, or of all, about which no final decision was made, by their tenants.
+func undecided(tx *store.Tx, tenant string) (map[string][]Signal, error) {
+	rows, err := tx.Query(`SELECT s.tenant, s.id FROM respond_signal s WHERE ($1 = '' OR s.tenant = $1)
+		AND NOT EXISTS (SELECT 1 FROM respond_assessment a WHERE a.tenant = s.tenant AND a.signal = s.id AND a.verdict IN ('aware', 'joined')) ORDER BY s.id`, tenant)
+	ids, err := store.Collect(rows, err, func(r *sql.Rows) (id [2]string, err error) { return id, r.Scan(&id[0], &id[1]) })
+	out := map[string][]Signal{}
+	for _, id := range ids {
+		sig, err := signalByID(tx, id[0], id[1])
+		if err != nil {
+			return nil, err
+		}
+		out[id[0]] = append(out[id[0]], sig)
+	}
+	return out, err
+}
+
 func events(tx *store.Tx, tenant, id string) ([]Event, error) {
 	rows, err := tx.Query(`SELECT seq, kind, recorded, actor, person, data FROM respond_event WHERE tenant = $1 AND case_id = $2 ORDER BY seq`, tenant, id)
 	return store.Collect(rows, err, func(r *sql.Rows) (Event, error) {
@@ -246,11 +281,14 @@ func missing(err error, what string) error {
 // raced turns the collision of two writers into something that the slower one may repeat.
 func raced(err error) error {
 	if store.IsUnique(err) {
-		return errChanged()
+		return problem.Conflict("Somebody else changed it at the same moment.").Because(errRaced)
 	}
 	return err
 }
 
+// errRaced marks a write that met another one; repeated, it sees what the other one wrote.
+var errRaced = errors.New("two writers in the same place")
+
 func errChanged() error {
-	return problem.Conflict("Somebody else changed it at the same moment.").Hint("Look again and repeat.")
+	return problem.Conflict("Somebody else changed it meanwhile.").Hint("Look again and repeat.")
 }
