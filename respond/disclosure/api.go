@@ -105,7 +105,7 @@ func (s *Service) Routes(a *api.API) {
 	opened := op("open-report", "POST", "/reports/{id}/open", write, "Read what the finder wrote, decrypted where it can be (a person only); that it was read is on record")
 	opened.Secret, opened.Status = true, http.StatusOK
 	api.Handle(a, opened, func(ctx context.Context, in *byID) (*api.Out[Reading], error) { return api.Answer(s.Open(ctx, in.ID)) })
-	type eventIn struct {
+	type reportEventIn struct {
 		ID   string `path:"id" maxLength:"64"`
 		Body struct {
 			Kind EventKind `json:"kind" maxLength:"64"`
@@ -114,7 +114,7 @@ func (s *Service) Routes(a *api.API) {
 		}
 	}
 	api.Handle(a, op("append-report-event", "POST", "/reports/{id}/events", write, "Record what a person did: acknowledged, triaged, told the finder, embargo, upstream task, … (a person only; publication, close, embargo, date and erasure need case.declare)"),
-		func(ctx context.Context, in *eventIn) (*api.Out[Event], error) {
+		func(ctx context.Context, in *reportEventIn) (*api.Out[Event], error) {
 			return api.Answer(s.Append(ctx, in.ID, in.Body.Kind, in.Body.Note, in.Body.Data))
 		})
 	download := op("get-attachment", "POST", "/reports/{id}/attachments/{attachment}", write, "Download a file that a finder sent, as it came or with ?plain=yes decrypted (a person only); that it was read is on record")
