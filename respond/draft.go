@@ -14,6 +14,7 @@ import (
 
 	"github.com/openthings-platform/openthings/law"
 	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/product"
 	"github.com/openthings-platform/openthings/vuln"
 	"github.com/openthings-platform/openthings/vuln/record"
 )
@@ -24,8 +25,6 @@ type Facts struct {
 	Versions func(ctx context.Context, tenant, product string) ([]string, error)
 	// Seen counts the product's devices by country; "" are those of which none is known.
 	Seen func(ctx context.Context, tenant, product string) (map[string]int64, error)
-	// SupportEnded says whether the support period of every unit of the product is over; known is false while none is declared.
-	SupportEnded func(ctx context.Context, tenant, product string) (ended, known bool, err error)
 	// Class is how the product was classified.
 	Class func(ctx context.Context, tenant, product string) (Class, error)
 	// Advice is what an advisory about the vulnerability in the product tells users.
@@ -80,14 +79,13 @@ func (s *Service) known(ctx context.Context, t string, c Case) (k known, err err
 			return k, err
 		}
 	}
-	if f.SupportEnded != nil {
-		ended, declared, err := f.SupportEnded(ctx, t, c.Product)
-		if err != nil {
-			return k, err
-		}
-		if declared {
-			k.support = drafted{map[bool]string{true: "Yes", false: "No"}[ended], "the product's support periods"}
-		}
+	cohorts, err := s.cfg.Products.Cohorts(ctx, t, c.Product)
+	if err != nil {
+		return k, err
+	}
+	if len(cohorts) > 0 {
+		supported := slices.ContainsFunc(cohorts, func(x product.Cohort) bool { return !x.Ended(s.now()) })
+		k.support = drafted{map[bool]string{true: "No", false: "Yes"}[supported], "the product's support periods"}
 	}
 	if f.Class != nil {
 		if k.class, err = f.Class(ctx, t, c.Product); err != nil {
@@ -128,11 +126,11 @@ func (s *Service) exposure(ctx context.Context, t string, c Case, k *known) erro
 }
 
 // reach counts each release once, however many of its components are concerned.
-func (k *known) reach(e vuln.Exposure, product string) {
+func (k *known) reach(e vuln.Exposure, of string) {
 	counted := map[string]bool{}
 	parts, fixes := map[string]bool{}, map[string]bool{}
 	for _, x := range e.Releases {
-		if x.Product != product || !x.Exposed {
+		if x.Product != of || !x.Exposed {
 			continue
 		}
 		parts[strings.TrimSpace(x.Name+" "+x.Has)] = true

@@ -50,7 +50,7 @@ func each(t *testing.T, fn func(t *testing.T, h house)) {
 func openHouse(t *testing.T, url string, hand *clock.Hand, productID string) house {
 	db := storetest.Open(t, url, schema, func(c *store.Config) { c.Clock = hand })
 	ps := product.New(product.Config{DB: db, Clock: hand})
-	h := house{Service: New(Config{DB: db, Products: ps}), db: db, hand: hand, product: productID}
+	h := house{Service: New(Config{DB: db, Products: ps, Keys: keys(t, hand)}), db: db, hand: hand, product: productID}
 	if productID == "" {
 		p, err := ps.Create(t.Context(), product.Product{Tenant: maker, Name: "Sensor", Model: "s1"}, "per_ann")
 		if err != nil {
