@@ -54,7 +54,8 @@ var told = []struct {
 		if err := e.Decode(&d); err != nil {
 			return n, err
 		}
-		due := map[respond.EventKind]string{respond.DeadlineSoon: "is due soon", respond.DeadlineOverdue: "is overdue"}
+		due := map[respond.EventKind]string{respond.DeadlineSoon: "is due soon", respond.DeadlineOverdue: "is overdue",
+			respond.SpreadingAssumed: "is over: assume that others know", respond.HoldOver: "is over"}
 		return notify.Notice{Title: h.called(ctx, e.Subject) + ": " + d.Stage.Name() + " " + cmp.Or(due[d.Level], "has no date yet"), Link: "/cases/" + e.Subject, Data: d}, nil
 	}},
 	{conform.TopicStale, "rules of the law were not compared with their source for more than 90 days", func(_ *house, _ context.Context, e store.Event) (n notify.Notice, err error) {
@@ -64,6 +65,15 @@ var told = []struct {
 		}
 		return notify.Notice{Title: fmt.Sprintf("%d rules of the law were last compared with their source on %s or later, more than 90 days ago", x.Rules, x.Oldest),
 			Text: "Compare them with the Official Journal, or install a newer version of the platform, which brings compared rules.", Link: "/law", Data: x}, nil
+	}},
+	{respond.TopicIdle, "a signal waits for a person's decision for too long", func(h *house, ctx context.Context, e store.Event) (n notify.Notice, err error) {
+		var x respond.Idle
+		if err := e.Decode(&x); err != nil {
+			return n, err
+		}
+		return notify.Notice{Title: "Nobody has decided about the signal “" + x.Title + "” for " + h.productName(ctx, e.Tenant, x.Product),
+			Text: "It came in at " + x.Intake.UTC().Format("2006-01-02 15:04 UTC") + ". Being aware begins with an immediate assessment (C(2026) 5252, points 211-214); one that lies idle postpones nothing.",
+			Link: "/signals/" + e.Subject, Data: x}, nil
 	}},
 	{"advisory.hold_ended", "an advisory that was held back may be published", holdEnded},
 	{"advisory.published", "a security advisory was published", advisoryPublished},

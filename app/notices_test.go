@@ -60,6 +60,8 @@ func TestToldOutside(t *testing.T) {
 		{disclosure.TopicAdded, "rpt_1", disclosure.Told{}, disclosure.TopicAdded + " | A finder added something to a report (rpt_1) | /disclosure/reports/rpt_1"},
 		{disclosure.TopicDeadline, "rpt_1", disclosure.Escalation{Timer: disclosure.TimerTriage, Level: disclosure.DeadlineOverdue}, disclosure.TopicDeadline + " | Report rpt_1: tell the verdict is overdue | /disclosure/reports/rpt_1"},
 		{disclosure.TopicExpiring, m.tenant, disclosure.Expiring{Host: "lumen.example", Expires: time.Date(2027, 1, 2, 0, 0, 0, 0, time.UTC)}, disclosure.TopicExpiring + " | security.txt of lumen.example ends on 2027-01-02 | /disclosure/contact"},
+		{"case.deadline", "cas_1", respond.Escalation{Stage: respond.Spreading, Level: respond.SpreadingAssumed}, "case.deadline | cas_1: " + respond.Spreading.Name() + " is over: assume that others know | /cases/cas_1"},
+		{respond.TopicIdle, "sig_1", respond.Idle{Product: m.product, Title: "Shells"}, respond.TopicIdle + " | Nobody has decided about the signal “Shells” for "},
 		{"clone.detected", "cln_1", map[string]any{"what": "key"}, "clone.detected | Two devices show the same key | /enrol/quarantine"},
 		{telemetry.ChainBroken, u.id, telemetry.ChainBreak{Kind: "gap", From: 3, To: 5}, telemetry.ChainBroken + " | The chain of security events of device " + u.serial + " is broken: gap at 3 to 5 | /devices/" + u.id},
 	}
