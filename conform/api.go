@@ -105,7 +105,7 @@ func (s *Service) classRoutes(a *api.API) {
 			}
 			return out(s.Classify(ctx, c.tenant, c.product, c.actor, in.Body))
 		})
-	type confirmIn struct {
+	type confirmClassIn struct {
 		ID   string `path:"id" maxLength:"64" doc:"Product"`
 		Body struct {
 			Version int64  `json:"version" minimum:"1"`
@@ -114,7 +114,7 @@ func (s *Service) classRoutes(a *api.API) {
 	}
 	api.Handle(a, api.Op{ID: "confirm-classification", Method: "POST", Path: "/v1/products/{id}/classification/confirm", Verb: maySign, Stage: stage,
 		Summary: "Confirm a version of the classification as a second person"},
-		func(ctx context.Context, in *confirmIn) (*api.Out[Classified], error) {
+		func(ctx context.Context, in *confirmClassIn) (*api.Out[Classified], error) {
 			c, err := s.on(ctx, tenant.ConformSign, in.ID)
 			if err != nil {
 				return nil, err
