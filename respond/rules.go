@@ -248,7 +248,8 @@ var checks = map[EventKind]func(State, Event) error{
 
 func checkT0(e Event, what string) error {
 	if r, ok := law.Get("cra.14.1"); ok && !e.Data.At.IsZero() && !r.Applies(e.Data.At) {
-		return problem.Invalid("%s applies from %s; awareness before that day opens no clock.", r.Ref, r.From).At("at")
+		return problem.Invalid("%s applies from %s; awareness before that day opens no clock.", r.Ref, r.From).At("at").
+			Hint("Record the verdict negative with the reason %s.", KnownBefore)
 	}
 	return needs(e, true, what)
 }
