@@ -247,5 +247,6 @@ func caseCommand() *cobra.Command {
 		},
 	}
 	c.AddCommand(list)
+	c.AddCommand(packCommands(r)...)
 	return c
 }
