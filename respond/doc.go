@@ -18,6 +18,10 @@
 //   - A missing anchor gives "undetermined" with a reason, never a guessed date.
 //   - Early warning before notification before final; after an accepted final report nothing is submitted.
 //   - Withdrawing a measure does not move the anchor; an outage pauses nothing; what was overdue stays so on record.
+//   - What a report asks for is the union of the law and of the reporting platform's fields as they were when the case was
+//     opened; what a person wrote is replaced by no draft; an incomplete report is not recorded as submitted without a reason.
+//   - What was submitted is kept byte for byte, its digest stands in the log; receipts as files are sealed and never shown.
+//   - The coordinator is what the order of Art. 14(7) leads to and a person confirmed.
 //   - Each escalation is written exactly once, however often the platform restarts.
 //
 // Events consumed: vuln.exploited, alarm.raised. Events emitted: case.opened, case.deadline (soon or overdue), case.closed.
