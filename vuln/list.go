@@ -277,20 +277,15 @@ type FeedState struct {
 	Records   int64     `json:"records"`
 	Catalogue string    `json:"catalogue,omitempty"`
 	At        time.Time `json:"at"`
-	Stale     bool      `json:"stale"`
 }
 
-// staleAfter is when a feed is called stale: the public ones change daily.
-const staleAfter = 3 * 24 * time.Hour
-
-// Feeds lists what was imported. "Nothing found" means nothing without it.
+// Feeds lists what was imported. "Nothing found" means nothing without it; whether it is old is said by Sources.
 func (s *Service) Feeds(ctx context.Context, tenant string) ([]FeedState, error) {
 	rows, err := s.cfg.DB.Query(ctx, `SELECT name, digest, records, catalogue, at FROM vuln_feed WHERE tenant = $1 ORDER BY name`, tenant)
 	return store.Collect(rows, err, func(r *sql.Rows) (f FeedState, err error) {
 		var at int64
 		err = r.Scan(&f.Name, &f.Digest, &f.Records, &f.Catalogue, &at)
 		f.At = store.Time(at)
-		f.Stale = s.cfg.Clock.Now().Sub(f.At) > staleAfter
 		return f, err
 	})
 }

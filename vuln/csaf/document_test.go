@@ -305,33 +305,6 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
-// TestScore3 compares with the scores that FIRST publishes in the examples of CVSS 3.1 and 3.0.
-func TestScore3(t *testing.T) {
-	for vector, want := range map[string]float64{
-		"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H":            9.8,
-		"CVSS:3.1/AV:N/AC:L/PR:N/UI:R/S:C/C:L/I:L/A:N":            6.1,
-		"CVSS:3.1/AV:N/AC:L/PR:L/UI:N/S:C/C:L/I:L/A:N":            6.4,
-		"CVSS:3.1/AV:N/AC:H/PR:N/UI:R/S:U/C:L/I:N/A:N":            3.1,
-		"CVSS:3.1/AV:L/AC:L/PR:H/UI:N/S:U/C:L/I:L/A:L":            4.2,
-		"CVSS:3.1/AV:A/AC:L/PR:N/UI:N/S:C/C:H/I:N/A:H":            9.3,
-		"CVSS:3.1/AV:P/AC:L/PR:N/UI:N/S:U/C:N/I:N/A:N":            0,
-		"CVSS:3.0/AV:N/AC:L/PR:L/UI:N/S:C/C:H/I:H/A:H":            9.9,
-		"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:C/C:H/I:H/A:H/E:P/RL:O":   10,
-		"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:N/I:N/A:H/CR:H/MAV:L": 7.5,
-	} {
-		got, err := Score3(vector)
-		if err != nil || got.BaseScore != want {
-			t.Errorf("%s: %+v, %v; want %v", vector, got, err, want)
-		}
-	}
-	for _, vector := range []string{"", "CVSS:2.0/AV:N", "CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H", "CVSS:3.1/AV:N/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H",
-		"CVSS:3.1/AV:X/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H", "AV:N/AC:L/Au:N/C:P/I:P/A:P"} {
-		if got, err := Score3(vector); err == nil {
-			t.Errorf("%q: %+v", vector, got)
-		}
-	}
-}
-
 // FuzzParse: whatever comes, it is read or refused; what is read can be judged and written, and reads the same again.
 func FuzzParse(f *testing.F) {
 	for _, category := range []string{SecurityAdvisory, VEX, "csaf_base"} {

@@ -4,10 +4,11 @@ package record
 
 import (
 	"encoding/json"
-	"math"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/openthings-platform/openthings/vuln/cvss"
 )
 
 // Score is one author's statement of how bad a vulnerability is (https://www.first.org/cvss).
@@ -18,20 +19,8 @@ type Score struct {
 	By      string  `json:"by,omitempty"`     // the author; empty where a record has one only
 }
 
-// Severity is the word for a base score (CVSS 3.1 section 5).
-func (s Score) Severity() string {
-	switch {
-	case s.Base >= 9:
-		return "critical"
-	case s.Base >= 7:
-		return "high"
-	case s.Base >= 4:
-		return "medium"
-	case s.Base > 0:
-		return "low"
-	}
-	return "none"
-}
+// Severity is the word for a base score.
+func (s Score) Severity() string { return cvss.Severity(s.Base) }
 
 // Score is the one that counts of several: the newest version of the format, of these the first author's.
 func (r *Record) Score() (Score, bool) {
@@ -118,8 +107,8 @@ func (r *Record) readMetric(m metric, by string) {
 
 func (r *Record) addScore(version, vector string, stated float64, by string) {
 	s := Score{Version: version, Vector: clean(vector, 256), Base: stated, By: by}
-	if base, ok := cvss3(s.Vector); ok {
-		s.Base = base
+	if b, err := cvss.Base3(s.Vector); err == nil {
+		s.Base = b.Score
 	}
 	if s.Base >= 0 && s.Base <= 10 && (s.Vector != "" || s.Base > 0) {
 		r.Scores = append(r.Scores, s)
@@ -134,61 +123,4 @@ func cvssVersion(vector string) string {
 		}
 	}
 	return "2.0"
-}
-
-// cvss3 computes the base score of a vector of version 3.0 or 3.1 (specification, sections 7.1 and 7.4).
-func cvss3(vector string) (float64, bool) {
-	version := cvssVersion(vector)
-	if !strings.HasPrefix(version, "3.") {
-		return 0, false
-	}
-	m := map[string]string{}
-	for part := range strings.SplitSeq(vector[len("CVSS:3.x/"):], "/") {
-		k, v, ok := strings.Cut(part, ":")
-		if _, twice := m[k]; !ok || twice {
-			return 0, false
-		}
-		m[k] = v
-	}
-	weight := func(metric string, values map[string]float64) float64 {
-		w, ok := values[m[metric]]
-		if !ok {
-			return math.NaN()
-		}
-		return w
-	}
-	changed := m["S"] == "C"
-	if !changed && m["S"] != "U" {
-		return 0, false
-	}
-	privileges := map[string]float64{"N": 0.85, "L": 0.62, "H": 0.27}
-	if changed {
-		privileges = map[string]float64{"N": 0.85, "L": 0.68, "H": 0.5}
-	}
-	harm := map[string]float64{"H": 0.56, "L": 0.22, "N": 0}
-	ease := 8.22 * weight("AV", map[string]float64{"N": 0.85, "A": 0.62, "L": 0.55, "P": 0.2}) * weight("AC", map[string]float64{"L": 0.77, "H": 0.44}) *
-		weight("PR", privileges) * weight("UI", map[string]float64{"N": 0.85, "R": 0.62})
-	loss := 1 - (1-weight("C", harm))*(1-weight("I", harm))*(1-weight("A", harm))
-	impact := 6.42 * loss
-	if changed {
-		impact = 7.52*(loss-0.029) - 3.25*math.Pow(loss-0.02, 15)
-	}
-	score := impact + ease
-	switch {
-	case math.IsNaN(score):
-		return 0, false
-	case impact <= 0:
-		return 0, true
-	case changed:
-		score *= 1.08
-	}
-	score = math.Min(score, 10)
-	if version == "3.0" {
-		return math.Ceil(score*10) / 10, true
-	}
-	n := int(math.Round(score * 100_000)) // section "Roundup" of version 3.1: no surprise by floating point
-	if n%10_000 == 0 {
-		return float64(n) / 100_000, true
-	}
-	return float64(n/10_000+1) / 10, true
 }
