@@ -5,16 +5,16 @@ package vuln
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
-	"time"
 
 	"github.com/openthings-platform/openthings/clock"
 	"github.com/openthings-platform/openthings/store"
@@ -27,6 +27,7 @@ const (
 	killDeltas   = 6
 	killRecords  = 150 // of a delta; half of them replace what an earlier one said
 	killReleases = 12
+	killTimes    = 30 // at most
 	killModules  = 40
 )
 
@@ -64,20 +65,36 @@ func (h *house) killBills(tenant string) {
 	}
 }
 
-// TestKillChild is the process that is killed: it takes over every delta and says so.
+// TestKillChild is the process that is killed: it takes over the deltas from one on and says so. It dies before one of its
+// transactions: what it would have done in half of it would be gone anyway.
 func TestKillChild(t *testing.T) {
 	url := os.Getenv("VULN_CHILD_DATABASE")
 	if url == "" {
 		return // not a test of its own
 	}
-	db, err := store.Open(t.Context(), store.Config{URL: url, Schema: houseSchema})
+	number := func(name string) int {
+		n, err := strconv.Atoi(os.Getenv(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	left := number("VULN_CHILD_TRANSACTIONS")
+	db, err := store.Open(t.Context(), store.Config{URL: url, Schema: houseSchema, Watch: func(query string, _ []any) { // of one writer
+		if !strings.HasPrefix(query, "BEGIN") {
+			return
+		}
+		if left--; left < 0 {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
 	h := newHouse(t, db, clock.NewHand(day0))
-	fmt.Println("open")
-	for delta := range killDeltas {
+	for delta := number("VULN_CHILD_FROM"); delta < killDeltas; delta++ {
 		z := zipped(t, killDelta(t, delta)...)
 		f, err := feed.Open(bytes.NewReader(z), int64(len(z)))
 		h.must(err)
@@ -87,8 +104,8 @@ func TestKillChild(t *testing.T) {
 	}
 }
 
-// TestKillNineInADelta kills the process at random moments while it takes deltas over. When it was left to finish, everything
-// is as if the last contents had come at once, and the bills after them.
+// TestKillNineInADelta kills the process between any two of its transactions while it takes deltas over; the next goes on with the one that was
+// not taken. When the last has finished, everything is as if the last contents had come at once, and the bills after them.
 func TestKillNineInADelta(t *testing.T) {
 	storetest.EachURL(t, func(t *testing.T, url string) {
 		func() {
@@ -99,17 +116,18 @@ func TestKillNineInADelta(t *testing.T) {
 			defer db.Close()
 			newHouse(t, db, clock.NewHand(day0)).killBills("ten_a")
 		}()
-		kills, unfinished := 6, 0
-		for range kills {
-			if !killedChild(t, url, time.Duration(rand.IntN(700))*time.Millisecond) {
-				unfinished++
+		kills, taken := 0, 0
+		for taken < killDeltas {
+			transactions := kills % 7
+			if kills == killTimes {
+				transactions = 1 << 30
+			}
+			if taken = killedChild(t, url, taken, transactions); taken < killDeltas {
+				kills++
 			}
 		}
-		if !killedChild(t, url, time.Hour) {
-			t.Fatal("the last process did not finish")
-		}
-		if unfinished == 0 {
-			t.Error("every process had finished before it was killed: the test proves nothing")
+		if kills < 7 {
+			t.Fatalf("%d processes were killed: the test proves little", kills)
 		}
 
 		hand := clock.NewHand(day0)
@@ -161,13 +179,12 @@ func signals(dump string) (rest string, told []string) {
 	return rest, told
 }
 
-// killedChild starts the process and kills it some time after it has opened the database; it reports whether it had finished.
-func killedChild(t *testing.T, url string, after time.Duration) bool {
+// killedChild starts the process with one of the deltas; it dies when it has done so many transactions. It returns how many
+// deltas are taken then.
+func killedChild(t *testing.T, url string, taken, transactions int) int {
 	t.Helper()
-	ctx, kill := context.WithCancel(t.Context())
-	defer kill()
-	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestKillChild$") // Cancel sends SIGKILL
-	cmd.Env = append(os.Environ(), "VULN_CHILD_DATABASE="+url)
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKillChild$")
+	cmd.Env = append(os.Environ(), "VULN_CHILD_DATABASE="+url, fmt.Sprint("VULN_CHILD_FROM=", taken), fmt.Sprint("VULN_CHILD_TRANSACTIONS=", transactions))
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -178,16 +195,14 @@ func killedChild(t *testing.T, url string, after time.Duration) bool {
 		t.Fatal(err)
 	}
 	lines := bufio.NewScanner(io.TeeReader(out, &said))
-	for lines.Scan() && lines.Text() != "open" {
-	}
-	timer := time.AfterFunc(after, kill)
-	defer timer.Stop()
-	finished := false
 	for lines.Scan() {
-		finished = finished || lines.Text() == fmt.Sprint("taken ", killDeltas-1)
+		if lines.Text() == fmt.Sprint("taken ", taken) {
+			taken++
+		}
 	}
-	if err := cmd.Wait(); err != nil && ctx.Err() == nil {
+	err = cmd.Wait()
+	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); err != nil && (!ok || status.Signal() != syscall.SIGKILL) {
 		t.Fatalf("the process failed by itself: %v\n%s%s", err, said.String(), complained.String())
 	}
-	return finished
+	return taken
 }
