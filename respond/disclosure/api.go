@@ -59,13 +59,13 @@ func (s *Service) Routes(a *api.API) {
 			xs, err := s.SecurityTxts(ctx)
 			return api.Items(xs), err
 		})
-	type hostIn struct {
+	type securityTxtIn struct {
 		Body struct {
 			Host string `json:"host" maxLength:"253" doc:"The site that the file will lie on"`
 		}
 	}
 	api.Handle(a, op("make-security-txt", "POST", "/securitytxt", declare, "Sign a security.txt for a site of the manufacturer's own; people are told 30 days before it ends"),
-		func(ctx context.Context, in *hostIn) (*api.Out[Signed], error) {
+		func(ctx context.Context, in *securityTxtIn) (*api.Out[Signed], error) {
 			return api.Answer(s.MakeSecurityTxt(ctx, in.Body.Host))
 		})
 
