@@ -35,7 +35,7 @@ func (s *Service) Routes(a *api.API) {
 	s.riskRoutes(a)
 	s.registerRoutes(a)
 	s.screenRoutes(a)
-	api.Handle(a, api.Op{ID: "get-readiness", Method: "GET", Path: "/v1/products/{id}/readiness", Verb: mayRead, Stage: stage,
+	api.Handle(a, api.Op{ID: "get-conformity-readiness", Method: "GET", Path: "/v1/products/{id}/conformity-readiness", Verb: mayRead, Stage: stage,
 		Summary: "What a product needs for its conformity assessment, and what is recorded of it"},
 		func(ctx context.Context, in *byProduct) (*api.List[Item], error) {
 			c, err := s.on(ctx, tenant.ProductRead, in.ID)
@@ -172,7 +172,7 @@ func (s *Service) registerRoutes(a *api.API) {
 			}
 			return api.More(a, in.Paging, list, func(e Entry) string { return e.Name }), err
 		})
-	type reviewIn struct {
+	type reviewComponentIn struct {
 		Body struct {
 			Name string `json:"name" minLength:"1" maxLength:"1000" doc:"As the register has it"`
 			Component
@@ -180,7 +180,7 @@ func (s *Service) registerRoutes(a *api.API) {
 	}
 	api.Handle(a, api.Op{ID: "review-component", Method: "POST", Path: "/v1/component-register", Verb: mayWrite, Stage: stage, Status: 201,
 		Summary: "Record a review of a component, for all products of the tenant that have it"},
-		func(ctx context.Context, in *reviewIn) (*api.Out[Entry], error) {
+		func(ctx context.Context, in *reviewComponentIn) (*api.Out[Entry], error) {
 			c, err := s.onRegister(ctx, tenant.ConformWrite, "")
 			if err != nil {
 				return nil, err

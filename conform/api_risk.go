@@ -46,7 +46,7 @@ func (s *Service) riskRoutes(a *api.API) {
 			}
 			return out(s.Decide(ctx, c.tenant, c.product, in.Row, c.actor, in.Body))
 		})
-	type sealIn struct {
+	type sealAssessmentIn struct {
 		ID   string `path:"id" maxLength:"64" doc:"Product"`
 		Body struct {
 			Note string `json:"note" minLength:"1" maxLength:"4000" doc:"What was looked at and concluded"`
@@ -54,7 +54,7 @@ func (s *Service) riskRoutes(a *api.API) {
 	}
 	api.Handle(a, api.Op{ID: "seal-risk-assessment", Method: "POST", Path: "/v1/products/{id}/risk-assessments", Verb: maySign, Stage: stage, Status: 201,
 		Summary: "Seal the draft as the next version; refused while a row is open"},
-		func(ctx context.Context, in *sealIn) (*api.Out[Assessment], error) {
+		func(ctx context.Context, in *sealAssessmentIn) (*api.Out[Assessment], error) {
 			c, err := s.on(ctx, tenant.ConformSign, in.ID)
 			if err != nil {
 				return nil, err

@@ -81,8 +81,8 @@ func TestDoors(t *testing.T) {
 		say(officer, "PUT", "/v1/conformity-settings", `{"screen":true,"months":25}`, 400)
 		say(officer, "PUT", "/v1/conformity-settings", `{"screen":true,"months":6}`, 200)
 		say(auditor, "GET", "/v1/conformity-settings", "", 200, `"months":6`)
-		say(auditor, "GET", at+"/readiness", "", 200, `"done":true`)
-		for _, path := range []string{"/classification", "/classifications", "/conformity-route", "/risk-assessment", "/risk-assessments", "/risk-assessments/1", "/component-endings", "/readiness"} {
+		say(auditor, "GET", at+"/conformity-readiness", "", 200, `"done":true`)
+		for _, path := range []string{"/classification", "/classifications", "/conformity-route", "/risk-assessment", "/risk-assessments", "/risk-assessments/1", "/component-endings", "/conformity-readiness"} {
 			say("rival owner", "GET", at+path, "", 404)
 			say(officer+" prd_other", "GET", at+path, "", 403)
 		}

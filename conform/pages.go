@@ -27,6 +27,7 @@ type head struct {
 	Title            string
 	ID               string // of the product
 	MayWrite, MaySig bool
+	Me               string // id of the visitor
 	Typed            url.Values
 	Names            *console.Names
 }
@@ -38,7 +39,7 @@ func (s *Service) head(r *http.Request, c *console.Console, on caller, title str
 	p, err := s.cfg.Products.Get(r.Context(), on.tenant, on.product)
 	thing := tenant.Thing{Tenant: on.tenant, Product: on.product}
 	who, _ := tenant.ActorFrom(r.Context())
-	return head{Title: p.Name + ": " + title, ID: on.product, MayWrite: tenant.Can(who, tenant.ConformWrite, thing), MaySig: tenant.Can(who, tenant.ConformSign, thing),
+	return head{Title: p.Name + ": " + title, ID: on.product, MayWrite: tenant.Can(who, tenant.ConformWrite, thing), MaySig: tenant.Can(who, tenant.ConformSign, thing), Me: who.ID,
 		Typed: console.Typed(r), Names: c.Names(r.Context())}, err
 }
 

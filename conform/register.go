@@ -88,12 +88,12 @@ func (s *Service) Review(ctx context.Context, tenant, name, actor string, c Comp
 	return s.Entry(ctx, tenant, name)
 }
 
-// SupportEnd is when support of the product ends: of its hardware revision that is supported longest; zero if it has none.
+// SupportEnd is when support of the product ends: of the units that are supported longest; zero if none are declared.
 func (s *Service) SupportEnd(ctx context.Context, tenant, product string) (end time.Time, err error) {
-	revisions, err := s.cfg.Products.Revisions(ctx, tenant, product)
-	for _, r := range revisions {
-		if r.SupportEnd.After(end) {
-			end = r.SupportEnd
+	cohorts, err := s.cfg.Products.Cohorts(ctx, tenant, product)
+	for _, c := range cohorts {
+		if d := c.Declared(); d.End().After(end) {
+			end = d.End()
 		}
 	}
 	return end, err
