@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/openthings-platform/openthings/api"
+	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/vuln"
 )
@@ -43,7 +45,7 @@ func vexCommand() *cobra.Command {
 				return err
 			}
 			return show(c, r, out, func(w io.Writer, t vuln.Taken) error {
-				fmt.Fprintf(w, "%s: %d statements of %s (%s, %s), imported as %s\n", t.Document, t.Statements, t.Author, t.Format, t.Origin, t.ID)
+				fmt.Fprintf(w, "%s: %s of %s (%s, %s), imported as %s\n", cmp.Or(t.Document, args[0]), console.Plural(t.Statements, "statement", "statements"), cmp.Or(t.Author, "an unnamed author"), t.Format, t.Origin, t.ID)
 				if !t.Current {
 					fmt.Fprintln(w, "a newer version of this document is here already; what this one says is not proposed")
 				}

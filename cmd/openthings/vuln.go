@@ -13,8 +13,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/openthings-platform/openthings/api"
+	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/vuln"
+	"github.com/openthings-platform/openthings/vuln/record"
 )
 
 func vulnCommand() *cobra.Command {
@@ -122,10 +124,22 @@ func vulnAffectedCommand(r *remote) *cobra.Command {
 				if p.Exploited {
 					exploited = "  KNOWN TO BE EXPLOITED"
 				}
-				fmt.Fprintf(w, "%s: %d devices exposed as of %s%s\n", p.Name, p.Devices, instant(p.AsOf), exploited)
-				rows := [][]string{{"RELEASE", "VERSION", "COMPONENT", "FIXED IN", "DEVICES", "EXPOSED", "KNOWN SINCE"}}
+				fmt.Fprintf(w, "%s: %s exposed as of %s%s\n", p.Name, console.Plural(p.Devices, "device", "devices"), instant(p.AsOf), exploited)
+				if len(p.Releases) == 0 {
+					fmt.Fprintln(w, "no release was known to have it then")
+					return nil
+				}
+				rows := [][]string{{"RELEASE", "VERSION", "COMPONENT", "FIXED IN", "DEVICES", "EXPOSED", "DECISION", "KNOWN SINCE"}}
 				for _, x := range p.Releases {
-					rows = append(rows, []string{x.Release, x.Version, x.Name + " " + x.Has, x.FixedIn, fmt.Sprint(x.Devices), yes(x.Exposed), instant(x.KnownSince)})
+					decision := string(vuln.Undecided)
+					if x.Decision != nil {
+						decision = string(x.Decision.Status)
+					}
+					component := x.Name + " " + x.Has
+					if x.State == record.StateUnknown {
+						component += " (unknown: " + x.Reason + ")"
+					}
+					rows = append(rows, []string{x.Release, x.Version, component, x.FixedIn, fmt.Sprint(x.Devices), yes(x.Exposed), decision, instant(x.KnownSince)})
 				}
 				if err := table(w, rows); err != nil || len(p.List.Items) == 0 {
 					return err
@@ -159,6 +173,9 @@ func vulnHistoryCommand(r *remote) *cobra.Command {
 					fmt.Fprintf(w, "%d of those exposed now were never heard from\n", h.Silent)
 				case h.Silent > 0:
 					fmt.Fprintf(w, "%d of those exposed now were not heard from for 30 days, the first since %s\n", h.Silent, instant(h.SilentFrom))
+				}
+				if h.Peak == 0 {
+					return nil // no device ever had it: there is nothing to patch, and no curve
 				}
 				rows := [][]string{{"PATCHED", "AT", "AFTER"}}
 				for _, p := range h.Coverage {
