@@ -252,7 +252,7 @@ func (h *house) build(origins []string) (err error) {
 			return vuln.Publisher{Name: name, Namespace: cmp.Or(cfg.PublicURL, origins[0])}, err
 		},
 	})
-	h.respond = respond.New(respond.Config{DB: h.db, Products: h.product, Log: cfg.Log, Vuln: h.vuln, Manufacturer: h.manufacturer, Keys: h.keys, Facts: h.caseFacts()})
+	h.respond = respond.New(respond.Config{DB: h.db, Products: h.product, Log: cfg.Log, Vuln: h.vuln, Manufacturer: h.manufacturer, Name: h.name, Keys: h.keys, Facts: h.caseFacts()})
 	h.desk = disclosure.New(disclosure.Config{DB: h.db, Keys: h.keys, Blobs: h.blobs, PGP: pgp.New(h.db, h.keys), Products: h.product, Respond: h.respond, Log: cfg.Log,
 		URL: cmp.Or(cfg.PublicURL, origins[0]), Maker: h.manufacturer, Tenants: h.tenantIDs, Advisory: h.publicAdvisory,
 		CSAF: func(ctx context.Context, t string) string { return h.advisory.Metadata(ctx, t) }})
@@ -355,7 +355,7 @@ func (h *house) work() []worker {
 	work := []worker{
 		{"issuer", h.identity.WatchIssuer},
 		{"jobs", h.db.RunJobs}, {"telemetry jobs", h.records.RunJobs}, {"identity", h.identity.Work}, {"fleet", h.fleet.Work}, {"sessions", h.sessions.Work}, {"twins", h.fleet.WorkTwins},
-		{"refusals", h.refusals.Run}, {"notify", h.notify.Work}, {"product", h.product.Work}, {"telemetry", h.telemetry.Work}, {"command", h.command.Work}, {"alarm", h.alarm.Work}, {"update", h.update.Work}, {"sbom", h.sbom.Work}, {"vuln", h.vuln.Work}, {"conform", h.conform.Work}, {"evidence", h.evidence.Work},
+		{"refusals", h.refusals.Run}, {"notify", h.notify.Work}, {"product", h.product.Work}, {"telemetry", h.telemetry.Work}, {"command", h.command.Work}, {"alarm", h.alarm.Work}, {"update", h.update.Work}, {"sbom", h.sbom.Work}, {"vuln", h.vuln.Work}, {"respond", h.respond.Work}, {"conform", h.conform.Work}, {"evidence", h.evidence.Work},
 		{"keys", func(ctx context.Context) error { return h.keys.Work(ctx, h.cfg.Log, h.db, h.records) }},
 	}
 	if h.cfg.Self != "" {

@@ -325,7 +325,7 @@ func TestTimelinesAgree(t *testing.T) {
 	for i, zone := range hostZones {
 		wg.Go(func() {
 			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestTimelineShard$", "-test.v")
-			cmd.Env = append(os.Environ(), "TZ="+zone, "RESPOND_TIMELINES="+strconv.Itoa(i))
+			cmd.Env = append(os.Environ(), "TZ="+zone, "GOGC=400", "RESPOND_TIMELINES="+strconv.Itoa(i))
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Errorf("TZ=%s: %v\n%s", zone, err, out)
