@@ -16,5 +16,15 @@
 //
 //   - Where a product is available is declared by a person, Member State by Member State.
 //
-// Audit: product.created, revision.created, product.baseline, product.availability. Events: none yet.
+//   - Support is promised to placement cohorts. What was published of one stays for ever, under the platform's signature;
+//     the next version never ends earlier and never lets units fall out. Publishing is an act with a name.
+//
+//   - Each notice of an end is announced once: 24, 12, 6, 3 and 1 months before it, at it and a month after it. Who was
+//     told of an end that is extended gets a correction.
+//
+//   - Strangers read what was published and nothing else.
+//
+// Audit: product.created, revision.created, product.baseline, product.availability, product.information,
+// product.page-published, cohort.created, cohort.prepared, cohort.published, cohort.shortening-refused,
+// cohort.end-decided, revision.enrol-allowed, support.notice. Events: support.notice.
 package product
