@@ -64,6 +64,7 @@ func (s *Service) Routes(a *api.API) {
 	s.availabilityRoutes(a)
 	s.cohortRoutes(a)
 	s.informationRoutes(a)
+	s.cessationRoutes(a)
 }
 
 // create is Create for whoever asks.

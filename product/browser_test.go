@@ -73,6 +73,10 @@ func TestBrowser(t *testing.T) {
 	b.Until(`document.querySelector(".said") !== null`)
 	look(at+"/point-of-sale", "sale")
 	look("/ends", "ends")
+	if _, err := h.DeclareCessation(t.Context(), "ten_a", day0.AddDate(1, 0, 0), "The owners retire.", ann.ID); err != nil {
+		t.Fatal(err)
+	}
+	look("/cessation", "cessation")
 	look("/p/"+h.product.ID, "public")
 	look("/p/"+h.product.ID+"?lang=de", "public-de")
 	hand.Set(time.Date(2032, 2, 1, 0, 0, 0, 0, time.UTC))

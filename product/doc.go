@@ -26,5 +26,6 @@
 //
 // Audit: product.created, revision.created, product.baseline, product.availability, product.information,
 // product.page-published, cohort.created, cohort.prepared, cohort.published, cohort.shortening-refused,
-// cohort.end-decided, revision.enrol-allowed, support.notice. Events: support.notice.
+// cohort.end-decided, revision.enrol-allowed, support.notice, cessation.declared, cessation.step. Events: support.notice,
+// business.ceasing.
 package product

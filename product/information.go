@@ -106,6 +106,9 @@ func (s *Service) SetItem(ctx context.Context, tenant, product, lang string, i I
 		return err
 	}
 	i.Text = strings.TrimSpace(i.Text)
+	if err := law.CheckClaim("text", i.Text); err != nil {
+		return err
+	}
 	switch {
 	case !slices.ContainsFunc(law.Annex(annexII), func(r law.Row) bool { return r.ID == i.ID }):
 		return problem.NotFound("The user information has no item %.40q.", i.ID)
@@ -208,7 +211,7 @@ type Check struct {
 	Href string `json:"-"`
 }
 
-// Readiness is what a product needs before it is sold, as far as this room knows it.
+// Readiness is what a product needs before it is sold, as far as this room and Config.Checks know it.
 type Readiness struct {
 	Done   int     `json:"done"`
 	Of     int     `json:"of"`
@@ -250,5 +253,16 @@ func (s *Service) Readiness(ctx context.Context, tenant, product string) (r Read
 		add(i.Given, "/information", "User information %s: %s", i.Number(), i.Asks)
 	}
 	add(page.Version > 0, "/information", "The user information is published")
-	return r, nil
+	if s.cfg.Checks == nil {
+		return r, nil
+	}
+	more, err := s.cfg.Checks(ctx, tenant, product)
+	for _, c := range more {
+		r.Checks = append(r.Checks, c)
+		r.Of++
+		if c.Done {
+			r.Done++
+		}
+	}
+	return r, err
 }

@@ -25,6 +25,8 @@ type Config struct {
 	URL   string
 	// Ends add what other stages have that ends on a day to the calendar of ends, for whoever asks in ctx.
 	Ends []func(ctx context.Context) ([]EndDate, error)
+	// Checks are what later stages need of a product before it is sold; nil: nothing.
+	Checks func(ctx context.Context, tenant, product string) ([]Check, error)
 }
 
 // Service keeps products and hardware revisions.

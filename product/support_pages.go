@@ -117,6 +117,7 @@ func (s *Service) supportPages(c *console.Console) {
 			return endsPage{byMonth(es), dayOf(s.now())}, err
 		}})
 	s.informationPages(c)
+	s.cessationPages(c)
 	s.publicPages(c)
 }
 
