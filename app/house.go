@@ -31,6 +31,7 @@ import (
 	"github.com/openthings-platform/openthings/respond"
 	"github.com/openthings-platform/openthings/respond/advisory"
 	"github.com/openthings-platform/openthings/respond/disclosure"
+	"github.com/openthings-platform/openthings/respond/oncall"
 	"github.com/openthings-platform/openthings/respond/pgp"
 	"github.com/openthings-platform/openthings/retire"
 	"github.com/openthings-platform/openthings/sbom"
@@ -67,6 +68,7 @@ type house struct {
 	update    *update.Service
 	vuln      *vuln.Service
 	respond   *respond.Service
+	oncall    *oncall.Service
 	desk      *disclosure.Service
 	advisory  *advisory.Service
 	conform   *conform.Service
@@ -92,7 +94,7 @@ type house struct {
 var (
 	platformSchema = []store.Migrations{
 		seal.Schema, api.Schema, audit.Schema, tenant.Schema, notify.Schema, product.Schema, identity.Schema, enroll.Schema, fleet.Schema, telemetry.CatalogueSchema, command.Schema, alarm.Schema,
-		sbom.Schema, update.Schema, vuln.Schema, respond.Schema, disclosure.Schema, conform.Schema, retire.Schema,
+		sbom.Schema, update.Schema, vuln.Schema, respond.Schema, oncall.Schema, disclosure.Schema, conform.Schema, retire.Schema,
 	}
 	telemetrySchema = []store.Migrations{seal.Schema, telemetry.Schema}
 )
@@ -253,6 +255,7 @@ func (h *house) build(origins []string) (err error) {
 		},
 	})
 	h.respond = respond.New(respond.Config{DB: h.db, Products: h.product, Log: cfg.Log, Vuln: h.vuln, Manufacturer: h.manufacturer, Name: h.name, Keys: h.keys, Facts: h.caseFacts()})
+	h.oncall = oncall.New(oncall.Config{DB: h.db, Notify: h.notify, People: h.members, Worth: h.worth(), Over: h.overNow})
 	h.desk = disclosure.New(disclosure.Config{DB: h.db, Keys: h.keys, Blobs: h.blobs, PGP: pgp.New(h.db, h.keys), Products: h.product, Respond: h.respond, Log: cfg.Log,
 		URL: cmp.Or(cfg.PublicURL, origins[0]), Maker: h.manufacturer, Tenants: h.tenantIDs, Advisory: h.publicAdvisory,
 		CSAF: func(ctx context.Context, t string) string { return h.advisory.Metadata(ctx, t) }})
@@ -301,13 +304,13 @@ func (h *house) mount() error {
 		Menu: []string{"Today", "Products", "Enrol", "Issuers", "Fleet", "Jobs", "Data", "Alarms", "Releases", "Vulnerabilities", "Cases", "Disclosure", "Advisories", "Evidence", "Law", "Access"},
 	})
 	for _, room := range []interface{ Routes(*api.API) }{
-		h.tenant, h.audit, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.sbom, h.update, h.vuln, h.respond, h.desk, h.advisory, h.conform, h.retire, h.evidence,
+		h.tenant, h.audit, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.sbom, h.update, h.vuln, h.respond, h.oncall, h.desk, h.advisory, h.conform, h.retire, h.evidence,
 	} {
 		room.Routes(h.api)
 	}
 	// An entry of the menu leads to the first page that names it: Releases to those of update, not to the bill of one of them.
 	for _, room := range []interface{ Pages(*console.Console) }{
-		h.tenant, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.update, h.sbom, h.vuln, h.respond, h.desk, h.advisory, h.conform, h.retire, h.evidence,
+		h.tenant, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.update, h.sbom, h.vuln, h.respond, h.oncall, h.desk, h.advisory, h.conform, h.retire, h.evidence,
 	} {
 		room.Pages(h.console)
 	}

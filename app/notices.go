@@ -16,6 +16,7 @@ import (
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/respond"
 	"github.com/openthings-platform/openthings/respond/disclosure"
+	"github.com/openthings-platform/openthings/respond/oncall"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/telemetry"
 	"github.com/openthings-platform/openthings/tenant"
@@ -75,6 +76,7 @@ var told = []struct {
 			Text: "It came in at " + x.Intake.UTC().Format("2006-01-02 15:04 UTC") + ". Being aware begins with an immediate assessment (C(2026) 5252, points 211-214); one that lies idle postpones nothing.",
 			Link: "/signals/" + e.Subject, Data: x}, nil
 	}},
+	{oncall.TopicUnanswered, "everybody on call was called three times, and nobody answered", unanswered},
 	{"advisory.hold_ended", "an advisory that was held back may be published", holdEnded},
 	{"advisory.published", "a security advisory was published", advisoryPublished},
 	{disclosure.TopicReceived, "a finder reported a vulnerability", reportCame("A finder reported a vulnerability")},

@@ -15,6 +15,7 @@ import (
 	"github.com/openthings-platform/openthings/respond"
 	"github.com/openthings-platform/openthings/respond/advisory"
 	"github.com/openthings-platform/openthings/respond/disclosure"
+	"github.com/openthings-platform/openthings/respond/oncall"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/telemetry"
 	"github.com/openthings-platform/openthings/vuln"
@@ -52,6 +53,7 @@ func TestToldOutside(t *testing.T) {
 		{vuln.FeedGood, "osv", vuln.FeedHealth{Name: "osv", State: vuln.SourceCurrent}, vuln.FeedGood + " | The feed osv is good again | /vulnerabilities/feeds"},
 		{vuln.TopicStopped, "hld_1", vuln.StopTold{Hold: "hld_1", Product: m.product, Vulnerability: "CVE-2026-1", Reason: "exploited"}, vuln.TopicStopped + " | The making of "},
 		{vuln.TopicResumed, "hld_1", vuln.StopTold{Hold: "hld_1", Product: m.product, Reason: "fixed"}, vuln.TopicResumed + " | The making of "},
+		{oncall.TopicUnanswered, "cal_1", map[string]any{"title": "Early warning is due soon", "link": "/cases/cas_1"}, oncall.TopicUnanswered + " | Nobody on call answered: Early warning is due soon | /cases/cas_1"},
 		{"advisory.published", "adv_1", advisory.Published{Advisory: "adv_1", Tracking: "LUMEN-1", Product: m.product, Vulnerability: "CVE-2026-1"}, "advisory.published | Advisory LUMEN-1 about CVE-2026-1 in "},
 		{"advisory.hold_ended", "adv_1", advisory.HoldEnded{Tracking: "LUMEN-1", Title: "Overflow"}, "advisory.hold_ended | The hold of advisory LUMEN-1 has ended: Overflow | /advisories/adv_1"},
 		{"case.deadline", "cas_1", respond.Escalation{Stage: respond.EarlyWarning, Level: respond.DeadlineOverdue}, "case.deadline | cas_1: " + respond.EarlyWarning.Name() + " is overdue | /cases/cas_1"},

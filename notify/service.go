@@ -72,6 +72,22 @@ func (s *Service) Tell(tx *store.Tx, n Notice) error {
 	return s.tell(tx, n, to)
 }
 
+// Call tells the endpoints with the ids, whatever they listen to, and says how many of them could be told. It is for what is
+// meant for one person.
+func (s *Service) Call(tx *store.Tx, n Notice, ids []string) (told int, err error) {
+	endpoints, err := listEndpoints(tx.Query, n.Tenant)
+	if err != nil {
+		return 0, err
+	}
+	to := slices.DeleteFunc(endpoints, func(e Endpoint) bool { return e.Off != "" || !slices.Contains(ids, e.ID) })
+	return len(to), s.tell(tx, n, to)
+}
+
+// Endpoints are those of the tenant.
+func (s *Service) Endpoints(tx *store.Tx, tenant string) ([]Endpoint, error) {
+	return listEndpoints(tx.Query, tenant)
+}
+
 func (s *Service) tell(tx *store.Tx, n Notice, to []Endpoint) error {
 	if len(to) == 0 {
 		return nil
