@@ -26,8 +26,16 @@ func TestIdleSignalEscalates(t *testing.T) {
 			}
 			return n
 		}
-		as := h.assessed(t)
-		h.hand.Advance(8*time.Hour - time.Minute)
+		sig, err := h.AddSignal(ann, Signal{Product: h.product, Title: "shells on sensors"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.hand.Advance(time.Hour)
+		as, err := h.Assess(ann, sig.ID, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.hand.Advance(7*time.Hour - time.Minute)
 		if n := told(); n != 0 {
 			t.Fatalf("told %d times before its time", n)
 		}
