@@ -167,6 +167,28 @@ func TestOrderDoesNotMatter(t *testing.T) {
 	})
 }
 
+// TestWhatIsSaidAgainIsReadAgain lets a record go back to what it said before the rules changed: what older rules took from
+// it then does not come back.
+func TestWhatIsSaidAgainIsReadAgain(t *testing.T) {
+	each(t, func(h *house) {
+		first, second := xnet("GO-1", "CVE-2026-0001", "0.12.0", ""), xnet("GO-1", "CVE-2026-0001", "0.17.0", "")
+		h.mustFeed("ten_a", first)
+		h.mustFeed("ten_a", second)
+		h.must(h.db.Write(h.Context(), func(tx *store.Tx) error {
+			_, err := tx.Exec(`UPDATE vuln_record SET summary = 'as older rules read it', facts = '{}'`)
+			return err
+		}))
+		h.must(h.vuln.rebuild(h.Context(), "ten_a"))
+		said := func() (summary string) {
+			h.must(h.db.QueryRow(h.Context(), `SELECT summary FROM vuln_record WHERE tenant = 'ten_a' AND is_current = 1`).Scan(&summary))
+			return summary
+		}
+		h.want("derived again", said(), "a fault")
+		h.mustFeed("ten_a", first)
+		h.want("said again", said(), "a fault")
+	})
+}
+
 func (h *house) mustFeed(tenant string, records ...string) {
 	h.Helper()
 	_, err := h.feed(tenant, records...)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"time"
@@ -163,13 +164,6 @@ func (s *Service) putRecords(tx *store.Tx, tenant, source string, gen int64, bat
 
 func (s *Service) putRecord(tx *store.Tx, tenant, source string, gen int64, in incoming) error {
 	r := in.record
-	facts, err := json.Marshal(factsOf(r))
-	if err != nil {
-		return err
-	}
-	if err := s.exploitedBy(tx, tenant, r); err != nil {
-		return err
-	}
 	if !in.fresh {
 		if _, err := tx.Exec(`UPDATE vuln_record SET is_current = 0 WHERE tenant = $1 AND id = $2 AND is_current = 1`, tenant, r.ID); err != nil {
 			return err
@@ -178,17 +172,27 @@ func (s *Service) putRecord(tx *store.Tx, tenant, source string, gen int64, in i
 	if _, err := tx.Exec(`INSERT INTO vuln_body (hash, packed, body) VALUES ($1, 1, $2) ON CONFLICT DO NOTHING`, r.Hash, in.packed); err != nil {
 		return err
 	}
+	return s.derive(tx, tenant, source, gen, in)
+}
+
+// derive makes the content of a record the present one, by whichever source it came, with all that follows from it, and
+// marks it to be compared.
+func (s *Service) derive(tx *store.Tx, tenant, source string, gen int64, in incoming) error {
+	r := in.record
+	facts, err := json.Marshal(factsOf(r))
+	if err != nil {
+		return err
+	}
+	// What was said before may be said again, after the rules have changed.
 	if _, err := tx.Exec(`INSERT INTO vuln_record (tenant, id, content_hash, source, withdrawn, reviewed, seen, is_current, summary, facts)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, $9) ON CONFLICT (tenant, id, content_hash) DO UPDATE SET is_current = 1`,
+		VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, $9) ON CONFLICT (tenant, id, content_hash) DO UPDATE
+		SET is_current = 1, withdrawn = excluded.withdrawn, reviewed = excluded.reviewed, summary = excluded.summary, facts = excluded.facts`,
 		tenant, r.ID, r.Hash, source, store.Millis(r.Withdrawn), r.Reviewed(), s.now(), r.Summary, string(facts)); err != nil {
 		return err
 	}
-	return s.derive(tx, tenant, gen, in)
-}
-
-// derive writes what follows from a record's present content, and marks it to be compared.
-func (s *Service) derive(tx *store.Tx, tenant string, gen int64, in incoming) error {
-	r := in.record
+	if err := s.exploitedBy(tx, tenant, r); err != nil {
+		return err
+	}
 	if err := s.rename(tx, tenant, r.ID, r.Idents()); err != nil {
 		return err
 	}
@@ -204,7 +208,7 @@ func (s *Service) derive(tx *store.Tx, tenant string, gen int64, in incoming) er
 	if err := tx.InsertMany(`INSERT INTO vuln_claim (tenant, space, name, record_id, body)`, claims, ``); err != nil {
 		return err
 	}
-	_, err := tx.Exec(`INSERT INTO vuln_touched (tenant, record_id, gen) VALUES ($1, $2, $3) ON CONFLICT (tenant, record_id) DO UPDATE SET gen = excluded.gen`,
+	_, err = tx.Exec(`INSERT INTO vuln_touched (tenant, record_id, gen) VALUES ($1, $2, $3) ON CONFLICT (tenant, record_id) DO UPDATE SET gen = excluded.gen`,
 		tenant, r.ID, gen)
 	return err
 }
@@ -248,24 +252,14 @@ func (s *Service) rebuild(ctx context.Context, tenant string) error {
 				return err
 			}
 			for _, in := range batch {
-				var still int64 // an import may have changed it meanwhile, and derived it by the new rules
-				if err := tx.QueryRow(`SELECT count(*) FROM vuln_record WHERE tenant = $1 AND id = $2 AND content_hash = $3 AND is_current = 1`,
-					tenant, in.record.ID, in.record.Hash).Scan(&still); err != nil {
-					return err
-				}
-				if still == 0 {
+				var source string
+				err := tx.QueryRow(`SELECT source FROM vuln_record WHERE tenant = $1 AND id = $2 AND content_hash = $3 AND is_current = 1`,
+					tenant, in.record.ID, in.record.Hash).Scan(&source)
+				if errors.Is(err, store.ErrNoRows) { // an import changed it meanwhile, and derived it by the new rules
 					continue
 				}
-				facts, err := json.Marshal(factsOf(in.record))
 				if err == nil {
-					_, err = tx.Exec(`UPDATE vuln_record SET summary = $4, facts = $5 WHERE tenant = $1 AND id = $2 AND content_hash = $3`,
-						tenant, in.record.ID, in.record.Hash, in.record.Summary, string(facts))
-				}
-				if err == nil {
-					err = s.exploitedBy(tx, tenant, in.record)
-				}
-				if err == nil {
-					err = s.derive(tx, tenant, gen, in)
+					err = s.derive(tx, tenant, source, gen, in)
 				}
 				if err != nil {
 					return fmt.Errorf("record %s: %w", in.record.ID, err)
