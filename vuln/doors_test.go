@@ -59,6 +59,7 @@ func (h *house) ask(door http.Handler, actor, method, path, contentType string, 
 
 // inhabited runs fn once per engine in a house whose devices have their own room.
 func inhabited(t *testing.T, fn func(h *house)) {
+	t.Parallel()
 	storetest.EachURL(t, func(t *testing.T, url string) { fn(openInhabited(t, url)) })
 }
 

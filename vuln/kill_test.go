@@ -24,8 +24,8 @@ import (
 
 // The deltas that a process takes over, one after the other, and is killed in.
 const (
-	killDeltas   = 6
-	killRecords  = 150 // of a delta; half of them replace what an earlier one said
+	killDeltas   = 4
+	killRecords  = 120 // of a delta, in three transactions; half of them replace what an earlier one said
 	killReleases = 12
 	killTimes    = 30 // at most
 	killModules  = 40
@@ -107,7 +107,9 @@ func TestKillChild(t *testing.T) {
 // TestKillNineInADelta kills the process between any two of its transactions while it takes deltas over; the next goes on with the one that was
 // not taken. When the last has finished, everything is as if the last contents had come at once, and the bills after them.
 func TestKillNineInADelta(t *testing.T) {
+	t.Parallel()
 	storetest.EachURL(t, func(t *testing.T, url string) {
+		t.Parallel() // most of it is other processes
 		func() {
 			db, err := store.Open(t.Context(), store.Config{URL: url, Schema: houseSchema, Clock: clock.NewHand(day0)})
 			if err != nil {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -20,9 +21,43 @@ import (
 	"github.com/openthings-platform/openthings/vuln/record"
 )
 
+// realFeed is opened once for all tests, and only read.
 func realFeed(t *testing.T) *feed.Feed {
 	t.Helper()
-	f, err := feed.OpenPath(filepath.Join(realdata.Dir(t), "vuln/osv/Go/all.zip"))
+	dir := realdata.Dir(t)
+	realOnce.Do(func() { realOnce.feed, realOnce.err = feed.OpenPath(filepath.Join(dir, "vuln/osv/Go/all.zip")) })
+	if realOnce.err != nil {
+		t.Fatal(realOnce.err)
+	}
+	return realOnce.feed
+}
+
+var realOnce struct {
+	sync.Once
+	feed *feed.Feed
+	err  error
+}
+
+// realPart is the real records that name a part of the bill, and one in five of the others, among which these must be found.
+func realPart(t *testing.T, b sbom.Bill) *feed.Feed {
+	t.Helper()
+	listed := map[string]bool{}
+	for _, c := range b.Components {
+		listed[c.Package] = true
+	}
+	var bodies []string
+	n := 0
+	if err := realFeed(t).Each(func(string, string) bool { return true }, func(r record.Record, body []byte) error {
+		n++
+		if n%5 == 0 || slices.ContainsFunc(r.Affected, func(a record.Affected) bool { return listed[sbom.Fold("Go", a.Package.Name)] }) {
+			bodies = append(bodies, string(body))
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	z := zipped(t, bodies...)
+	f, err := feed.Open(bytes.NewReader(z), int64(len(z)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,6 +78,7 @@ func realBill(t *testing.T, name string) (sbom.Bill, []byte) {
 }
 
 func TestRealRecordsAgainstRealBills(t *testing.T) {
+	t.Parallel()
 	f := realFeed(t)
 	if f.Records != 3809 {
 		t.Fatalf("%d records, want 3809", f.Records)
@@ -85,8 +121,8 @@ func TestRealRecordsAgainstRealBills(t *testing.T) {
 func TestDeltaEqualsWhole(t *testing.T) {
 	realdata.Dir(t)
 	each(t, func(h *house) {
-		_, doc := realBill(h.T, "cyclonedx/proton-bridge-v1.8.0.json")
-		whole := realFeed(h.T)
+		bill, doc := realBill(h.T, "cyclonedx/proton-bridge-v1.8.0.json")
+		whole := realPart(h.T, bill)
 		for _, tenant := range []string{"ten_whole", "ten_delta"} {
 			h.attach(tenant, "rel_"+tenant, "prd_bridge", "1.8.0", doc)
 		}
@@ -115,10 +151,10 @@ func TestDeltaEqualsWhole(t *testing.T) {
 			t.Errorf("loading the same records again: %+v", again)
 		}
 		a, b := h.findings("ten_whole"), h.findings("ten_delta")
-		if d := cmp.Diff(a, b); d != "" || len(a) == 0 {
+		if d := cmp.Diff(a, b); d != "" || len(a) < 40 {
 			t.Errorf("%d and %d findings differ:\n%s", len(a), len(b), d)
 		}
-		rep, err := Check(mustParse(h.T, doc), whole)
+		rep, err := Check(bill, whole)
 		h.must(err)
 		groups := map[string]bool{}
 		for _, hit := range rep.Hits {
@@ -130,15 +166,6 @@ func TestDeltaEqualsWhole(t *testing.T) {
 			t.Errorf("the index finds %d, the plain check %d", len(a), len(groups))
 		}
 	})
-}
-
-func mustParse(t *testing.T, doc []byte) sbom.Bill {
-	t.Helper()
-	b, err := sbom.Parse(doc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
 }
 
 func (h *house) groupOf(tenant, record string) (name string) {

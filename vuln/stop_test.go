@@ -35,6 +35,7 @@ type factory struct {
 }
 
 func eachFactory(t *testing.T, fn func(f *factory)) {
+	t.Parallel()
 	hand := clock.NewHand(day0)
 	schema := []store.Migrations{audit.Schema, tenant.Schema, product.Schema, identity.Schema, enroll.Schema, sbom.Schema, fleet.Schema, update.Schema, Schema}
 	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {

@@ -44,7 +44,9 @@ type house struct {
 
 var houseSchema = []store.Migrations{audit.Schema, sbom.Schema, fleet.Schema, Schema}
 
+// each runs fn once per engine in a house of its own, beside other tests.
 func each(t *testing.T, fn func(h *house)) {
+	t.Parallel()
 	hand := clock.NewHand(day0)
 	storetest.Each(t, houseSchema, func(t *testing.T, db *store.DB) {
 		hand.Set(day0)
