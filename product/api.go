@@ -65,6 +65,7 @@ func (s *Service) Routes(a *api.API) {
 	s.cohortRoutes(a)
 	s.informationRoutes(a)
 	s.cessationRoutes(a)
+	s.transitionRoutes(a)
 }
 
 // create is Create for whoever asks.

@@ -29,6 +29,9 @@ func TestBrowser(t *testing.T) {
 	l, origin := browsertest.Listen(t)
 	c := console.New(console.Config{Clock: hand, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Menu: []string{"Today", "Products"}, Holds: tenant.Holds,
 		Authenticate: func(r *http.Request) (context.Context, error) { return tenant.WithActor(r.Context(), ann), nil }, Visitor: func(context.Context) string { return "Ann" }})
+	h.cfg.Running = func(context.Context, string, Revision) (Fleet, error) {
+		return Fleet{Newest: "5.0", Releases: []Running{{Version: "4.1", Devices: 1310}, {Version: "5.0", Devices: 594, Newest: true}}}, nil
+	}
 	h.Pages(c)
 	browsertest.Serve(t, l, c)
 	b := browsertest.Open(t, origin)

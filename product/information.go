@@ -61,7 +61,7 @@ func (i Item) Number() string {
 
 func checkLanguage(lang string) error {
 	if !slices.Contains(Languages, lang) {
-		return problem.Invalid("%.20q is none of the languages %s.", lang, strings.Join(Languages, ", ")).At("lang")
+		return problem.NotFound("%.20q is none of the languages %s.", lang, strings.Join(Languages, ", ")).At("lang")
 	}
 	return nil
 }

@@ -23,6 +23,9 @@ type Config struct {
 	// public page of a product.
 	Maker func(ctx context.Context, tenant string) (string, error)
 	URL   string
+	// Running says what the units of a hardware revision run, and which of them a published release would take further. Nil:
+	// no stage knows.
+	Running func(ctx context.Context, tenant string, v Revision) (Fleet, error)
 	// Ends add what other stages have that ends on a day to the calendar of ends, for whoever asks in ctx.
 	Ends []func(ctx context.Context) ([]EndDate, error)
 	// Checks are what later stages need of a product before it is sold; nil: nothing.

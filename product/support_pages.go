@@ -47,6 +47,7 @@ type cohortCard struct {
 	Ended      bool
 	Late       bool // units may no longer be placed under this end, and the cohort is open
 	Successors []Revision
+	Transition *Transition // once the end is near
 }
 
 func (s *Service) supportPages(c *console.Console) {
@@ -170,6 +171,13 @@ func (s *Service) supportPage(ctx context.Context, id string) (p supportPage, er
 		card.Dirty = out.Public == nil || !same(out.Draft, out.Public.Declaration)
 		card.Late = out.Declared().LastPlaced == "" && today > out.PlaceUntil
 		card.Successors = slices.DeleteFunc(slices.Clone(prd.Revisions), func(v Revision) bool { return v.ID == out.Cohort.Revision })
+		if s.cfg.Running != nil && out.Months <= Steps[0] {
+			t, err := s.Transition(ctx, prd.Tenant, out.ID)
+			if err != nil {
+				return p, err
+			}
+			card.Transition = &t
+		}
 		p.Cohorts = append(p.Cohorts, card)
 	}
 	return p, nil

@@ -190,7 +190,20 @@ func productSupport(r *remote) *cobra.Command {
 	allow.Flags().StringVar(&leave.Reason, "reason", "", "why")
 	allow.Flags().IntVar(&days, "days", 30, "for how long, at most 90")
 	cobra.CheckErr(allow.MarkFlagRequired("reason"))
-	c.AddCommand(list, show, declareSupport(r), publish, decide, allow)
+	transition := &cobra.Command{
+		Use: "transition COHORT", Short: "Devices of an ending cohort: which can move to newer software, which need hardware", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return read(c, r, cohort(args[0])+"/transition", func(w io.Writer, t product.Transition) error {
+				fmt.Fprintf(w, "%d devices end in %d months: %d can move, %d need hardware\n", t.Devices, t.Months, t.Move, t.Hardware)
+				rows := [][]string{{"RELEASE", "DEVICES", "NEWEST"}}
+				for _, x := range t.Releases {
+					rows = append(rows, []string{x.Version, fmt.Sprint(x.Devices), yes(x.Newest)})
+				}
+				return table(w, rows)
+			})
+		},
+	}
+	c.AddCommand(list, show, declareSupport(r), publish, decide, allow, transition)
 	return c
 }
 
