@@ -84,6 +84,10 @@ func TestPublicPage(t *testing.T) {
 		if w := get(page, "If-None-Match", tag); w.Code != 200 {
 			t.Errorf("after an extension, with the old tag: %d", w.Code)
 		}
+		h.hand.Set(sold("2032-12").End().Add(time.Millisecond))
+		if body := get(page).Body.String(); !strings.Contains(body, "Security updates have ended: December 2032") || !strings.Contains(body, "at a growing risk") {
+			t.Error("after the end the page does not say so")
+		}
 	})
 }
 
