@@ -77,7 +77,7 @@ func (s *Service) riskRoutes(a *api.API) {
 		})
 	type oneIn struct {
 		ID      string `path:"id" maxLength:"64" doc:"Product"`
-		Version string `path:"version" maxLength:"20"`
+		Version string `path:"version" maxLength:"64"`
 	}
 	api.Handle(a, api.Op{ID: "get-risk-assessment", Method: "GET", Path: "/v1/products/{id}/risk-assessments/{version}", Verb: mayRead, Stage: stage,
 		Summary: "A sealed version of the risk assessment"},

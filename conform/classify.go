@@ -71,16 +71,11 @@ func short(at, text string) error {
 	if len(text) > maxText {
 		return problem.Invalid("A text has at most %d bytes.", maxText).At(at)
 	}
-	if law.Unfounded(text) {
-		return problem.Forbidden(RuleClaim, "No harmonised standard is cited in the Official Journal for this Regulation: nothing is presumed.").At(at).
-			Hint("Name the standard as a technical specification that was applied.")
-	}
-	return nil
+	return law.CheckClaim(at, text)
 }
 
 // Rules by which something is refused.
 const (
-	RuleClaim        = "conform.claim"         // a claim that needs a cited standard
 	RuleModule       = "conform.module"        // a module that the class does not permit
 	RuleSecond       = "conform.second-person" // the author may not confirm
 	RuleApplies      = "conform.applies"       // a row that always applies

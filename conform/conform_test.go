@@ -56,7 +56,13 @@ func openHouse(t *testing.T, url string) *house {
 		t.Fatal(err)
 	}
 	h := &house{T: t, db: db, hand: hand}
-	products := product.New(product.Config{DB: db, Clock: hand})
+	products := product.New(product.Config{DB: db, Clock: hand, Checks: func(ctx context.Context, tenant, id string) (out []product.Check, err error) {
+		items, err := h.Readiness(ctx, tenant, id)
+		for _, i := range items {
+			out = append(out, product.Check{Text: i.Text, Done: i.Done, Href: i.Href})
+		}
+		return out, err
+	}})
 	h.bills = sbom.New(sbom.Config{DB: db, Blobs: blobs, Clock: hand})
 	h.update = update.New(update.Config{DB: db, Blobs: blobs, Product: products, SBOM: h.bills, Clock: hand,
 		Placing: func(tx *store.Tx, r update.Release) error { return h.MayPlace(tx, r.Tenant, r.Product, r.ID) }})

@@ -193,7 +193,7 @@ func TestNothingIsClaimed(t *testing.T) {
 		"screen":    Screen{Answers: answers(), Reason: text}.check(),
 		"component": Component{Note: "n", Marking: text}.check(),
 	} {
-		if rule(err) != RuleClaim {
+		if rule(err) != law.RuleClaim {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

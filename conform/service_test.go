@@ -318,6 +318,11 @@ func TestReadiness(t *testing.T) {
 		_, err = h.Sign(ctx, "ten_a", h.product, two, "per_bob", Screen{Answers: answers(), Reason: "A fix"})
 		h.must(err)
 		h.want("signed", done(), "xxxxxx")
+		r, err := h.cfg.Products.Readiness(ctx, "ten_a", h.product)
+		h.must(err)
+		if r.Done < 6 || len(r.Checks) != r.Of {
+			t.Errorf("the product's own list: %d of %d in %d", r.Done, r.Of, len(r.Checks))
+		}
 	})
 }
 

@@ -2,7 +2,11 @@
 
 package law
 
-import "regexp"
+import (
+	"regexp"
+
+	"github.com/openthings-platform/openthings/problem"
+)
 
 // claim finds what Article 27(1) attaches to cited harmonised standards, and to them alone, in the languages in which
 // manufacturers write it most.
@@ -12,3 +16,15 @@ var claim = regexp.MustCompile(`(?i)\bpresum(?:ption|ptively|ed|es|e)\b[^.;]{0,4
 // Unfounded reports whether a text claims what only a cited harmonised standard gives, while none is cited. No page,
 // document or answer of the platform may carry such a text.
 func Unfounded(text string) bool { return len(citations) == 0 && claim.MatchString(text) }
+
+// RuleClaim names the refusal of a claim that needs a cited standard.
+const RuleClaim = "law.claim"
+
+// CheckClaim refuses a text that is Unfounded; at is where it was typed.
+func CheckClaim(at, text string) error {
+	if !Unfounded(text) {
+		return nil
+	}
+	return problem.Forbidden(RuleClaim, "No harmonised standard is cited in the Official Journal for this Regulation: nothing is presumed.").At(at).
+		Hint("Name the standard as a technical specification that was applied.")
+}

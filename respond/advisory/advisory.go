@@ -10,6 +10,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/openthings-platform/openthings/law"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/vuln"
 	"github.com/openthings-platform/openthings/vuln/csaf"
@@ -133,6 +134,9 @@ func (t *Text) check() error {
 		t.Lang = "en"
 	}
 	t.Title, t.Summary, t.Action = strings.TrimSpace(t.Title), strings.TrimSpace(t.Summary), strings.TrimSpace(t.Action)
+	if err := law.CheckClaim("summary", t.Title+"\n"+t.Summary+"\n"+t.Action); err != nil {
+		return err
+	}
 	switch {
 	case !text(t.Title, 1, 255):
 		return problem.Invalid("A title of at most 255 characters is needed.").At("title")
