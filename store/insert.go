@@ -30,7 +30,7 @@ func (tx *Tx) InsertMany(head string, rows [][]any, tail string) error {
 }
 
 // argsAtOnce is how many arguments of rows one statement takes. SQLite's driver looks through all of them for each, so that
-// the time grows with the square: 64 rows of 12 columns cost five times as much as the same in eights.
+// the time grows with the square: 64 rows of 12 columns cost eight times as much as the same in eights.
 func (db *DB) argsAtOnce() int {
 	if db.engine == SQLite {
 		return 128
