@@ -22,7 +22,13 @@
 //     opened; what a person wrote is replaced by no draft; an incomplete report is not recorded as submitted without a reason.
 //   - What was submitted is kept byte for byte, its digest stands in the log; receipts as files are sealed and never shown.
 //   - The coordinator is what the order of Art. 14(7) leads to and a person confirmed.
+//   - A signal that nobody decides escalates by itself; what was judged is opened again only by new evidence, which is named.
+//   - The house's limits only tighten the law's; a looser one is refused by the name of its rule.
+//   - Users informed, dissemination, upstream, publication, requests and outages go on beside the reports and move no clock;
+//     72 hours after a measure was filed as expected, others are assumed to know.
+//   - Of two people who decide at once one wins, and the other is told who it was and when.
 //   - Each escalation is written exactly once, however often the platform restarts.
 //
-// Events consumed: vuln.exploited, alarm.raised. Events emitted: case.opened, case.deadline (soon or overdue), case.closed.
+// Events consumed: vuln.exploited, alarm.raised. Events emitted: case.opened, case.deadline (soon, overdue, or
+// something beside the reports ran out), case.closed, signal.idle.
 package respond

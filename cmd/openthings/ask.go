@@ -246,7 +246,7 @@ func caseCommand() *cobra.Command {
 			})
 		},
 	}
-	c.AddCommand(list)
+	c.AddCommand(caseTargetsCommand(r), list)
 	c.AddCommand(packCommands(r)...)
 	return c
 }
