@@ -15,31 +15,19 @@ import (
 
 // caseFacts are what the other rooms tell of a product, for the drafts of a report.
 func (h *house) caseFacts() respond.Facts {
-	published := func(ctx context.Context, tenant, product string) ([]update.Release, error) {
-		all, err := h.update.List(ctx, tenant, product)
-		all = slices.DeleteFunc(all, func(r update.Release) bool { return r.Published.IsZero() })
-		slices.SortStableFunc(all, func(a, b update.Release) int { return a.Published.Compare(b.Published) })
-		return all, err
-	}
 	return respond.Facts{
-		Versions: func(ctx context.Context, tenant, product string) ([]string, error) {
-			rs, err := published(ctx, tenant, product)
-			out := make([]string, len(rs))
-			for i, r := range rs {
-				out[i] = r.Version
+		Releases: func(ctx context.Context, tenant, product string) ([]respond.Release, error) {
+			all, err := h.update.List(ctx, tenant, product)
+			all = slices.DeleteFunc(all, func(r update.Release) bool { return r.Published.IsZero() })
+			slices.SortStableFunc(all, func(a, b update.Release) int { return a.Published.Compare(b.Published) })
+			out := make([]respond.Release, len(all))
+			for i, r := range all {
+				out[i] = respond.Release{ID: r.ID, Version: r.Version}
 			}
 			return out, err
 		},
-		Seen: func(ctx context.Context, tenant, product string) (map[string]int64, error) {
-			rs, err := published(ctx, tenant, product)
-			if err != nil || len(rs) == 0 {
-				return nil, err
-			}
-			ids := make([]string, len(rs))
-			for i, r := range rs {
-				ids[i] = r.ID
-			}
-			return h.fleet.Breakdown(ctx, tenant, ids, time.Time{}, "country")
+		Countries: func(ctx context.Context, tenant string, releases []string) (map[string]int64, error) {
+			return h.fleet.Breakdown(ctx, tenant, releases, time.Time{}, "country")
 		},
 		Class: func(ctx context.Context, tenant, product string) (c respond.Class, err error) {
 			x, err := h.conform.Classified(ctx, tenant, product)

@@ -79,6 +79,8 @@ func run(ctx context.Context, out, only, binary string, devices int) error {
 		{"exposure_page_ms_postgres_1m", exposureOn(houses, "page", "postgres")},
 		{"exposure_asof_ms_postgres_1m", exposureOn(houses, "asof", "postgres")},
 		{"exposure_write_rate_postgres", exposureWriteRate(houses, "postgres")},
+		{"early_warning_pack_s_sqlite_100k", earlyWarningPack("sqlite")},
+		{"early_warning_pack_s_postgres_100k", earlyWarningPack("postgres")},
 		{"vuln_delta_s", bills.seconds},
 		{"vuln_heap_mb", bills.heap},
 		{"vuln_delta_vs_scan", bills.againstScan},

@@ -40,11 +40,11 @@ func TestBrowser(t *testing.T) {
 	}
 	look("/", "today-signal")
 	look("/cases", "cases")
-	look("/disclosure", "disclosure")
 	look("/signals/"+as.Signal, "signal")
 	b.Click(`input[name=aev][value=yes]`)
 	b.Click(`input[name=si][value=no]`)
 	b.Type("#f-basis", "three units with a shell, images kept")
+	b.Type("#f-summary", "A shell was opened on three sensors.")
 	b.Type("#f-coordinator", "Germany")
 	b.Click("button.danger")
 	b.Until(`location.pathname.startsWith("/cases/cas_")`)
@@ -59,5 +59,6 @@ func TestBrowser(t *testing.T) {
 		t.Fatalf("%v, %v", cs, err)
 	}
 	look("/cases/"+cs[0].ID+"/pack", "pack")
+	look("/coordinator?in_union=yes&decisions=DE", "coordinator")
 	b.QuietLog()
 }

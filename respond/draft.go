@@ -21,15 +21,18 @@ import (
 
 // Facts are what other rooms know about a product. A nil function leaves its drafts empty.
 type Facts struct {
-	// Versions lists every published version of the product, the oldest first.
-	Versions func(ctx context.Context, tenant, product string) ([]string, error)
-	// Seen counts the product's devices by country; "" are those of which none is known.
-	Seen func(ctx context.Context, tenant, product string) (map[string]int64, error)
+	// Releases lists every published release of the product, the oldest first.
+	Releases func(ctx context.Context, tenant, product string) ([]Release, error)
+	// Countries counts the devices that run one of the releases by country; "" are those of which none is known.
+	Countries func(ctx context.Context, tenant string, releases []string) (map[string]int64, error)
 	// Class is how the product was classified.
 	Class func(ctx context.Context, tenant, product string) (Class, error)
 	// Advice is what an advisory about the vulnerability in the product tells users.
 	Advice func(ctx context.Context, tenant, product, vulnerability string) (Advice, error)
 }
+
+// Release is a published release of a product.
+type Release struct{ ID, Version string }
 
 // Class is a product's classification in the words of the reporting platform; empty parts are not known.
 type Class struct{ Type, Class, Category string }
@@ -50,7 +53,8 @@ type known struct {
 	fixes        []string
 	record       vuln.Detail
 	found        bool             // a record was imported
-	exposed      []vuln.BreakPart // affected devices by country
+	affected     map[string]bool  // releases
+	exposed      map[string]int64 // affected devices by country
 	declared     []string
 	seen         map[string]int64
 	support      drafted
@@ -69,15 +73,14 @@ func (s *Service) known(ctx context.Context, t string, c Case) (k known, err err
 		return k, err
 	}
 	f := s.cfg.Facts
-	if f.Versions != nil {
-		if k.all, err = f.Versions(ctx, t, c.Product); err != nil {
+	var published []Release
+	if f.Releases != nil {
+		if published, err = f.Releases(ctx, t, c.Product); err != nil {
 			return k, err
 		}
 	}
-	if f.Seen != nil {
-		if k.seen, err = f.Seen(ctx, t, c.Product); err != nil {
-			return k, err
-		}
+	for _, r := range published {
+		k.all = append(k.all, r.Version)
 	}
 	cohorts, err := s.cfg.Products.Cohorts(ctx, t, c.Product)
 	if err != nil {
@@ -97,10 +100,39 @@ func (s *Service) known(ctx context.Context, t string, c Case) (k known, err err
 			return k, err
 		}
 	}
-	if s.cfg.Vuln == nil || c.Ref == "" {
-		return k, nil
+	if s.cfg.Vuln != nil && c.Ref != "" {
+		if err := s.exposure(ctx, t, c, &k); err != nil {
+			return k, err
+		}
 	}
-	return k, s.exposure(ctx, t, c, &k)
+	return k, s.countries(ctx, t, published, &k)
+}
+
+// countMost is how many affected devices are told apart by country while somebody waits.
+const countMost = 200_000
+
+// countries counts where the product's devices are, the affected ones and the others each once.
+func (s *Service) countries(ctx context.Context, t string, published []Release, k *known) error {
+	if s.cfg.Facts.Countries == nil || k.devices > countMost {
+		return nil
+	}
+	var others []string
+	for _, r := range published {
+		if !k.affected[r.ID] {
+			others = append(others, r.ID)
+		}
+	}
+	exposed, err := s.cfg.Facts.Countries(ctx, t, slices.Sorted(maps.Keys(k.affected)))
+	if err != nil {
+		return err
+	}
+	rest, err := s.cfg.Facts.Countries(ctx, t, others)
+	k.exposed, k.seen = exposed, map[string]int64{}
+	maps.Copy(k.seen, exposed)
+	for code, n := range rest {
+		k.seen[code] += n
+	}
+	return err
 }
 
 // exposure asks vuln what the case's vulnerability touches.
@@ -117,17 +149,12 @@ func (s *Service) exposure(ctx context.Context, t string, c Case, k *known) erro
 		return err
 	}
 	k.found = true
-	b, err := s.cfg.Vuln.Breakdown(ctx, t, c.Ref, time.Time{}, "country", func(p string) bool { return p == c.Product })
-	if err != nil && !problem.Is(err, problem.KindTooLarge) { // of very many devices only the number is drafted
-		return err
-	}
-	k.exposed = b.Parts
 	return nil
 }
 
 // reach counts each release once, however many of its components are concerned.
 func (k *known) reach(e vuln.Exposure, of string) {
-	counted := map[string]bool{}
+	k.affected = map[string]bool{}
 	parts, fixes := map[string]bool{}, map[string]bool{}
 	for _, x := range e.Releases {
 		if x.Product != of || !x.Exposed {
@@ -137,8 +164,8 @@ func (k *known) reach(e vuln.Exposure, of string) {
 		if x.FixedIn != "" {
 			fixes[x.Name+" "+x.FixedIn] = true
 		}
-		if !counted[x.Release] {
-			counted[x.Release] = true
+		if !k.affected[x.Release] {
+			k.affected[x.Release] = true
 			k.versions = append(k.versions, x.Version)
 			k.devices += x.Devices
 		}
@@ -260,12 +287,13 @@ func named(names []string, prefix string) string {
 	return names[i]
 }
 
-func byCountry(parts []vuln.BreakPart) string {
-	out := make([]string, len(parts))
-	for i, p := range parts {
-		out[i] = fmt.Sprintf("%s %d", cmp.Or(p.Value, "country unknown"), p.Devices)
+// byCountry lists counts, the most first.
+func byCountry(counts map[string]int64) string {
+	codes := slices.SortedFunc(maps.Keys(counts), func(a, b string) int { return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b)) })
+	for i, code := range codes {
+		codes[i] = fmt.Sprintf("%s %d", cmp.Or(code, "country unknown"), counts[code])
 	}
-	return strings.Join(out, ", ")
+	return strings.Join(codes, ", ")
 }
 
 func plural(n int64, one, many string) string {

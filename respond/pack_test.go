@@ -62,7 +62,7 @@ func TestDraft(t *testing.T) {
 			t.Fatal(err)
 		}
 		delete(c.state.Fields, "versions") // findings name them here
-		k := known{manufacturer: "Lumen GmbH", all: []string{"1.0", "1.1", "1.2"}, exposed: []vuln.BreakPart{{Value: "DE", Devices: 1900}, {Value: "", Devices: 4}}, found: true}
+		k := known{manufacturer: "Lumen GmbH", all: []string{"1.0", "1.1", "1.2"}, exposed: map[string]int64{"": 4, "DE": 1900}, found: true}
 		k.record = vuln.Detail{Group: vuln.Group{Name: "CVE-2026-1", Summary: "a shell"}, Names: []string{"CVE-2026-1", "EUVD-2026-77"},
 			Score: &record.Score{Version: "3.1", Vector: "CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:N/I:N/A:H", Base: 7.5}}
 		k.reach(vuln.Exposure{Releases: []vuln.ReleaseExposure{
