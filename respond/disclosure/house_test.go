@@ -30,7 +30,7 @@ var schema = []store.Migrations{seal.Schema, audit.Schema, product.Schema, respo
 // house is the room with its real neighbours.
 type house struct {
 	*Service
-	t       *testing.T
+	t       testing.TB
 	db      *store.DB
 	hand    *clock.Hand
 	pgp     *pgp.Service
@@ -65,11 +65,11 @@ func each(t *testing.T, fn func(t *testing.T, h *house)) {
 }
 
 // one is a house on SQLite alone, for what does not depend on the engine.
-func one(t *testing.T) *house {
+func one(t testing.TB) *house {
 	return openHouse(t, storetest.SQLiteURL(t), t.TempDir(), clock.NewHand(saturday))
 }
 
-func openHouse(t *testing.T, url, dir string, hand *clock.Hand) *house {
+func openHouse(t testing.TB, url, dir string, hand *clock.Hand) *house {
 	t.Helper()
 	must := func(err error) {
 		if err != nil {
