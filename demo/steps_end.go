@@ -112,6 +112,16 @@ func (w *world) declare(ctx context.Context, _ *progress) (string, error) {
 	if got := c.due("final"); !got.IsZero() {
 		return "", fmt.Errorf("the final report has the date %s before any measure is available", got)
 	}
+	// What the early warning asks for beside title and summary is drafted from findings and fleet.
+	var pack struct {
+		Faults []struct{ Label, Why string }
+	}
+	if err := w.get(ctx, "/v1/cases/"+w.caseID+"/pack", &pack); err != nil {
+		return "", err
+	}
+	if len(pack.Faults) > 0 {
+		return "", fmt.Errorf("the early warning is not complete: %v", pack.Faults)
+	}
 	// The update that the lamps got is the corrective measure: from here the 14 days count.
 	measure := t0.Add(time.Second)
 	if err := w.until(ctx, 5*time.Second, func() (bool, error) { return !time.Now().Before(measure), nil }); err != nil {
