@@ -10,6 +10,7 @@ import (
 
 	"github.com/openthings-platform/openthings/evidence"
 	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/product"
 	"github.com/openthings-platform/openthings/tenant"
 	"github.com/openthings-platform/openthings/vuln"
 )
@@ -29,14 +30,24 @@ func (h *house) unit(ctx context.Context, code string) (u evidence.Unit, err err
 	if err != nil && !problem.Is(err, problem.KindNotFound) {
 		return u, err
 	}
-	u.Revision, u.SupportEnd = rev.Name, rev.SupportEnd
+	u.Revision = rev.Name
+	promise, ok, err := h.product.Promised(ctx, d.Tenant, d.Product, d.Revision, d.Created)
+	if err != nil {
+		return u, err
+	}
+	if ok {
+		u.SupportEnd, u.Zone = promise.End(), promise.Location()
+	}
+	if u.Remove, ok, err = h.product.Told(ctx, d.Product, product.ItemRemoval); err != nil {
+		return u, err
+	}
+	if ok {
+		u.About = pathOf(h.product.PublicURL(d.Product))
+	}
+	u.Report = "/security/" + d.Tenant
 	told, err := h.advisory.Told(ctx, d.Tenant, d.Product)
 	for _, a := range told {
-		n := evidence.Notice{Title: a.Title, At: a.At}
-		if at, err := url.Parse(a.Page); err == nil {
-			n.Href = at.Path // this platform serves it
-		}
-		u.Advisories = append(u.Advisories, n)
+		u.Advisories = append(u.Advisories, evidence.Notice{Title: a.Title, At: a.At, Href: pathOf(a.Page)})
 	}
 	return u, err
 }
@@ -72,4 +83,13 @@ func (h *house) runs(ctx context.Context, u evidence.Unit) (out evidence.Running
 		out.Newest = newest.Version
 	}
 	return out, err
+}
+
+// pathOf is where this platform itself serves what the world finds under an address of it.
+func pathOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return u.Path
 }
