@@ -167,6 +167,21 @@ func (s *Service) ClearSign(k Key, text []byte) ([]byte, error) {
 	if err := errors.Join(err, w.Close()); err != nil {
 		return nil, fmt.Errorf("signature: %w", err)
 	}
+	// The armor has no checksum, and GnuPG 2.4 does not find the end of one without.
+	block, _ := clearsign.Decode(b.Bytes())
+	if block == nil {
+		return nil, errors.New("signature: it is not read back")
+	}
+	at := bytes.LastIndex(b.Bytes(), []byte("-----BEGIN "+openpgp.SignatureType))
+	b.Truncate(at)
+	a, err := armor.Encode(&b, openpgp.SignatureType, nil)
+	if err != nil {
+		return nil, fmt.Errorf("signature: %w", err)
+	}
+	_, err = io.Copy(a, block.ArmoredSignature.Body)
+	if err := errors.Join(err, a.Close()); err != nil {
+		return nil, fmt.Errorf("signature: %w", err)
+	}
 	b.WriteByte('\n')
 	return b.Bytes(), nil
 }
