@@ -130,4 +130,5 @@ func (s *Service) Routes(a *api.API) {
 		})
 
 	s.packRoutes(a)
+	s.drillRoutes(a)
 }

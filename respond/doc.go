@@ -29,6 +29,9 @@
 //   - Of two people who decide at once one wins, and the other is told who it was and when.
 //   - Each escalation is written exactly once, however often the platform restarts.
 //
+// A drill rehearses a case up to a confirmed early warning, by the same rules and fields, and is none: it has tables of its
+// own, so that no question about cases can answer with one, and no receipt of it can look like a real one.
+//
 // Events consumed: vuln.exploited, alarm.raised. Events emitted: case.opened, case.deadline (soon, overdue, or
 // something beside the reports ran out), case.closed, signal.idle.
 package respond

@@ -226,6 +226,7 @@ func (s *Service) pack(ctx context.Context, t string, c Case, st Stage) (Pack, e
 		return Pack{}, err
 	}
 	p := assemble(c, st, k.drafts(c, s.now()), s.now())
+	p.Drill = c.drill
 	p.Annex, p.Countries = k.annex(), compare(c.MemberStates, k.declared, k.seen)
 	b, err := p.Canonical()
 	if err != nil {
@@ -259,16 +260,21 @@ func (s *Service) freeze(ctx context.Context, f file, a tenant.Actor, d *Data) (
 		return frozen{}, err
 	}
 	if !p.Complete() && d.Deviation == "" {
-		says := make([]string, len(p.Faults))
-		for i, f := range p.Faults {
-			says[i] = fmt.Sprintf("“%s”: %s (%s)", f.Label, f.Why, f.Rule)
-		}
-		return frozen{}, problem.Forbidden("respond.pack", "The %s is not complete. %s.", strings.ToLower(d.Stage.Name()), strings.Join(says, "; ")).
-			Hint("Write what you submitted into the pack; if the reporting platform took it without, say so as a deviation.")
+		return frozen{}, incomplete(d.Stage, p)
 	}
 	b, err := p.Canonical()
 	d.Pack = p.Digest
 	return frozen{b, p.Digest, len(c.Events)}, err
+}
+
+// incomplete is the refusal of a report to which something is missing.
+func incomplete(st Stage, p Pack) error {
+	says := make([]string, len(p.Faults))
+	for i, f := range p.Faults {
+		says[i] = fmt.Sprintf("“%s”: %s (%s)", f.Label, f.Why, f.Rule)
+	}
+	return problem.Forbidden("respond.pack", "The %s is not complete. %s.", strings.ToLower(st.Name()), strings.Join(says, "; ")).
+		Hint("Write what you submitted into the pack; if the reporting platform took it without, say so as a deviation.")
 }
 
 // Countries compares where the product is declared to be available with where its devices are seen. It changes nothing.

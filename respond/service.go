@@ -32,6 +32,8 @@ type Config struct {
 	Keys *seal.Keys
 	// Manufacturer is the tenant's legal name, for drafts. Nil leaves it empty.
 	Manufacturer func(ctx context.Context, tenant string) (string, error)
+	// Ready are what other rooms ask for before a tenant is ready to report.
+	Ready []func(ctx context.Context, tenant string) ([]Ready, error)
 }
 
 // Service is the room.
@@ -79,6 +81,7 @@ type Case struct {
 	Regions     Regions              `json:"regions"`
 
 	state State
+	drill bool // it is none: see Drill
 }
 
 // show is a case with the limits of its tenant.

@@ -176,6 +176,11 @@ func closeCase(tx *store.Tx, tenant, id string, at time.Time) error {
 }
 
 func insertEvent(tx *store.Tx, tenant, id string, e Event) error {
+	return insertEventIn(tx, "respond_event", tenant, id, e)
+}
+
+// insertEventIn adds an event to a log: of cases or of drills.
+func insertEventIn(tx *store.Tx, table, tenant, id string, e Event) error {
 	data, err := json.Marshal(e.Data)
 	if err != nil {
 		return fmt.Errorf("event: %w", err)
@@ -184,7 +189,7 @@ func insertEvent(tx *store.Tx, tenant, id string, e Event) error {
 	if e.Person {
 		person = 1
 	}
-	_, err = tx.Exec(`INSERT INTO respond_event(case_id, seq, tenant, kind, recorded, actor, person, data) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
+	_, err = tx.Exec(`INSERT INTO `+table+`(case_id, seq, tenant, kind, recorded, actor, person, data) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
 		id, e.Seq, tenant, e.Kind, store.Millis(e.Recorded), e.Actor, person, string(data))
 	return raced(err)
 }
@@ -258,7 +263,11 @@ func undecided(tx *store.Tx, tenant string) (map[string][]Signal, error) {
 }
 
 func events(tx *store.Tx, tenant, id string) ([]Event, error) {
-	rows, err := tx.Query(`SELECT seq, kind, recorded, actor, person, data FROM respond_event WHERE tenant = $1 AND case_id = $2 ORDER BY seq`, tenant, id)
+	return eventsIn(tx, "respond_event", tenant, id)
+}
+
+func eventsIn(tx *store.Tx, table, tenant, id string) ([]Event, error) {
+	rows, err := tx.Query(`SELECT seq, kind, recorded, actor, person, data FROM `+table+` WHERE tenant = $1 AND case_id = $2 ORDER BY seq`, tenant, id)
 	return store.Collect(rows, err, func(r *sql.Rows) (Event, error) {
 		var e Event
 		var recorded, person int64

@@ -248,5 +248,6 @@ func caseCommand() *cobra.Command {
 	}
 	c.AddCommand(caseTargetsCommand(r), list)
 	c.AddCommand(packCommands(r)...)
+	c.AddCommand(drillCommands(r)...)
 	return c
 }

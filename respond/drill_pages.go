@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package respond
+
+import (
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/openthings-platform/openthings/console"
+	"github.com/openthings-platform/openthings/law"
+	"github.com/openthings-platform/openthings/tenant"
+)
+
+type drillsView struct {
+	Drills   []Drill
+	Products []console.Option
+	Kinds    []console.Option
+	Typed    url.Values
+	MayWrite bool
+}
+
+type drillView struct {
+	Drill
+	Title, Summary string
+	Decided        bool
+	Waits          int64 // the submission that waits for its confirmation
+	Sent           bool
+	Confirmed      bool
+	Informed       bool
+	Pack           *Pack
+	States         []console.Option
+	Now            string
+	Typed          url.Values
+	Names          *console.Names
+}
+
+// Heading is the page's title.
+func (v drillView) Heading() string { return "Drill: " + v.Scenario }
+
+type readyView struct {
+	Readiness
+	Filers []string // their ids
+	Mine   bool
+	Names  *console.Names
+}
+
+// Words is the duration for people.
+func (d Duration) Words() string { return console.Span(d.Span()) }
+
+// drillPages registers the pages of drills and of readiness.
+func (s *Service) drillPages(c *console.Console) {
+	read, write := string(tenant.CaseRead), string(tenant.CaseWrite)
+	c.Page(console.Page{Path: "/drills", Title: "Drills", Menu: "Cases", Verb: read, FS: pagesFS, Template: "pages/drills.html",
+		Load: func(r *http.Request) (any, error) {
+			ds, err := s.Drills(r.Context(), "", shown)
+			if err != nil {
+				return nil, err
+			}
+			v := drillsView{Drills: ds, Typed: console.Typed(r), MayWrite: tenant.Holds(r.Context(), write),
+				Kinds: []console.Option{{Value: string(AEV), Word: "Actively exploited vulnerability"}, {Value: string(SI), Word: "Severe incident"}}}
+			v.Products, err = s.products(r, tenant.CaseWrite)
+			return v, err
+		}})
+	c.Form("/drills", write, func(r *http.Request) (string, error) {
+		d, err := s.StartDrill(r.Context(), r.PostFormValue("product"), Kind(r.PostFormValue("kind")), r.PostFormValue("scenario"))
+		if err == nil {
+			console.Say(r, "The drill runs. Tell those who take part what has come in.")
+		}
+		return "/drills/" + d.ID, err
+	})
+	c.Page(console.Page{Path: "/drills/{id}", Title: "Drill", Menu: "Cases", Verb: read, FS: pagesFS, Template: "pages/drill.html",
+		Load: func(r *http.Request) (any, error) {
+			v, err := s.drillView(r)
+			v.Names = c.Names(r.Context())
+			return v, err
+		}})
+	c.Form("/drills/{id}/events", write, func(r *http.Request) (string, error) {
+		at, err := console.Instant(r, "at")
+		if err != nil {
+			return "", err
+		}
+		attempt, _ := strconv.ParseInt(r.PostFormValue("attempt"), 10, 64) // 0 names none and is refused
+		d := Data{At: at, Note: r.PostFormValue("note"), Title: r.PostFormValue("title"), Summary: r.PostFormValue("summary"), Stage: Stage(r.PostFormValue("stage")),
+			Receipt: r.PostFormValue("receipt"), Attempt: attempt, Coordinator: r.PostFormValue("coordinator"), MemberStates: words(r.PostFormValue("member_states")),
+			Audience: r.PostFormValue("audience"), Fields: fieldsOf(r)}
+		_, err = s.AppendDrill(r.Context(), r.PathValue("id"), EventKind(r.PostFormValue("kind")), d)
+		return "/drills/" + r.PathValue("id"), err
+	})
+	c.Form("/drills/{id}/end", write, func(r *http.Request) (string, error) {
+		d, err := s.EndDrill(r.Context(), r.PathValue("id"), r.PostFormValue("lesson"))
+		if err == nil {
+			console.Say(r, "The drill has ended: "+strconv.Itoa(d.Score.Points)+" of "+strconv.Itoa(d.Score.Of)+" points.")
+		}
+		return "/drills/" + r.PathValue("id"), err
+	})
+	c.Page(console.Page{Path: "/readiness", Title: "Ready to report", Menu: "Cases", Verb: read, FS: pagesFS, Template: "pages/ready.html",
+		Load: func(r *http.Request) (any, error) {
+			rd, err := s.Readiness(r.Context())
+			if err != nil {
+				return nil, err
+			}
+			fs, err := s.Filers(r.Context())
+			a, _ := tenant.ActorFrom(r.Context())
+			v := readyView{Readiness: rd, Names: c.Names(r.Context())}
+			for id := range fs {
+				v.Filers = append(v.Filers, id)
+			}
+			_, v.Mine = fs[a.ID]
+			return v, err
+		}})
+	c.Form("/readiness/filer", write, func(r *http.Request) (string, error) {
+		return "/readiness", s.SetFiler(r.Context(), r.PostFormValue("can") == "yes")
+	})
+	c.Fragment("today", console.Fragment{Order: 16, Title: "Drill", Verb: read, FS: pagesFS, Template: "pages/drill_today.html",
+		Load: func(r *http.Request, _ string) (any, error) {
+			ds, err := s.Drills(r.Context(), "", shown)
+			var running []Drill
+			for _, d := range ds {
+				if d.Running() {
+					running = append(running, d)
+				}
+			}
+			if len(running) == 0 {
+				return nil, err
+			}
+			return running, err
+		}})
+}
+
+func (s *Service) drillView(r *http.Request) (drillView, error) {
+	d, err := s.Drill(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return drillView{}, err
+	}
+	st := d.file.state()
+	v := drillView{Drill: d, Title: st.Title, Summary: st.Summary, Decided: len(d.Events) > 0, Confirmed: st.has(EarlyWarning), Informed: !st.UsersInformed.IsZero(),
+		Now: s.now().Format(time.RFC3339), Typed: console.Typed(r), States: []console.Option{{Word: "The confirmed one"}}}
+	for _, m := range law.MemberStates() {
+		v.States = append(v.States, console.Option{Value: m.Code, Word: m.Name})
+	}
+	for seq, a := range st.Attempts {
+		v.Sent = true
+		if !a.Done {
+			v.Waits = seq
+		}
+	}
+	if v.Decided {
+		p, err := s.drillPack(r.Context(), d, EarlyWarning)
+		if err != nil {
+			return v, err
+		}
+		v.Pack = &p
+	}
+	return v, nil
+}
