@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -330,7 +331,10 @@ func TestReadiness(t *testing.T) {
 func TestStaleLawIsToldOnce(t *testing.T) {
 	each(t, func(h *house) {
 		told := map[string]int{}
+		var mu sync.Mutex // guards told: jobs run beside each other
 		h.db.On(TopicStale, "test", func(_ context.Context, e store.Event) error {
+			mu.Lock()
+			defer mu.Unlock()
 			var x Stale
 			told[e.Tenant]++
 			if err := e.Decode(&x); err != nil || x.Rules == 0 || x.Oldest == "" {

@@ -21,7 +21,7 @@ const roundEvery = time.Hour
 // Work announces notices of the end of support until ctx ends.
 func (s *Service) Work(ctx context.Context) error {
 	s.react()
-	if err := s.cfg.DB.Write(ctx, s.soon); err != nil {
+	if err := s.cfg.DB.Write(ctx, s.soon); err != nil && ctx.Err() == nil {
 		return err
 	}
 	<-ctx.Done()
