@@ -48,13 +48,6 @@ func (s *Service) Routes(a *api.API) {
 }
 
 // out is the answer of an operation.
-func out[T any](v T, err error) (*api.Out[T], error) {
-	if err != nil {
-		return nil, err
-	}
-	return api.One(v), nil
-}
-
 // before is the version at which a page of versions goes on; 0 is the newest.
 func before(a *api.API, p api.Paging) (int64, error) {
 	key, err := p.After(a)
@@ -75,7 +68,7 @@ func (s *Service) classRoutes(a *api.API) {
 			if err != nil {
 				return nil, err
 			}
-			return out(s.Classified(ctx, c.tenant, c.product))
+			return api.Answer(s.Classified(ctx, c.tenant, c.product))
 		})
 	api.Handle(a, api.Op{ID: "list-classifications", Method: "GET", Path: "/v1/products/{id}/classifications", Verb: mayRead, Stage: stage,
 		Summary: "The versions of a product's classification, the newest first"},
@@ -103,7 +96,7 @@ func (s *Service) classRoutes(a *api.API) {
 			if err != nil {
 				return nil, err
 			}
-			return out(s.Classify(ctx, c.tenant, c.product, c.actor, in.Body))
+			return api.Answer(s.Classify(ctx, c.tenant, c.product, c.actor, in.Body))
 		})
 	type confirmClassIn struct {
 		ID   string `path:"id" maxLength:"64" doc:"Product"`
@@ -119,7 +112,7 @@ func (s *Service) classRoutes(a *api.API) {
 			if err != nil {
 				return nil, err
 			}
-			return out(s.Confirm(ctx, c.tenant, c.product, c.actor, in.Body.Version, in.Body.Note))
+			return api.Answer(s.Confirm(ctx, c.tenant, c.product, c.actor, in.Body.Version, in.Body.Note))
 		})
 	api.Handle(a, api.Op{ID: "get-route", Method: "GET", Path: "/v1/products/{id}/conformity-route", Verb: mayRead, Stage: stage,
 		Summary: "The chosen conformity assessment procedure, and which are open to the product today"},
@@ -128,7 +121,7 @@ func (s *Service) classRoutes(a *api.API) {
 			if err != nil {
 				return nil, err
 			}
-			return out(s.Route(ctx, c.tenant, c.product))
+			return api.Answer(s.Route(ctx, c.tenant, c.product))
 		})
 	type routeIn struct {
 		ID   string `path:"id" maxLength:"64" doc:"Product"`
@@ -141,7 +134,7 @@ func (s *Service) classRoutes(a *api.API) {
 			if err != nil {
 				return nil, err
 			}
-			return out(s.ChooseRoute(ctx, c.tenant, c.product, c.actor, in.Body))
+			return api.Answer(s.ChooseRoute(ctx, c.tenant, c.product, c.actor, in.Body))
 		})
 }
 
@@ -185,7 +178,7 @@ func (s *Service) registerRoutes(a *api.API) {
 			if err != nil {
 				return nil, err
 			}
-			return out(s.Review(ctx, c.tenant, in.Body.Name, c.actor, in.Body.Component))
+			return api.Answer(s.Review(ctx, c.tenant, in.Body.Name, c.actor, in.Body.Component))
 		})
 	api.Handle(a, api.Op{ID: "list-endings", Method: "GET", Path: "/v1/products/{id}/component-endings", Verb: mayRead, Stage: stage,
 		Summary: "Components of the newest release whose support ends before the product's"},
@@ -205,7 +198,7 @@ func (s *Service) registerRoutes(a *api.API) {
 		Summary: "What the tenant demands of itself"},
 		func(ctx context.Context, _ *struct{}) (*api.Out[settingsOut], error) {
 			set, stamp, err := s.Settings(ctx, tenant.MustTenant(ctx))
-			return out(settingsOut{set, stamp}, err)
+			return api.Answer(settingsOut{set, stamp}, err)
 		})
 	type settingsIn struct{ Body Settings }
 	api.Handle(a, api.Op{ID: "set-conformity-settings", Method: "PUT", Path: "/v1/conformity-settings", Verb: maySign, Stage: stage,
@@ -215,6 +208,6 @@ func (s *Service) registerRoutes(a *api.API) {
 			if err != nil {
 				return nil, err
 			}
-			return out(in.Body, s.Set(ctx, c.tenant, c.actor, in.Body))
+			return api.Answer(in.Body, s.Set(ctx, c.tenant, c.actor, in.Body))
 		})
 }

@@ -17,7 +17,7 @@ func (s *Service) riskRoutes(a *api.API) {
 			if err != nil {
 				return nil, err
 			}
-			return out(s.Draft(ctx, c.tenant, c.product))
+			return api.Answer(s.Draft(ctx, c.tenant, c.product))
 		})
 	type contextIn struct {
 		ID   string `path:"id" maxLength:"64" doc:"Product"`
@@ -30,7 +30,7 @@ func (s *Service) riskRoutes(a *api.API) {
 			if err != nil {
 				return nil, err
 			}
-			return out(s.SetContext(ctx, c.tenant, c.product, c.actor, in.Body))
+			return api.Answer(s.SetContext(ctx, c.tenant, c.product, c.actor, in.Body))
 		})
 	type rowIn struct {
 		ID   string `path:"id" maxLength:"64" doc:"Product"`
@@ -44,7 +44,7 @@ func (s *Service) riskRoutes(a *api.API) {
 			if err != nil {
 				return nil, err
 			}
-			return out(s.Decide(ctx, c.tenant, c.product, in.Row, c.actor, in.Body))
+			return api.Answer(s.Decide(ctx, c.tenant, c.product, in.Row, c.actor, in.Body))
 		})
 	type sealAssessmentIn struct {
 		ID   string `path:"id" maxLength:"64" doc:"Product"`
@@ -59,7 +59,7 @@ func (s *Service) riskRoutes(a *api.API) {
 			if err != nil {
 				return nil, err
 			}
-			return out(s.Seal(ctx, c.tenant, c.product, c.actor, in.Body.Note))
+			return api.Answer(s.Seal(ctx, c.tenant, c.product, c.actor, in.Body.Note))
 		})
 	api.Handle(a, api.Op{ID: "list-risk-assessments", Method: "GET", Path: "/v1/products/{id}/risk-assessments", Verb: mayRead, Stage: stage,
 		Summary: "The sealed versions of the risk assessment, the newest first"},
@@ -86,7 +86,7 @@ func (s *Service) riskRoutes(a *api.API) {
 			if err != nil {
 				return nil, err
 			}
-			return out(s.sealed(ctx, c, in.Version))
+			return api.Answer(s.sealed(ctx, c, in.Version))
 		})
 }
 
@@ -104,7 +104,7 @@ func (s *Service) screenRoutes(a *api.API) {
 			if err != nil {
 				return nil, err
 			}
-			return out(s.Screened(ctx, c.tenant, c.product, in.ID))
+			return api.Answer(s.Screened(ctx, c.tenant, c.product, in.ID))
 		})
 	type signIn struct {
 		ID   string `path:"id" maxLength:"64" doc:"Release"`
@@ -117,6 +117,6 @@ func (s *Service) screenRoutes(a *api.API) {
 			if err != nil {
 				return nil, err
 			}
-			return out(s.Sign(ctx, c.tenant, c.product, in.ID, c.actor, in.Body))
+			return api.Answer(s.Sign(ctx, c.tenant, c.product, in.ID, c.actor, in.Body))
 		})
 }

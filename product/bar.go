@@ -49,7 +49,7 @@ func bars(cs []Cohort, revision func(id string) string, now time.Time) []support
 	for _, c := range cs {
 		d := c.Declared()
 		b := supportBar{Cohort: c, Revision: revision(c.Revision), End: d.SupportEnd, From: from.Format("2006"), To: to.AddDate(0, 0, -1).Format("2006"), PlaceUntil: d.PlaceUntil(),
-			Badge: "draft", Months: monthsLeft(d.SupportEnd, d.location(), now)}
+			Badge: "draft", Months: monthsLeft(d.SupportEnd, d.Location(), now)}
 		switch {
 		case c.Ended(now):
 			b.Badge = "ended"

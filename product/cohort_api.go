@@ -119,7 +119,7 @@ func (s *Service) cohortRoutes(a *api.API) {
 // outline is a cohort with what follows from it.
 func (s *Service) outline(c Cohort) CohortOut {
 	d := c.Declared()
-	return CohortOut{Cohort: c, PlaceUntil: d.PlaceUntil(), Months: monthsLeft(d.SupportEnd, d.location(), s.now()), Versions: []Published{}, Decisions: []EndDecision{}}
+	return CohortOut{Cohort: c, PlaceUntil: d.PlaceUntil(), Months: monthsLeft(d.SupportEnd, d.Location(), s.now()), Versions: []Published{}, Decisions: []EndDecision{}}
 }
 
 // readCohort returns a cohort that whoever asks may read.

@@ -116,7 +116,7 @@ func (s *Service) publicByID(ctx context.Context, id string) (v publicView, err 
 	v.Updated = v.Page.Published
 	now := s.now()
 	for _, c := range cs {
-		p := publicCohort{Published: *c.Public, ID: c.ID, Name: c.Name, Revision: name(c.Revision), Ended: c.Ended(now), Months: monthsLeft(c.Public.SupportEnd, c.Public.location(), now)}
+		p := publicCohort{Published: *c.Public, ID: c.ID, Name: c.Name, Revision: name(c.Revision), Ended: c.Ended(now), Months: monthsLeft(c.Public.SupportEnd, c.Public.Location(), now)}
 		ds, err := s.EndDecisions(ctx, t, c.ID)
 		if err != nil {
 			return v, err
@@ -289,7 +289,7 @@ func (v publicView) statement(c publicCohort) (Statement, error) {
 // core is the declaration as OpenEoX Core: security support ends at the last instant of its month. When any support ends
 // is not told, so that is to be announced.
 func (p Published) core() ([]byte, error) {
-	loc := p.location()
+	loc := p.Location()
 	at := func(d Day, last bool) eox.Date {
 		if d == "" {
 			return eox.Date{}

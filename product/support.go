@@ -108,8 +108,8 @@ type Declaration struct {
 	ApprovedBy      string            `json:"approved_by,omitempty" required:"false" doc:"Who approved"`
 }
 
-// location is the zone; it was checked before it was kept.
-func (d Declaration) location() *time.Location {
+// Location is the zone in which its months end; it was checked before it was kept.
+func (d Declaration) Location() *time.Location {
 	if l, err := time.LoadLocation(d.Zone); err == nil {
 		return l
 	}
@@ -117,7 +117,7 @@ func (d Declaration) location() *time.Location {
 }
 
 // End is the last instant of support.
-func (d Declaration) End() time.Time { return d.SupportEnd.End(d.location()) }
+func (d Declaration) End() time.Time { return d.SupportEnd.End(d.Location()) }
 
 // least is how many months after its placing a unit has to be supported: five years, or the expected use if that is less
 // and somebody says why.

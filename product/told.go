@@ -46,6 +46,3 @@ func (s *Service) Promised(ctx context.Context, tenant, product, revision string
 	}
 	return d, ok, nil
 }
-
-// Location is the zone in which the declaration's months end.
-func (d Declaration) Location() *time.Location { return d.location() }

@@ -51,7 +51,7 @@ func (s *Service) Transition(ctx context.Context, tenant, cohort string) (Transi
 		return Transition{}, err
 	}
 	d := c.Declared()
-	t := Transition{Cohort: c.ID, End: d.SupportEnd, Months: monthsLeft(d.SupportEnd, d.location(), s.now())}
+	t := Transition{Cohort: c.ID, End: d.SupportEnd, Months: monthsLeft(d.SupportEnd, d.Location(), s.now())}
 	ds, err := s.EndDecisions(ctx, tenant, c.ID)
 	if err != nil {
 		return Transition{}, err

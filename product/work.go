@@ -66,7 +66,7 @@ func (s *Service) announce(tx *store.Tx, c Cohort) error {
 		return err
 	}
 	now, d := s.now(), c.Public.Declaration
-	tell, leave, was := due(d.SupportEnd, d.location(), now, record)
+	tell, leave, was := due(d.SupportEnd, d.Location(), now, record)
 	for _, t := range leave {
 		if _, err := insertNotice(tx, c.Tenant, c.ID, t, now); err != nil {
 			return err
@@ -76,7 +76,7 @@ func (s *Service) announce(tx *store.Tx, c Cohort) error {
 		if added, err := insertNotice(tx, c.Tenant, c.ID, t, now); err != nil || !added {
 			return err
 		}
-		n := Notice{Tenant: c.Tenant, Product: c.Product, Revision: c.Revision, Cohort: c.ID, Kind: kindOf(t.step), Months: monthsLeft(d.SupportEnd, d.location(), now),
+		n := Notice{Tenant: c.Tenant, Product: c.Product, Revision: c.Revision, Cohort: c.ID, Kind: kindOf(t.step), Months: monthsLeft(d.SupportEnd, d.Location(), now),
 			Step: t.step, End: d.SupportEnd, Version: c.Version}
 		if n.Kind == NoticeCorrection {
 			n.Step, n.Was = 0, was
