@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/openthings-platform/openthings/problem"
@@ -64,17 +63,14 @@ type list struct {
 
 // where is the condition behind "tenant = $1", with its arguments.
 func (l list) where() (string, []any) {
-	q, args := `($2 = '' OR id < $2)`, []any{l.After}
+	q, args := `($2 = '' OR id < $2)`, []any{nil, l.After} // the tenant comes in the place of nil
 	if !l.Whole {
-		in := make([]string, len(l.Products))
-		for i, p := range l.Products {
-			args = append(args, p)
-			in[i] = fmt.Sprintf("$%d", len(args)+1)
-		}
-		q += ` AND product IN (` + strings.Join(in, ", ") + `)`
+		var in string
+		in, args = store.In(args, l.Products)
+		q += ` AND product IN ` + in
 	}
 	args = append(args, l.Limit)
-	return q + fmt.Sprintf(` ORDER BY id DESC LIMIT $%d`, len(args)+1), args
+	return q + fmt.Sprintf(` ORDER BY id DESC LIMIT $%d`, len(args)), args[1:]
 }
 
 func signals(tx *store.Tx, tenant string, l list) ([]Signal, error) {

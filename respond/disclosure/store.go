@@ -10,7 +10,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/openthings-platform/openthings/problem"
@@ -113,14 +112,11 @@ type list struct {
 }
 
 func (l list) where() (string, []any) {
-	q, args := `($2 = '' OR id < $2)`, []any{l.After}
+	q, args := `($2 = '' OR id < $2)`, []any{nil, l.After} // the tenant comes in the place of nil
 	if !l.Whole {
-		in := make([]string, len(l.Products))
-		for i, p := range l.Products {
-			args = append(args, p)
-			in[i] = fmt.Sprintf("$%d", len(args)+1)
-		}
-		q += ` AND product IN (` + strings.Join(in, ", ") + `)`
+		var in string
+		in, args = store.In(args, l.Products)
+		q += ` AND product IN ` + in
 	}
 	order := `id DESC`
 	if l.Open {
@@ -128,7 +124,7 @@ func (l list) where() (string, []any) {
 		order = `CASE WHEN next = 0 THEN 1 ELSE 0 END, next, id`
 	}
 	args = append(args, l.Limit)
-	return q + fmt.Sprintf(` ORDER BY `+order+` LIMIT $%d`, len(args)+1), args
+	return q + fmt.Sprintf(` ORDER BY `+order+` LIMIT $%d`, len(args)), args[1:]
 }
 
 // files reads the reports that match where, of which $1 is the tenant, each with its events.
