@@ -26,7 +26,7 @@ func (f *fleet) day(ctx context.Context, day int) error {
 	now := f.clock.Now()
 	var revoked []*device
 	for _, d := range f.devices {
-		if d.revoked || d.ldevid.cert == nil {
+		if d.revoked || d.ldevid.der == nil {
 			continue
 		}
 		switch r := chance.Float64(); {

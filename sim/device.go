@@ -32,12 +32,16 @@ type device struct {
 	revoked bool      // what the operator did; the device does not know
 }
 
+// credential is a certificate as it lies on the device: a million parsed ones would take 16 GB. Its key is not kept, since
+// nobody asks for a proof of it here.
 type credential struct {
-	key  *ecdsa.PrivateKey
-	cert *x509.Certificate
+	der       []byte
+	from, end time.Time
 }
 
-func (c credential) good(now time.Time) bool { return c.cert != nil && now.Before(c.cert.NotAfter) }
+func newCredential(c *x509.Certificate) credential { return credential{c.Raw, c.NotBefore, c.NotAfter} }
+
+func (c credential) good(now time.Time) bool { return c.der != nil && now.Before(c.end) }
 
 // cut says whether the power goes now.
 func (d *device) cut(chance float64) error {
@@ -50,9 +54,8 @@ func (d *device) cut(chance float64) error {
 // promote puts the next certificate into service. Its successor is due after two thirds of its life, give or take a tenth.
 func (d *device) promote() {
 	d.ldevid, d.next, d.nextKey = d.next, credential{}, nil
-	c := d.ldevid.cert
-	life := c.NotAfter.Sub(c.NotBefore)
-	d.renewal = c.NotBefore.Add(life*2/3 + time.Duration((d.rnd.Float64()-0.5)*0.2*float64(life)))
+	life := d.ldevid.end.Sub(d.ldevid.from)
+	d.renewal = d.ldevid.from.Add(life*2/3 + time.Duration((d.rnd.Float64()-0.5)*0.2*float64(life)))
 }
 
 func newKey() (*ecdsa.PrivateKey, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }

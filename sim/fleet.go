@@ -181,10 +181,11 @@ func (f *fleet) birth(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		d.idevid.key = key
-		if d.idevid.cert, err = f.issue(ctx, d, identity.IDevID, key); err != nil {
+		cert, err := f.issue(ctx, d, identity.IDevID, key)
+		if err != nil {
 			return err
 		}
+		d.idevid = newCredential(cert)
 		err = f.db.Write(ctx, func(tx *store.Tx) error {
 			return f.svc.SetState(tx, tenantID, d.id, identity.Pending, "per_sim", "")
 		})
@@ -279,7 +280,7 @@ func (f *fleet) comeIn(ctx context.Context, d *device) error {
 	if err := f.admit(ctx, d, d.idevid); err != nil {
 		return err
 	}
-	if d.ldevid.cert != nil {
+	if d.ldevid.der != nil {
 		f.count.returns.Add(1)
 	}
 	if err := f.enrol(ctx, d); err != nil {
@@ -294,7 +295,11 @@ func (f *fleet) comeIn(ctx context.Context, d *device) error {
 
 // admit is the handshake: the register's word, then the proof of the key.
 func (f *fleet) admit(ctx context.Context, d *device, c credential) error {
-	p, err := f.svc.Admit(ctx, c.cert)
+	cert, err := x509.ParseCertificate(c.der)
+	if err != nil {
+		return err
+	}
+	p, err := f.svc.Admit(ctx, cert)
 	if err == nil && p.Pending {
 		err = f.svc.Used(ctx, p)
 	}
@@ -345,6 +350,6 @@ func (f *fleet) enrol(ctx context.Context, d *device) error {
 	if err := d.cut(f.cfg.Cut); err != nil { // the answer is lost
 		return err
 	}
-	d.next = credential{d.nextKey, cert}
+	d.next = newCredential(cert)
 	return d.cut(f.cfg.Cut)
 }
