@@ -11,6 +11,8 @@ GO       ?= go
 FUZZTIME ?= 20s
 export CGO_ENABLED ?= 0
 export GOFLAGS := -buildvcs=false
+# A program with the race detector waits for a second before it ends, each of the hundreds of commands of the stories.
+export GORACE ?= atexit_sleep_ms=20
 BUILD    := $(GO) build -trimpath -ldflags "-s -w -buildid="
 PKCS11   := ./hardware/pkcs11 ./agent/keys ./identity/keystore ./identity/embedded
 VENDOR   := console/assets/vendor/stamp
