@@ -15,6 +15,7 @@
 //	cmd/<id>/<name>         down  QoS 1    Command arguments (a JSON object)
 //	cmd/<id>/ack            up    QoS 1    CommandAck: accepted or refused
 //	cmd/<id>/res            up    QoS 1    CommandResult
+//	notice                  up    QoS 1    NoticeReport: a notice was shown or acknowledged
 //	ota/offer               down  QoS 1    Offer
 //	ota/<update>/status     up    QoS 1    UpdateStatus
 //	err                     down  QoS 0    Refusal: why something was refused; MQTT 5 says it in its own packets
