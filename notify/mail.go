@@ -3,20 +3,16 @@
 package notify
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"mime"
-	"mime/quotedprintable"
 	"net"
 	"net/mail"
 	"net/netip"
 	"net/smtp"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/openthings-platform/openthings/problem"
 )
@@ -60,16 +56,27 @@ func NewMailer(address, password, from string, roots *x509.CertPool) (*Mailer, e
 	return m, nil
 }
 
-// send hands over one mail. Its error names the step; it never holds the password.
+// send tells one endpoint of a notice.
 func (m *Mailer) send(ctx context.Context, to string, d Delivery) error {
+	text := d.notice.Text
+	if d.notice.Link != "" {
+		text += "\n\n" + d.notice.Link
+	}
+	_, err := m.Send(ctx, Letter{ID: d.ID, To: to, Subject: d.Title, At: d.At, Text: text})
+	return err
+}
+
+// Send hands over one mail within the deadline of ctx and returns what the server said when it took it. Its error names the
+// step and holds the server's refusal as a *textproto.Error; it never holds the password.
+func (m *Mailer) Send(ctx context.Context, l Letter) (answer string, err error) {
 	deadline, _ := ctx.Deadline()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(m.host, m.port))
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer conn.Close()
 	if err := conn.SetDeadline(deadline); err != nil {
-		return err
+		return "", err
 	}
 	secure := &tls.Config{ServerName: m.host, MinVersion: tls.VersionTLS12, RootCAs: m.roots}
 	if m.implicit {
@@ -77,61 +84,54 @@ func (m *Mailer) send(ctx context.Context, to string, d Delivery) error {
 	}
 	c, err := smtp.NewClient(conn, m.host)
 	if err != nil {
-		return fmt.Errorf("greeting: %w", err)
+		return "", fmt.Errorf("greeting: %w", err)
 	}
 	if !m.implicit {
 		if ok, _ := c.Extension("STARTTLS"); ok {
 			if err := c.StartTLS(secure); err != nil {
-				return fmt.Errorf("STARTTLS: %w", err)
+				return "", fmt.Errorf("STARTTLS: %w", err)
 			}
 		} else if !m.clear {
-			return fmt.Errorf("the mail server %s offers no TLS", m.host)
+			return "", fmt.Errorf("the mail server %s offers no TLS", m.host)
 		}
 	}
 	if m.user != "" {
 		if err := c.Auth(smtp.PlainAuth("", m.user, m.password, m.host)); err != nil {
-			return fmt.Errorf("sign-in: %w", err)
+			return "", fmt.Errorf("sign-in: %w", err)
 		}
 	}
 	if err := c.Mail(m.from.Address); err != nil {
-		return fmt.Errorf("sender: %w", err)
+		return "", fmt.Errorf("sender: %w", err)
 	}
-	if err := c.Rcpt(to); err != nil {
-		return fmt.Errorf("recipient: %w", err)
+	if err := c.Rcpt(l.To); err != nil {
+		return "", fmt.Errorf("recipient: %w", err)
 	}
-	w, err := c.Data()
-	if err != nil {
-		return fmt.Errorf("data: %w", err)
-	}
-	if _, err := w.Write(m.text(to, d)); err != nil {
-		return err
-	}
-	if err := w.Close(); err != nil { // the server's word that it has the mail
-		return fmt.Errorf("data: %w", err)
+	if answer, err = hand(c, m.text(l)); err != nil {
+		return "", fmt.Errorf("data: %w", err)
 	}
 	_ = c.Quit() // it has the mail; how it says good-bye changes nothing
-	return nil
+	return answer, nil
 }
 
-// text is the mail in the form of RFC 5322.
-func (m *Mailer) text(to string, d Delivery) []byte {
-	_, domain, _ := strings.Cut(m.from.Address, "@")
-	var b bytes.Buffer
-	for _, h := range [][2]string{
-		{"From", m.from.String()}, {"To", (&mail.Address{Address: to}).String()}, {"Subject", mime.QEncoding.Encode("utf-8", plain(d.Title, maxText))},
-		{"Date", d.At.UTC().Format(time.RFC1123Z)}, {"Message-ID", "<" + d.ID + "@" + domain + ">"},
-		{"Auto-Submitted", "auto-generated"}, // RFC 3834: no out-of-office answers, please
-		{"MIME-Version", "1.0"}, {"Content-Type", "text/plain; charset=utf-8"}, {"Content-Transfer-Encoding", "quoted-printable"},
-	} {
-		fmt.Fprintf(&b, "%s: %s\r\n", h[0], h[1])
+// hand is smtp.Client.Data that keeps the server's word that it has the mail.
+func hand(c *smtp.Client, message []byte) (answer string, err error) {
+	id, err := c.Text.Cmd("DATA")
+	if err != nil {
+		return "", err
 	}
-	b.WriteString("\r\n")
-	q := quotedprintable.NewWriter(&b)
-	text := d.notice.Text
-	if d.notice.Link != "" {
-		text += "\n\n" + d.notice.Link
+	c.Text.StartResponse(id)
+	_, _, err = c.Text.ReadResponse(354)
+	c.Text.EndResponse(id)
+	if err != nil {
+		return "", err
 	}
-	_, _ = q.Write([]byte(strings.ReplaceAll(text, "\n", "\r\n") + "\r\n")) // a buffer takes everything
-	_ = q.Close()
-	return b.Bytes()
+	w := c.Text.DotWriter()
+	if _, err := w.Write(message); err != nil {
+		return "", err
+	}
+	if err := w.Close(); err != nil {
+		return "", err
+	}
+	code, said, err := c.Text.ReadResponse(250)
+	return plain(fmt.Sprint(code, " ", said), 300), err
 }
