@@ -72,7 +72,11 @@ var told = []struct {
 		if err := e.Decode(&x); err != nil {
 			return n, err
 		}
-		return notify.Notice{Title: "Nobody has decided about the signal “" + x.Title + "” for " + h.productName(ctx, e.Tenant, x.Product),
+		about := "a product that nobody has named yet"
+		if x.Product != "" {
+			about = h.productName(ctx, e.Tenant, x.Product)
+		}
+		return notify.Notice{Title: "Nobody has decided about the signal “" + x.Title + "” for " + about,
 			Text: "It came in at " + x.Intake.UTC().Format("2006-01-02 15:04 UTC") + ". Being aware begins with an immediate assessment (C(2026) 5252, points 211-214); one that lies idle postpones nothing.",
 			Link: "/signals/" + e.Subject, Data: x}, nil
 	}},

@@ -58,6 +58,18 @@ func (s *Service) Routes(a *api.API) {
 	api.Handle(a, api.Op{ID: "get-signal", Method: "GET", Path: "/v1/signals/{id}", Verb: read, Stage: "respond", Summary: "A signal with its newest assessment"},
 		func(ctx context.Context, in *byID) (*api.Out[Signal], error) { return api.Answer(s.Signal(ctx, in.ID)) })
 
+	type attributeIn struct {
+		ID   string `path:"id" maxLength:"64"`
+		Body struct {
+			Product string `json:"product" minLength:"1" maxLength:"64"`
+		}
+	}
+	api.Handle(a, api.Op{ID: "attribute-signal", Method: "POST", Path: "/v1/signals/{id}/product", Verb: write, Stage: "respond", Status: 200,
+		Summary: "Say which product a signal is about that named none (a person only)"},
+		func(ctx context.Context, in *attributeIn) (*api.Out[Signal], error) {
+			return api.Answer(s.AttributeSignal(ctx, in.ID, in.Body.Product))
+		})
+
 	type assessIn struct {
 		ID   string `path:"id" maxLength:"64"`
 		Body *struct {

@@ -77,9 +77,9 @@ func (s *Service) Decide(ctx context.Context, assessment string, d Declaration) 
 	if err != nil {
 		return Decision{}, nil, err
 	}
-	products := []string{sig.Product}
-	if d.Verdict == Aware && len(d.Products) > 0 {
-		products = d.Products
+	products, err := d.concerned(sig)
+	if err != nil {
+		return Decision{}, nil, err
 	}
 	a, err := s.mayDecide(ctx, d.Verdict, append(slices.Clone(products), sig.Product))
 	if err != nil {
@@ -142,6 +142,9 @@ func (s *Service) mayDecide(ctx context.Context, v Verdict, products []string) (
 	for _, p := range products {
 		if a, err = person(ctx, verb, p); err != nil {
 			return a, err
+		}
+		if p == "" { // the signal names none: the right was asked for on the whole tenant
+			continue
 		}
 		if _, err := s.cfg.Products.Get(ctx, a.Tenant, p); err != nil && v == Aware {
 			return a, err
@@ -224,13 +227,13 @@ func (s *Service) undecidedYet(ctx context.Context, tx *store.Tx, tenantID, id s
 	return as, nil
 }
 
-// mayJoin refuses unless a signal about the product can belong to the case.
+// mayJoin refuses unless a signal about the product, or about none that is known, can belong to the case.
 func (s *Service) mayJoin(tx *store.Tx, tenantID, id, product string) error {
 	f, err := fileByID(tx, tenantID, id)
 	switch {
 	case err != nil:
 		return err
-	case f.Product != product:
+	case product != "" && f.Product != product:
 		return problem.Invalid("That case is about another product.").At("case")
 	case f.state().Closed:
 		return problem.Conflict("That case is closed.").Hint("Exploitation that is known anew is a declaration of its own.")

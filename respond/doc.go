@@ -4,7 +4,7 @@
 // submitted (CRA Article 14).
 //
 // A signal is a hint, from a person or from the event vuln.exploited. A person opens an assessment of it and decides:
-// negative, watch or aware. Only that decision, with an evidence note, sets T0 and opens a case; no feed, scanner or
+// negative, watch or aware. A finder's signal may name no product; whoever decides does. Only that decision, with an evidence note, sets T0 and opens a case; no feed, scanner or
 // job can (Commission guidance C(2026) 5252, points 211-218). A case is one manufacturer x one product x one kind:
 // AEV, an actively exploited vulnerability, or SI, a severe incident. If both questions are answered yes, two linked
 // cases open.

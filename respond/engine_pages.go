@@ -107,7 +107,7 @@ func (s *Service) choices(r *http.Request, v *signalView) (err error) {
 	}
 	cs, err := s.Cases(r.Context(), true, "", shown)
 	for _, c := range cs {
-		if c.Product == v.Product {
+		if v.Product == "" || c.Product == v.Product {
 			v.Open = append(v.Open, console.Option{Value: c.ID, Word: c.Title + ", " + c.KindName()})
 		}
 	}

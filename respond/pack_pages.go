@@ -315,6 +315,9 @@ func (s *Service) awareDraft(ctx context.Context, sig Signal) (awareDraft, error
 	if err != nil {
 		return awareDraft{}, err
 	}
+	if sig.Product == "" {
+		return awareDraft{Coordinator: c.State, Confirmed: ok}, nil
+	}
 	k, err := s.known(ctx, t, Case{Product: sig.Product, Ref: sig.Ref})
 	if err != nil {
 		return awareDraft{}, err

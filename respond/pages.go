@@ -4,6 +4,7 @@ package respond
 
 import (
 	"cmp"
+	"context"
 	"embed"
 	"html/template"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/law"
+	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"
 )
 
@@ -137,6 +139,7 @@ type casesView struct {
 
 type signalView struct {
 	Signal
+	Names    *console.Names
 	Seen     int // decisions that the visitor sees
 	Products []console.Option
 	Open     []console.Option // cases that the signal may belong to
@@ -188,7 +191,12 @@ func (s *Service) Pages(c *console.Console) {
 			if err != nil {
 				return nil, err
 			}
-			v := signalView{Signal: sig, Now: s.now().Format(time.RFC3339), Typed: console.Typed(r), States: stateOptions("Choose")}
+			v := signalView{Signal: sig, Names: c.Names(r.Context()), Now: s.now().Format(time.RFC3339), Typed: console.Typed(r), States: stateOptions("Choose")}
+			if sig.Product == "" {
+				if v.Products, err = s.products(r, tenant.CaseWrite); err != nil {
+					return nil, err
+				}
+			}
 			if sig.deciding() {
 				if err := s.choices(r, &v); err != nil {
 					return nil, err
@@ -199,6 +207,15 @@ func (s *Service) Pages(c *console.Console) {
 		}})
 	c.Fragment("today", console.Fragment{Order: 10, Title: "Clocks running", Verb: read, FS: pagesFS, Template: "pages/today.html",
 		Load: func(r *http.Request, _ string) (any, error) { return s.today(r) }})
+	c.Fragment("today", console.Fragment{Order: 2, Title: "Seen exploited: assess it now", Verb: read, FS: pagesFS, Template: "pages/burning.html",
+		Load: func(r *http.Request, _ string) (any, error) {
+			v := burningView{Names: c.Names(r.Context())}
+			var err error
+			if v.Signals, err = s.burning(r.Context()); err != nil || len(v.Signals) == 0 {
+				return nil, err
+			}
+			return v, nil
+		}})
 	c.Fragment("product", console.Fragment{Order: 60, Title: "Cases", Verb: read, FS: pagesFS, Template: "pages/product.html",
 		Load: func(r *http.Request, id string) (any, error) { return s.ofProduct(r, id) }})
 
@@ -210,6 +227,10 @@ func (s *Service) Pages(c *console.Console) {
 		sig, err := s.AddSignal(r.Context(), Signal{Product: r.PostFormValue("product"), Title: r.PostFormValue("title"), Detail: r.PostFormValue("detail"),
 			Ref: r.PostFormValue("ref"), Exploited: r.PostFormValue("exploited"), KnownSince: known})
 		return "/signals/" + sig.ID, err
+	})
+	c.Form("/signals/{id}/product", write, func(r *http.Request) (string, error) {
+		_, err := s.AttributeSignal(r.Context(), r.PathValue("id"), r.PostFormValue("product"))
+		return "/signals/" + r.PathValue("id"), err
 	})
 	c.Form("/signals/{id}/assessment", write, func(r *http.Request) (string, error) {
 		_, err := s.Assess(r.Context(), r.PathValue("id"), r.PostFormValue("evidence"))
@@ -298,11 +319,47 @@ func (s *Service) today(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	v.Signals = slices.DeleteFunc(sigs, func(sig Signal) bool { return !sig.Waiting(s.now()) })
+	v.Signals = slices.DeleteFunc(sigs, func(sig Signal) bool { return !sig.Waiting(s.now()) || sig.Burning(s.now()) })
 	if len(v.Cases)+len(v.Signals) == 0 {
 		return nil, nil
 	}
 	return v, nil
+}
+
+// burningView is what stands above everything else of a day.
+type burningView struct {
+	Signals []burning
+	Names   *console.Names
+}
+
+// burning is a signal that somebody saw exploited, with the house's own limit for deciding. It is no legal clock.
+type burning struct {
+	Signal
+	Countdown console.Countdown
+}
+
+// burning lists the signals that somebody saw exploited and nobody has decided, the most urgent first.
+func (s *Service) burning(ctx context.Context) (out []burning, err error) {
+	t, l := within(ctx, "", shown)
+	l.Burning = true
+	if !l.Whole && len(l.Products) == 0 {
+		return nil, nil
+	}
+	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error {
+		limits, err := targets(tx, t)
+		if err != nil {
+			return err
+		}
+		sigs, err := signals(tx, t, l)
+		for _, sig := range sigs {
+			if sig.Burning(s.now()) {
+				out = append(out, burning{sig, console.Countdown{Name: "Decide", From: sig.Intake, Due: sig.Due(limits), Now: s.now()}})
+			}
+		}
+		return err
+	})
+	slices.SortStableFunc(out, func(a, b burning) int { return a.Countdown.Due.Compare(b.Countdown.Due) })
+	return out, err
 }
 
 func (s *Service) ofProduct(r *http.Request, id string) (any, error) {

@@ -75,7 +75,7 @@ func TestPages(t *testing.T) {
 		get("/")
 		sig := post(pages, "/signals", "product", h.product, "title", "shells <b>", "exploited", "yes")
 		get(sig, "Open an assessment", "shells &lt;b&gt;")
-		get("/", "1 signal waits")
+		get("/", "Seen exploited: assess it now", `role="alert"`, "No legal clock runs yet")
 		post(pages, sig+"/assessment")
 		get(sig, "Declare awareness", "Luxembourg")
 		s, err := h.Signal(ann, strings.TrimPrefix(sig, "/signals/"))

@@ -20,7 +20,7 @@ const (
 // Signal is a hint that a product may be attacked. It starts no clock.
 type Signal struct {
 	ID         string    `json:"id"`
-	Product    string    `json:"product"`
+	Product    string    `json:"product" doc:"Empty: a finder named none; whoever declares awareness names those concerned"`
 	Source     string    `json:"source" enum:"person,vuln,alarm,report"`
 	Ref        string    `json:"ref" doc:"What the source calls it, such as a vulnerability"`
 	Title      string    `json:"title"`
@@ -44,6 +44,9 @@ func (s Signal) Waiting(now time.Time) bool {
 	return last.Verdict == Watch && !now.Before(last.Again)
 }
 
+// Burning reports whether somebody saw it exploited and a person must look at it now: nothing is more urgent.
+func (s Signal) Burning(now time.Time) bool { return s.Exploited == "yes" && s.Waiting(now) }
+
 // Due is when a person must have decided about the signal; zero when somebody has. Opening an assessment buys no time, a
 // signal that is watched is looked at again, and new evidence starts anew.
 func (s Signal) Due(limits Targets) time.Time {
@@ -66,7 +69,7 @@ func (s Signal) deciding() bool {
 
 func (s Signal) check(now time.Time) error {
 	switch {
-	case !text(s.Product, 1, 64):
+	case !text(s.Product, 0, 64) || s.Product == "" && s.Source != SourceReport:
 		return problem.Invalid("A signal names a product.").At("product")
 	case !text(s.Title, 1, 255):
 		return problem.Invalid("A signal has a title of at most 255 characters.").At("title")
@@ -200,6 +203,17 @@ func (d Declaration) kinds() ([]Kind, error) {
 		return nil, problem.Invalid("Aware of neither a vulnerability nor an incident is the verdict negative.").At("verdict")
 	}
 	return ks, nil
+}
+
+// concerned are the products that a decision about the signal is about: those that it names, else the signal's.
+func (d Declaration) concerned(sig Signal) ([]string, error) {
+	switch {
+	case d.Verdict == Aware && len(d.Products) > 0:
+		return d.Products, nil
+	case d.Verdict == Aware && sig.Product == "":
+		return nil, problem.Invalid("The signal names no product: name those that are concerned.").At("products")
+	}
+	return []string{sig.Product}, nil
 }
 
 // checkReason lets the reason "known before the law" stand only with the day since which it was known.

@@ -53,8 +53,10 @@ func signalByID(tx *store.Tx, tenant, id string) (Signal, error) {
 	return s, err
 }
 
-// list says which rows of a list are wanted: the newest first, from before the id After, in Products unless Whole.
+// list says which rows of a list are wanted: the newest first, from before the id After, in Products unless Whole; of
+// signals only the Burning ones, if so.
 type list struct {
+	Burning  bool
 	After    string
 	Limit    int
 	Whole    bool
@@ -68,6 +70,10 @@ func (l list) where() (string, []any) {
 		var in string
 		in, args = store.In(args, l.Products)
 		q += ` AND product IN ` + in
+	}
+	if l.Burning {
+		q += ` AND exploited = 'yes' AND COALESCE((SELECT a.verdict FROM respond_assessment a WHERE a.tenant = respond_signal.tenant AND a.signal = respond_signal.id
+			ORDER BY a.id DESC LIMIT 1), '') IN ('', 'watch')`
 	}
 	args = append(args, l.Limit)
 	return q + fmt.Sprintf(` ORDER BY id DESC LIMIT $%d`, len(args)), args[1:]

@@ -354,7 +354,7 @@ var checks = map[EventKind]func(s State, e Event, now time.Time) error{
 		return needsNote(e, "what the finder is told")
 	},
 	SignalOpened: func(s State, e Event, _ time.Time) error {
-		if s.Exploited != "yes" || s.Signal != "" || e.Data.Signal == "" || s.Product == "" {
+		if s.Exploited != "yes" || s.Signal != "" || e.Data.Signal == "" {
 			return problem.Conflict("Nothing asks for a signal.")
 		}
 		return nil
@@ -490,7 +490,7 @@ func checkClose(s State, e Event, now time.Time) error {
 	case slices.Contains(sides, Disputed):
 		return problem.Forbidden("disclosure.disputed", "A dispute is open.")
 	case slices.Contains(sides, Exploited) && s.Signal == "":
-		return problem.Forbidden("disclosure.exploited", "The finder saw it exploited and nobody assesses that yet.").Hint("Name the product; that opens the signal.")
+		return problem.Forbidden("disclosure.exploited", "The finder saw it exploited and nobody assesses that yet.").Hint("Answer the finder first: whatever is recorded opens the signal.")
 	}
 	return needsNote(e, "why it is closed")
 }

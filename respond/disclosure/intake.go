@@ -225,8 +225,13 @@ func (s *Service) add(tx *store.Tx, f *file, r row, data []byte, files []Attachm
 		}
 	}
 	st := f.state()
-	if st.Exploited == "yes" && st.Signal == "" && st.Product != "" {
+	if st.Exploited == "yes" && st.Signal == "" {
 		return s.signal(tx, f, st)
+	}
+	if st.Signal != "" && r.Data.Product != "" {
+		if _, err := s.cfg.Respond.Attribute(tx, f.Tenant, st.Signal, r.Data.Product, r.Actor); err != nil {
+			return err
+		}
 	}
 	return s.arm(tx, *f)
 }
@@ -248,8 +253,8 @@ type leafOf struct {
 	Digest string `json:"digest"`
 }
 
-// signal asks for the assessment of what a finder saw exploited. No embargo holds it back, and it starts no clock: that is
-// for a person to declare.
+// signal asks for the assessment of what a finder saw exploited, also while nobody knows in which product. No embargo holds
+// it back, and it starts no clock: that is for a person to declare.
 func (s *Service) signal(tx *store.Tx, f *file, st State) error {
 	id, err := s.cfg.Respond.Reported(tx, f.Tenant, respond.Signal{Product: st.Product, Ref: f.ID, Exploited: "yes",
 		Title: "A finder saw it exploited", Detail: "Report " + f.ID + " says where, when and what shows it. Assess it at once. An embargo does not bind the CSIRT.",

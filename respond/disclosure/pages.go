@@ -43,7 +43,7 @@ type deskView struct {
 
 // timerNames are the words for people.
 var timerNames = map[TimerName]string{TimerAcknowledge: "acknowledge", TimerTriage: "tell the verdict", TimerStatus: "answer again", TimerDisclosure: "make it public",
-	TimerAssess: "name the product: seen exploited", TimerEmbargo: "the embargo ends"}
+	TimerAssess: "assess it: seen exploited", TimerEmbargo: "the embargo ends"}
 
 // Words is the timer for people.
 func (t Timer) Words() string { return timerNames[t.Name] }

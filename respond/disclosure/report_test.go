@@ -202,14 +202,18 @@ func TestSeenExploitedAsksForAnAssessmentAtOnce(t *testing.T) {
 		if len(cases) != 0 {
 			t.Error("a report started a legal clock")
 		}
-		// Nobody knows the product: a timer that is over at once, until a person names it.
-		unsure := h.sent(Intake{Sending: Sending{Exploited: "yes"}})
-		if r := h.seen(ann, unsure.ID); r.Signal != "" || r.Next.Name != TimerAssess || r.Next.Due.After(h.hand.Now()) {
-			t.Errorf("%+v", r)
+		// Nobody knows the product: the assessment begins all the same, and the desk's answer reaches it.
+		unsure := h.seen(ann, h.sent(Intake{Sending: Sending{Exploited: "yes"}}).ID)
+		sig, err := h.cfg.Respond.Signal(ann, unsure.Signal)
+		h.must(err)
+		if sig.Product != "" || !sig.Burning(h.hand.Now()) {
+			t.Errorf("%+v", sig)
 		}
 		h.did(bob, unsure.ID, FinderAdded, "It is the sensor.", Data{Product: h.product})
-		if r := h.seen(ann, unsure.ID); r.Signal == "" {
-			t.Errorf("%+v", r)
+		sig, err = h.cfg.Respond.Signal(ann, unsure.Signal)
+		h.must(err)
+		if r := h.seen(ann, unsure.ID); r.Signal != sig.ID || sig.Product != h.product || h.leaves("signal.attributed", sig.ID) != 1 {
+			t.Errorf("%+v\n%+v", r, sig)
 		}
 		// Under an embargo, and said only later, behind the status link.
 		later := h.sent(Intake{Product: h.product})

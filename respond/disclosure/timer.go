@@ -56,7 +56,8 @@ func (p Promise) location() *time.Location {
 // TimerName names one of the clocks of a report.
 type TimerName string
 
-// The timers. Assess runs where a finder saw it exploited and no signal could be opened, because nobody knows the product.
+// The timers. Assess runs where a finder saw it exploited and no signal is open, as in reports of the time when a signal
+// had to name a product; whatever is recorded next opens it.
 const (
 	TimerAcknowledge TimerName = "acknowledge"
 	TimerTriage      TimerName = "triage"
