@@ -34,6 +34,7 @@ import (
 	"github.com/openthings-platform/openthings/respond/oncall"
 	"github.com/openthings-platform/openthings/respond/pgp"
 	"github.com/openthings-platform/openthings/retire"
+	"github.com/openthings-platform/openthings/retire/handover"
 	"github.com/openthings-platform/openthings/sbom"
 	"github.com/openthings-platform/openthings/seal"
 	"github.com/openthings-platform/openthings/store"
@@ -42,6 +43,7 @@ import (
 	"github.com/openthings-platform/openthings/tenant"
 	"github.com/openthings-platform/openthings/update"
 	"github.com/openthings-platform/openthings/vuln"
+	"github.com/openthings-platform/openthings/wire"
 )
 
 // house holds the rooms of one running platform, in the order of their floors.
@@ -73,6 +75,7 @@ type house struct {
 	advisory  *advisory.Service
 	conform   *conform.Service
 	retire    *retire.Service
+	handover  *handover.Service
 	evidence  *evidence.Service
 
 	counts      counts
@@ -267,6 +270,8 @@ func (h *house) build(origins []string) (err error) {
 	h.retire = retire.New(retire.Config{
 		DB: h.db, Identity: h.identity, Command: h.command, Telemetry: h.telemetry, Fleet: h.fleet, Keys: h.keys, Cut: h.gateway.Cut, Log: cfg.Log,
 	})
+	h.handover = handover.New(handover.Config{DB: h.db, Blobs: h.blobs, Products: h.product, Update: h.update, SBOM: h.sbom, Vuln: h.vuln, Advisories: h.advisory,
+		Maker: h.manufacturer, Sign: h.audit.Sign, LogKey: h.audit.VerifierKey})
 	h.evidence = evidence.New(evidence.Config{
 		DB: h.db, Audit: h.audit, Identity: h.identity, Clock: cfg.Clock, Log: cfg.Log, Sections: h.sections(), Related: h.related, Unit: h.unit, Runs: h.runs,
 	})
@@ -280,6 +285,7 @@ func (h *house) mount() error {
 	h.telemetry.Route("state/", h.fleet.Reported)
 	h.telemetry.Route("ota/", h.update.Status)
 	h.telemetry.Route("inv", h.inventory)
+	h.telemetry.Route(wire.TopicNotice, h.command.NoticeReported)
 	for _, topic := range gateway.Uplinks() { // a message that nobody takes must not get a receipt
 		if !h.telemetry.Takes(topic) {
 			return fmt.Errorf("no stage takes what devices say on %s", topic)
@@ -288,6 +294,7 @@ func (h *house) mount() error {
 	h.identity.TrustDoors(h.gateway)
 	h.enroll.Doors(h.gateway)
 	h.update.DeviceRoutes(h.gateway)
+	h.gateway.Route("GET /d/1/support", gateway.LDevID, h.serveSupport)
 
 	tokens, err := h.keys.Derive("api.page-token") // so that a page token outlives a restart
 	if err != nil {
@@ -305,13 +312,13 @@ func (h *house) mount() error {
 		Menu: []string{"Today", "Products", "Enrol", "Issuers", "Fleet", "Jobs", "Data", "Alarms", "Releases", "Vulnerabilities", "Cases", "Disclosure", "Advisories", "Evidence", "Law", "Access"},
 	})
 	for _, room := range []interface{ Routes(*api.API) }{
-		h.tenant, h.audit, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.sbom, h.update, h.vuln, h.respond, h.oncall, h.desk, h.advisory, h.conform, h.retire, h.evidence,
+		h.tenant, h.audit, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.sbom, h.update, h.vuln, h.respond, h.oncall, h.desk, h.advisory, h.conform, h.retire, h.handover, h.evidence,
 	} {
 		room.Routes(h.api)
 	}
 	// An entry of the menu leads to the first page that names it: Releases to those of update, not to the bill of one of them.
 	for _, room := range []interface{ Pages(*console.Console) }{
-		h.tenant, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.update, h.sbom, h.vuln, h.respond, h.oncall, h.desk, h.advisory, h.conform, h.retire, h.evidence,
+		h.tenant, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.update, h.sbom, h.vuln, h.respond, h.oncall, h.desk, h.advisory, h.conform, h.retire, h.handover, h.evidence,
 	} {
 		room.Pages(h.console)
 	}

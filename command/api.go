@@ -96,6 +96,20 @@ func (s *Service) Routes(a *api.API) {
 		c, err := s.cancel(ctx, in.ID, in.Body.Reason)
 		return api.One(c), err
 	})
+	api.Handle(a, api.Op{ID: "list-device-notices", Method: "GET", Path: "/v1/devices/{id}/notices", Verb: string(tenant.DeviceRead), Stage: stage,
+		Summary: "List the notices on a device and what became of them", Doc: "The one that was sent last comes first. A notice is sent as the command notice, whose arguments it is."},
+		func(ctx context.Context, in *listIn) (*api.List[DeviceNotice], error) {
+			before, err := in.After(a)
+			if err != nil {
+				return nil, err
+			}
+			d, err := s.cfg.Identity.Visible(ctx, tenant.DeviceRead, in.ID)
+			if err != nil {
+				return nil, err
+			}
+			ns, err := s.Notices(ctx, d.Tenant, d.ID, before, in.Size()+1)
+			return api.More(a, in.Paging, ns, func(n DeviceNotice) string { return n.Command }), err
+		})
 	s.catalogueRoutes(a)
 	s.jobRoutes(a)
 	api.Handle(a, api.Op{ID: "list-commands", Method: "GET", Path: "/v1/devices/{id}/commands", Verb: string(tenant.DeviceRead), Stage: stage,

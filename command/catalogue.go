@@ -18,6 +18,7 @@ import (
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"
+	"github.com/openthings-platform/openthings/wire"
 )
 
 // Declared is a command that the devices of a product understand.
@@ -62,6 +63,9 @@ func (d Declared) check() error {
 	}
 	if why := reserved[d.Name]; why != "" {
 		return problem.Forbidden("command.reserved", "%q has a meaning of its own.", d.Name).Hint("%s", why)
+	}
+	if d.Name == wire.CommandNotice {
+		return problem.Forbidden("command.reserved", "%q has a meaning of its own.", d.Name).Hint("Every product can be sent notices: its arguments are those of a notice.")
 	}
 	if d.Title == "" || len(d.Title) > maxTitle || len(d.About) > maxAbout {
 		return problem.Invalid("A title has 1 to %d bytes, a text at most %d.", maxTitle, maxAbout).At("title")
@@ -191,6 +195,10 @@ func (d Declared) allows(who tenant.Actor, thing tenant.Thing) error {
 // fits says whether whoever asks may send the command with these arguments to devices of the thing. Where a product
 // declares its commands, others are for those who may declare them.
 func (s *Service) fits(ctx context.Context, thing tenant.Thing, name string, args json.RawMessage) (Declared, error) {
+	if name == wire.CommandNotice {
+		_, err := checkNotice(args)
+		return noticeKind, err
+	}
 	who, _ := tenant.ActorFrom(ctx)
 	all, err := s.Catalogue(ctx, thing.Tenant, thing.Product)
 	if err != nil || len(all) == 0 {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/wire"
 )
 
 // State is how far a command has come.
@@ -75,6 +76,7 @@ type Command struct {
 	Result   json.RawMessage `json:"result,omitempty" doc:"Data of the device's result"`
 	Key      string          `json:"key,omitempty" doc:"Of who asked: the same key for a device is the same command"`
 	Job      string          `json:"job,omitempty" doc:"The job that it is part of"`
+	Notice   string          `json:"notice,omitempty" doc:"Id of the notice that it carries"`
 	Next     *time.Time      `json:"next,omitempty" doc:"A queued command is not tried again before"`
 	Policy
 	due             int64
@@ -145,6 +147,11 @@ func (c Command) check(now time.Time) error {
 	}
 	if len(c.Args) > MaxArgs {
 		return problem.TooLarge("The arguments are longer than %d bytes.", MaxArgs).At("args")
+	}
+	if c.Name == wire.CommandNotice {
+		if _, err := checkNotice(c.Args); err != nil {
+			return err
+		}
 	}
 	if !c.NotAfter.After(now) || c.NotAfter.After(now.Add(MaxLifetime)) {
 		return problem.Invalid("A command must end in the next 90 days.").At("not_after")

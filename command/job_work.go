@@ -42,6 +42,15 @@ type driven struct {
 
 // CreateJob begins a job. The caller has checked that the actor may.
 func (s *Service) CreateJob(ctx context.Context, j Job) (Job, error) {
+	j, err := s.ReadyJob(ctx, j)
+	if err != nil {
+		return Job{}, err
+	}
+	return j, s.cfg.DB.Write(ctx, func(tx *store.Tx) error { return s.AddJob(tx, j) })
+}
+
+// ReadyJob checks a job and gives it its id, for AddJob.
+func (s *Service) ReadyJob(ctx context.Context, j Job) (Job, error) {
 	now := s.cfg.Clock.Now()
 	j.ID, j.State, j.Created = store.NewID("job"), Scheduled, store.Time(store.Millis(now))
 	if j.NotBefore.IsZero() {
@@ -56,16 +65,19 @@ func (s *Service) CreateJob(ctx context.Context, j Job) (Job, error) {
 	if err := s.cfg.Fleet.CheckFilter(ctx, j.Tenant, j.Filter); err != nil {
 		return Job{}, problem.Of(err).At("filter")
 	}
-	return j, s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-		if err := insertJob(tx, j); err != nil {
-			return err
-		}
-		data := map[string]any{"kind": j.Kind, "filter": j.Filter, "product": j.Product, "solution": j.Solution, "name": j.Name, "args": wire.Digest(j.Args), "not_after": store.Millis(j.NotAfter)}
-		if err := audit.Append(tx, audit.Entry{Tenant: j.Tenant, Actor: j.Actor, Kind: "job.created", Subject: j.ID, Data: data}); err != nil {
-			return err
-		}
-		return s.cfg.DB.Enqueue(tx, driveJob, j.ID, j.NotBefore, driven{j.Tenant})
-	})
+	return j, nil
+}
+
+// AddJob begins a job that is ready, in the caller's transaction: with what it is for, or not at all.
+func (s *Service) AddJob(tx *store.Tx, j Job) error {
+	if err := insertJob(tx, j); err != nil {
+		return err
+	}
+	data := map[string]any{"kind": j.Kind, "filter": j.Filter, "product": j.Product, "solution": j.Solution, "name": j.Name, "args": wire.Digest(j.Args), "not_after": store.Millis(j.NotAfter)}
+	if err := audit.Append(tx, audit.Entry{Tenant: j.Tenant, Actor: j.Actor, Kind: "job.created", Subject: j.ID, Data: data}); err != nil {
+		return err
+	}
+	return s.cfg.DB.Enqueue(tx, driveJob, j.ID, j.NotBefore, driven{j.Tenant})
 }
 
 // Job returns a job of the tenant with its counts.

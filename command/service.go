@@ -49,9 +49,10 @@ type Hook func(tx *store.Tx, c Command, r wire.CommandResult) error
 
 // Service is the stage. Its methods are safe for concurrent use.
 type Service struct {
-	cfg   Config
-	hooks map[string]Hook // by command name; complete before work begins
-	turns *gateway.Turns  // devices to look at
+	cfg        Config
+	hooks      map[string]Hook // by command name; complete before work begins
+	noticeHook NoticeHook
+	turns      *gateway.Turns // devices to look at
 
 	returned *arrivals // devices that have come back, for jobs
 }
@@ -114,6 +115,13 @@ func (s *Service) Ask(tx *store.Tx, r Request) (id string, err error) {
 	if err := c.check(now); err != nil {
 		return "", err
 	}
+	if c.Name == wire.CommandNotice {
+		n, err := checkNotice(raw)
+		if err != nil {
+			return "", err
+		}
+		c.Notice = n.ID
+	}
 	key, err := s.keyTx(tx, c.Tenant, c.Device)
 	if errors.Is(err, seal.ErrDestroyed) {
 		return "", problem.Conflict("The device's data was erased: it takes no commands any more.")
@@ -128,6 +136,11 @@ func (s *Service) Ask(tx *store.Tx, r Request) (id string, err error) {
 	}
 	if !fresh {
 		return repeated(tx, c, key)
+	}
+	if c.Notice != "" {
+		if err := askNotice(tx, c); err != nil {
+			return "", err
+		}
 	}
 	data := map[string]any{"command": c.ID, "name": c.Name, "args": wire.Digest(c.asked), "not_after": store.Millis(c.NotAfter)}
 	if c.Job != "" {
@@ -221,6 +234,11 @@ func (s *Service) end(tx *store.Tx, c Command, to State, actor, reason string, s
 	}
 	if c.Job != "" {
 		if err := s.ended(tx, c, to, reason, now); err != nil {
+			return false, err
+		}
+	}
+	if c.Notice != "" {
+		if err := s.noticeEnded(tx, c, to, reason, now); err != nil {
 			return false, err
 		}
 	}

@@ -23,13 +23,13 @@ var migrationsFS embed.FS
 var Schema = store.Migrations{Stage: "command", FS: migrationsFS}
 
 const columns = `id, tenant, device, name, args, state, actor, attempts, created, not_after, sent, received, accepted, ended, reason, result,
-	key, job, next, due, ack_timeout, result_timeout, retries, backoff, idempotent, asked, answered`
+	key, job, next, due, ack_timeout, result_timeout, retries, backoff, idempotent, asked, answered, notice`
 
 func scan(scan func(...any) error) (c Command, err error) {
 	var args, result string
 	var created, notAfter, sent, received, accepted, ended, next, ack, res, backoff, idempotent int64
 	err = scan(&c.ID, &c.Tenant, &c.Device, &c.Name, &args, &c.State, &c.Actor, &c.Attempts, &created, &notAfter, &sent, &received, &accepted, &ended, &c.Reason, &result,
-		&c.Key, &c.Job, &next, &c.due, &ack, &res, &c.Retries, &backoff, &idempotent, &c.asked, &c.answered)
+		&c.Key, &c.Job, &next, &c.due, &ack, &res, &c.Retries, &backoff, &idempotent, &c.asked, &c.answered, &c.Notice)
 	c.Args = json.RawMessage(args)
 	if result != "" {
 		c.Result = json.RawMessage(result)
@@ -53,10 +53,10 @@ func moment(ms int64) *time.Time {
 
 // insert says false when the device has a command of that key already.
 func insert(tx *store.Tx, c Command) (bool, error) {
-	n, err := tx.Exec(`INSERT INTO command(`+columns+`) VALUES ($1, $2, $3, $4, '', $5, $6, 0, $7, $8, 0, 0, 0, 0, '', '', $9, $10, $7, $8, $11, $12, $13, $14, $15, $16, NULL)
+	n, err := tx.Exec(`INSERT INTO command(`+columns+`) VALUES ($1, $2, $3, $4, '', $5, $6, 0, $7, $8, 0, 0, 0, 0, '', '', $9, $10, $7, $8, $11, $12, $13, $14, $15, $16, NULL, $17)
 		ON CONFLICT (tenant, device, key) WHERE key <> '' DO NOTHING`,
 		c.ID, c.Tenant, c.Device, c.Name, c.State, c.Actor, store.Millis(c.Created), store.Millis(c.NotAfter), c.Key, c.Job,
-		c.AckTimeout*1000, c.ResultTimeout*1000, c.Retries, c.Backoff*1000, flag(c.Idempotent), c.asked)
+		c.AckTimeout*1000, c.ResultTimeout*1000, c.Retries, c.Backoff*1000, flag(c.Idempotent), c.asked, c.Notice)
 	return n == 1, err
 }
 

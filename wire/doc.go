@@ -64,6 +64,7 @@
 //	GET  /d/1/trust                          none      SignedBundle, the newest: what to trust of the platform
 //	GET  /d/1/trust/{version}                none      SignedBundle; 404 beyond the newest
 //	GET  /d/1/time                           none      Time: for devices whose own clock cannot be right
+//	GET  /d/1/support                        LDevID    Support: until when the maker supports this device; 404: nothing is published
 //	GET  /d/1/trust/root.json                LDevID    the tenant's update trust root; ?version=N walks the chain
 //	GET  /d/1/ota/{release}/targets.json     LDevID    signed release metadata
 //	GET  /d/1/blob/{sha256}                  LDevID    an artifact, with Range
