@@ -202,7 +202,7 @@ func (s *Service) raise(tx *store.Tx, r Rule, d identity.Device, value string, a
 		return err
 	}
 	return s.cfg.Notify.Tell(tx, notify.Notice{Tenant: r.Tenant, Topic: topicRaised, Subject: a.ID, Title: string(r.Severity) + ": " + r.Name + " on " + d.Serial,
-		Text: value + "\nRule: " + r.Sentence(), Link: "/alarms/" + a.ID, Data: data})
+		Text: value + "\nRule: " + r.Sentence(), Link: "/alarms/" + a.ID, Data: data, Severity: notify.Severity(r.Severity), Thread: a.ID})
 }
 
 // close ends an alarm, once, and tells everybody.
@@ -215,7 +215,8 @@ func (s *Service) close(tx *store.Tx, a Alarm, why string, at time.Time) error {
 	if err := s.cfg.DB.Emit(tx, topicCleared, a.Tenant, a.ID, data); err != nil {
 		return err
 	}
-	return s.cfg.Notify.Tell(tx, notify.Notice{Tenant: a.Tenant, Topic: topicCleared, Subject: a.ID, Title: "Over: " + a.Name, Text: why, Link: "/alarms/" + a.ID, Data: data})
+	return s.cfg.Notify.Tell(tx, notify.Notice{Tenant: a.Tenant, Topic: topicCleared, Subject: a.ID, Title: "Over: " + a.Name, Text: why, Link: "/alarms/" + a.ID, Data: data,
+		Severity: notify.Info, Thread: a.ID, Phase: notify.Over})
 }
 
 // Acknowledge notes that a person has seen an alarm.
@@ -224,8 +225,11 @@ func (s *Service) Acknowledge(ctx context.Context, tenant, id, actor, note strin
 		if !a.Acked.IsZero() {
 			return problem.Conflict("Somebody has acknowledged it already.")
 		}
-		_, err := tx.Exec(`UPDATE alarm SET acked = $2, acked_by = $3, note = $4 WHERE id = $1 AND acked = 0`, id, store.Millis(s.cfg.Clock.Now()), actor, note)
-		return err
+		if _, err := tx.Exec(`UPDATE alarm SET acked = $2, acked_by = $3, note = $4 WHERE id = $1 AND acked = 0`, id, store.Millis(s.cfg.Clock.Now()), actor, note); err != nil {
+			return err
+		}
+		return s.cfg.Notify.Settle(tx, notify.Notice{Tenant: tenant, Topic: topicRaised, Subject: id, Title: "Acknowledged: " + a.Name, Text: note, Link: "/alarms/" + id,
+			Severity: notify.Severity(a.Severity), Thread: id, Phase: notify.Taken})
 	})
 }
 

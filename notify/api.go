@@ -13,16 +13,20 @@ import (
 type endpointIn struct {
 	Body struct {
 		Name    string   `json:"name" maxLength:"100"`
-		Kind    Kind     `json:"kind" enum:"webhook,mail"`
-		Address string   `json:"address" maxLength:"500" doc:"URL or mail address"`
+		Kind    Kind     `json:"kind" enum:"webhook,mail,pager,syslog"`
+		Address string   `json:"address" maxLength:"500" doc:"URL of a webhook or of a pager's Events API v2, mail address, or host and port of a syslog receiver"`
 		Topics  []string `json:"topics" maxItems:"20" doc:"What it is told of: alarm.raised, alarm.* or *"`
+
+		Header     string `json:"header,omitempty" maxLength:"64" doc:"Webhook: name of a header that each request carries" example:"X-Automation-Webhook-Token"`
+		Credential string `json:"credential,omitempty" maxLength:"2000" doc:"The value of the header, or the routing key of a pager. It is kept sealed and never shown again"`
+		Authority  string `json:"authority,omitempty" maxLength:"32768" doc:"Syslog: CA certificates (PEM) that the receiver's is checked against; none: those of the machine"`
 	}
 }
 
 // EndpointSecret is a new endpoint with the secret that its receiver checks signatures with.
 type EndpointSecret struct {
 	Endpoint
-	Secret string `json:"secret,omitempty" doc:"Shown this once; mail has none"`
+	Secret string `json:"secret,omitempty" doc:"Of a webhook, shown this once"`
 }
 
 type byID struct {
@@ -31,7 +35,7 @@ type byID struct {
 
 type deliveriesIn struct {
 	Endpoint string `query:"endpoint" maxLength:"64"`
-	State    string `query:"state" enum:"open,done,failed"`
+	State    string `query:"state" enum:"open,done,failed,moot"`
 	api.Paging
 }
 
@@ -47,9 +51,11 @@ func (s *Service) Routes(a *api.API) {
 		return api.Items(es), err
 	})
 	api.Handle(a, api.Op{ID: "add-endpoint", Method: "POST", Path: "/v1/notifications/endpoints", Verb: write, Stage: stage, Status: 201,
-		Summary: "Tell a webhook or a mail address of topics", Doc: "A webhook gets Standard Webhooks; the secret that its receiver checks signatures with is shown this once."},
+		Summary: "Tell a webhook, a mail address, a pager or a syslog receiver of topics",
+		Doc:     "A webhook gets Standard Webhooks; the secret that its receiver checks signatures with is shown this once. A pager gets events of PagerDuty's Events API v2, a syslog receiver RFC 5424 over TLS."},
 		func(ctx context.Context, in *endpointIn) (*api.Out[EndpointSecret], error) {
-			e, secret, err := s.add(ctx, Endpoint{Name: in.Body.Name, Kind: in.Body.Kind, Address: in.Body.Address, Topics: in.Body.Topics})
+			e, secret, err := s.add(ctx, Endpoint{Name: in.Body.Name, Kind: in.Body.Kind, Address: in.Body.Address, Topics: in.Body.Topics,
+				Header: in.Body.Header, Credential: in.Body.Credential, Authority: in.Body.Authority})
 			return api.One(EndpointSecret{e, secret}), err
 		})
 	for _, action := range []struct {

@@ -39,8 +39,8 @@ func (s *Service) Pages(c *console.Console) {
 	load := func(r *http.Request) (page, error) {
 		ctx := r.Context()
 		p := page{Topics: s.Topics(), Names: c.Names(ctx), MayWrite: tenant.Holds(ctx, write), Typed: console.Typed(r), State: r.URL.Query().Get("state"),
-			Kinds:  []console.Option{{Value: string(Webhook), Word: "webhook"}, {Value: string(Mail), Word: "mail"}},
-			States: []console.Option{{Word: "any"}, {Value: string(Open), Word: "waiting"}, {Value: string(Done), Word: "arrived"}, {Value: string(Failed), Word: "failed"}}}
+			Kinds:  []console.Option{{Value: string(Webhook), Word: "webhook"}, {Value: string(Mail), Word: "mail"}, {Value: string(Pager), Word: "pager (PagerDuty Events API v2)"}, {Value: string(Syslog), Word: "syslog over TLS"}},
+			States: []console.Option{{Word: "any"}, {Value: string(Open), Word: "waiting"}, {Value: string(Done), Word: "arrived"}, {Value: string(Failed), Word: "failed"}, {Value: string(Moot), Word: "over before"}}}
 		var err error
 		if p.Endpoints, err = s.endpoints(ctx); err != nil {
 			return p, err
@@ -61,7 +61,8 @@ func (s *Service) Pages(c *console.Console) {
 	// The secret is shown at once, as the answer of the form.
 	c.Page(console.Page{Path: "/notifications", Method: http.MethodPost, Title: "Notifications", Menu: menu, Tab: "Notifications", Verb: write, FS: pagesFS, Template: "pages/notifications.html",
 		Load: func(r *http.Request) (any, error) {
-			_, secret, err := s.add(r.Context(), Endpoint{Name: r.FormValue("name"), Kind: Kind(r.FormValue("kind")), Address: r.FormValue("address"), Topics: strings.Fields(r.FormValue("topics"))})
+			_, secret, err := s.add(r.Context(), Endpoint{Name: r.FormValue("name"), Kind: Kind(r.FormValue("kind")), Address: r.FormValue("address"), Topics: strings.Fields(r.FormValue("topics")),
+				Header: r.FormValue("header"), Credential: r.FormValue("credential"), Authority: r.FormValue("authority")})
 			if err != nil {
 				return nil, err
 			}

@@ -3,9 +3,11 @@
 package notify
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"log/slog"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -24,7 +26,7 @@ type Config struct {
 	Keys  *seal.Keys
 	Clock clock.Clock // default clock.System
 	Log   *slog.Logger
-	// PrivateHooks lets webhooks reach private and loopback addresses, as the administrator of the host says.
+	// PrivateHooks lets webhooks, pagers and syslog reach private and loopback addresses, as the administrator of the host says.
 	PrivateHooks bool
 	Mailer       *Mailer // nil: there is no mail server
 	URL          string  // where people find the console, "https://ot.example:8443"; links of notices begin with it
@@ -34,6 +36,7 @@ type Config struct {
 type Service struct {
 	cfg    Config
 	client *http.Client
+	dialer *net.Dialer
 	topics []Topic       // complete before Work
 	wake   chan struct{} // capacity 1
 }
@@ -49,7 +52,7 @@ func New(cfg Config) *Service {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{cfg: cfg, client: webhook.Client(cfg.PrivateHooks), wake: make(chan struct{}, 1)}
+	return &Service{cfg: cfg, client: webhook.Client(cfg.PrivateHooks), dialer: webhook.Dialer(cfg.PrivateHooks), wake: make(chan struct{}, 1)}
 }
 
 // Know adds topics that a stage may tell of. Call it before Work.
@@ -68,8 +71,52 @@ func (s *Service) Tell(tx *store.Tx, n Notice) error {
 	if err != nil {
 		return err
 	}
-	to := slices.DeleteFunc(endpoints, func(e Endpoint) bool { return e.Off != "" || !listens(e.Topics, n.Topic) })
+	if n.Phase == Begun {
+		return s.tell(tx, n, slices.DeleteFunc(endpoints, func(e Endpoint) bool { return e.Off != "" || !listens(e.Topics, n.Topic) }))
+	}
+	heard, err := told(tx, n.Tenant, n.Thread)
+	if err != nil {
+		return err
+	}
+	// A pager hears what becomes of what it was told, whatever else it listens to, and nothing of the rest.
+	to := slices.DeleteFunc(endpoints, func(e Endpoint) bool {
+		return e.Off != "" || e.Kind == Pager && !slices.Contains(heard, e.ID) || e.Kind != Pager && !listens(e.Topics, n.Topic)
+	})
+	var pagers []string
+	for _, e := range to {
+		if e.Kind == Pager {
+			pagers = append(pagers, e.ID)
+		}
+	}
+	if err := s.overtake(tx, n, pagers); err != nil {
+		return err
+	}
 	return s.tell(tx, n, to)
+}
+
+// Settle says that a thread is over, or that a person looks after it, to the pagers that were told of it. What is over is
+// delivered to nobody any more. It is for what was told by Call.
+func (s *Service) Settle(tx *store.Tx, n Notice) error {
+	heard, err := told(tx, n.Tenant, n.Thread)
+	if err != nil {
+		return err
+	}
+	if err := s.overtake(tx, n, heard); err != nil {
+		return err
+	}
+	endpoints, err := listEndpoints(tx.Query, n.Tenant)
+	if err != nil {
+		return err
+	}
+	return s.tell(tx, n, slices.DeleteFunc(endpoints, func(e Endpoint) bool { return e.Off != "" || e.Kind != Pager || !slices.Contains(heard, e.ID) }))
+}
+
+// overtake drops what still waits to tell the endpoints of a thread that is over: told later, it would open it again.
+func (s *Service) overtake(tx *store.Tx, n Notice, to []string) error {
+	if n.Phase != Over || len(to) == 0 {
+		return nil
+	}
+	return moot(tx, n.Tenant, n.Thread, to, s.cfg.Clock.Now())
 }
 
 // Call tells the endpoints with the ids, whatever they listen to, and says how many of them could be told. It is for what is
@@ -96,6 +143,7 @@ func (s *Service) tell(tx *store.Tx, n Notice, to []Endpoint) error {
 	if err != nil || len(data) > maxData {
 		return problem.TooLarge("What is told of %s has more than %d bytes or cannot be written as JSON.", n.Topic, maxData).Because(err)
 	}
+	n.Severity = cmp.Or(n.Severity, Warning)
 	n.Title, n.Text = plain(n.Title, maxText/10), shorten(strings.ToValidUTF8(n.Text, "�"), maxText)
 	now := s.cfg.Clock.Now()
 	id := store.NewID("ntc")
@@ -129,7 +177,8 @@ func (s *Service) kick() {
 	}
 }
 
-// Add adds an endpoint and returns it with its secret, which is shown this once; mail has none.
+// Add adds an endpoint and returns it with the secret of a webhook, which is shown this once. The credential of a pager or of
+// a webhook's header is never shown.
 func (s *Service) Add(ctx context.Context, e Endpoint) (Endpoint, string, error) {
 	if err := e.check(s.topics, s.cfg.PrivateHooks, s.cfg.Mailer != nil); err != nil {
 		return e, "", err
@@ -144,6 +193,13 @@ func (s *Service) Add(ctx context.Context, e Endpoint) (Endpoint, string, error)
 		}
 		e.secret, secret = sealed, raw.Text()
 	}
+	if e.Credential != "" {
+		sealed, err := s.cfg.Keys.Wrap(credentialOf(e), []byte(e.Credential))
+		if err != nil {
+			return e, "", err
+		}
+		e.credential, e.Credential = sealed, ""
+	}
 	err := s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
 		others, err := listEndpoints(tx.Query, e.Tenant)
 		if err != nil {
@@ -156,12 +212,14 @@ func (s *Service) Add(ctx context.Context, e Endpoint) (Endpoint, string, error)
 			return err
 		}
 		return audit.Append(tx, audit.Entry{Tenant: e.Tenant, Actor: e.Actor, Kind: "endpoint.added", Subject: e.ID,
-			Data: map[string]any{"name": e.Name, "kind": e.Kind, "address": e.Address, "topics": e.Topics}})
+			Data: map[string]any{"name": e.Name, "kind": e.Kind, "address": e.Address, "topics": e.Topics, "header": e.Header, "authority": e.Authority != ""}})
 	})
 	return e, secret, err
 }
 
 func purpose(e Endpoint) string { return "notify/" + e.Tenant + "/" + e.ID }
+
+func credentialOf(e Endpoint) string { return purpose(e) + "/credential" }
 
 // Remove removes an endpoint. What still waits for it is on record as failed.
 func (s *Service) Remove(ctx context.Context, tenant, id, actor string) error {
@@ -207,7 +265,7 @@ func (s *Service) Test(ctx context.Context, tenant, id, actor string) error {
 		if e.Off != "" {
 			return problem.Conflict("%s is turned off: %s.", e.Name, e.Off).Hint("Resume it first.")
 		}
-		return s.tell(tx, Notice{Tenant: tenant, Topic: topicTest, Subject: id, Title: "A test of OpenThings",
+		return s.tell(tx, Notice{Tenant: tenant, Topic: topicTest, Subject: id, Title: "A test of OpenThings", Severity: Info,
 			Text: "Somebody asked whether messages of the platform arrive here. They do.", Link: "/notifications", Data: map[string]any{"asked_by": actor}}, []Endpoint{e})
 	})
 }

@@ -23,12 +23,12 @@ var Schema = store.Migrations{Stage: "notify", FS: migrationsFS}
 // query asks inside a transaction.
 type query func(q string, args ...any) (*sql.Rows, error)
 
-const endpointColumns = `id, tenant, name, kind, address, topics, secret, actor, created, off_reason, faults, fault, reached`
+const endpointColumns = `id, tenant, name, kind, address, topics, secret, actor, created, off_reason, faults, fault, reached, header, credential, authority`
 
 func scanEndpoint(r interface{ Scan(...any) error }) (e Endpoint, err error) {
 	var topics string
 	var created, reached int64
-	err = r.Scan(&e.ID, &e.Tenant, &e.Name, &e.Kind, &e.Address, &topics, &e.secret, &e.Actor, &created, &e.Off, &e.Faults, &e.Fault, &reached)
+	err = r.Scan(&e.ID, &e.Tenant, &e.Name, &e.Kind, &e.Address, &topics, &e.secret, &e.Actor, &created, &e.Off, &e.Faults, &e.Fault, &reached, &e.Header, &e.credential, &e.Authority)
 	e.Topics, e.Created, e.Reached = strings.Fields(topics), store.Time(created), store.Time(reached)
 	return e, err
 }
@@ -51,14 +51,14 @@ func insertEndpoint(tx *store.Tx, e Endpoint) error {
 	if secret == nil {
 		secret = []byte{}
 	}
-	_, err := tx.Exec(`INSERT INTO notify_endpoint(`+endpointColumns+`, busy_until) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, '', 0, '', 0, 0)`,
-		e.ID, e.Tenant, e.Name, string(e.Kind), e.Address, strings.Join(e.Topics, " "), secret, e.Actor, store.Millis(e.Created))
+	_, err := tx.Exec(`INSERT INTO notify_endpoint(`+endpointColumns+`, busy_until) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, '', 0, '', 0, $10, $11, $12, 0)`,
+		e.ID, e.Tenant, e.Name, string(e.Kind), e.Address, strings.Join(e.Topics, " "), secret, e.Actor, store.Millis(e.Created), e.Header, e.credential, e.Authority)
 	return err
 }
 
 func insertNotice(tx *store.Tx, id string, n Notice, data string, at time.Time) (fresh bool, err error) {
-	rows, err := tx.Exec(`INSERT INTO notify_notice(id, tenant, topic, subject, title, body, link, data, at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO NOTHING`,
-		id, n.Tenant, n.Topic, n.Subject, n.Title, n.Text, n.Link, data, store.Millis(at))
+	rows, err := tx.Exec(`INSERT INTO notify_notice(id, tenant, topic, subject, title, body, link, data, at, severity, thread, phase) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (id) DO NOTHING`,
+		id, n.Tenant, n.Topic, n.Subject, n.Title, n.Text, n.Link, data, store.Millis(at), string(n.Severity), n.Thread, string(n.Phase))
 	return rows == 1, err
 }
 
@@ -80,11 +80,25 @@ func failOpen(tx *store.Tx, endpoint, why string, at time.Time) error {
 	return err
 }
 
-const deliveryColumns = `d.id, d.tenant, d.endpoint, n.topic, n.subject, n.title, n.at, d.state, d.attempts, d.next, d.ended, d.answer, n.body, n.link, n.data`
+// told are the endpoints that were told that a thread began, by id.
+func told(tx *store.Tx, tenant, thread string) ([]string, error) {
+	rows, err := tx.Query(`SELECT DISTINCT d.endpoint FROM notify_notice n JOIN notify_delivery d ON d.notice = n.id WHERE n.tenant = $1 AND n.thread = $2 AND n.phase = ''`, tenant, thread)
+	return store.Collect(rows, err, func(r *sql.Rows) (id string, err error) { return id, r.Scan(&id) })
+}
+
+// moot ends what still waits to tell the endpoints of a thread.
+func moot(tx *store.Tx, tenant, thread string, to []string, at time.Time) error {
+	in, args := store.In([]any{tenant, thread, store.Millis(at)}, to)
+	_, err := tx.Exec(`UPDATE notify_delivery SET state = 'moot', ended = $3, answer = 'it was over before it arrived'
+		WHERE state = 'open' AND notice IN (SELECT id FROM notify_notice WHERE tenant = $1 AND thread = $2) AND endpoint IN `+in, args...)
+	return err
+}
+
+const deliveryColumns = `d.id, d.tenant, d.endpoint, n.topic, n.subject, n.title, n.at, d.state, d.attempts, d.next, d.ended, d.answer, n.body, n.link, n.data, n.severity, n.thread, n.phase`
 
 func scanDelivery(r *sql.Rows) (d Delivery, err error) {
 	var at, next, ended int64
-	err = r.Scan(&d.ID, &d.Tenant, &d.Endpoint, &d.Topic, &d.Subject, &d.Title, &at, &d.State, &d.Attempts, &next, &ended, &d.Answer, &d.notice.Text, &d.notice.Link, &d.data)
+	err = r.Scan(&d.ID, &d.Tenant, &d.Endpoint, &d.Topic, &d.Subject, &d.Title, &at, &d.State, &d.Attempts, &next, &ended, &d.Answer, &d.notice.Text, &d.notice.Link, &d.data, &d.notice.Severity, &d.notice.Thread, &d.notice.Phase)
 	d.At, d.Ended = store.Time(at), store.Time(ended)
 	if d.State == Open {
 		d.Next = store.Time(next)

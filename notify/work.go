@@ -30,7 +30,12 @@ const (
 	forgetEvery = time.Hour
 )
 
-// errGone is the answer of a webhook that wants nothing any more (HTTP 410).
+// rejectedError is an answer that would be the same to the same message tomorrow.
+type rejectedError struct{ why string }
+
+func (e *rejectedError) Error() string { return e.why }
+
+// errGone is the answer of a receiver that wants nothing any more (HTTP 410).
 var errGone = errors.New("the endpoint is gone (410)")
 
 // refusedError is an answer that asks for another pause.
@@ -142,7 +147,8 @@ func (s *Service) settle(ctx context.Context, e *Endpoint, d Delivery, fault err
 		e.Fault = plain(fault.Error(), 300)
 		d.Answer = e.Fault
 		until = now.Add(rest(e.Faults))
-		if d.Attempts > int64(len(waits)) {
+		waits := e.Kind.waits()
+		if d.Attempts > int64(len(waits)) || errors.As(fault, new(*rejectedError)) {
 			d.State, d.Ended = Failed, now
 			break
 		}
@@ -165,16 +171,21 @@ func (s *Service) attempt(ctx context.Context, e Endpoint, d Delivery) error {
 	if d.notice.Link != "" {
 		d.notice.Link = s.cfg.URL + d.notice.Link
 	}
-	if e.Kind == Mail {
+	switch e.Kind {
+	case Mail:
 		if s.cfg.Mailer == nil {
 			return errors.New("this platform knows no mail server")
 		}
 		return s.cfg.Mailer.send(ctx, e.Address, d)
+	case Pager:
+		return s.page(ctx, e, d)
+	case Syslog:
+		return s.log(ctx, e, d)
 	}
 	return s.post(ctx, e, d)
 }
 
-// message is the body of a webhook, as Standard Webhooks recommend it.
+// message is the body of a webhook, as Standard Webhooks recommend it, and what a syslog message says.
 type message struct {
 	Type      string      `json:"type"`
 	Timestamp time.Time   `json:"timestamp"`
@@ -182,11 +193,20 @@ type message struct {
 }
 
 type messageData struct {
-	Subject string          `json:"subject"`
-	Title   string          `json:"title"`
-	Text    string          `json:"text,omitempty"`
-	Link    string          `json:"link,omitempty"`
-	Facts   json.RawMessage `json:"facts"`
+	Subject  string          `json:"subject"`
+	Title    string          `json:"title"`
+	Text     string          `json:"text,omitempty"`
+	Link     string          `json:"link,omitempty"`
+	Severity Severity        `json:"severity"`
+	Thread   string          `json:"thread,omitempty"` // what several messages are about together
+	Phase    Phase           `json:"phase,omitempty"`  // what this one means for it: "", "taken" or "over"
+	Facts    json.RawMessage `json:"facts"`
+}
+
+// message is the delivery as programs read it.
+func (d Delivery) message() message {
+	return message{Type: d.Topic, Timestamp: d.At.UTC(), Data: messageData{Subject: d.Subject, Title: d.Title, Text: d.notice.Text, Link: d.notice.Link,
+		Severity: d.notice.Severity, Thread: d.notice.Thread, Phase: d.notice.Phase, Facts: json.RawMessage(d.data)}}
 }
 
 func (s *Service) post(ctx context.Context, e Endpoint, d Delivery) error {
@@ -194,7 +214,7 @@ func (s *Service) post(ctx context.Context, e Endpoint, d Delivery) error {
 	if err != nil {
 		return err
 	}
-	body, err := json.Marshal(message{Type: d.Topic, Timestamp: d.At.UTC(), Data: messageData{d.Subject, d.Title, d.notice.Text, d.notice.Link, json.RawMessage(d.data)}})
+	body, err := json.Marshal(d.message())
 	if err != nil {
 		return err
 	}
@@ -202,23 +222,36 @@ func (s *Service) post(ctx context.Context, e Endpoint, d Delivery) error {
 	if err != nil {
 		return err
 	}
+	if e.Header != "" {
+		value, err := s.cfg.Keys.Unwrap(credentialOf(e), e.credential)
+		if err != nil {
+			return err
+		}
+		req.Header.Set(e.Header, string(value))
+	}
+	_, err = s.ask(req)
+	return err
+}
+
+// ask makes a request and returns the beginning of its answer, whether the error is nil or not.
+func (s *Service) ask(req *http.Request) ([]byte, error) {
 	resp, err := s.client.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer resp.Body.Close()
-	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer)) // so that the connection can be used again
+	said, _ := io.ReadAll(io.LimitReader(resp.Body, maxAnswer)) // so that the connection can be used again
 	switch {
 	case resp.StatusCode >= 200 && resp.StatusCode < 300:
-		return nil
+		return said, nil
 	case resp.StatusCode == http.StatusGone:
-		return errGone
+		return said, errGone
 	}
 	seconds, err := strconv.Atoi(strings.TrimSpace(resp.Header.Get("Retry-After")))
 	if err != nil || seconds < 0 || seconds > 7*86400 {
 		seconds = 0
 	}
-	return &refusedError{resp.StatusCode, time.Duration(seconds) * time.Second}
+	return said, &refusedError{resp.StatusCode, time.Duration(seconds) * time.Second}
 }
 
 // forget removes what was delivered long ago, in small transactions.

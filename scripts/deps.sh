@@ -35,6 +35,8 @@ if [ "${1:-build}" = test ]; then
 	need gnutls-bin certtool
 	need gnupg gpg
 	need softhsm2 softhsm2-util
+	need rsyslog "rsyslogd /usr/sbin/rsyslogd"
+	need rsyslog-openssl "/usr/lib/*/rsyslog/lmnsd_ossl.so"
 	need ca-certificates /usr/sbin/update-ca-certificates
 fi
 [ -n "$missing" ] || exit 0

@@ -71,9 +71,9 @@ func (s Secret) Request(ctx context.Context, address, id string, at time.Time, b
 	return req, nil
 }
 
-// Client makes a client for such addresses. private lets it reach the inside.
-func Client(private bool) *http.Client {
-	d := &net.Dialer{Timeout: dialTime, Control: func(_, address string, _ syscall.RawConn) error {
+// Dialer reaches such addresses and no others, whatever their names resolve to. private lets it reach the inside.
+func Dialer(private bool) *net.Dialer {
+	return &net.Dialer{Timeout: dialTime, Control: func(_, address string, _ syscall.RawConn) error {
 		ap, err := netip.ParseAddrPort(address)
 		if err != nil {
 			return err
@@ -83,8 +83,12 @@ func Client(private bool) *http.Client {
 		}
 		return nil
 	}}
+}
+
+// Client makes a client for such addresses.
+func Client(private bool) *http.Client {
 	return &http.Client{
-		Transport:     &http.Transport{Proxy: nil, DialContext: d.DialContext, TLSHandshakeTimeout: dialTime, MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 16 << 10},
+		Transport:     &http.Transport{Proxy: nil, DialContext: Dialer(private).DialContext, TLSHandshakeTimeout: dialTime, MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 16 << 10},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }
@@ -97,11 +101,16 @@ func Check(address, rule string, private bool) error {
 		return problem.Invalid("The hook needs an address such as https://erp.example/allow.").At("url")
 	}
 	ip, notIP := netip.ParseAddr(u.Hostname())
-	loopback := u.Hostname() == "localhost" || notIP == nil && ip.IsLoopback()
-	if u.Scheme != "https" && !(u.Scheme == "http" && loopback) {
+	if u.Scheme != "https" && !(u.Scheme == "http" && (u.Hostname() == "localhost" || notIP == nil && ip.IsLoopback())) {
 		return problem.Invalid("A hook is called over https; http is for this machine only.").At("url")
 	}
-	if !private && (loopback || notIP == nil && !outside(ip)) {
+	return CheckHost(u.Hostname(), rule, private)
+}
+
+// CheckHost refuses the name or number of a host of the inside: kind forbidden with rule.
+func CheckHost(host, rule string, private bool) error {
+	ip, notIP := netip.ParseAddr(host)
+	if !private && (host == "localhost" || notIP == nil && !outside(ip)) {
 		return problem.Forbidden(rule, "The hook's address is one of the inside.").At("url").
 			Hint("The administrator of the host may allow it: openthings up --private-hooks.")
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,7 +19,7 @@ import (
 )
 
 func notifyCommand() *cobra.Command {
-	c, r := group("notify", "Who is told of alarms by webhook and mail, and whether it arrived")
+	c, r := group("notify", "Who is told by webhook, mail, pager and syslog, and whether it arrived")
 	list := &cobra.Command{
 		Use: "list", Short: "Who is told", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -47,18 +48,33 @@ func notifyCommand() *cobra.Command {
 			})
 		},
 	}
-	var name string
+	var name, kind, header, keyFile, caFile string
 	var wants []string
 	add := &cobra.Command{
-		Use: "add ADDRESS", Short: "Tell a webhook or a mail address; a webhook's secret is printed once", Args: cobra.ExactArgs(1),
+		Use: "add ADDRESS", Short: "Tell a webhook, a mail address, a pager or a syslog receiver; a webhook's secret is printed once", Args: cobra.ExactArgs(1),
+		Long: "Tell a webhook, a mail address, a pager or a syslog receiver; a webhook's secret is printed once.\n\n" +
+			"A pager is an address that takes PagerDuty's Events API v2. A syslog receiver takes RFC 5424 over TLS. Keys are read from files, so that no list of processes shows them.",
 		Example: `  openthings notify add https://hooks.example/openthings --name on-call --topic 'alarm.*'
-  openthings notify add psirt@maker.example --name PSIRT --topic '*'`,
+  openthings notify add psirt@maker.example --name PSIRT --topic '*'
+  openthings notify add https://events.pagerduty.com/v2/enqueue --kind pager --key-file routing.key --name pager --topic oncall.call
+  openthings notify add siem.example:6514 --kind syslog --ca-file siem-ca.pem --name SIEM --topic '*'
+  openthings notify add https://api.atlassian.com/automation/webhooks/jira/a/b/c --header X-Automation-Webhook-Token --key-file jira.key --name Jira --topic case.deadline`,
 		RunE: func(c *cobra.Command, args []string) error {
-			kind := notify.Mail
-			if strings.Contains(args[0], "://") {
-				kind = notify.Webhook
+			if kind == "" {
+				kind = string(notify.Mail)
+				if strings.Contains(args[0], "://") {
+					kind = string(notify.Webhook)
+				}
 			}
-			in := map[string]any{"name": name, "kind": kind, "address": args[0], "topics": wants}
+			key, err := fileText(keyFile)
+			if err != nil {
+				return err
+			}
+			ca, err := fileText(caFile)
+			if err != nil {
+				return err
+			}
+			in := map[string]any{"name": name, "kind": kind, "address": args[0], "topics": wants, "header": header, "credential": key, "authority": ca}
 			return do(c, r, http.MethodPost, "/v1/notifications/endpoints", in, func(w io.Writer, e notify.EndpointSecret) error {
 				_, err := fmt.Fprintln(w, strings.TrimSpace(e.ID+" "+e.Secret))
 				return err
@@ -66,6 +82,10 @@ func notifyCommand() *cobra.Command {
 		},
 	}
 	add.Flags().StringVar(&name, "name", "", "what people call it")
+	add.Flags().StringVar(&kind, "kind", "", "webhook, mail, pager or syslog; default: webhook for an address with ://, else mail")
+	add.Flags().StringVar(&header, "header", "", "name of a header that each request of a webhook carries; its value is in --key-file")
+	add.Flags().StringVar(&keyFile, "key-file", "", "file with the routing key of a pager, or the value of --header")
+	add.Flags().StringVar(&caFile, "ca-file", "", "file with the CA certificates (PEM) that a syslog receiver's is checked against; default: those of the machine")
 	add.Flags().StringSliceVar(&wants, "topic", []string{"*"}, "what it is told of; may be repeated")
 	cobra.CheckErr(add.MarkFlagRequired("name"))
 	var state string
@@ -82,7 +102,7 @@ func notifyCommand() *cobra.Command {
 			})
 		},
 	}
-	deliveries.Flags().StringVar(&state, "state", "", "open, done or failed")
+	deliveries.Flags().StringVar(&state, "state", "", "open, done, failed or moot")
 	pages.flags(deliveries)
 	c.AddCommand(list, topics, add, deliveries)
 	for _, a := range []struct{ use, short, path, action string }{
@@ -100,6 +120,15 @@ func notifyCommand() *cobra.Command {
 		}})
 	}
 	return c
+}
+
+// fileText is what a small file says, without the white space around it; no name, no text.
+func fileText(name string) (string, error) {
+	if name == "" {
+		return "", nil
+	}
+	b, err := os.ReadFile(name)
+	return strings.TrimSpace(string(b)), err
 }
 
 // mailFlags name the server that mail leaves by.

@@ -130,7 +130,7 @@ func (s *Service) next(ctx context.Context, j store.Job) error {
 		case err != nil:
 			return err
 		case over || !set:
-			return endCall(tx, r.Tenant, c.ID, s.now(), "over", "")
+			return s.end(tx, r.Tenant, c, "over", "")
 		}
 		return s.step(tx, r.Tenant, rota, c, r.Step)
 	})
@@ -147,7 +147,7 @@ func (s *Service) step(tx *store.Tx, t string, rota Rota, c Call, n int64) error
 		return s.cfg.DB.Emit(tx, TopicUnanswered, t, c.ID, map[string]any{"title": c.Title, "link": c.Link, "steps": n})
 	}
 	p := people[n%int64(len(people))]
-	told, err := s.cfg.Notify.Call(tx, notify.Notice{Tenant: t, Topic: TopicCall, Subject: c.ID, Title: c.Title, Link: c.Link,
+	told, err := s.cfg.Notify.Call(tx, notify.Notice{Tenant: t, Topic: TopicCall, Subject: c.ID, Title: c.Title, Link: c.Link, Severity: notify.Critical, Thread: c.ID,
 		Text: fmt.Sprintf("%s, you are called: answer within %d minutes on the page On call, or the next one is called.", p.Name, rota.Minutes),
 		Data: map[string]any{"call": c.ID, "person": p.Person, "step": n}, Key: fmt.Sprintf("%s-%d", c.ID, n)}, p.Endpoints)
 	if err != nil {
@@ -162,6 +162,16 @@ func (s *Service) step(tx *store.Tx, t string, rota Rota, c Call, n int64) error
 		return err
 	}
 	return s.cfg.DB.Enqueue(tx, jobNext, fmt.Sprintf("%s %d", c.ID, n+1), now.Add(time.Duration(rota.Minutes)*time.Minute), reminder{t, c.ID, n + 1})
+}
+
+// end ends a call: pagers close its incident, and what still waits for somebody who was called is not delivered any more. by
+// is who answered it.
+func (s *Service) end(tx *store.Tx, t string, c Call, why, by string) error {
+	if err := endCall(tx, t, c.ID, s.now(), why, by); err != nil {
+		return err
+	}
+	return s.cfg.Notify.Settle(tx, notify.Notice{Tenant: t, Topic: TopicCall, Subject: c.ID, Title: c.Title, Link: c.Link, Severity: notify.Critical, Thread: c.ID, Phase: notify.Over,
+		Text: map[string]string{"answered": "Somebody answered.", "over": "It needs nobody any more."}[why], Data: map[string]any{"call": c.ID, "why": why}})
 }
 
 // who refuses unless a person asks who may do v.
@@ -192,7 +202,7 @@ func (s *Service) Answer(ctx context.Context, id string) (Call, error) {
 		if c.Why == "answered" {
 			return problem.Conflict("%s answered it at %s.", cmp.Or(people[c.AnsweredBy], c.AnsweredBy), c.Answered.Format("15:04 UTC"))
 		}
-		if err := endCall(tx, a.Tenant, id, s.now(), "answered", a.ID); err != nil {
+		if err := s.end(tx, a.Tenant, c, "answered", a.ID); err != nil {
 			return err
 		}
 		return audit.Append(tx, audit.Entry{Tenant: a.Tenant, Actor: a.ID, Kind: "oncall.answered", Subject: id, Data: map[string]any{"about": c.Subject, "steps": len(c.Steps)}})
