@@ -26,6 +26,14 @@ func (s *Service) Told(ctx context.Context, product, item string) (text string, 
 	return "", true, nil
 }
 
+// Page is the newest published user information of a product of the tenant; version 0 while none was published.
+func (s *Service) Page(ctx context.Context, tenant, product string) (Page, error) {
+	if _, err := s.Get(ctx, tenant, product); err != nil {
+		return Page{}, err
+	}
+	return s.page(ctx, product)
+}
+
 // Promised is the published support of a unit that was made on a day: that of the placement cohort that
 // had begun by then, or of the first. False says that none was published.
 func (s *Service) Promised(ctx context.Context, tenant, product, revision string, made time.Time) (d Declaration, ok bool, err error) {

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/openthings-platform/openthings/api"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
@@ -55,11 +56,10 @@ func (e Export) check() error {
 }
 
 const (
-	exportPage   = 200              // devices looked up together
-	exportPoints = 200_000          // points held in memory, about
-	exportLeast  = time.Hour        // a stretch is not cut below this
-	exportFlush  = 64 << 10         // bytes kept back before the line takes them
-	exportWrite  = 30 * time.Second // how long the line may stand still
+	exportPage   = 200       // devices looked up together
+	exportPoints = 200_000   // points held in memory, about
+	exportLeast  = time.Hour // a stretch is not cut below this
+	exportFlush  = 64 << 10  // bytes kept back before the line takes them
 )
 
 // lines writes measurements in one of the formats.
@@ -255,7 +255,7 @@ func (s *Service) serveExport(w http.ResponseWriter, r *http.Request) error {
 	h := w.Header()
 	h.Set("Content-Type", map[string]string{formatCSV: "text/csv; charset=utf-8; header=present", formatLines: "application/jsonl"}[e.Format])
 	h.Set("Content-Disposition", `attachment; filename="telemetry.`+e.Format+`"`)
-	return s.export(r.Context(), e, &moving{w: w, out: http.NewResponseController(w)})
+	return s.export(r.Context(), e, api.Stream(w))
 }
 
 // queryTime reads a time of a query: RFC 3339 or a day. Empty leaves what is there.
@@ -270,15 +270,4 @@ func queryTime(text, at string, into *time.Time) error {
 		}
 	}
 	return problem.Invalid("%q is no time such as 2026-11-21T09:00:00Z, and no day", cut(text)).At(at)
-}
-
-// moving gives each write its own deadline: an export may be long, but not stuck.
-type moving struct {
-	w   io.Writer
-	out *http.ResponseController
-}
-
-func (m *moving) Write(b []byte) (int, error) {
-	_ = m.out.SetWriteDeadline(time.Now().Add(exportWrite)) // a recorder of tests has none
-	return m.w.Write(b)
 }

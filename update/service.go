@@ -147,6 +147,15 @@ func (s *Service) TrustRoot(ctx context.Context, tenant string) (json.RawMessage
 	return doc, err
 }
 
+// TrustRoots returns every root that the tenant has had, the first one first: whoever trusts one can follow the chain.
+func (s *Service) TrustRoots(ctx context.Context, tenant string) ([]json.RawMessage, error) {
+	rows, err := s.cfg.DB.Query(ctx, `SELECT doc FROM trust_root WHERE tenant = $1 ORDER BY version`, tenant)
+	return store.Collect(rows, err, func(r *sql.Rows) (doc json.RawMessage, err error) {
+		err = r.Scan((*[]byte)(&doc))
+		return doc, err
+	})
+}
+
 // SignedTargets returns the newest list signed by the manufacturer that names the release, as it was signed.
 func (s *Service) SignedTargets(ctx context.Context, r Release) (json.RawMessage, error) {
 	return targetsDoc(ctx, s.cfg.DB, r.Tenant, r.Targets)

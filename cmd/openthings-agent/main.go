@@ -5,6 +5,7 @@
 //	openthings-agent provision -dir DIR -serial SERIAL [-keys tpm:/dev/tpmrm0] [-image FILE -version V -security-version N] > line-request.json
 //	openthings-agent install -dir DIR < line-response.json
 //	openthings-agent run -dir DIR -https HOST:8444 -mqtt HOST:8883 -product ID -revision NAME
+//	openthings-agent check -root root.json -targets targets.json -image FILE [-at TIME]
 package main
 
 import (
@@ -38,7 +39,7 @@ func main() {
 	}
 }
 
-var errUsage = errors.New("usage: openthings-agent provision|install|run, each with -h")
+var errUsage = errors.New("usage: openthings-agent provision|install|run|check, each with -h")
 
 func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error {
 	if len(args) == 0 {
@@ -46,6 +47,9 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 		return errUsage
 	}
 	f := flag.NewFlagSet(args[0], flag.ContinueOnError)
+	if args[0] == "check" {
+		return check(f, args[1:], out)
+	}
 	dir := f.String("dir", "/var/lib/openthings", "state directory")
 	switch args[0] {
 	case "provision":

@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 // The stories under testdata/script run the real binary against real clients (curl, openssl, mosquitto) and are the
 // documentation of each. Beside testscript's own commands they use those of this file.
 func TestScript(t *testing.T) {
-	for _, name := range []string{"curl", "openssl", "jq", "gpg", "mosquitto_pub", "mosquitto_sub"} {
+	for _, name := range []string{"curl", "openssl", "jq", "gpg", "unzip", "mosquitto_pub", "mosquitto_sub"} {
 		if _, err := exec.LookPath(name); err != nil {
 			t.Fatalf("%s is needed: scripts/deps.sh test installs it", name)
 		}
@@ -55,6 +55,7 @@ func TestScript(t *testing.T) {
 			"flip":       flip,
 			"code":       code,
 			"runbook":    runbook,
+			"readme":     readme,
 		},
 		Setup: func(e *testscript.Env) error {
 			run := &started{}
