@@ -14,3 +14,4 @@ CREATE TABLE command_notice (
 	PRIMARY KEY (tenant, device, notice)
 );
 CREATE INDEX command_notice_device ON command_notice (tenant, device, command);
+CREATE INDEX command_notice_notice ON command_notice (tenant, notice, device);
