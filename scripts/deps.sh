@@ -34,6 +34,7 @@ if [ "${1:-build}" = test ]; then
 	need swtpm-tools swtpm_setup
 	need gnutls-bin certtool
 	need gnupg gpg
+	need unzip unzip
 	need softhsm2 softhsm2-util
 	need rsyslog "rsyslogd /usr/sbin/rsyslogd"
 	need rsyslog-openssl "/usr/lib/*/rsyslog/lmnsd_ossl.so"
