@@ -259,7 +259,7 @@ func (h *house) build(origins []string) (err error) {
 	})
 	h.respond = respond.New(respond.Config{DB: h.db, Products: h.product, Log: cfg.Log, Vuln: h.vuln, Manufacturer: h.manufacturer, Name: h.name, Keys: h.keys, Facts: h.caseFacts(),
 		Ready: []func(context.Context, string) ([]respond.Ready, error){h.reporting}})
-	h.oncall = oncall.New(oncall.Config{DB: h.db, Notify: h.notify, People: h.members, Worth: h.worth(), Over: h.overNow})
+	h.oncall = oncall.New(oncall.Config{DB: h.db, Notify: h.notify, People: h.members, Worth: h.worth(), Over: h.overNow, Eased: []string{respond.TopicDutyEnded, respond.TopicDecided}})
 	h.desk = disclosure.New(disclosure.Config{DB: h.db, Keys: h.keys, Blobs: h.blobs, PGP: pgp.New(h.db, h.keys), Products: h.product, Respond: h.respond, Log: cfg.Log,
 		URL: cmp.Or(cfg.PublicURL, origins[0]), Maker: h.manufacturer, Tenants: h.tenantIDs, Advisory: h.publicAdvisory,
 		CSAF: func(ctx context.Context, t string) string { return h.advisory.Metadata(ctx, t) }})

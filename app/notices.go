@@ -57,7 +57,22 @@ var told = []struct {
 		}
 		due := map[respond.EventKind]string{respond.DeadlineSoon: "is due soon", respond.DeadlineOverdue: "is overdue",
 			respond.SpreadingAssumed: "is over: assume that others know", respond.HoldOver: "is over"}
-		return notify.Notice{Title: h.called(ctx, e.Subject) + ": " + d.Stage.Name() + " " + cmp.Or(due[d.Level], "has no date yet"), Link: "/cases/" + e.Subject, Data: d}, nil
+		n = notify.Notice{Title: h.called(ctx, e.Subject) + ": " + d.Stage.Name() + " " + cmp.Or(due[d.Level], "has no date yet"), Link: "/cases/" + e.Subject, Data: d, Severity: notify.Grave}
+		if d.Level == respond.DeadlineSoon || d.Level == respond.DeadlineOverdue {
+			n.Thread = dutyThread(e.Subject, d.Duty())
+		}
+		if d.Level == respond.DeadlineOverdue {
+			n.Severity = notify.Critical
+		}
+		return n, nil
+	}},
+	{respond.TopicDutyEnded, "a duty of a case needs nobody any more: it is met, or the case is closed", func(h *house, ctx context.Context, e store.Event) (n notify.Notice, err error) {
+		var d respond.DutyEnded
+		if err := e.Decode(&d); err != nil {
+			return n, err
+		}
+		return notify.Notice{Title: h.called(ctx, e.Subject) + ": " + d.Stage.Name() + " needs nobody any more", Link: "/cases/" + e.Subject, Data: d,
+			Severity: notify.Info, Thread: dutyThread(e.Subject, respond.Duty(d)), Phase: notify.Over}, nil
 	}},
 	{conform.TopicStale, "rules of the law were not compared with their source for more than 90 days", func(_ *house, _ context.Context, e store.Event) (n notify.Notice, err error) {
 		var x conform.Stale
@@ -78,7 +93,15 @@ var told = []struct {
 		}
 		return notify.Notice{Title: "Nobody has decided about the signal “" + x.Title + "” for " + about,
 			Text: "It came in at " + x.Intake.UTC().Format("2006-01-02 15:04 UTC") + ". Being aware begins with an immediate assessment (C(2026) 5252, points 211-214); one that lies idle postpones nothing.",
-			Link: "/signals/" + e.Subject, Data: x}, nil
+			Link: "/signals/" + e.Subject, Data: x, Severity: notify.Grave, Thread: "idle " + e.Subject}, nil
+	}},
+	{respond.TopicDecided, "a person decided about a signal", func(h *house, ctx context.Context, e store.Event) (n notify.Notice, err error) {
+		var x respond.SignalDecided
+		if err := e.Decode(&x); err != nil {
+			return n, err
+		}
+		return notify.Notice{Title: h.called(ctx, e.Subject) + ": " + string(x.Verdict), Link: "/signals/" + e.Subject, Data: x,
+			Severity: notify.Info, Thread: "idle " + e.Subject, Phase: notify.Over}, nil
 	}},
 	{oncall.TopicUnanswered, "everybody on call was called three times, and nobody answered", unanswered},
 	{"advisory.hold_ended", "an advisory that was held back may be published", holdEnded},
@@ -133,6 +156,11 @@ var told = []struct {
 			Text: "They may still come. A device whose line comes and goes is told of once a day.", Link: "/devices/" + e.Subject, Data: g,
 			Key: "gap_" + e.Subject + "_" + store.Time(e.At).UTC().Format("20060102")}, nil
 	}},
+}
+
+// dutyThread joins what is told of one duty of a case.
+func dutyThread(id string, d respond.Duty) string {
+	return strings.TrimSuffix(fmt.Sprintf("%s %s %d", id, d.Stage, d.Request), " 0")
 }
 
 // feedNotice says how a source of vulnerability records is.

@@ -64,6 +64,8 @@ func TestToldOutside(t *testing.T) {
 		{disclosure.TopicExpiring, m.tenant, disclosure.Expiring{Host: "lumen.example", Expires: time.Date(2027, 1, 2, 0, 0, 0, 0, time.UTC)}, disclosure.TopicExpiring + " | security.txt of lumen.example ends on 2027-01-02 | /disclosure/contact"},
 		{"case.deadline", "cas_1", respond.Escalation{Stage: respond.Spreading, Level: respond.SpreadingAssumed}, "case.deadline | cas_1: " + respond.Spreading.Name() + " is over: assume that others know | /cases/cas_1"},
 		{respond.TopicIdle, "sig_1", respond.Idle{Product: m.product, Title: "Shells"}, respond.TopicIdle + " | Nobody has decided about the signal “Shells” for "},
+		{respond.TopicDutyEnded, "cas_1", respond.DutyEnded{Stage: respond.EarlyWarning}, respond.TopicDutyEnded + " | cas_1: " + respond.EarlyWarning.Name() + " needs nobody any more | /cases/cas_1"},
+		{respond.TopicDecided, "sig_1", respond.SignalDecided{Verdict: respond.Negative}, respond.TopicDecided + " | sig_1: negative | /signals/sig_1"},
 		{"clone.detected", "cln_1", map[string]any{"what": "key"}, "clone.detected | Two devices show the same key | /enrol/quarantine"},
 		{telemetry.ChainBroken, u.id, telemetry.ChainBreak{Kind: "gap", From: 3, To: 5}, telemetry.ChainBroken + " | The chain of security events of device " + u.serial + " is broken: gap at 3 to 5 | /devices/" + u.id},
 	}

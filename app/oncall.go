@@ -73,5 +73,5 @@ func unanswered(_ *house, _ context.Context, e store.Event) (n notify.Notice, er
 	if err := e.Decode(&x); err != nil {
 		return n, err
 	}
-	return notify.Notice{Title: "Nobody on call answered: " + x.Title, Text: "Everybody of the rota was called three times. The clock runs on.", Link: x.Link, Data: x}, nil
+	return notify.Notice{Title: "Nobody on call answered: " + x.Title, Text: "Everybody of the rota was called three times. The clock runs on.", Link: x.Link, Data: x, Severity: notify.Critical}, nil
 }

@@ -124,6 +124,9 @@ func (s *Service) Decide(ctx context.Context, assessment string, d Declaration) 
 		if err := s.armSignal(tx, a.Tenant, watched); err != nil {
 			return err
 		}
+		if err := s.cfg.DB.Emit(tx, TopicDecided, a.Tenant, sig.ID, SignalDecided{Verdict: dec.Verdict}); err != nil {
+			return err
+		}
 		return s.openAll(tx, a, openings)
 	})
 	ids := make([]string, len(openings))

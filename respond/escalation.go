@@ -5,6 +5,8 @@ package respond
 import (
 	"slices"
 	"time"
+
+	"github.com/openthings-platform/openthings/store"
 )
 
 // Escalation is an alarm that must be written once: at its instant (ms since 1970 UTC), if the duty is still open.
@@ -27,6 +29,40 @@ func escalationOf(e Event) Escalation {
 
 // Duty is what the alarm is about.
 func (e Escalation) Duty() Duty { return Duty{e.Stage, e.Request} }
+
+// TopicDutyEnded is announced when a duty needs nobody any more: it is met, or its case is closed.
+const TopicDutyEnded = "case.duty_ended"
+
+// DutyEnded is the data of TopicDutyEnded.
+type DutyEnded struct {
+	Stage   Stage `json:"stage"`
+	Request int64 `json:"request,omitempty"` // of an intermediate report: the event that asked for it
+}
+
+// ended are the duties whose clock ran before and runs no more.
+func ended(was, is []Deadline) (out []Duty) {
+	for _, d := range was {
+		if d.Running() && !slices.ContainsFunc(is, func(now Deadline) bool { return now.Duty() == d.Duty() && now.Running() }) {
+			out = append(out, d.Duty())
+		}
+	}
+	return out
+}
+
+// announceEnded announces the duties that the last event of a case ended.
+func (s *Service) announceEnded(tx *store.Tx, f file, was State, limits Targets) error {
+	is := f.state()
+	var now []Deadline
+	if !is.Closed {
+		now = Clocks(is, is.Zone(), limits)
+	}
+	for _, d := range ended(Clocks(was, was.Zone(), limits), now) {
+		if err := s.cfg.DB.Emit(tx, TopicDutyEnded, f.Tenant, f.ID, DutyEnded{d.Stage, d.Request}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // due reports whether e is among the alarms that are still set.
 func (e Escalation) due(set []Escalation) bool { return slices.Contains(set, e) }

@@ -16,6 +16,14 @@ const jobIdle = "respond.idle"
 // TopicIdle is announced when nobody has decided about a signal in time, and each day until somebody has.
 const TopicIdle = "signal.idle"
 
+// TopicDecided is announced when a person has decided about a signal.
+const TopicDecided = "signal.decided"
+
+// SignalDecided is the data of TopicDecided.
+type SignalDecided struct {
+	Verdict Verdict `json:"verdict"`
+}
+
 // idleAgain is how often people are told anew of a signal that nobody decides.
 const idleAgain = 24 * time.Hour
 

@@ -227,7 +227,8 @@ func (s *Service) append(tx *store.Tx, f *file, a tenant.Actor, k EventKind, d D
 	now := s.now()
 	d.At, d.Due = d.At.UTC().Truncate(time.Millisecond), d.Due.UTC().Truncate(time.Millisecond)
 	e := Event{Seq: int64(len(f.Events)) + 1, Kind: k, Recorded: now, Actor: a.ID, Person: a.Kind == tenant.KindPerson, Data: d}
-	if err := Check(f.state(), e, now); err != nil {
+	was := f.state()
+	if err := Check(was, e, now); err != nil {
 		return err
 	}
 	if err := insertEvent(tx, f.Tenant, f.ID, e); err != nil {
@@ -240,12 +241,15 @@ func (s *Service) append(tx *store.Tx, f *file, a tenant.Actor, k EventKind, d D
 	if k == Closed || k == Withdrawn {
 		if err := closeCase(tx, f.Tenant, f.ID, now); err != nil {
 			return err
-		}
-		return s.cfg.DB.Emit(tx, "case.closed", f.Tenant, f.ID, map[string]any{"product": f.Product})
-	}
 	limits, err := targets(tx, f.Tenant)
 	if err != nil {
 		return err
+	}
+	if err := s.announceEnded(tx, *f, was, limits); err != nil {
+		return err
+	}
+		}
+		return s.cfg.DB.Emit(tx, "case.closed", f.Tenant, f.ID, map[string]any{"product": f.Product})
 	}
 	return s.arm(tx, *f, limits)
 }

@@ -36,6 +36,8 @@ type Config struct {
 	Worth map[string]func(ctx context.Context, e store.Event) (title, link string, err error)
 	// Over says that what a call is about needs nobody any more. Nil: only an answer ends a call.
 	Over func(ctx context.Context, e store.Event) (bool, error)
+	// Eased are the events after which calls about their subject may be over.
+	Eased []string
 }
 
 // Service is the room.
@@ -48,6 +50,9 @@ func New(cfg Config) *Service {
 	cfg.DB.Handle(jobNext, s.next)
 	for topic := range cfg.Worth {
 		cfg.DB.On(topic, "oncall", s.heard)
+	}
+	for _, topic := range cfg.Eased {
+		cfg.DB.On(topic, "oncall-eased", s.eased)
 	}
 	return s
 }
@@ -114,11 +119,9 @@ func (s *Service) next(ctx context.Context, j store.Job) error {
 	if err != nil || !c.Ended.IsZero() || int64(len(c.Steps)) != r.Step {
 		return err
 	}
-	over := false
-	if s.cfg.Over != nil {
-		if over, err = s.cfg.Over(tenant.WithActor(ctx, tenant.System(r.Tenant)), store.Event{Topic: c.Topic, Tenant: r.Tenant, Subject: c.Subject, Data: c.data}); err != nil {
-			return err
-		}
+	over, err := s.over(ctx, r.Tenant, c)
+	if err != nil {
+		return err
 	}
 	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
 		c, err := callByID(tx, r.Tenant, r.Call)
@@ -136,6 +139,45 @@ func (s *Service) next(ctx context.Context, j store.Job) error {
 	})
 }
 
+// over says that what a call is about needs nobody any more.
+func (s *Service) over(ctx context.Context, t string, c Call) (bool, error) {
+	if s.cfg.Over == nil {
+		return false, nil
+	}
+	return s.cfg.Over(tenant.WithActor(ctx, tenant.System(t)), store.Event{Topic: c.Topic, Tenant: t, Subject: c.Subject, Data: c.data})
+}
+
+// eased ends the calls about something that are over by now. One that nobody answered stays on record as such, and a pager
+// closes its incident.
+func (s *Service) eased(ctx context.Context, e store.Event) error {
+	var cs []Call
+	if err := s.cfg.DB.View(ctx, func(tx *store.Tx) (err error) { cs, err = pending(tx, e.Tenant, e.Subject); return err }); err != nil {
+		return err
+	}
+	for _, c := range cs {
+		over, err := s.over(ctx, e.Tenant, c)
+		if err != nil {
+			return err
+		}
+		if !over {
+			continue
+		}
+		if err := s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+			now, err := callByID(tx, e.Tenant, c.ID)
+			switch {
+			case err != nil:
+				return err
+			case now.Ended.IsZero():
+				return s.end(tx, e.Tenant, now, "over", "")
+			}
+			return s.settle(tx, e.Tenant, now, "over")
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // step calls one person, or ends the call when everybody was called often enough.
 func (s *Service) step(tx *store.Tx, t string, rota Rota, c Call, n int64) error {
 	now := s.now()
@@ -147,9 +189,10 @@ func (s *Service) step(tx *store.Tx, t string, rota Rota, c Call, n int64) error
 		return s.cfg.DB.Emit(tx, TopicUnanswered, t, c.ID, map[string]any{"title": c.Title, "link": c.Link, "steps": n})
 	}
 	p := people[n%int64(len(people))]
-	told, err := s.cfg.Notify.Call(tx, notify.Notice{Tenant: t, Topic: TopicCall, Subject: c.ID, Title: c.Title, Link: c.Link, Severity: notify.Critical, Thread: c.ID,
-		Text: fmt.Sprintf("%s, you are called: answer within %d minutes on the page On call, or the next one is called.", p.Name, rota.Minutes),
-		Data: map[string]any{"call": c.ID, "person": p.Person, "step": n}, Key: fmt.Sprintf("%s-%d", c.ID, n)}, p.Endpoints)
+	notice := c.notice(t)
+	notice.Text = fmt.Sprintf("%s, you are called: answer within %d minutes on the page On call, or the next one is called.", p.Name, rota.Minutes)
+	notice.Data, notice.Key = map[string]any{"call": c.ID, "person": p.Person, "step": n}, fmt.Sprintf("%s-%d", c.ID, n)
+	told, err := s.cfg.Notify.Call(tx, notice, p.Endpoints)
 	if err != nil {
 		return err
 	}
@@ -164,14 +207,24 @@ func (s *Service) step(tx *store.Tx, t string, rota Rota, c Call, n int64) error
 	return s.cfg.DB.Enqueue(tx, jobNext, fmt.Sprintf("%s %d", c.ID, n+1), now.Add(time.Duration(rota.Minutes)*time.Minute), reminder{t, c.ID, n + 1})
 }
 
-// end ends a call: pagers close its incident, and what still waits for somebody who was called is not delivered any more. by
-// is who answered it.
+// end ends a call; by is who answered it.
 func (s *Service) end(tx *store.Tx, t string, c Call, why, by string) error {
 	if err := endCall(tx, t, c.ID, s.now(), why, by); err != nil {
 		return err
 	}
-	return s.cfg.Notify.Settle(tx, notify.Notice{Tenant: t, Topic: TopicCall, Subject: c.ID, Title: c.Title, Link: c.Link, Severity: notify.Critical, Thread: c.ID, Phase: notify.Over,
-		Text: map[string]string{"answered": "Somebody answered.", "over": "It needs nobody any more."}[why], Data: map[string]any{"call": c.ID, "why": why}})
+	return s.settle(tx, t, c, why)
+}
+
+// settle has pagers close the incident of a call, once; what still waits for somebody who was called is not delivered any more.
+func (s *Service) settle(tx *store.Tx, t string, c Call, why string) error {
+	n := c.notice(t)
+	n.Phase, n.Key, n.Data = notify.Over, c.ID+"-over", map[string]any{"call": c.ID, "why": why}
+	return s.cfg.Notify.Settle(tx, n)
+}
+
+// notice is what everything that is told of a call has in common.
+func (c Call) notice(t string) notify.Notice {
+	return notify.Notice{Tenant: t, Topic: TopicCall, Subject: c.ID, Title: c.Title, Link: c.Link, Severity: notify.Critical, Thread: c.ID}
 }
 
 // who refuses unless a person asks who may do v.

@@ -88,6 +88,12 @@ func callByID(tx *store.Tx, tenant, id string) (Call, error) {
 	return c, err
 }
 
+// pending are the calls about a subject that nobody has answered and that are not over.
+func pending(tx *store.Tx, tenant, subject string) ([]Call, error) {
+	rows, err := tx.Query(`SELECT `+callColumns+` FROM oncall_call WHERE tenant = $1 AND subject = $2 AND why IN ('', 'unanswered') ORDER BY id`, tenant, subject)
+	return store.Collect(rows, err, func(r *sql.Rows) (Call, error) { return scanCall(r) })
+}
+
 func calls(tx *store.Tx, tenant string, open bool, after string, n int) ([]Call, error) {
 	only := ``
 	if open {
