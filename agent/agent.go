@@ -60,6 +60,10 @@ type Config struct {
 	Buffer Buffer // what is kept while the platform is out of reach
 	Socket string // path of a unix socket for other programs of the device, see Request; empty: none
 
+	// OnNotice is called at each start, and when there is another notice or end of support to show; Agent.Notices and
+	// Agent.Support say what. One call at a time; what comes meanwhile makes one more. nil: somebody looks for themselves.
+	OnNotice func()
+
 	Probe Probe // how the device looks at itself for its baseline report
 
 	// Health looks at a freshly booted image before it is committed; an error rolls back. nil: reaching the platform is enough.
@@ -107,6 +111,7 @@ type agent struct {
 	current atomic.Pointer[credential] // the LDevID of the session used last
 	later   atomic.Pointer[[]byte]     // an offer that came while another update was unfinished
 	twin    twin
+	notices notices
 	buffer  *buffer
 	answers []answer // commands.json; only the handler of messages touches it
 	pool    clients
@@ -160,6 +165,10 @@ func run(ctx context.Context, c Config, d disk, running func(*agent)) error {
 	running(a)
 	work.Go(func() { a.measure(ctx) })
 	work.Go(func() { a.liveTwin(ctx) })
+	work.Go(func() { a.tellingNotices(ctx) })
+	if a.OnNotice != nil {
+		work.Go(func() { a.watchNotices(ctx) })
+	}
 	work.Go(func() { a.flushing(ctx) })
 	work.Go(func() { a.sealing(ctx) })
 	if a.Socket != "" {
@@ -288,6 +297,7 @@ func (a *agent) load() (err error) {
 	if err := a.loadTwin(); err != nil {
 		return err
 	}
+	a.loadNotices()
 	a.buffer, err = openBuffer(a.disk, a.Buffer)
 	return err
 }

@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"sync"
+
+	"github.com/openthings-platform/openthings/wire"
 )
 
 // ErrOff is returned by an Agent that does not run: before Run, after it, and while the device restarts.
@@ -43,6 +45,46 @@ func (x *Agent) Measure(stream string, values map[string]float64) error {
 		return ErrOff
 	}
 	return x.now.keep(stream, values)
+}
+
+// Notices lists what the maker tells the people who use the device, in the first of the languages that a notice has (see
+// wire.Notice.In): the gravest first, then the newest. What has ended is not among them.
+func (x *Agent) Notices(langs ...string) ([]Notice, error) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if x.now == nil {
+		return nil, ErrOff
+	}
+	return x.now.noticesNow(langs), nil
+}
+
+// NoticeShown says that the notice stood before somebody's eyes. It is kept across power cuts and told to the platform once;
+// said again it changes nothing. ErrNotice says that the device keeps no such notice.
+func (x *Agent) NoticeShown(id string) error { return x.markNotice(id, wire.NoticeShown) }
+
+// NoticeAcknowledged says that somebody at the device confirmed that they have read the notice, as NoticeShown does. Who has
+// acknowledged a notice has seen it.
+func (x *Agent) NoticeAcknowledged(id string) error {
+	return x.markNotice(id, wire.NoticeAcknowledged)
+}
+
+func (x *Agent) markNotice(id, state string) error {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if x.now == nil {
+		return ErrOff
+	}
+	return x.now.markNotice(id, state)
+}
+
+// Support is until when the maker supports this very device, as the platform said last. ErrSupport says that it never did.
+func (x *Agent) Support() (wire.Support, error) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if x.now == nil {
+		return wire.Support{}, ErrOff
+	}
+	return x.now.supportNow()
 }
 
 // Security hands in a security event: somebody logged in, the case was opened. kind is one of wire.Security… or the maker's

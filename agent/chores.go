@@ -17,7 +17,7 @@ import (
 // chore is what a connected device does once after each start and then once a day.
 const chore = 24 * time.Hour
 
-// chores looks at the time, at the trust bundle and at the device itself, as cred, while the session lasts.
+// chores looks at the time, at the trust bundle, at the end of support and at the device itself, as cred, while the session lasts.
 func (a *agent) chores(ctx context.Context, cred *credential) {
 	for n := 0; ; {
 		wait := chore
@@ -58,7 +58,7 @@ func (a *agent) choresOnce(ctx context.Context, cred *credential) error {
 			return err
 		}
 	}
-	return a.reportBaseline(ctx, cred)
+	return errors.Join(a.askSupport(ctx, cred), a.reportBaseline(ctx, cred))
 }
 
 // optional forgives a platform that has no such route.

@@ -43,6 +43,8 @@ func (a *agent) command(ctx context.Context, work *sync.WaitGroup, id, name stri
 		then = func() { a.finish(ErrReboot) }
 	case "set-interval":
 		err = a.commandInterval(payload)
+	case wire.CommandNotice:
+		result.Detail, err = "stored", a.keepNotice(payload)
 	case "wipe":
 		a.startWipe(ctx, work, id, payload)
 		return

@@ -10,6 +10,8 @@
 //	pin.json bundle.json               the trust bundle from the line, and the newest that follows from it
 //	time.json                          the floor of the time: the newest moment that is proven to have been
 //	unit.json config.json commands.json
+//	notices.json support.json          what the maker tells those who use the device, what they have seen of it, and until when
+//	                                   the maker supports the device
 //	twin.json                          what the platform wants of the device, and the version that the device goes by
 //	root.json                          the manufacturer's update root that is trusted now
 //	boot.0 boot.1                      the boot record, two copies with sequence and checksum
@@ -31,6 +33,8 @@
 //     it goes by is one that it has applied.
 //   - A measurement or event leaves the buffer when the platform's PUBACK has arrived, or when the buffer is full and it is the
 //     oldest; then it is counted, and the platform is told (event/lost).
+//   - A notice is on disk before the platform hears that it is stored. That somebody has seen it is on disk before the firmware
+//     hears that it is kept, together with the report of it, which goes when the platform's PUBACK has arrived.
 //   - Security events are a chain, each on disk before it counts: whatever is deleted or altered shows at the next one.
 //
 // A maker's firmware links the package or talks to the program. Linked, it holds an Agent, and hands in what it measures and
@@ -40,6 +44,9 @@
 //	go a.Supervise(ctx)
 //	err := a.Measure("env", map[string]float64{"temp": 21.5})
 //	err = a.Security(wire.SecurityLogin, "root on ttyS0", map[string]any{"user": "root"})
+//	list, err := a.Notices("de", "en") // to show, and then
+//	err = a.NoticeShown(list[0].ID)
+//	err = a.NoticeAcknowledged(list[0].ID)
 //
 // Beside it, other programs of the device write lines of JSON to the unix socket of openthings-agent run -socket PATH, see
 // Request. What this costs in flash, and what a power cut costs, docs/decisions/0030 says with its numbers.

@@ -7,31 +7,45 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"sync"
 	"time"
+
+	"github.com/openthings-platform/openthings/wire"
 )
 
-// Request is one line of JSON on Config.Socket. Either Stream and Values, or Kind and its like, are set:
+// Request is one line of JSON on Config.Socket, and one of:
 //
 //	{"stream":"env","values":{"temp":21.5}}
 //	{"kind":"login","detail":"root on ttyS0","data":{"user":"root"}}
+//	{"notices":["de","en"]}
+//	{"notice":"support-2031","state":"acknowledged"}
+//	{"support":true}
 //
-// Each is answered with a line, {"ok":true} or {"ok":false,"error":"…"}; what that promises is what Agent.Measure and
-// Agent.Security promise. Who may connect is up to the mode of the socket, 0660, and of the directory that it lies in.
+// Each is answered with a line, {"ok":true}, with what was asked for beside it, or {"ok":false,"error":"…"}; what that
+// promises is what the method of Agent promises. Who may connect is up to the mode of the socket, 0660, and of the directory that it lies in.
 type Request struct {
 	Stream string             `json:"stream,omitempty"`
 	Values map[string]float64 `json:"values,omitempty"`
 	Kind   string             `json:"kind,omitempty"`
 	Detail string             `json:"detail,omitempty"`
 	Data   map[string]any     `json:"data,omitempty"`
+
+	Notices *[]string `json:"notices,omitempty"` // languages, the dearest first
+	Notice  string    `json:"notice,omitempty"`
+	State   string    `json:"state,omitempty"` // of Notice: shown, acknowledged
+	Support bool      `json:"support,omitempty"`
 }
 
 // Reply answers a Request.
 type Reply struct {
 	OK    bool   `json:"ok"`
 	Error string `json:"error,omitempty"`
+
+	Notices []Notice      `json:"notices,omitempty"`
+	Support *wire.Support `json:"support,omitempty"`
 }
 
 const (
@@ -82,8 +96,8 @@ func (a *agent) local(c net.Conn) {
 	in := bufio.NewScanner(c)
 	in.Buffer(nil, localLine)
 	for c.SetDeadline(time.Now().Add(localIdle)) == nil && in.Scan() {
-		r := Reply{OK: true}
-		if err := a.handIn(in.Bytes()); err != nil {
+		r, err := a.handIn(in.Bytes())
+		if r.OK = err == nil; err != nil {
 			r = Reply{Error: err.Error()}
 		}
 		if json.NewEncoder(c).Encode(r) != nil {
@@ -92,16 +106,53 @@ func (a *agent) local(c net.Conn) {
 	}
 }
 
-func (a *agent) handIn(line []byte) error {
+func (a *agent) handIn(line []byte) (out Reply, err error) {
 	var r Request
 	if err := json.Unmarshal(line, &r); err != nil {
-		return err
+		return out, err
+	}
+	asked := 0
+	for _, set := range []bool{r.Kind != "", r.Stream != "", r.Notices != nil, r.Notice != "", r.Support} {
+		if set {
+			asked++
+		}
 	}
 	switch {
-	case r.Kind != "" && r.Stream == "":
-		return a.link(r.Kind, r.Detail, r.Data)
-	case r.Stream != "" && r.Kind == "" && len(r.Values) > 0:
-		return a.keep(r.Stream, r.Values)
+	case asked != 1:
+	case r.Kind != "":
+		return out, a.link(r.Kind, r.Detail, r.Data)
+	case r.Stream != "" && len(r.Values) > 0:
+		return out, a.keep(r.Stream, r.Values)
+	case r.Notices != nil:
+		out.Notices = a.noticesNow(*r.Notices)
+		return out, nil
+	case r.Notice != "":
+		return out, a.markNotice(r.Notice, r.State)
+	case r.Support:
+		s, err := a.supportNow()
+		out.Support = &s
+		return out, err
 	}
-	return errors.New("a request is a stream with values, or a kind of security event")
+	return out, errors.New("a request is a stream with values, a kind of security event, the notices, one notice with its state, or the support")
+}
+
+// Ask sends one request to the agent that listens on the socket, and returns its answer; one that is not ok is an error.
+func Ask(ctx context.Context, socket string, r Request) (out Reply, err error) {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unix", socket)
+	if err != nil {
+		return out, err
+	}
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	if err := json.NewEncoder(c).Encode(r); err != nil {
+		return out, err
+	}
+	if err := json.NewDecoder(c).Decode(&out); err != nil {
+		return out, fmt.Errorf("%s: %w", socket, err)
+	}
+	if !out.OK {
+		return out, errors.New(out.Error)
+	}
+	return out, nil
 }

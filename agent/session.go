@@ -258,6 +258,7 @@ func (a *agent) session(ctx context.Context, cred *credential, fresh bool, work 
 	close(ready)
 	a.resume(ctx, work)
 	a.meetTwin()
+	nudge(a.notices.kick)
 	pump.Go(func() { a.drain(sctx, c) })
 	pump.Go(func() { a.chores(sctx, cred) })
 	return true, a.watch(ctx, c, cred)

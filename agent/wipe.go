@@ -29,6 +29,7 @@ type area struct {
 var areas = []area{
 	{"telemetry-buffer", []string{"buffer/*"}},
 	{"config", []string{"config.json*", "commands.json*", "twin.json*", "root.json*", "bundle.json*", "time.json*"}},
+	{"notices", []string{"notices.json*", "support.json*"}},
 	{"ldevid-key", []string{"ldevid.pem*", "ldevid-*", "next.pem*"}},
 	{"slot-a", []string{"slot-a*"}},
 	{"slot-b", []string{"slot-b*"}},
@@ -59,6 +60,7 @@ func (a *agent) wipe(ctx context.Context, id, nonce string) {
 		stop()
 	}
 	a.buffer.close()
+	a.notices.close()
 	erased, err := a.erase()
 	if err != nil {
 		a.result(ctx, id, wire.CommandResult{Detail: "not everything could be erased: " + err.Error()})

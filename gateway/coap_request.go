@@ -133,6 +133,7 @@ func trouble(err error, wait time.Duration) coap.Message {
 var resources = []struct{ path, title string }{
 	{"tele", "telemetry: tele/<stream>"}, {"event", "events: event/<name>"}, {"state/reported", "the reported half of the twin"},
 	{wire.TopicInv, "what is installed"}, {"cmd", "answers to commands: cmd/<id>/ack, cmd/<id>/res"}, {"ota", "progress of updates: ota/<release>/status"},
+	{wire.TopicNotice, "what became of notices"},
 }
 
 func links(m *coap.Message) coap.Message {

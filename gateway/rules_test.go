@@ -62,7 +62,7 @@ func FuzzTopic(f *testing.F) {
 		if !mayPublish(rest) || mqtt.CheckTopic(rest) != nil {
 			return
 		}
-		for _, filter := range []string{"tele/+/#", "event/+/#", "inv", "cmd/+/ack", "cmd/+/res", "ota/+/status", "state/reported"} {
+		for _, filter := range []string{"tele/+/#", "event/+/#", "inv", "cmd/+/ack", "cmd/+/res", "ota/+/status", "state/reported", "notice"} {
 			if mqtt.Match(filter, rest) && !strings.Contains("/"+rest+"/", "//") && slices.ContainsFunc(Uplinks(), func(p string) bool { return strings.HasPrefix(rest, p) }) {
 				return
 			}

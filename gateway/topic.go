@@ -22,7 +22,9 @@ func below(p Peer, topic string) (root, rest string, ok bool) {
 
 // Uplinks lists the beginnings of all topics, below its root, on which a device may publish. Whoever is handed the
 // messages has to take each of them: what is acknowledged must not be dropped.
-func Uplinks() []string { return []string{"tele/", "event/", "state/", wire.TopicInv, "cmd/", "ota/", wire.TopicNotice} }
+func Uplinks() []string {
+	return []string{"tele/", "event/", "state/", wire.TopicInv, "cmd/", "ota/", wire.TopicNotice}
+}
 
 // mayPublish says whether a device may write to a topic below its root; see package wire for the meaning of each. A
 // class that no stage keeps is refused here: it must not get a receipt.

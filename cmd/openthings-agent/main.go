@@ -5,6 +5,9 @@
 //	openthings-agent provision -dir DIR -serial SERIAL [-keys tpm:/dev/tpmrm0] [-image FILE -version V -security-version N] > line-request.json
 //	openthings-agent install -dir DIR < line-response.json
 //	openthings-agent run -dir DIR -https HOST:8444 -mqtt HOST:8883 -product ID -revision NAME
+//	openthings-agent notices [-dir DIR | -socket PATH] [-lang de,en] [-json]
+//	openthings-agent notice shown|acknowledge -socket PATH ID
+//	openthings-agent support [-dir DIR | -socket PATH] [-json]
 //	openthings-agent check -root root.json -targets targets.json -image FILE [-at TIME]
 package main
 
@@ -39,7 +42,7 @@ func main() {
 	}
 }
 
-var errUsage = errors.New("usage: openthings-agent provision|install|run|check, each with -h")
+var errUsage = errors.New("usage: openthings-agent provision|install|run|notices|notice|support|check, each with -h")
 
 func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error {
 	if len(args) == 0 {
@@ -71,6 +74,12 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 			return fmt.Errorf("the line station's answer on standard input: %w", err)
 		}
 		return agent.Install(*dir, r)
+	case "notices":
+		return notices(ctx, f, dir, args[1:], out)
+	case "notice":
+		return notice(ctx, f, args[1:])
+	case "support":
+		return support(ctx, f, dir, args[1:], out)
 	case "run":
 		c := agent.Config{Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
 		f.StringVar(&c.HTTPS, "https", "", "HTTPS device door, host:port")
@@ -80,7 +89,7 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 		f.DurationVar(&c.Interval, "interval", 0, "between measurements (default 10s)")
 		f.DurationVar(&c.HealthFor, "health-for", 0, "how long a new image may take to become healthy (default 5m)")
 		f.Int64Var(&c.Buffer.Bytes, "buffer", 0, "bytes that may wait for the platform (default 4 MiB)")
-		f.StringVar(&c.Socket, "socket", "", "path of a unix socket on which other programs hand in measurements and security events")
+		f.StringVar(&c.Socket, "socket", "", "path of a unix socket on which other programs hand in measurements and security events, and read notices")
 		f.StringVar(&c.Label, "label", "", "label of the enrolment policy in the EST path")
 		f.StringVar(&c.Keys, "keys", "", "where the unit's keys are (default: where provision made them)")
 		f.Func("debug", "debug interface and the file that says whether it is open, `NAME=FILE`, for the baseline report; may be repeated", func(v string) error {
