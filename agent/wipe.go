@@ -28,8 +28,7 @@ type area struct {
 // when the receipt has been acknowledged.
 var areas = []area{
 	{"telemetry-buffer", []string{"buffer/*"}},
-	{"config", []string{"config.json*", "commands.json*", "twin.json*", "root.json*", "bundle.json*", "time.json*"}},
-	{"notices", []string{"notices.json*", "support.json*"}},
+	{"config", []string{"config.json*", "commands.json*", "twin.json*", "root.json*", "bundle.json*", "time.json*", "notices.json*", "support.json*"}},
 	{"ldevid-key", []string{"ldevid.pem*", "ldevid-*", "next.pem*"}},
 	{"slot-a", []string{"slot-a*"}},
 	{"slot-b", []string{"slot-b*"}},

@@ -147,7 +147,7 @@ type WipeReceipt struct {
 	Command string   `json:"command"` // the wipe command it answers
 	Nonce   string   `json:"nonce"`   // from the command's arguments
 	Method  string   `json:"method"`  // how: "unlink+overwrite", "crypto-erase"
-	Areas   []string `json:"areas"`   // what: "ldevid-key", "telemetry-buffer", "slot-a", "slot-b", "config", "notices"
+	Areas   []string `json:"areas"`   // what: "ldevid-key", "telemetry-buffer", "slot-a", "slot-b", "config"
 	Image   string   `json:"image"`   // digest of the software that performed it
 	At      int64    `json:"at"`
 }
