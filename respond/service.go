@@ -238,9 +238,6 @@ func (s *Service) append(tx *store.Tx, f *file, a tenant.Actor, k EventKind, d D
 		return err
 	}
 	f.Events = append(f.Events, e)
-	if k == Closed || k == Withdrawn {
-		if err := closeCase(tx, f.Tenant, f.ID, now); err != nil {
-			return err
 	limits, err := targets(tx, f.Tenant)
 	if err != nil {
 		return err
@@ -248,6 +245,9 @@ func (s *Service) append(tx *store.Tx, f *file, a tenant.Actor, k EventKind, d D
 	if err := s.announceEnded(tx, *f, was, limits); err != nil {
 		return err
 	}
+	if k == Closed || k == Withdrawn {
+		if err := closeCase(tx, f.Tenant, f.ID, now); err != nil {
+			return err
 		}
 		return s.cfg.DB.Emit(tx, "case.closed", f.Tenant, f.ID, map[string]any{"product": f.Product})
 	}
