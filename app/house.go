@@ -18,6 +18,7 @@ import (
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/command"
 	"github.com/openthings-platform/openthings/conform"
+	"github.com/openthings-platform/openthings/conform/self"
 	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/enroll"
 	"github.com/openthings-platform/openthings/evidence"
@@ -74,6 +75,7 @@ type house struct {
 	desk      *disclosure.Service
 	advisory  *advisory.Service
 	conform   *conform.Service
+	self      *self.Service
 	retire    *retire.Service
 	handover  *handover.Service
 	evidence  *evidence.Service
@@ -267,6 +269,7 @@ func (h *house) build(origins []string) (err error) {
 		Manufacturer: h.manufacturer, Releases: h.publishedReleases, URL: cmp.Or(cfg.PublicURL, origins[0])})
 	h.conform = conform.New(conform.Config{DB: h.db, Products: h.product, SBOM: h.sbom, Update: h.update, Clock: cfg.Clock, Log: cfg.Log,
 		Tenants: h.tenantIDs})
+	h.self = self.New(self.Config{Clock: cfg.Clock, Found: h.foundInOwn})
 	h.retire = retire.New(retire.Config{
 		DB: h.db, Identity: h.identity, Command: h.command, Telemetry: h.telemetry, Fleet: h.fleet, Keys: h.keys, Cut: h.gateway.Cut, Log: cfg.Log,
 	})
@@ -318,7 +321,7 @@ func (h *house) mount() error {
 	}
 	// An entry of the menu leads to the first page that names it: Releases to those of update, not to the bill of one of them.
 	for _, room := range []interface{ Pages(*console.Console) }{
-		h.tenant, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.update, h.sbom, h.vuln, h.respond, h.oncall, h.desk, h.advisory, h.conform, h.retire, h.handover, h.evidence,
+		h.tenant, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.update, h.sbom, h.vuln, h.respond, h.oncall, h.desk, h.advisory, h.conform, h.self, h.retire, h.handover, h.evidence,
 	} {
 		room.Pages(h.console)
 	}

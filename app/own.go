@@ -4,20 +4,15 @@ package app
 
 import (
 	"context"
-	"crypto/sha256"
-	"debug/buildinfo"
-	"encoding/hex"
-	"fmt"
-	"io"
-	"os"
-	"strings"
 	"time"
 
-	"github.com/openthings-platform/openthings/sbom"
+	"github.com/openthings-platform/openthings/conform/self"
+	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/vuln"
 )
 
-// watchOwn makes the platform the first product that it watches: the program's bill of materials, from its build
-// information, is attached to a release of its own as soon as there is a tenant to watch it for.
+// watchOwn makes the platform the first product that it watches: the program's bill of materials, from its own file, is
+// attached to a release of its own as soon as there is a tenant to watch it for.
 func (h *house) watchOwn(ctx context.Context) error {
 	for {
 		tenants, err := h.tenant.Tenants(ctx)
@@ -42,29 +37,52 @@ func (h *house) watchOwn(ctx context.Context) error {
 }
 
 func (h *house) attachOwn(ctx context.Context, tenant string) error {
-	program, err := os.Open(h.cfg.Self)
+	p, err := self.ReadFile(h.cfg.Self, self.Stamped())
 	if err != nil {
 		return err
 	}
-	defer program.Close()
-	info, err := buildinfo.Read(program)
-	if err != nil {
-		return fmt.Errorf("%s: %w", h.cfg.Self, err)
+	if p.Published.IsZero() { // no release: two builds are two versions
+		p.Version = "devel-" + p.SHA256[:12]
 	}
-	hash := sha256.New()
-	length, err := io.Copy(hash, program)
+	doc, err := p.Bill()
 	if err != nil {
 		return err
 	}
-	image := "sha256:" + hex.EncodeToString(hash.Sum(nil))
-	version := info.Main.Version
-	if version == "" || version == "(devel)" {
-		version = "devel-" + strings.TrimPrefix(image, "sha256:")[:12]
-	}
-	doc, err := sbom.FromBuildInfo(info, image, "openthings", version)
-	if err != nil {
-		return err
-	}
-	_, err = h.update.WatchOwn(ctx, tenant, version, image, length, doc)
+	_, err = h.update.WatchOwn(ctx, tenant, p.Version, "sha256:"+p.SHA256, p.Size, doc)
 	return err
+}
+
+// foundInOwn says what the feeds of a tenant find in the running program, where it is watched.
+func (h *house) foundInOwn(ctx context.Context, tenant string, p self.Program) (self.Found, error) {
+	feeds, err := h.vuln.Feeds(ctx, tenant)
+	if err != nil {
+		return self.Found{}, err
+	}
+	out := self.Found{Feeds: len(feeds)}
+	for _, f := range feeds {
+		if f.At.After(out.Newest) {
+			out.Newest = f.At
+		}
+	}
+	r, err := h.update.ByImage(ctx, tenant, "sha256:"+p.SHA256)
+	if problem.Is(err, problem.KindNotFound) {
+		return out, nil
+	}
+	if err != nil {
+		return out, err
+	}
+	out.Release = r.ID
+	open, err := h.vuln.OpenFindings(ctx, tenant, r.ID)
+	seen := map[string]bool{}
+	for _, f := range open {
+		switch harmless := f.Status == vuln.NotAffected || f.Status == vuln.Fixed; {
+		case seen[f.Group.ID]:
+		case harmless:
+			out.Decided++
+		default:
+			out.Open = append(out.Open, f.Group.ID)
+		}
+		seen[f.Group.ID] = true
+	}
+	return out, err
 }

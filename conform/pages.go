@@ -53,7 +53,7 @@ func (s *Service) Pages(c *console.Console) {
 }
 
 func (s *Service) lawPages(c *console.Console) {
-	c.Page(console.Page{Path: "/law", Title: "Law", Menu: "Law", Verb: mayRead, FS: pagesFS, Template: "pages/law.html",
+	c.Page(console.Page{Path: "/law", Title: "Law", Menu: "Law", Tab: "Rules", TabOrder: 10, Verb: mayRead, FS: pagesFS, Template: "pages/law.html",
 		Load: func(*http.Request) (any, error) {
 			list, stale := rules(s.now())
 			return struct {

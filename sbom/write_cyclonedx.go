@@ -50,11 +50,14 @@ func (b Bill) writeCycloneDX(form Output) ([]byte, error) {
 func (b Bill) cdxMetadata(root cdx.Component) *cdx.Metadata {
 	tools := []cdx.Component{{Type: cdx.ComponentTypeApplication, Name: Tool}}
 	var authors []cdx.OrganizationalContact
+	var maker *cdx.OrganizationalEntity // an author has a mail address only, an organisation also a web site
 	for _, s := range b.Creators {
 		switch kind, who := creator(s); {
 		case kind == "Tool" && who.Name == Tool:
 		case kind == "Tool":
 			tools = append(tools, cdx.Component{Type: cdx.ComponentTypeApplication, Name: who.Name})
+		case kind == "Organization" && maker == nil && strings.HasPrefix(who.Contact, "https://") && isURL(who.Contact):
+			maker = &cdx.OrganizationalEntity{Name: who.Name, URL: &[]string{who.Contact}}
 		default:
 			a := cdx.OrganizationalContact{Name: who.Name}
 			if strings.Contains(who.Contact, "@") {
@@ -63,7 +66,7 @@ func (b Bill) cdxMetadata(root cdx.Component) *cdx.Metadata {
 			authors = append(authors, a)
 		}
 	}
-	m := &cdx.Metadata{Component: &root, Tools: &cdx.ToolsChoice{Components: &tools}}
+	m := &cdx.Metadata{Component: &root, Tools: &cdx.ToolsChoice{Components: &tools}, Manufacturer: maker}
 	if len(authors) > 0 {
 		m.Authors = &authors
 	}

@@ -81,7 +81,7 @@ func commands() *cobra.Command {
 		c.GroupID = "ask"
 		root.AddCommand(c)
 	}
-	for _, c := range []*cobra.Command{signCommand(), verifyCommand(), sbomCommand(), labelCommand(), issuerCommand(), rolesCommand(), versionCommand()} {
+	for _, c := range []*cobra.Command{signCommand(), verifyCommand(), sbomCommand(), labelCommand(), issuerCommand(), rolesCommand(), selfCommand(), versionCommand()} {
 		c.GroupID = "offline"
 		root.AddCommand(c)
 	}
