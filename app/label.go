@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/openthings-platform/openthings/enroll"
 	"github.com/openthings-platform/openthings/evidence"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/product"
@@ -31,7 +32,7 @@ func (h *house) unit(ctx context.Context, code string) (u evidence.Unit, err err
 		return u, err
 	}
 	u.Revision = rev.Name
-	promise, ok, err := h.product.Promised(ctx, d.Tenant, d.Product, d.Revision, d.Created)
+	promise, ok, err := h.product.Promised(ctx, enroll.UnitOf(d))
 	if err != nil {
 		return u, err
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 
+	"github.com/openthings-platform/openthings/enroll"
 	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/wire"
@@ -34,7 +35,7 @@ func (h *house) supportOf(ctx context.Context, tenant, device string) (s wire.Su
 	if err != nil {
 		return s, err
 	}
-	promise, ok, err := h.product.Promised(ctx, d.Tenant, d.Product, d.Revision, d.Created)
+	promise, ok, err := h.product.Promised(ctx, enroll.UnitOf(d))
 	if err != nil {
 		return s, err
 	}

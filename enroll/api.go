@@ -12,6 +12,7 @@ import (
 	"github.com/openthings-platform/openthings/api"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/product"
 	"github.com/openthings-platform/openthings/tenant"
 	"github.com/openthings-platform/openthings/wire"
 )
@@ -32,6 +33,7 @@ type batchIn struct {
 		Size     int64  `json:"size" minimum:"1" maximum:"10000000" doc:"How many units it may have"`
 		Signed   bool   `json:"signed,omitempty" doc:"Its stations must sign each request"`
 		Listed   bool   `json:"listed,omitempty" doc:"Only preauthorised serial numbers are made"`
+		product.Placement
 	}
 }
 
@@ -114,6 +116,7 @@ const stage = "enroll"
 // Routes mounts the API.
 func (s *Service) Routes(a *api.API) {
 	s.batchRoutes(a)
+	s.placementRoutes(a)
 	s.stationRoutes(a)
 	s.claimRoutes(a)
 	s.serialRoutes(a)
@@ -128,7 +131,7 @@ func (s *Service) batchRoutes(a *api.API) {
 	read, write := string(tenant.LineRead), string(tenant.LineWrite)
 	api.Handle(a, api.Op{ID: "open-batch", Method: "POST", Path: "/v1/batches", Verb: write, Stage: stage, Status: 201,
 		Summary: "Open a batch of a hardware revision"}, func(ctx context.Context, in *batchIn) (*api.Out[BatchOut], error) {
-		b, err := s.openBatch(ctx, Batch{Revision: in.Body.Revision, Name: in.Body.Name, Size: in.Body.Size, Signed: in.Body.Signed, Listed: in.Body.Listed})
+		b, err := s.openBatch(ctx, Batch{Revision: in.Body.Revision, Name: in.Body.Name, Size: in.Body.Size, Signed: in.Body.Signed, Listed: in.Body.Listed, Placed: in.Body.Placement})
 		return &api.Out[BatchOut]{Body: BatchOut{Batch: b}, Location: "/v1/batches/" + b.ID}, err
 	})
 	api.Handle(a, api.Op{ID: "list-batches", Method: "GET", Path: "/v1/batches", Verb: read, Stage: stage, Summary: "List batches, the newest first"},

@@ -8,6 +8,7 @@ import (
 
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/product"
 	"github.com/openthings-platform/openthings/store"
 )
 
@@ -25,6 +26,11 @@ func (s *Service) OpenBatch(ctx context.Context, b Batch, actor string) (Batch, 
 	return b, s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
 		if err := insertBatch(tx, b); err != nil {
 			return err
+		}
+		if b.Placed != (product.Placement{}) {
+			if err := s.cfg.Products.Place(tx, b.Tenant, b.Product, b.Revision, b.ID, b.Placed, actor); err != nil {
+				return err
+			}
 		}
 		return audit.Append(tx, audit.Entry{Tenant: b.Tenant, Actor: actor, Kind: "batch.opened", Subject: b.ID, Data: b})
 	})

@@ -4,6 +4,7 @@ package enroll
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -80,10 +81,10 @@ func (h Hold) refusal() *problem.Error {
 // birth and of operation, so every door ends here: stations with and without a network, tokens, trusted CAs, EST.
 // Claims and approvals ask earlier, so that a person learns of it.
 //
-// Nor does a new unit get an identity whose hardware revision is no longer supported.
+// Nor does a new unit get an identity whose cohort is no longer supported, or was decided to be restricted or isolated.
 func (s *Service) notHeld(tx *store.Tx, d identity.Device) error {
-	why := s.cfg.Products.MayEnrol(tx, d.Tenant, d.Revision)
-	if why != nil && problem.Of(why).Rule != product.RuleEnded {
+	why := s.cfg.Products.MayEnrol(tx, UnitOf(d))
+	if why != nil && !slices.Contains([]string{product.RuleEnded, product.RuleRestricted}, problem.Of(why).Rule) {
 		return why
 	}
 	h, found, err := holdOn(tx, d)

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/product"
 )
 
 // Rules that refuse at the line.
@@ -46,9 +47,10 @@ type Batch struct {
 	Head     string `json:"head,omitempty" doc:"Hash of the newest entry of its manifest"`
 	List     string `json:"-"` // the list of serial numbers that the factory says it made
 
-	surplus int64     // identities that the list does not name
-	Created time.Time `json:"created"`
-	Closed  time.Time `json:"closed,omitzero"`
+	Placed  product.Placement `json:"-"` // said when it is opened
+	surplus int64             // identities that the list does not name
+	Created time.Time         `json:"created"`
+	Closed  time.Time         `json:"closed,omitzero"`
 }
 
 // Surplus is how many identities are out there without a unit that was made. Anything above zero is an alarm.

@@ -141,7 +141,7 @@ func TestBaselineVersions(t *testing.T) {
 				t.Errorf("%s: %v", at, err)
 			}
 		}
-		if _, err := New(Config{DB: db}).Baseline(ctx, "ten_a", p.ID); err == nil {
+		if _, err := (&Service{cfg: Config{DB: db, Clock: clock.System}}).Baseline(ctx, "ten_a", p.ID); err == nil {
 			t.Error("a baseline is believed without a key to verify it")
 		}
 		// Who writes past the platform stops commissioning; the doctored text is never believed.
@@ -169,7 +169,7 @@ func TestBaselineVersions(t *testing.T) {
 		if err := db.QueryRow(ctx, `SELECT count(*) FROM audit_entry WHERE kind = 'product.baseline'`).Scan(&leaves); err != nil || leaves != 4 {
 			t.Errorf("%d leaves, want 4 (%v)", leaves, err)
 		}
-		if _, err := New(Config{DB: db, Verify: verify, Sign: func(string) ([]byte, error) { return nil, errors.New("no key") }}).SetBaseline(ctx, "ten_a", other.ID, strict, "x"); err == nil {
+		if _, err := (&Service{cfg: Config{DB: db, Clock: clock.System, Verify: verify, Sign: func(string) ([]byte, error) { return nil, errors.New("no key") }}}).SetBaseline(ctx, "ten_a", other.ID, strict, "x"); err == nil {
 			t.Error("a baseline without a signature was kept")
 		}
 	})

@@ -3,7 +3,9 @@
 package product
 
 import (
+	"cmp"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -197,20 +199,46 @@ func (s *Service) Publish(ctx context.Context, ten, cohort string, who tenant.Ac
 	})
 }
 
-// MayEnrol says in the caller's transaction whether new units of a hardware revision may still get an identity: as long
-// as one of its cohorts is supported or not published, or somebody gave leave with a reason.
-func (s *Service) MayEnrol(tx *store.Tx, tenant, revision string) error {
+// MayEnrol says in the caller's transaction whether a new unit may get an identity: as long as its cohort is supported or
+// not published, or somebody gave leave with a reason. Where it was decided to restrict or isolate the cohort, leave does
+// not help after the end. A unit of which nothing was said may be of any cohort of its hardware revision.
+func (s *Service) MayEnrol(tx *store.Tx, u Unit) error {
+	p, _, err := placement(tx, u)
+	if err != nil {
+		return err
+	}
+	if p.Placed != "" {
+		cs, err := cohortsIn(tx, `c.tenant = $1 AND c.revision = $2`, u.Tenant, u.Revision)
+		if err != nil {
+			return err
+		}
+		if i, _ := p.of(cs, u); i >= 0 {
+			p.Cohort = cs[i].ID
+		}
+	}
 	now := store.Millis(s.cfg.Clock.Now())
-	var all, open, leave int64
-	if err := tx.QueryRow(`SELECT count(*), coalesce(sum(CASE WHEN ends_at = 0 OR ends_at >= $3 THEN 1 ELSE 0 END), 0) FROM product_cohort WHERE tenant = $1 AND revision = $2`,
-		tenant, revision, now).Scan(&all, &open); err != nil || all == 0 || open > 0 {
+	rows, err := tx.Query(`SELECT c.ends_at, coalesce((SELECT d.kind FROM product_end_decision d WHERE d.tenant = c.tenant AND d.cohort = c.id ORDER BY d.at DESC, d.id DESC LIMIT 1), '')
+		FROM product_cohort c WHERE c.tenant = $1 AND c.revision = $2 AND ($3 = '' OR c.id = $3)`, u.Tenant, u.Revision, p.Cohort)
+	type end struct {
+		at   int64
+		kind string
+	}
+	all, err := store.Collect(rows, err, func(r *sql.Rows) (e end, err error) { err = r.Scan(&e.at, &e.kind); return e, err })
+	if err != nil || len(all) == 0 || slices.ContainsFunc(all, func(e end) bool { return e.at == 0 || e.at >= now }) {
 		return err
 	}
-	if err := tx.QueryRow(`SELECT count(*) FROM product_enrol_leave WHERE tenant = $1 AND revision = $2 AND until >= $3`, tenant, revision, now).Scan(&leave); err != nil || leave > 0 {
+	// The cohort that ended last speaks for units that may be of any.
+	switch last := slices.MaxFunc(all, func(a, b end) int { return cmp.Compare(a.at, b.at) }); last.kind {
+	case EndRestrict, EndIsolate:
+		return problem.Forbidden(RuleRestricted, "Support of these units has ended, and it was decided to %s them: no new one gets an identity.", last.kind).
+			Hint("Leave does not help here. Extend their support, or decide otherwise on the product's page.")
+	}
+	var leave int64
+	if err := tx.QueryRow(`SELECT count(*) FROM product_enrol_leave WHERE tenant = $1 AND revision = $2 AND until >= $3`, u.Tenant, u.Revision, now).Scan(&leave); err != nil || leave > 0 {
 		return err
 	}
-	return problem.Forbidden(RuleEnded, "Support of this hardware revision has ended: no new unit of it gets an identity.").
-		Hint("Extend its support, or give leave with a reason on the product's page.")
+	return problem.Forbidden(RuleEnded, "Support of these units has ended: no new one gets an identity.").
+		Hint("Extend their support, or give leave with a reason on the product's page.")
 }
 
 func (s *Service) now() time.Time { return store.Time(store.Millis(s.cfg.Clock.Now())) }

@@ -19,6 +19,12 @@ func (s *Service) cohorts(ctx context.Context, where string, args ...any) ([]Coh
 	return store.Collect(rows, err, func(r *sql.Rows) (Cohort, error) { return scanCohort(r) })
 }
 
+// cohortsIn reads cohorts in a transaction.
+func cohortsIn(tx *store.Tx, where string, args ...any) ([]Cohort, error) {
+	rows, err := tx.Query(cohortQuery+` WHERE `+where+` ORDER BY c.product, c.created DESC, c.id DESC`, args...)
+	return store.Collect(rows, err, func(r *sql.Rows) (Cohort, error) { return scanCohort(r) })
+}
+
 const cohortQuery = `SELECT c.id, c.tenant, c.product, c.revision, c.name, c.declaration, c.version, c.created,
 		r.placed, r.support_end, r.reason, coalesce(v.declaration, ''), coalesce(v.note, ''), coalesce(v.actor, ''), coalesce(v.published, 0)
 	FROM product_cohort c JOIN hardware_revision r ON r.id = c.revision AND r.tenant = c.tenant

@@ -42,7 +42,6 @@ func openShop(t *testing.T, db *store.DB, hand *clock.Hand) *shop {
 	h := &shop{t: t, db: db, hand: hand}
 	sign, verify := signer(t)
 	h.Service = New(Config{DB: db, Clock: h.hand, Sign: sign, Verify: verify, Maker: func(context.Context, string) (string, error) { return "Lamp Works", nil }, URL: "https://things.example"})
-	h.react()
 	db.On(EventNotice, "test", func(_ context.Context, e store.Event) error {
 		var n Notice
 		err := e.Decode(&n)
@@ -239,7 +238,7 @@ func TestEnrolAfterTheEnd(t *testing.T) {
 	eachShop(t, func(t *testing.T, h *shop) {
 		ctx := t.Context()
 		may := func() error {
-			return h.db.View(ctx, func(tx *store.Tx) error { return h.MayEnrol(tx, "ten_a", h.rev.ID) })
+			return h.db.View(ctx, func(tx *store.Tx) error { return h.MayEnrol(tx, Unit{Tenant: "ten_a", Product: h.product.ID, Revision: h.rev.ID, Batch: "bat_x", Made: h.hand.Now()}) })
 		}
 		h.hand.Set(day0.AddDate(20, 0, 0))
 		if err := may(); err != nil {

@@ -13,15 +13,18 @@ import (
 	"github.com/openthings-platform/openthings/store"
 )
 
-// RuleEnded names the refusal of new units whose support has ended.
-const RuleEnded = "product.support-ended"
+// Rules that refuse identities to new units.
+const (
+	RuleEnded      = "product.support-ended" // their support has ended
+	RuleRestricted = "product.restricted"    // it was decided to restrict or isolate them
+)
 
 // What a maker can decide when support ends.
 const (
 	EndExtend    = "extend"    // support goes on: publish a later end
 	EndSuccessor = "successor" // users are led to another hardware revision
-	EndRestrict  = "restrict"  // functions are reduced to what is safe without updates
-	EndIsolate   = "isolate"   // units stay in use, cut off from the network
+	EndRestrict  = "restrict"  // functions are reduced to what is safe without updates; no leave brings new units after the end
+	EndIsolate   = "isolate"   // units stay in use, cut off from the network; no leave brings new units after the end
 )
 
 // EndDecision is what a person decided about the end of a cohort's support. A later one replaces it, none is removed.

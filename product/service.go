@@ -35,12 +35,14 @@ type Config struct {
 // Service keeps products and hardware revisions.
 type Service struct{ cfg Config }
 
-// New makes the service.
+// New makes the service and registers its job; call it before the store runs jobs.
 func New(cfg Config) *Service {
 	if cfg.Clock == nil {
 		cfg.Clock = clock.System
 	}
-	return &Service{cfg: cfg}
+	s := &Service{cfg: cfg}
+	cfg.DB.Handle(jobRound, s.round)
+	return s
 }
 
 // Create adds a product; ID and Created are filled in.

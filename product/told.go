@@ -5,7 +5,6 @@ package product
 import (
 	"context"
 	"slices"
-	"time"
 )
 
 // ItemRemoval is the row of Annex II about removing data and taking the product out of service (8(d)).
@@ -32,25 +31,4 @@ func (s *Service) Page(ctx context.Context, tenant, product string) (Page, error
 		return Page{}, err
 	}
 	return s.page(ctx, product)
-}
-
-// Promised is the published support of a unit that was made on a day: that of the placement cohort that
-// had begun by then, or of the first. False says that none was published.
-func (s *Service) Promised(ctx context.Context, tenant, product, revision string, made time.Time) (d Declaration, ok bool, err error) {
-	cs, err := s.Cohorts(ctx, tenant, product)
-	if err != nil {
-		return d, false, err
-	}
-	day := dayOf(made)
-	for _, c := range cs {
-		if c.Revision != revision || c.Public == nil {
-			continue
-		}
-		// The latest one that began by then; units that were made before the first began are of the first.
-		first, best := c.Public.FirstPlaced, d.FirstPlaced
-		if !ok || first <= day && (first > best || best > day) || first > day && best > day && first < best {
-			d, ok = c.Public.Declaration, true
-		}
-	}
-	return d, ok, nil
 }

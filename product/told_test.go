@@ -18,7 +18,7 @@ func TestPromised(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d, ok, err := h.Promised(t.Context(), "ten_a", h.product.ID, h.rev.ID, made)
+			d, ok, err := h.Promised(t.Context(), Unit{Tenant: "ten_a", Product: h.product.ID, Revision: h.rev.ID, Made: made})
 			if err != nil || ok != (d.SupportEnd != "") {
 				t.Fatalf("%v %v", ok, err)
 			}
@@ -45,7 +45,7 @@ func TestPromised(t *testing.T) {
 				t.Errorf("made on %s: %s, want %s", day, got, want)
 			}
 		}
-		if d, ok, err := h.Promised(t.Context(), "ten_b", h.product.ID, h.rev.ID, day0); ok || err != nil {
+		if d, ok, err := h.Promised(t.Context(), Unit{Tenant: "ten_b", Product: h.product.ID, Revision: h.rev.ID, Made: day0}); ok || err != nil {
 			t.Errorf("another tenant: %+v %v", d, err)
 		}
 	})

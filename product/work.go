@@ -20,15 +20,12 @@ const roundEvery = time.Hour
 
 // Work announces notices of the end of support until ctx ends.
 func (s *Service) Work(ctx context.Context) error {
-	s.react()
 	if err := s.cfg.DB.Write(ctx, s.soon); err != nil && ctx.Err() == nil {
 		return err
 	}
 	<-ctx.Done()
 	return nil
 }
-
-func (s *Service) react() { s.cfg.DB.Handle(jobRound, s.round) }
 
 // soon has the cohorts looked through at once.
 func (s *Service) soon(tx *store.Tx) error {

@@ -44,7 +44,7 @@ func batchCommand() *cobra.Command {
 		},
 	}
 	pages.flags(list)
-	c.AddCommand(list, batchCloseCommand(r), batchManifestCommand(r), batchDifferencesCommand(r), batchVerifyCommand())
+	c.AddCommand(list, batchCloseCommand(r), batchManifestCommand(r), batchDifferencesCommand(r), batchPlaceCommand(r), batchVerifyCommand())
 	return c
 }
 

@@ -57,7 +57,7 @@ func productCommand() *cobra.Command {
 				return table(w, rows)
 			})
 		},
-	}, productAvailability(r), productInformation(r), productSupport(r), productOpenEoX(r), orphanBundleCommand(r))
+	}, productAvailability(r), productInformation(r), productSupport(r), productOpenEoX(r), orphanBundleCommand(r), productPlaceCommand(r))
 	return c
 }
 
