@@ -135,42 +135,47 @@ func (w *world) each(p *progress, devices []*device, fn func(d *device) error) e
 	return errors.Join(errs...)
 }
 
-// join enters by the one-time setup link as the first person, with a passkey made in software.
-func (w *world) join(ctx context.Context) error {
-	base, err := api.NewClient(w.platform.URL, "", w.platform.CA)
-	if err != nil {
-		return err
-	}
-	if base.HTTP.Jar, err = cookiejar.New(nil); err != nil {
-		return err
-	}
+// join enters by the one-time setup link as the first person.
+func (w *world) join(ctx context.Context) (err error) {
 	enter := strings.TrimPrefix(w.platform.Setup, w.platform.URL)
+	if w.person, err = Join(ctx, w.platform.URL, w.platform.CA, enter, personName, tenantName); err != nil {
+		return err
+	}
+	// The link is spent: a second try must be refused.
+	if w.person.Do(ctx, http.MethodPost, enter+"/begin", map[string]string{"name": "Mallory", "organisation": "x"}, nil) == nil {
+		return errors.New("the setup link worked twice")
+	}
+	return nil
+}
+
+// Join enters a platform as a person by a one-time link, which is a path, with a passkey made in software. The client that
+// it returns is signed in.
+func Join(ctx context.Context, url, ca, link, name, organisation string) (*api.Client, error) {
+	c, err := api.NewClient(url, "", ca)
+	if err != nil {
+		return nil, err
+	}
+	if c.HTTP.Jar, err = cookiejar.New(nil); err != nil {
+		return nil, err
+	}
 	var options struct {
 		PublicKey struct {
 			Challenge string
 			RP        struct{ ID string }
 		} `json:"publicKey"`
 	}
-	if err := base.Do(ctx, http.MethodPost, enter+"/begin", map[string]string{"name": personName, "organisation": tenantName}, &options); err != nil {
-		return err
+	if err := c.Do(ctx, http.MethodPost, link+"/begin", map[string]string{"name": name, "organisation": organisation}, &options); err != nil {
+		return nil, err
 	}
 	key, err := newPasskey()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	answer, err := key.create(options.PublicKey.RP.ID, options.PublicKey.Challenge, w.platform.URL)
+	answer, err := key.create(options.PublicKey.RP.ID, options.PublicKey.Challenge, url)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := base.Do(ctx, http.MethodPost, enter+"/finish", answer, nil); err != nil {
-		return err
-	}
-	// The link is spent: a second try must be refused.
-	if base.Do(ctx, http.MethodPost, enter+"/begin", map[string]string{"name": "Mallory", "organisation": "x"}, nil) == nil {
-		return errors.New("the setup link worked twice")
-	}
-	w.person = base
-	return nil
+	return c, c.Do(ctx, http.MethodPost, link+"/finish", answer, nil)
 }
 
 // invite makes a link for whoever watches the demo.

@@ -75,6 +75,7 @@ func (s *Service) doors(c *console.Console) {
 	c.Handle("POST "+SignInPath+"/finish", "", s.ceremony(func(w http.ResponseWriter, r *http.Request) (any, error) {
 		return struct{}{}, s.finishSignIn(r.Context(), w, r)
 	}))
+	s.commandLineDoors(c)
 	c.Handle("POST /sign-out", "", func(w http.ResponseWriter, r *http.Request) error {
 		if err := s.endSession(r.Context(), cookieOf(r, sessionCookie)); err != nil {
 			return err

@@ -139,7 +139,7 @@ func (s *Service) finishJoin(ctx context.Context, w http.ResponseWriter, r *http
 		if _, err := tx.Exec(`INSERT INTO passkey (id, person, credential, at, used) VALUES ($1, $2, $3, $4, $4)`, keyID(key.ID), p.ID, string(keyJSON), now); err != nil {
 			return err
 		}
-		cookie, err = s.startSession(tx, p.ID, cookieOf(r, sessionCookie))
+		cookie, err = s.startSession(tx, p.ID, cookieOf(r, sessionCookie), sessionLife)
 		return err
 	})
 	if store.IsUnique(err) {
@@ -199,7 +199,7 @@ func (s *Service) finishSignIn(ctx context.Context, w http.ResponseWriter, r *ht
 			return err
 		}
 		var err error
-		cookie, err = s.startSession(tx, holder.id, cookieOf(r, sessionCookie))
+		cookie, err = s.startSession(tx, holder.id, cookieOf(r, sessionCookie), sessionLife)
 		return err
 	})
 	if err == nil {

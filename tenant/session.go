@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/openthings-platform/openthings/api"
@@ -20,12 +21,18 @@ const (
 	sessionLife    = 7 * 24 * time.Hour
 )
 
-// Authenticate says who sends the request: the holder of its bearer token, or else of its session cookie. It is handed
+// Authenticate says who sends the request: the holder of its bearer token, which may be the session of a person at a
+// command line, or else of its session cookie. It is handed
 // to the api and console kits.
 func (s *Service) Authenticate(r *http.Request) (context.Context, error) {
 	ctx := r.Context()
 	if r.Header.Get("Authorization") != "" {
-		a, err := s.byToken(ctx, api.Bearer(r))
+		by := s.byToken
+		text, session := strings.CutPrefix(api.Bearer(r), sessionPrefix)
+		if session {
+			by = s.bySession
+		}
+		a, err := by(ctx, text)
 		if err != nil {
 			return nil, err
 		}
@@ -80,14 +87,15 @@ func (s *Service) bySession(ctx context.Context, text string) (Actor, error) {
 	return s.Rooted(ctx, a)
 }
 
-// startSession gives the person a new session in tx, and ends the one that the browser had before: ids never survive a sign-in.
-func (s *Service) startSession(tx *store.Tx, person, before string) (cookie string, err error) {
+// startSession gives the person a new session in tx, for life at most, and ends the one that the browser had before: ids
+// never survive a sign-in.
+func (s *Service) startSession(tx *store.Tx, person, before string, life time.Duration) (cookie string, err error) {
 	text, hash := secret(32)
 	now := s.cfg.Clock.Now()
 	if _, err := tx.Exec(`DELETE FROM session WHERE expires < $1 OR used < $2 OR hash = $3`, store.Millis(now), store.Millis(now.Add(-sessionIdle)), hashOf(before)); err != nil {
 		return "", err
 	}
-	if _, err := tx.Exec(`INSERT INTO session (hash, person, at, used, expires) VALUES ($1, $2, $3, $3, $4)`, hash, person, store.Millis(now), store.Millis(now.Add(sessionLife))); err != nil {
+	if _, err := tx.Exec(`INSERT INTO session (hash, person, at, used, expires) VALUES ($1, $2, $3, $3, $4)`, hash, person, store.Millis(now), store.Millis(now.Add(life))); err != nil {
 		return "", err
 	}
 	_, err = tx.Exec(`UPDATE person SET seen = $1 WHERE id = $2`, store.Millis(now), person)

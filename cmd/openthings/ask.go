@@ -222,32 +222,3 @@ func auditCommand() *cobra.Command {
 	c.AddCommand(list, auditVerifyCommand(), acknowledgeCommand())
 	return c
 }
-
-func caseCommand() *cobra.Command {
-	c, r := group("case", "Cases and their legal clocks")
-	list := &cobra.Command{
-		Use: "list", Short: "Cases with their clocks", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return read(c, r, "/v1/cases", func(w io.Writer, p struct{ Items []respond.Case }) error {
-				rows := [][]string{{"CASE", "KIND", "AWARE", "DUTY", "DUE", "MET", "TITLE"}}
-				for _, x := range p.Items {
-					for _, d := range x.Clocks {
-						due, met := d.Undetermined, "open"
-						if !d.Due.IsZero() {
-							due = instant(d.Due)
-						}
-						if !d.Met.IsZero() {
-							met = instant(d.Met)
-						}
-						rows = append(rows, []string{x.ID, strings.ToUpper(string(x.Kind)), instant(x.T0), string(d.Stage), due, met, x.Title})
-					}
-				}
-				return table(w, rows)
-			})
-		},
-	}
-	c.AddCommand(caseTargetsCommand(r), list)
-	c.AddCommand(packCommands(r)...)
-	c.AddCommand(drillCommands(r)...)
-	return c
-}

@@ -61,7 +61,8 @@ func commands() *cobra.Command {
 		Short: "Accompanies every device from the production line to the scrap heap, and can prove each step.",
 		Long: "Accompanies every device from the production line to the scrap heap, and can prove each step.\n\n" +
 			"Exit codes: 0 done, 1 failed, 2 usage, 3 refused by policy (the rule is named).\n" +
-			"Commands that ask a platform read OPENTHINGS_URL, OPENTHINGS_CA and OPENTHINGS_TOKEN.",
+			"Commands that ask a platform read OPENTHINGS_URL, OPENTHINGS_CA and OPENTHINGS_TOKEN; without a token they act as the\n" +
+			"person of openthings login.",
 		RunE: func(c *cobra.Command, _ []string) error {
 			_, err := io.WriteString(c.OutOrStdout(), greeting)
 			return err
@@ -73,7 +74,7 @@ func commands() *cobra.Command {
 		return usageError{fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
 	})
 	root.AddGroup(&cobra.Group{ID: "run", Title: "Run:"}, &cobra.Group{ID: "ask", Title: "Ask and do:"}, &cobra.Group{ID: "offline", Title: "Without a platform:"})
-	for _, c := range []*cobra.Command{upCommand(), demoCommand(), tokenCommand(), caCommand(), drainCommand()} {
+	for _, c := range []*cobra.Command{upCommand(), demoCommand(), loginCommand(), logoutCommand(), tokenCommand(), caCommand(), drainCommand()} {
 		c.GroupID = "run"
 		root.AddCommand(c)
 	}

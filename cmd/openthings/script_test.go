@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,7 +26,10 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/openthings-platform/openthings/api"
 	"github.com/openthings-platform/openthings/app"
+	"github.com/openthings-platform/openthings/demo"
+	"github.com/openthings-platform/openthings/tenant"
 )
 
 func TestMain(m *testing.M) {
@@ -56,6 +60,7 @@ func TestScript(t *testing.T) {
 			"code":       code,
 			"runbook":    runbook,
 			"readme":     readme,
+			"login":      login,
 		},
 		Setup: func(e *testscript.Env) error {
 			run := &started{}
@@ -95,8 +100,11 @@ func build(t *testing.T, commands ...string) string {
 	return dir
 }
 
-// started holds the platform that a story runs, so that it can stop it.
-type started struct{ cmd *exec.Cmd }
+// started holds the platform that a story runs, so that it can stop it, and the people who have joined.
+type started struct {
+	cmd    *exec.Cmd
+	people map[string]*api.Client
+}
 
 // stop ends the platform in order.
 func (s *started) stop() {
@@ -158,6 +166,40 @@ func token(ts *testscript.TestScript, neg bool, args []string) {
 	var t app.Token
 	ts.Check(app.Host(context.Background(), ts.MkAbs("data"), "/token", map[string]any{"tenant": "Lumen GmbH", "role": args[0], "create": true}, &t))
 	ts.Setenv("OPENTHINGS_TOKEN", t.Token)
+}
+
+// login NAME ROLE makes "openthings login" the terminal of a person: it runs, the person types its code in the console, and
+// the commands after it act as that person. Who is not there yet is invited with that role and joins with a passkey.
+func login(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: login NAME ROLE")
+	}
+	name, ctx, run := args[0], context.Background(), ts.Value(started{}).(*started)
+	if run.people == nil {
+		run.people = map[string]*api.Client{}
+	}
+	if run.people[name] == nil {
+		var invited struct{ Path string }
+		ts.Check(app.Host(ctx, ts.MkAbs("data"), "/invite", map[string]any{"tenant": "Lumen GmbH", "role": args[1], "name": name}, &invited))
+		person, err := demo.Join(ctx, ts.Getenv("OPENTHINGS_URL"), ts.Getenv("OPENTHINGS_CA"), invited.Path, name, "")
+		ts.Check(err)
+		run.people[name] = person
+	}
+	ts.Setenv("OPENTHINGS_TOKEN", "")
+	// testscript puts its commands first on the PATH.
+	cmd := exec.Command(filepath.Join(filepath.SplitList(ts.Getenv("PATH"))[0], "openthings"), "login")
+	cmd.Env = []string{"HOME=" + ts.Getenv("HOME"), "OPENTHINGS_URL=" + ts.Getenv("OPENTHINGS_URL"), "OPENTHINGS_CA=" + ts.Getenv("OPENTHINGS_CA")}
+	said, err := cmd.StderrPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	line, err := bufio.NewReader(said).ReadString('\n')
+	if err != nil {
+		ts.Fatalf("openthings login said %q: %v", line, err)
+	}
+	code := strings.TrimSpace(line[strings.LastIndex(line, " "):])
+	ts.Check(run.people[name].Do(ctx, http.MethodPost, tenant.CommandLinePath, strings.NewReader(url.Values{"code": {code}}.Encode()), new([]byte),
+		"Content-Type", "application/x-www-form-urlencoded"))
+	ts.Check(cmd.Wait())
 }
 
 // receiver starts a program that takes webhooks on loopback and sets HOOK to its address. Of the newest one it writes

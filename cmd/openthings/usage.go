@@ -57,7 +57,14 @@ func (r *remote) flags(c *cobra.Command) {
 	c.PersistentFlags().BoolVar(&r.json, "json", false, "print the API's own JSON")
 }
 
-func (r *remote) client() (*api.Client, error) { return api.NewClient(r.url, r.token, r.ca) }
+// client acts by the token, or else as the person who signed in with openthings login.
+func (r *remote) client() (*api.Client, error) {
+	token := r.token
+	if token == "" {
+		token = keptSession(strings.TrimSuffix(r.url, "/")).Session
+	}
+	return api.NewClient(r.url, token, r.ca)
+}
 
 func env(name, otherwise string) string {
 	if v := os.Getenv(name); v != "" {
