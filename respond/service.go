@@ -145,7 +145,10 @@ func (s *Service) AddSignal(ctx context.Context, sig Signal) (Signal, error) {
 	if sig.Exploited == "" {
 		sig.Exploited = "unknown"
 	}
-	return sig, s.receive(ctx, a.Tenant, &sig)
+	if err := s.receive(ctx, a.Tenant, &sig); err != nil {
+		return Signal{}, err
+	}
+	return s.Signal(ctx, sig.ID)
 }
 
 // receive stores a signal once; one that its source has said before stays as it was.

@@ -19,7 +19,6 @@ import (
 	"github.com/openthings-platform/openthings/api"
 	"github.com/openthings-platform/openthings/app"
 	"github.com/openthings-platform/openthings/audit"
-	"github.com/openthings-platform/openthings/respond"
 	"github.com/openthings-platform/openthings/update"
 )
 

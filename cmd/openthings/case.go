@@ -193,7 +193,7 @@ func caseList(r *remote) *cobra.Command {
 
 // ends says when a clock ends and when its duty was done.
 func ends(d respond.Deadline) (due, met string) {
-	due, met = d.Undetermined, "open"
+	due, met = "no date yet", "open"
 	if !d.Due.IsZero() {
 		due = instant(d.Due)
 	}
@@ -233,8 +233,13 @@ func printCase(w io.Writer, x respond.Case) error {
 	if err := table(w, rows); err != nil {
 		return err
 	}
+	for _, d := range x.Clocks {
+		if d.Undetermined != "" {
+			fmt.Fprintf(w, "%s: %s\n", d.Stage.Name(), d.Undetermined)
+		}
+	}
 	fmt.Fprintln(w)
-	rows = [][]string{{"", "RECORDED", "WHAT", "BY", "NOTE"}}
+	rows = [][]string{{"#", "RECORDED", "WHAT", "BY", "NOTE"}}
 	for _, e := range x.Events {
 		rows = append(rows, []string{fmt.Sprint(e.Seq), instant(e.Recorded), string(e.Kind), e.Actor, e.Data.Note})
 	}

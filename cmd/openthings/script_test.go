@@ -64,7 +64,7 @@ func TestScript(t *testing.T) {
 		},
 		Setup: func(e *testscript.Env) error {
 			run := &started{}
-			e.Values[started{}] = run
+			e.Values[startedKey{}] = run
 			e.Defer(run.stop)
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("REPO", repo) // for the demo's firmware and feed
@@ -106,6 +106,8 @@ type started struct {
 	people map[string]*api.Client
 }
 
+type startedKey struct{} // of the story's *started
+
 // stop ends the platform in order.
 func (s *started) stop() {
 	if s.cmd != nil {
@@ -123,7 +125,7 @@ func startPlatform(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
 		ts.Fatalf("usage: platform ROLE|stop|kill [FLAG...]")
 	}
-	run := ts.Value(started{}).(*started)
+	run := ts.Value(startedKey{}).(*started)
 	if args[0] == "kill" && run.cmd != nil {
 		run.cmd.Process.Kill() //nolint:errcheck // it may have ended
 	}
@@ -174,7 +176,7 @@ func login(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: login NAME ROLE")
 	}
-	name, ctx, run := args[0], context.Background(), ts.Value(started{}).(*started)
+	name, ctx, run := args[0], context.Background(), ts.Value(startedKey{}).(*started)
 	if run.people == nil {
 		run.people = map[string]*api.Client{}
 	}
