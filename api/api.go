@@ -84,7 +84,7 @@ func New(cfg Config) *API {
 	h := huma.DefaultConfig(cfg.Title, cfg.Version)
 	h.CreateHooks, h.SchemasPath, h.DocsPath, h.OpenAPIPath = nil, "", "", ""
 	h.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
-	h.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer", Description: "An API token: ot_<id>_<secret>"}}
+	h.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer", Description: "An API token: ot_<id>_<secret>, or the session of a person at a terminal: os_<secret>"}}
 	a.huma = humago.New(guarded{a}, h)
 	a.mux.HandleFunc("GET /openapi.json", a.openapi)
 	a.mux.HandleFunc("GET /problems/{kind}", problemPage)
