@@ -14,10 +14,12 @@ import (
 	"github.com/openthings-platform/openthings/clock"
 	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/console/browsertest"
+	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/product"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/store/storetest"
 	"github.com/openthings-platform/openthings/tenant"
+	"github.com/openthings-platform/openthings/wire"
 )
 
 // desk is a yard with pages, which a browser looks at.
@@ -115,6 +117,35 @@ func TestCommandPanelInABrowser(t *testing.T) {
 		t.Errorf("it says %q aloud", said)
 	}
 	d.looks(path, "commands")
+	d.b.QuietLog()
+}
+
+// The card of notices says how far each has come, and is not there while there is none.
+func TestNoticesInABrowser(t *testing.T) {
+	d, end := newDesk(t)
+	defer end()
+	lamp := d.devices[0]
+	path := "/devices/" + lamp
+	d.b.Go(path)
+	if text := d.b.Text("main"); strings.Contains(text, "Notices to the users") {
+		t.Errorf("a card of nothing:\n%s", text)
+	}
+	first := d.send(lamp, wire.CommandNotice, someNotice("n1"))
+	d.until(first, Received)
+	d.must(d.says(lamp, "cmd/"+first+"/ack", `{"ok":false,"reason":"this agent knows no command \"notice\""}`))
+	d.clk.Advance(time.Millisecond) // ids sort by it
+	second := d.send(lamp, wire.CommandNotice, someNotice("n2"))
+	d.until(second, Received)
+	d.must(d.says(lamp, "cmd/"+second+"/res", `{"ok":true,"detail":"stored"}`))
+	d.must(d.NoticeReported(t.Context(), gateway.Record{Tenant: "ten", Device: lamp, Topic: wire.TopicNotice, Body: []byte(`{"notice":"n2","state":"shown"}`), At: store.Millis(d.clk.Now())}))
+	d.b.Go(path)
+	text := d.b.Text("main")
+	for _, want := range []string{"Notices to the users", "Support ends", "shown", "failed", "knows no command", "not yet"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the card does not say %q:\n%s", want, text)
+		}
+	}
+	d.looks(path, "device-notices")
 	d.b.QuietLog()
 }
 

@@ -31,7 +31,7 @@ type devicePart struct {
 	Typed    url.Values
 }
 
-// Pages adds the panel of commands to the device's page, the catalogue to the product's, and the jobs.
+// Pages adds the panel of commands and the card of notices to the device's page, the catalogue to the product's, and the jobs.
 func (s *Service) Pages(c *console.Console) {
 	panel := newPanel(c)
 	c.Fragment("device", console.Fragment{Order: 60, Title: "Commands", Verb: string(tenant.DeviceRead), FS: pagesFS, Template: "pages/device.html",
@@ -59,6 +59,7 @@ func (s *Service) Pages(c *console.Console) {
 		}
 		return "/devices/" + cmd.Device, err
 	})
+	s.noticePages(c)
 	s.cataloguePages(c)
 	s.jobPages(c)
 }
