@@ -31,7 +31,7 @@ var floors = []struct {
 	{"who may, what happened", []string{"audit", "tenant"}, true},
 	{"life", []string{
 		"notify", "product/eox", "product", "identity/status", "identity", "identity/keystore", "identity/embedded", "identity/ceremony", "identity/openbao", "identity/issuertest", "enroll/attest", "enroll", "enroll/station", "fleet", "telemetry/history", "telemetry", "command", "alarm", "sbom", "update/trust", "update",
-		"vuln/cvss", "vuln/record", "vuln/feed", "vuln/csaf", "vuln/vex", "vuln", "respond/pgp", "respond", "respond/oncall", "respond/disclosure", "respond/advisory", "conform", "conform/self", "retire", "retire/handover", "evidence/verify", "evidence",
+		"vuln/cvss", "vuln/record", "vuln/feed", "vuln/csaf", "vuln/vex", "vuln", "respond/pgp", "respond", "respond/inform", "respond/oncall", "respond/disclosure", "respond/advisory", "conform", "conform/self", "retire", "retire/handover", "evidence/verify", "evidence",
 	}, true},
 	{"app, demo", []string{"agent/keys", "agent", "app", "demo", "sim", "bench/trace", "bench", "controls"}, true},
 	{"cmd", []string{"cmd/openthings", "cmd/openthings-agent", "cmd/openthings-verify"}, false},

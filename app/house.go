@@ -32,6 +32,7 @@ import (
 	"github.com/openthings-platform/openthings/respond"
 	"github.com/openthings-platform/openthings/respond/advisory"
 	"github.com/openthings-platform/openthings/respond/disclosure"
+	"github.com/openthings-platform/openthings/respond/inform"
 	"github.com/openthings-platform/openthings/respond/oncall"
 	"github.com/openthings-platform/openthings/respond/pgp"
 	"github.com/openthings-platform/openthings/retire"
@@ -71,6 +72,7 @@ type house struct {
 	update    *update.Service
 	vuln      *vuln.Service
 	respond   *respond.Service
+	inform    *inform.Service
 	oncall    *oncall.Service
 	desk      *disclosure.Service
 	advisory  *advisory.Service
@@ -99,7 +101,7 @@ type house struct {
 var (
 	platformSchema = []store.Migrations{
 		seal.Schema, api.Schema, audit.Schema, tenant.Schema, notify.Schema, product.Schema, identity.Schema, enroll.Schema, fleet.Schema, telemetry.CatalogueSchema, command.Schema, alarm.Schema,
-		sbom.Schema, update.Schema, vuln.Schema, respond.Schema, oncall.Schema, disclosure.Schema, conform.Schema, retire.Schema,
+		sbom.Schema, update.Schema, vuln.Schema, respond.Schema, inform.Schema, oncall.Schema, disclosure.Schema, conform.Schema, retire.Schema,
 	}
 	telemetrySchema = []store.Migrations{seal.Schema, telemetry.Schema}
 )
@@ -205,7 +207,7 @@ func (h *house) build(origins []string) (err error) {
 		Keys: h.keys, Send: h.send, Live: func(device string) bool { return h.gateway.Live(device) },
 	})
 	h.telemetry = telemetry.New(telemetry.Config{DB: h.records, Platform: h.db, Keys: h.keys, Identity: h.identity, Product: h.product, Tenants: h.tenant, Select: h.fleet.Select, Clock: cfg.Clock, Log: cfg.Log, Reserve: cfg.Reserve * 1e6})
-	h.command = command.New(command.Config{DB: h.db, Keys: h.keys, Acting: h.tenant.Acting, Identity: h.identity, Clock: cfg.Clock, Log: cfg.Log, Deliver: h.send,
+	h.command = command.New(command.Config{DB: h.db, Keys: h.keys, Acting: h.acting, Identity: h.identity, Clock: cfg.Clock, Log: cfg.Log, Deliver: h.send,
 		Live: func(device string) bool { return h.gateway.Live(device) }, Fleet: h.fleet, Product: h.product, Tenant: h.tenant})
 	h.alarm = alarm.New(alarm.Config{DB: h.db, Identity: h.identity, Fleet: h.fleet, Notify: h.notify, Clock: cfg.Clock, Log: cfg.Log})
 	if h.certificate, err = h.identity.ServerTLS(cfg.Names); err != nil {
@@ -260,7 +262,13 @@ func (h *house) build(origins []string) (err error) {
 		},
 	})
 	h.respond = respond.New(respond.Config{DB: h.db, Products: h.product, Log: cfg.Log, Vuln: h.vuln, Manufacturer: h.manufacturer, Name: h.name, Keys: h.keys, Facts: h.caseFacts(),
-		Ready: []func(context.Context, string) ([]respond.Ready, error){h.reporting}})
+		Campaign: func(tx *store.Tx, t, id, campaign string) error { return h.inform.OfCase(tx, t, id, campaign) },
+		Ready:    []func(context.Context, string) ([]respond.Ready, error){h.reporting}})
+	h.inform = inform.New(inform.Config{DB: h.db, Keys: h.keys, Products: h.product, Cases: h.respond, Log: cfg.Log, Mailer: mailer, PrivateHooks: cfg.PrivateHooks, URL: cmp.Or(cfg.PublicURL, origins[0]),
+		Maker: h.manufacturer, Vuln: h.vuln, Update: h.update, Fleet: h.fleet, Command: h.command,
+		Advisory: func(ctx context.Context, t, product, vulnerability string) (string, string, []byte, error) {
+			return h.advisory.About(ctx, t, product, vulnerability)
+		}})
 	h.oncall = oncall.New(oncall.Config{DB: h.db, Notify: h.notify, People: h.members, Worth: h.worth(), Over: h.overNow, Eased: []string{respond.TopicDutyEnded, respond.TopicDecided}})
 	h.desk = disclosure.New(disclosure.Config{DB: h.db, Keys: h.keys, Blobs: h.blobs, PGP: pgp.New(h.db, h.keys), Products: h.product, Respond: h.respond, Log: cfg.Log,
 		URL: cmp.Or(cfg.PublicURL, origins[0]), Maker: h.manufacturer, Tenants: h.tenantIDs, Advisory: h.publicAdvisory,
@@ -315,7 +323,7 @@ func (h *house) mount() error {
 		Menu: []string{"Today", "Products", "Enrol", "Issuers", "Fleet", "Jobs", "Data", "Alarms", "Releases", "Vulnerabilities", "Cases", "Disclosure", "Advisories", "Evidence", "Law", "Access"},
 	})
 	for _, room := range []interface{ Routes(*api.API) }{
-		h.tenant, h.audit, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.sbom, h.update, h.vuln, h.respond, h.oncall, h.desk, h.advisory, h.conform, h.retire, h.handover, h.evidence,
+		h.tenant, h.audit, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.sbom, h.update, h.vuln, h.respond, h.inform, h.oncall, h.desk, h.advisory, h.conform, h.retire, h.handover, h.evidence,
 	} {
 		room.Routes(h.api)
 	}
@@ -369,7 +377,7 @@ func (h *house) work() []worker {
 	work := []worker{
 		{"issuer", h.identity.WatchIssuer},
 		{"jobs", h.db.RunJobs}, {"telemetry jobs", h.records.RunJobs}, {"identity", h.identity.Work}, {"fleet", h.fleet.Work}, {"sessions", h.sessions.Work}, {"twins", h.fleet.WorkTwins},
-		{"refusals", h.refusals.Run}, {"notify", h.notify.Work}, {"product", h.product.Work}, {"telemetry", h.telemetry.Work}, {"command", h.command.Work}, {"alarm", h.alarm.Work}, {"update", h.update.Work}, {"sbom", h.sbom.Work}, {"vuln", h.vuln.Work}, {"respond", h.respond.Work}, {"conform", h.conform.Work}, {"evidence", h.evidence.Work},
+		{"refusals", h.refusals.Run}, {"notify", h.notify.Work}, {"product", h.product.Work}, {"telemetry", h.telemetry.Work}, {"command", h.command.Work}, {"alarm", h.alarm.Work}, {"update", h.update.Work}, {"sbom", h.sbom.Work}, {"vuln", h.vuln.Work}, {"respond", h.respond.Work}, {"inform", h.inform.Work}, {"conform", h.conform.Work}, {"evidence", h.evidence.Work},
 		{"keys", func(ctx context.Context) error { return h.keys.Work(ctx, h.cfg.Log, h.db, h.records) }},
 	}
 	if h.cfg.Self != "" {

@@ -65,6 +65,8 @@ func (h *house) name(ctx context.Context, id string) string {
 		err = e
 	case "adv":
 		name, err = h.advisory.Title(ctx, who.Tenant, id)
+	case "cpn":
+		name, err = h.inform.Title(ctx, who.Tenant, id)
 	case "cas", "asm", "sig":
 		name, err = h.respond.Title(ctx, who.Tenant, id)
 	}

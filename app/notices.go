@@ -16,6 +16,7 @@ import (
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/respond"
 	"github.com/openthings-platform/openthings/respond/disclosure"
+	"github.com/openthings-platform/openthings/respond/inform"
 	"github.com/openthings-platform/openthings/respond/oncall"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/telemetry"
@@ -104,6 +105,8 @@ var told = []struct {
 			Severity: notify.Info, Thread: "idle " + e.Subject, Phase: notify.Over}, nil
 	}},
 	{oncall.TopicUnanswered, "everybody on call was called three times, and nobody answered", unanswered},
+	{inform.TopicSent, "users are told something: a campaign was sent", campaignSent},
+	{inform.TopicFinished, "a campaign reached everybody that it could reach, and whom not", campaignFinished},
 	{"advisory.hold_ended", "an advisory that was held back may be published", holdEnded},
 	{"advisory.published", "a security advisory was published", advisoryPublished},
 	{disclosure.TopicReceived, "a finder reported a vulnerability", reportCame("A finder reported a vulnerability")},

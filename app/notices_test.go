@@ -15,6 +15,7 @@ import (
 	"github.com/openthings-platform/openthings/respond"
 	"github.com/openthings-platform/openthings/respond/advisory"
 	"github.com/openthings-platform/openthings/respond/disclosure"
+	"github.com/openthings-platform/openthings/respond/inform"
 	"github.com/openthings-platform/openthings/respond/oncall"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/telemetry"
@@ -55,6 +56,8 @@ func TestToldOutside(t *testing.T) {
 		{vuln.TopicResumed, "hld_1", vuln.StopTold{Hold: "hld_1", Product: m.product, Reason: "fixed"}, vuln.TopicResumed + " | The making of "},
 		{oncall.TopicUnanswered, "cal_1", map[string]any{"title": "Early warning is due soon", "link": "/cases/cas_1"}, oncall.TopicUnanswered + " | Nobody on call answered: Early warning is due soon | /cases/cas_1"},
 		{"advisory.published", "adv_1", advisory.Published{Advisory: "adv_1", Tracking: "LUMEN-1", Product: m.product, Vulnerability: "CVE-2026-1"}, "advisory.published | Advisory LUMEN-1 about CVE-2026-1 in "},
+		{inform.TopicSent, "cpn_1", inform.Told{Subject: "Battery", States: map[string]int64{"waiting": 3}}, inform.TopicSent + " | Users are told “Battery”: 3 contacts | /inform/cpn_1"},
+		{inform.TopicFinished, "cpn_1", inform.Told{Subject: "Battery", States: map[string]int64{"handed-over": 1, "read": 1, "failed": 1}}, inform.TopicFinished + " | “Battery” was handed over to 2 contacts, and 1 were not reached | /inform/cpn_1"},
 		{"advisory.hold_ended", "adv_1", advisory.HoldEnded{Tracking: "LUMEN-1", Title: "Overflow"}, "advisory.hold_ended | The hold of advisory LUMEN-1 has ended: Overflow | /advisories/adv_1"},
 		{"case.deadline", "cas_1", respond.Escalation{Stage: respond.EarlyWarning, Level: respond.DeadlineOverdue}, "case.deadline | cas_1: " + respond.EarlyWarning.Name() + " is overdue | /cases/cas_1"},
 		{conform.TopicStale, "2026-11-21", conform.Stale{Rules: 3, Oldest: "2026-11-21"}, conform.TopicStale + " | 3 rules of the law were last compared with their source on 2026-11-21 or later"},

@@ -78,6 +78,7 @@ type Data struct {
 	MemberStates []string  `json:"member_states,omitempty" maxItems:"27"`
 	Coordinator  string    `json:"coordinator,omitempty" doc:"Member State of the coordinator CSIRT"`
 	Audience     string    `json:"audience,omitempty" enum:"impacted,all"`
+	Campaign     string    `json:"campaign,omitempty" maxLength:"64" doc:"users.informed: the campaign of this case that told them; absent where they were told by other ways"`
 	Case         string    `json:"case,omitempty"`
 	Decision     string    `json:"decision,omitempty"`
 	Ground       Ground    `json:"ground,omitempty" enum:"one-member-state,essential-interests,imminent-risk"`

@@ -37,6 +37,8 @@ func Check(s State, e Event, now time.Time) error {
 		return problem.Invalid("%s lies in the future.", e.Data.At.Format(time.RFC3339)).At("at")
 	case !text(e.Data.Note, 0, 4000), !text(e.Data.Title, 0, 255), !text(e.Data.Summary, 0, 4000), !text(e.Data.Receipt, 0, 255), !text(e.Data.Deviation, 0, 4000):
 		return problem.Invalid("A text is too long or not UTF-8.")
+	case e.Data.Campaign != "" && (e.Kind != UsersInformed || !text(e.Data.Campaign, 1, 64)):
+		return problem.Invalid("Only users.informed names a campaign.").At("campaign")
 	}
 	if s.has(Final) && slices.Contains(reportEvents, e.Kind) {
 		return problem.Forbidden("respond.final", "The final report was accepted; nothing in it can change any more.")

@@ -32,6 +32,8 @@ type Config struct {
 	Keys *seal.Keys
 	// Manufacturer is the tenant's legal name, for drafts. Nil leaves it empty.
 	Manufacturer func(ctx context.Context, tenant string) (string, error)
+	// Campaign refuses what is not a campaign of the case that was sent; nil knows none.
+	Campaign func(tx *store.Tx, tenant, id, campaign string) error
 	// Ready are what other rooms ask for before a tenant is ready to report.
 	Ready []func(ctx context.Context, tenant string) ([]Ready, error)
 }
@@ -288,6 +290,11 @@ func (s *Service) Append(ctx context.Context, id string, k EventKind, d Data) (E
 		}
 		if k != FieldsFilled && f.changedSince(d.Seen) || said.body != nil && len(f.Events) != said.events {
 			return errChanged()
+		}
+		if d.Campaign != "" {
+			if err := s.sentCampaign(tx, f, d.Campaign); err != nil {
+				return err
+			}
 		}
 		if err := s.append(tx, &f, a, k, d); err != nil || said.body == nil {
 			return err

@@ -78,7 +78,7 @@ func commands() *cobra.Command {
 		c.GroupID = "run"
 		root.AddCommand(c)
 	}
-	for _, c := range []*cobra.Command{productCommand(), batchCommand(), stationCommand(), serialCommand(), claimCommand(), lobbyCommand(), trustedCACommand(), enrolTokenCommand(), clonesCommand(), hookCommand(), policyCommand(), tpmMakerCommand(), baselineCommand(), catalogueCommand(), telemetryCommand(), devicesCommand(), deviceCommand(), groupCommand(), twinCommand(), jobCommand(), releaseCommand(), vulnCommand(), feedCommand(), vexCommand(), stopCommand(), caseCommand(), advisoryCommand(), conformCommand(), disclosureCommand(), evidenceCommand(), auditCommand(), apiCommand(), revokeCommand(), revocationsCommand(), notifyCommand(), alarmCommand(), solutionCommand()} {
+	for _, c := range []*cobra.Command{productCommand(), batchCommand(), stationCommand(), serialCommand(), claimCommand(), lobbyCommand(), trustedCACommand(), enrolTokenCommand(), clonesCommand(), hookCommand(), policyCommand(), tpmMakerCommand(), baselineCommand(), catalogueCommand(), telemetryCommand(), devicesCommand(), deviceCommand(), groupCommand(), twinCommand(), jobCommand(), releaseCommand(), vulnCommand(), feedCommand(), vexCommand(), stopCommand(), caseCommand(), advisoryCommand(), conformCommand(), disclosureCommand(), informCommand(), evidenceCommand(), auditCommand(), apiCommand(), revokeCommand(), revocationsCommand(), notifyCommand(), alarmCommand(), solutionCommand()} {
 		c.GroupID = "ask"
 		root.AddCommand(c)
 	}
