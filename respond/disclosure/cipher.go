@@ -11,6 +11,7 @@ import (
 	"filippo.io/age/armor"
 
 	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/respond/pgp"
 )
 
 // What messages can be encrypted with.
@@ -31,7 +32,7 @@ const (
 func sniff(b []byte) string {
 	b = bytes.TrimLeft(b[:min(len(b), 4096)], blank)
 	switch {
-	case bytes.HasPrefix(b, []byte(pgpBegin)):
+	case bytes.HasPrefix(b, []byte(pgpBegin)), pgp.Binary(b):
 		return cipherPGP
 	case bytes.HasPrefix(b, []byte(ageBegin)), bytes.HasPrefix(b, []byte(ageFirst)):
 		return cipherAge
@@ -39,24 +40,24 @@ func sniff(b []byte) string {
 	return ""
 }
 
-// decrypt opens a message to the tenant, of which sniff said what it is. What it unfolds to is bounded; bytes that are no
+// decrypt opens a message to the tenant, of which sniff said what it is. What it unfolds to has at most so many bytes; bytes that are no
 // message are the sender's mistake, not ours.
-func (s *Service) decrypt(ctx context.Context, tenant string, b []byte) ([]byte, error) {
+func (s *Service) decrypt(ctx context.Context, tenant string, b []byte, most int64) ([]byte, error) {
 	b = bytes.TrimLeft(b, blank)
 	switch sniff(b) {
 	case cipherPGP:
-		return s.cfg.PGP.Decrypt(ctx, tenant, b, decryptedMost)
+		return s.cfg.PGP.Decrypt(ctx, tenant, b, most)
 	case cipherAge:
 		ids, err := s.identities(ctx, tenant)
 		if err != nil {
 			return nil, err
 		}
-		return openAge(b, ids)
+		return openAge(b, ids, most)
 	}
 	return nil, problem.Invalid("It is not encrypted.")
 }
 
-func openAge(b []byte, ids []age.Identity) ([]byte, error) {
+func openAge(b []byte, ids []age.Identity, most int64) ([]byte, error) {
 	var r io.Reader = bytes.NewReader(b)
 	if bytes.HasPrefix(b, []byte(ageBegin)) {
 		r = armor.NewReader(r)
@@ -68,12 +69,12 @@ func openAge(b []byte, ids []age.Identity) ([]byte, error) {
 	if err != nil {
 		return nil, problem.Invalid("The message was not encrypted to a key of this manufacturer, or is damaged.").Because(err)
 	}
-	out, err := io.ReadAll(io.LimitReader(plain, decryptedMost+1)) // its end says whether it is whole
+	out, err := io.ReadAll(io.LimitReader(plain, most+1)) // its end says whether it is whole
 	switch {
 	case err != nil:
 		return nil, problem.Invalid("The encrypted message is damaged.").Because(err)
-	case len(out) > decryptedMost:
-		return nil, problem.TooLarge("The message is longer than %d bytes inside.", decryptedMost)
+	case int64(len(out)) > most:
+		return nil, problem.TooLarge("The message is longer than %d bytes inside.", most)
 	}
 	return out, nil
 }

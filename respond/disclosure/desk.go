@@ -184,7 +184,7 @@ func (s *Service) Open(ctx context.Context, id string) (Reading, error) {
 			return Reading{}, err
 		}
 		if o.Cipher = sniff([]byte(o.Words.Text)); o.Cipher != "" {
-			plain, err := s.decrypt(ctx, a.Tenant, []byte(o.Words.Text))
+			plain, err := s.decrypt(ctx, a.Tenant, []byte(o.Words.Text), decryptedText)
 			if o.Decrypted = string(plain); err != nil {
 				o.Problem = problem.Of(err).Text
 			}
@@ -245,7 +245,7 @@ func (s *Service) Attachment(ctx context.Context, id, attachment string, plain b
 		return nil, fmt.Errorf("%w: %s", seal.ErrSealed, attachment)
 	}
 	if plain && sniff(b) != "" {
-		return s.decrypt(ctx, a.Tenant, b)
+		return s.decrypt(ctx, a.Tenant, b, decryptedFile)
 	}
 	return b, nil
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/openthings-platform/openthings/respond/pgp"
 )
 
 func TestWorkingDays(t *testing.T) {
@@ -126,7 +128,7 @@ func TestPolicyIsWholeInEachLanguage(t *testing.T) {
 
 // FuzzOpen: bytes of strangers that claim to be encrypted are opened or refused, never more.
 func FuzzOpen(f *testing.F) {
-	for _, s := range []string{"", "plain", ageBegin, ageBegin + "\n", ageFirst, ageFirst + "-> X25519 a\n", pgpBegin, pgpBegin + "\n\nAAAA\n-----END PGP MESSAGE-----", "\ufeff \n" + pgpBegin,
+	for _, s := range []string{"", "plain", ageBegin, ageBegin + "\n", ageFirst, ageFirst + "-> X25519 a\n", pgpBegin, pgpBegin + "\n\nAAAA\n-----END PGP MESSAGE-----", "\ufeff \n" + pgpBegin, "\x85\x01\x0c\x03", "\xc1\x0c\x03", "\x84\x0c\x06AAAA", "\xc1\xff\x00\x00\x01\x0c\x03",
 		ageBegin + "\nYWdlLWVuY3J5cHRpb24ub3JnL3YxCg==\n-----END AGE ENCRYPTED FILE-----\n"} {
 		f.Add([]byte(s))
 	}
@@ -136,14 +138,14 @@ func FuzzOpen(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		kind := sniff(b)
-		out, err := h.decrypt(t.Context(), maker, b)
+		out, err := h.decrypt(t.Context(), maker, b, decryptedText)
 		if kind == "" && err == nil {
 			t.Fatalf("%q was opened as nothing", b)
 		}
-		if err == nil && len(out) > decryptedMost || err != nil && len(out) > 0 {
+		if err == nil && len(out) > decryptedText || err != nil && len(out) > 0 {
 			t.Fatalf("%d bytes with %v", len(out), err)
 		}
-		if kind != "" && !bytes.HasPrefix(bytes.TrimLeft(b, blank), []byte("-----BEGIN")) && !bytes.HasPrefix(bytes.TrimLeft(b, blank), []byte("age-")) {
+		if kind != "" && !bytes.HasPrefix(bytes.TrimLeft(b, blank), []byte("-----BEGIN")) && !bytes.HasPrefix(bytes.TrimLeft(b, blank), []byte("age-")) && !pgp.Binary(bytes.TrimLeft(b, blank)) {
 			t.Fatalf("%q is taken for %s", b, kind)
 		}
 	})

@@ -49,7 +49,7 @@ func (s *Service) receive(ctx context.Context, t string, a tenant.Actor, by Auth
 	if err := in.Finder.check(); err != nil {
 		return Receipt{}, err
 	}
-	if err := s.room(ctx, t, in.Files); err != nil {
+	if err := s.room(ctx, t, by, in.Files); err != nil {
 		return Receipt{}, err
 	}
 	if in.Product != "" {
@@ -122,11 +122,11 @@ func (s *Service) addition(ctx context.Context, t, secret string, in Sending) (s
 	if err := in.check(); err != nil {
 		return "", err
 	}
-	if err := s.room(ctx, t, in.Files); err != nil {
-		return "", err
-	}
 	f, err := s.behind(ctx, t, secret)
 	if err != nil {
+		return "", err
+	}
+	if err := s.room(ctx, t, ByFinder, in.Files); err != nil {
 		return "", err
 	}
 	written := 0
@@ -148,8 +148,13 @@ func (s *Service) behind(ctx context.Context, t, secret string) (f file, err err
 	return f, err
 }
 
-// room refuses files once the tenant was sent its daily measure; text is always taken.
-func (s *Service) room(ctx context.Context, t string, files []Upload) error {
+// room refuses what strangers send while all of them together flood the tenant, and files once it was sent its daily measure.
+func (s *Service) room(ctx context.Context, t string, by Author, files []Upload) error {
+	if by == ByFinder {
+		if err := s.flood.Take(t, 1); err != nil {
+			return problem.Limited("More reports come in than can be taken.").Hint("Try again in a few minutes, or write to one of the contacts in security.txt.").Because(err)
+		}
+	}
 	if len(files) == 0 {
 		return nil
 	}

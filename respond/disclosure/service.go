@@ -43,13 +43,17 @@ type Config struct {
 type Service struct {
 	cfg   Config
 	rates *api.Limiter // of what strangers send, by address
+	flood *api.Limiter // of what all strangers together send to a tenant
+	lines lines        // on which strangers are sending now
 	held  atomic.Int64 // bytes of files that are in memory
 }
 
-// How much a stranger's address may send.
+// How much strangers may send, of which nothing honest comes near: each address, and all together to one tenant.
 const (
 	sendingsBurst     = 30
 	sendingsPerSecond = 30.0 / 3600
+	floodBurst        = 1000
+	floodPerSecond    = 1000.0 / 3600
 )
 
 // New makes the room and registers its jobs; call it before the store runs jobs.
@@ -60,7 +64,8 @@ func New(cfg Config) *Service {
 	if cfg.CSAF == nil {
 		cfg.CSAF = func(context.Context, string) string { return "" }
 	}
-	s := &Service{cfg: cfg, rates: api.NewLimiter(cfg.DB.Clock(), api.Limits{PerSecond: sendingsPerSecond, Burst: sendingsBurst})}
+	s := &Service{cfg: cfg, rates: api.NewLimiter(cfg.DB.Clock(), api.Limits{PerSecond: sendingsPerSecond, Burst: sendingsBurst}),
+		flood: api.NewLimiter(cfg.DB.Clock(), api.Limits{PerSecond: floodPerSecond, Burst: floodBurst})}
 	s.react()
 	return s
 }

@@ -25,7 +25,8 @@ const (
 	maxDaily      = 2 << 30  // bytes of attachments that a tenant takes in 24 hours
 	maxAdditions  = 200      // how often a finder may write to one report
 	maxShort      = 500      // characters of a line
-	decryptedMost = 4 << 20  // bytes of an opened message, whatever it claims to unfold to
+	decryptedText = 4 << 20  // bytes of an opened message, whatever it claims to unfold to
+	decryptedFile = 40 << 20 // bytes of an opened file, likewise
 )
 
 // Words are what a finder wrote. They are sealed under the report's own key and opened only by a person, on record.

@@ -186,9 +186,32 @@ func (s *Service) ClearSign(k Key, text []byte) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// Decrypt opens an armored message that was encrypted to one of the tenant's keys and is at most most bytes long inside.
+// Binary reports whether b begins as an encrypted message that is not armored: with a session key for a public key (RFC 9580,
+// sections 4.2 and 5.1), of version 3 or 6.
+func Binary(b []byte) bool {
+	if len(b) == 0 {
+		return false
+	}
+	length := 0 // bytes of the packet's length
+	switch b[0] {
+	case 0x84, 0x85, 0x86:
+		length = 1 << (b[0] & 3)
+	case 0xc1:
+		switch {
+		case len(b) > 1 && b[1] < 192:
+			length = 1
+		case len(b) > 1 && b[1] < 224:
+			length = 2
+		case len(b) > 1 && b[1] == 255:
+			length = 5
+		}
+	}
+	return length > 0 && len(b) > 1+length && (b[1+length] == 3 || b[1+length] == 6)
+}
+
+// Decrypt opens a message, armored or not, that was encrypted to one of the tenant's keys and is at most most bytes long inside.
 // What cannot be opened is a problem of kind invalid; nothing of it is returned then, not even its beginning.
-func (s *Service) Decrypt(ctx context.Context, tenant string, armored []byte, most int64) ([]byte, error) {
+func (s *Service) Decrypt(ctx context.Context, tenant string, message []byte, most int64) ([]byte, error) {
 	keys, err := s.Keys(ctx, tenant)
 	if err != nil {
 		return nil, err
@@ -201,11 +224,15 @@ func (s *Service) Decrypt(ctx context.Context, tenant string, armored []byte, mo
 		}
 		ring = append(ring, e)
 	}
-	block, err := armor.Decode(bytes.NewReader(armored))
-	if err != nil {
-		return nil, problem.Invalid("This is no armored OpenPGP message.").Because(err)
+	var body io.Reader = bytes.NewReader(message)
+	if !Binary(message) {
+		block, err := armor.Decode(body)
+		if err != nil {
+			return nil, problem.Invalid("This is no OpenPGP message.").Because(err)
+		}
+		body = block.Body
 	}
-	m, err := openpgp.ReadMessage(block.Body, ring, nil, s.config())
+	m, err := openpgp.ReadMessage(body, ring, nil, s.config())
 	if err != nil {
 		return nil, problem.Invalid("The message was not encrypted to a key of this manufacturer, or is damaged.").Because(err)
 	}
