@@ -84,6 +84,22 @@ func (l *Log) Prove(ctx context.Context, tenant string, subjects ...string) (set
 	return set, err
 }
 
+// Count says how many sequenced entries of the tenant there are about each of the subjects, and in a log of which size.
+func (l *Log) Count(ctx context.Context, tenant string, subjects ...string) (size int64, counts []int, err error) {
+	err = l.db.View(ctx, func(tx *store.Tx) error {
+		c, err := checkpoint(tx, 0)
+		size, counts = c.Size, make([]int, len(subjects))
+		for i, subject := range subjects {
+			if err != nil {
+				return err
+			}
+			err = tx.QueryRow(`SELECT count(*) FROM audit_entry WHERE tenant = $1 AND subject = $2 AND pos < $3`, tenant, subject, c.Size).Scan(&counts[i])
+		}
+		return err
+	})
+	return size, counts, err
+}
+
 // ProveEntry proves one entry of the tenant. One that is still pending is a conflict problem.
 func (l *Log) ProveEntry(ctx context.Context, tenant, id string) (set ProofSet, err error) {
 	err = l.db.View(ctx, func(tx *store.Tx) error {

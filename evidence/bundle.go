@@ -53,6 +53,7 @@ type Config struct {
 	Sections []Section    // beside "device" and "certificates", which the stage adds itself
 	// Related names what else the log knows that belongs into a device's bundle: ids of releases, products. Optional.
 	Related func(ctx context.Context, tenant, device string) ([]string, error)
+	Rooms
 	// Unit finds a device by the code of its label; no such one is a problem of kind not-found. Without it there is no public page.
 	Unit func(ctx context.Context, code string) (Unit, error)
 	// Runs says what a device runs; it is asked for claimants only.
@@ -85,43 +86,68 @@ func New(cfg Config) *Service {
 
 // Export makes the sealed bundle of a device and records in the log that actor did. The caller has checked access.
 func (s *Service) Export(ctx context.Context, tenant, device, actor string) ([]byte, error) {
-	d := verify.Document{Device: device, Tenant: tenant, LogKey: s.cfg.Audit.VerifierKey()}
-	record := verify.Exported{Sections: []verify.SectionDigest{}}
-	for _, section := range s.cfg.Sections {
-		data, err := section.Collect(ctx, tenant, device)
+	sections, err := collect(ctx, s.cfg.Sections, tenant, device)
+	if err != nil {
+		return nil, err
+	}
+	var related []string
+	if s.cfg.Related != nil {
+		if related, err = s.cfg.Related(ctx, tenant, device); err != nil {
+			return nil, fmt.Errorf("evidence: %w", err)
+		}
+	}
+	return s.bundle(ctx, verify.Document{Device: device, Tenant: tenant, Sections: sections}, related, actor)
+}
+
+// collect asks each section about an id.
+func collect(ctx context.Context, sections []Section, tenant, id string) ([]verify.Section, error) {
+	out := []verify.Section{}
+	for _, section := range sections {
+		data, err := section.Collect(ctx, tenant, id)
 		if err != nil {
 			return nil, fmt.Errorf("evidence: section %s: %w", section.Name, err)
 		}
 		if data == nil {
 			data = json.RawMessage("null")
 		}
-		part := verify.Section{Name: section.Name, Data: data}
+		out = append(out, verify.Section{Name: section.Name, Data: data})
+	}
+	return out, nil
+}
+
+// bundle adds to a document with its sections what the log holds about its subject and about what is related to it, records
+// the export, and seals it.
+func (s *Service) bundle(ctx context.Context, d verify.Document, related []string, actor string) ([]byte, error) {
+	id := d.Device + d.Subject // one of them is empty
+	d.LogKey = s.cfg.Audit.VerifierKey()
+	record := verify.Exported{Sections: []verify.SectionDigest{}}
+	for _, part := range d.Sections {
 		digest, err := part.Digest()
 		if err != nil {
 			return nil, fmt.Errorf("evidence: %w", err)
 		}
-		d.Sections = append(d.Sections, part)
 		record.Sections = append(record.Sections, verify.SectionDigest{Name: part.Name, Digest: digest})
 	}
-	var related []string
-	if s.cfg.Related != nil {
-		var err error
-		if related, err = s.cfg.Related(ctx, tenant, device); err != nil {
-			return nil, fmt.Errorf("evidence: %w", err)
-		}
-	}
+	slices.Sort(related)
+	subjects := append([]string{id}, slices.DeleteFunc(slices.Compact(related), func(other string) bool { return other == id || other == "" })...)
 
-	// What the log holds now is counted, and the count becomes an entry: nothing can be left out afterwards.
+	if len(subjects) > maxRelated {
+		return nil, problem.TooLarge("Entries about %d ids would belong into the bundle, more than %d.", len(subjects), maxRelated).Hint("Export less at once: one case, or the answer to one question.")
+	}
+	// What the log holds now is counted, and the counts become an entry: nothing can be left out afterwards.
 	if err := s.cfg.Audit.Wait(ctx); err != nil {
 		return nil, err
 	}
-	before, err := s.cfg.Audit.Prove(ctx, tenant, device)
+	size, counts, err := s.cfg.Audit.Count(ctx, d.Tenant, subjects...)
 	if err != nil {
 		return nil, err
 	}
-	record.Size, record.Entries = before.Checkpoint.Size, len(before.Entries)
+	record.Size, record.Entries = size, counts[0]
+	for i, subject := range subjects[1:] {
+		record.Related = append(record.Related, verify.Count{Subject: subject, Entries: counts[i+1]})
+	}
 	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-		return audit.Append(tx, audit.Entry{Tenant: tenant, Actor: actor, Kind: verify.KindExported, Subject: device, Data: record})
+		return audit.Append(tx, audit.Entry{Tenant: d.Tenant, Actor: actor, Kind: verify.KindExported, Subject: id, Data: record})
 	})
 	if err != nil {
 		return nil, err
@@ -129,13 +155,11 @@ func (s *Service) Export(ctx context.Context, tenant, device, actor string) ([]b
 	if err := s.cfg.Audit.Wait(ctx); err != nil {
 		return nil, err
 	}
-	slices.Sort(related)
-	subjects := append([]string{device}, slices.DeleteFunc(slices.Compact(related), func(id string) bool { return id == device || id == "" })...)
-	set, err := s.cfg.Audit.Prove(ctx, tenant, subjects...)
+	set, err := s.cfg.Audit.Prove(ctx, d.Tenant, subjects...)
 	if err != nil {
 		return nil, err
 	}
-	if d.Entries, err = upTo(set, record, device); err != nil {
+	if d.Entries, err = upTo(set, record, id); err != nil {
 		return nil, err
 	}
 	d.Checkpoint = set.Checkpoint.Note
@@ -143,7 +167,7 @@ func (s *Service) Export(ctx context.Context, tenant, device, actor string) ([]b
 }
 
 // upTo is the proven entries up to the one that records this export; another export may have run at the same time.
-func upTo(set audit.ProofSet, record verify.Exported, device string) ([]verify.Entry, error) {
+func upTo(set audit.ProofSet, record verify.Exported, id string) ([]verify.Entry, error) {
 	want, err := json.Marshal(record)
 	if err != nil {
 		return nil, fmt.Errorf("evidence: %w", err)
@@ -151,7 +175,7 @@ func upTo(set audit.ProofSet, record verify.Exported, device string) ([]verify.E
 	var out []verify.Entry
 	for _, e := range set.Entries {
 		out = append(out, verify.Entry{Index: e.Pos, Leaf: e.Leaf, Data: e.Data, Proof: e.Proof})
-		if e.Leaf.Kind == verify.KindExported && e.Leaf.Subject == device && e.Data != nil && bytes.Equal(e.Data.Data, want) {
+		if e.Leaf.Kind == verify.KindExported && e.Leaf.Subject == id && e.Data != nil && bytes.Equal(e.Data.Data, want) {
 			return out, nil
 		}
 	}
@@ -168,8 +192,11 @@ func (s *Service) seal(d verify.Document) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(b) > verify.MaxBundle {
+		return nil, problem.TooLarge("The bundle would have %d MiB, more than the %d that are read.", len(b)>>20, verify.MaxBundle>>20).Hint("Export less at once: one case, or the answer to one question.")
+	}
 	if _, err := verify.Bundle(bytes.NewReader(b), d.LogKey, s.cfg.Clock.Now()); err != nil {
-		return nil, fmt.Errorf("evidence: the bundle of %s does not verify and is not handed out: %w", d.Device, err)
+		return nil, fmt.Errorf("evidence: the bundle of %s does not verify and is not handed out: %w", d.Device+d.Subject, err)
 	}
 	return b, nil
 }

@@ -151,7 +151,7 @@ func TestExport(t *testing.T) {
 			t.Fatal(err)
 		}
 		// device.manufactured, its move to provisioned, certificate.issued, release.uploaded of ten_a, evidence.exported
-		if !r.Proven || r.Device != h.device.ID || r.Tenant != "ten_a" || r.Entries != 5 || len(r.Facts) != 7 {
+		if !r.Proven || r.Device != h.device.ID || r.Tenant != "ten_a" || r.Entries != 5 || len(r.Facts) != 8 {
 			t.Errorf("%+v", r)
 		}
 		if strings.Contains(string(b), "ten_b") {

@@ -87,7 +87,7 @@ func (s *Service) Pages(c *console.Console) {
 	})
 	c.Handle("POST /evidence/export", string(tenant.EvidenceExport), func(w http.ResponseWriter, r *http.Request) error {
 		r.Body = http.MaxBytesReader(w, r.Body, 4096)
-		return s.download(w, r, r.FormValue("device"))
+		return s.download(w, r, r.FormValue("device"), 0)
 	})
 	c.Fragment("device", console.Fragment{Order: 80, Title: "Audit extract", Verb: string(tenant.AuditRead), FS: pagesFS, Template: "pages/extract.html",
 		Load: func(r *http.Request, id string) (any, error) {

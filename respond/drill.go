@@ -251,7 +251,10 @@ func (s *Service) AppendDrill(ctx context.Context, id string, k EventKind, data 
 	if err != nil {
 		return Drill{}, err
 	}
-	data.Pack, data.File, data.Name, data.SHA256, data.Size = "", "", "", "", 0
+	data.Pack, data.File, data.Name, data.SHA256, data.Size, data.Of, data.Product = "", "", "", "", 0, "", ""
+	if k == T0Set {
+		data.Of, data.Product = d.Kind, d.Product
+	}
 	data.At = data.At.UTC().Truncate(time.Millisecond)
 	if k == T0Set && data.Coordinator == "" {
 		c, _, err := s.coordinator(ctx, a.Tenant)

@@ -86,6 +86,9 @@ type Data struct {
 	KnownSince   time.Time `json:"known_since,omitzero" doc:"t0.set: since when the source of the signal knew"`
 	Intake       time.Time `json:"intake,omitzero" doc:"t0.set: when the signal came in"`
 
+	Of      Kind   `json:"of,omitempty" readOnly:"true" doc:"t0.set: what the case is about"`
+	Product string `json:"product,omitempty" readOnly:"true" doc:"t0.set: the product of the case"`
+
 	Fields    map[string]string `json:"fields,omitempty" doc:"fields.filled: what is written into fields of the report, by their ids"`
 	Reset     []string          `json:"reset,omitempty" maxItems:"64" doc:"fields.filled: fields that go back to their drafts"`
 	Seen      int64             `json:"seen,omitempty" doc:"fields.filled: number of the last event that the writer saw; what others wrote since is not overwritten"`

@@ -221,6 +221,7 @@ func (s *Service) open(tx *store.Tx, f *file, a tenant.Actor, d Data) error {
 	if err := insertCase(tx, *f); err != nil {
 		return err
 	}
+	d.Of, d.Product = f.Kind, f.Product // so that the log alone says which clocks run
 	if err := s.append(tx, f, a, T0Set, d); err != nil {
 		return err
 	}
@@ -277,7 +278,7 @@ func (s *Service) Append(ctx context.Context, id string, k EventKind, d Data) (E
 	if err != nil {
 		return Event{}, err
 	}
-	d.Pack, d.File, d.Name, d.SHA256, d.Size = "", "", "", "", 0 // the platform's to say
+	d.Pack, d.File, d.Name, d.SHA256, d.Size, d.Of, d.Product = "", "", "", "", 0, "", "" // the platform's to say
 	var said frozen
 	if k == SubmissionAttempted {
 		if said, err = s.freeze(ctx, f, a, &d); err != nil {

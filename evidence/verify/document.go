@@ -23,14 +23,23 @@ const header = "openthings evidence bundle 1\n"
 // MaxBundle is the size of the largest bundle that is read, in bytes.
 const MaxBundle = 64 << 20
 
-// Document is what a bundle says.
+// Document is what a bundle says. It is about a device, or about what Subject names: a case, a product.
 type Document struct {
-	Device     string    `json:"device"`
+	Device     string    `json:"device,omitempty"`
+	Subject    string    `json:"subject,omitempty"`
 	Tenant     string    `json:"tenant"`
 	LogKey     string    `json:"log_key"`    // the key that signed the bundle and the checkpoint; a claim until pinned
 	Checkpoint string    `json:"checkpoint"` // signed note: origin, size, root
 	Entries    []Entry   `json:"entries"`    // ascending by Index
 	Sections   []Section `json:"sections"`
+}
+
+// about is the id that the bundle is about.
+func (d Document) about() string {
+	if d.Subject != "" {
+		return d.Subject
+	}
+	return d.Device
 }
 
 // Entry is a leaf of the log with its payload and its inclusion proof.
@@ -56,14 +65,21 @@ func (s Section) Digest() (string, error) {
 	return wire.Digest(b.Bytes()), nil
 }
 
-// KindExported is the kind of the entry that each export leaves in the log, about the device.
+// KindExported is the kind of the entry that each export leaves in the log, about what was exported.
 const KindExported = "evidence.exported"
 
 // Exported is the data of such an entry.
 type Exported struct {
 	Size     int64           `json:"size"`    // of the log when the export began
-	Entries  int             `json:"entries"` // entries about the device among them
+	Entries  int             `json:"entries"` // entries about the subject among them
+	Related  []Count         `json:"related,omitempty"`
 	Sections []SectionDigest `json:"sections"`
+}
+
+// Count is how many entries about a related subject the log held.
+type Count struct {
+	Subject string `json:"subject"`
+	Entries int    `json:"entries"`
 }
 
 // SectionDigest names a section and what it held.
@@ -76,6 +92,9 @@ type SectionDigest struct {
 const (
 	SectionCertificates = "certificates" // []Certificate
 	SectionWipe         = "wipe"         // Wipe
+	SectionCases        = "cases"        // []Case
+	SectionDrills       = "drills"       // []Case, with Drill set
+	SectionReports      = "reports"      // []FinderReport
 )
 
 // Certificate is one certificate of the device, in SectionCertificates. Other members may stand beside these.

@@ -96,8 +96,8 @@ func readKey(s string) (string, error) {
 
 // Print writes the report for people.
 func (r Report) Print(w io.Writer) {
-	if r.Device != "" {
-		fmt.Fprintf(w, "Evidence about %s", r.Device)
+	if about := r.Device + r.Subject; about != "" {
+		fmt.Fprintf(w, "Evidence about %s", about)
 		if !r.Made.IsZero() {
 			fmt.Fprintf(w, ", made on %s UTC", r.Made.Format(time.DateTime))
 		}
@@ -105,6 +105,19 @@ func (r Report) Print(w io.Writer) {
 	}
 	for _, f := range r.Facts {
 		fmt.Fprintf(w, "  ok  %s\n", f)
+	}
+	for _, c := range r.Cases {
+		what := "case"
+		if c.Drill {
+			what = "DRILL, not a case:"
+		}
+		fmt.Fprintf(w, "\n%s %s (%s), recomputed from %d events:\n", what, c.ID, c.Kind, c.Events)
+		for _, d := range c.Deadlines {
+			fmt.Fprintf(w, "  %s\n", d.line())
+		}
+	}
+	if len(r.Cases) > 0 {
+		fmt.Fprintln(w)
 	}
 	if r.Proven {
 		fmt.Fprintln(w, "PROVEN: the bundle comes from the pinned log and everything in it holds.")

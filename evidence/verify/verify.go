@@ -28,16 +28,18 @@ var ErrUnproven = errors.New("consistent, origin unproven: give the log key that
 
 // Report is what a bundle proves.
 type Report struct {
-	Proven  bool      `json:"proven"` // signed by the pinned key, and everything holds
-	Device  string    `json:"device,omitempty"`
-	Tenant  string    `json:"tenant,omitempty"`
-	Made    time.Time `json:"made,omitzero"`
-	LogKey  string    `json:"log_key,omitempty"`
-	Size    int64     `json:"size,omitempty"` // of the log at the checkpoint
-	Root    string    `json:"root,omitempty"`
-	Entries int       `json:"entries,omitempty"`
-	Facts   []string  `json:"facts"`             // what was checked, in sentences
-	Failure string    `json:"failure,omitempty"` // the first thing that does not hold
+	Proven  bool         `json:"proven"` // signed by the pinned key, and everything holds
+	Device  string       `json:"device,omitempty"`
+	Subject string       `json:"subject,omitempty"` // what a bundle about something else than a device is about
+	Tenant  string       `json:"tenant,omitempty"`
+	Made    time.Time    `json:"made,omitzero"`
+	LogKey  string       `json:"log_key,omitempty"`
+	Size    int64        `json:"size,omitempty"` // of the log at the checkpoint
+	Root    string       `json:"root,omitempty"`
+	Entries int          `json:"entries,omitempty"`
+	Cases   []CaseReport `json:"cases,omitempty"`   // and drills, with their deadlines as they follow from the events
+	Facts   []string     `json:"facts"`             // what was checked, in sentences
+	Failure string       `json:"failure,omitempty"` // the first thing that does not hold
 }
 
 func (r *Report) fact(format string, args ...any) {
@@ -75,7 +77,10 @@ func (r *Report) check(in io.Reader, pinned string, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	r.Device, r.Tenant, r.LogKey = d.Device, d.Tenant, d.LogKey
+	if (d.Device == "") == (d.Subject == "") {
+		return errors.New("the bundle does not say what it is about")
+	}
+	r.Device, r.Subject, r.Tenant, r.LogKey = d.Device, d.Subject, d.Tenant, d.LogKey
 	if pinned != "" && d.LogKey != strings.TrimSpace(pinned) {
 		return errors.New("the bundle was signed by another log key than the pinned one: it does not come from that log")
 	}
@@ -94,7 +99,13 @@ func (r *Report) check(in io.Reader, pinned string, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	return r.wipe(d, born)
+	if err := r.wipe(d, born); err != nil {
+		return err
+	}
+	if err := r.cases(d); err != nil {
+		return err
+	}
+	return r.reports(d)
 }
 
 // entries checks that every leaf stands in the log under the one checkpoint, and every payload under its leaf.
@@ -146,12 +157,7 @@ func compact(d wire.LeafData) (wire.LeafData, error) {
 // completeness checks the counts that each export left in the log, and the sections against the last of them, which is
 // that of this bundle.
 func (r *Report) completeness(d Document) (last wire.Leaf, err error) {
-	var of []Entry
-	for _, e := range d.Entries {
-		if e.Leaf.Subject == d.Device {
-			of = append(of, e)
-		}
-	}
+	of := d.of(d.about())
 	var x Exported
 	for i, e := range of {
 		if e.Leaf.Kind != KindExported || e.Data == nil {
@@ -161,15 +167,22 @@ func (r *Report) completeness(d Document) (last wire.Leaf, err error) {
 		if err := json.Unmarshal(e.Data.Data, &x); err != nil {
 			return last, fmt.Errorf("entry %d (%s): %w", e.Index, e.Leaf.Kind, err)
 		}
-		have := slices.IndexFunc(of, func(o Entry) bool { return o.Index >= x.Size })
-		if have != x.Entries || have > i {
-			return last, fmt.Errorf("entries about the device are missing: of the first %d of the log the bundle has %d, the log counted %d", x.Size, have, x.Entries)
+		if have := below(of, x.Size); have != x.Entries || have > i {
+			return last, fmt.Errorf("entries about %s are missing: of the first %d of the log the bundle has %d, the log counted %d", d.about(), x.Size, have, x.Entries)
 		}
 	}
 	if last.ID == "" {
 		return last, errors.New("the log does not know of this export: the bundle has no entry " + KindExported)
 	}
-	r.fact("No entry about %s is missing up to the export: the log counted %d of them then.", d.Device, x.Entries)
+	r.fact("No entry about %s is missing up to the export: the log counted %d of them then.", d.about(), x.Entries)
+	for _, c := range x.Related {
+		if have := below(d.of(c.Subject), x.Size); have != c.Entries {
+			return last, fmt.Errorf("entries about %s are missing: of the first %d of the log the bundle has %d, the log counted %d", c.Subject, x.Size, have, c.Entries)
+		}
+	}
+	if len(x.Related) > 0 {
+		r.fact("Nor is one about what belongs to it: %d further ids, each counted.", len(x.Related))
+	}
 	names := make([]string, len(d.Sections))
 	have := make([]SectionDigest, len(d.Sections))
 	for i, s := range d.Sections {
@@ -186,6 +199,25 @@ func (r *Report) completeness(d Document) (last wire.Leaf, err error) {
 		r.fact("The sections (%s) are those that the log recorded when the bundle was made.", strings.Join(names, ", "))
 	}
 	return last, nil
+}
+
+// of is the entries about an id, in their order.
+func (d Document) of(id string) (out []Entry) {
+	for _, e := range d.Entries {
+		if e.Leaf.Subject == id {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// below is how many of the entries stand among the first size of the log.
+func below(entries []Entry, size int64) int {
+	n := slices.IndexFunc(entries, func(e Entry) bool { return e.Index >= size })
+	if n < 0 {
+		return len(entries)
+	}
+	return n
 }
 
 // section decodes a section; false if the bundle has none of that name, or it says null.

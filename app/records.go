@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package app
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/sbom"
+	"github.com/openthings-platform/openthings/update"
+)
+
+// maxReleases is how many releases of a product one bundle holds, the newest first.
+const maxReleases = 100
+
+// releaseRecord is a release as a bundle about its product holds it: what binds the bill of materials to the image.
+type releaseRecord struct {
+	Release update.Release  `json:"release"`
+	Checks  []update.Check  `json:"checks"`
+	Bill    *sbom.Record    `json:"bill,omitempty"`
+	Targets json.RawMessage `json:"targets"` // the list that the manufacturer signed
+}
+
+// releasesOfProduct are the newest releases of a product for its evidence, with the ids whose entries of the log prove them.
+func (h *house) releasesOfProduct(ctx context.Context, tenant, product string) (json.RawMessage, []string, error) {
+	list, err := h.update.List(ctx, tenant, product)
+	if err != nil {
+		return nil, nil, err
+	}
+	out, ids := []releaseRecord{}, []string{}
+	for _, r := range list[:min(len(list), maxReleases)] {
+		x := releaseRecord{Release: r}
+		if x.Checks, err = h.update.Checks(ctx, tenant, r.ID); err != nil {
+			return nil, nil, err
+		}
+		if x.Targets, err = h.update.SignedTargets(ctx, r); err != nil {
+			return nil, nil, err
+		}
+		switch bill, err := h.sbom.Current(ctx, tenant, r.ID); {
+		case err == nil:
+			x.Bill = &bill
+		case !problem.Is(err, problem.KindNotFound):
+			return nil, nil, err
+		}
+		out, ids = append(out, x), append(ids, r.ID)
+	}
+	b, err := json.Marshal(out)
+	return b, ids, err
+}
