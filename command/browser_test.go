@@ -36,7 +36,7 @@ func newDesk(t *testing.T) (d *desk, end func()) {
 	clk := clock.NewHand(t0)
 	db := storetest.Open(t, storetest.SQLiteURL(t), yardSchema, func(c *store.Config) { c.Clock = clk })
 	y, end := openYard(t, db, clk)
-	y.cfg.Product = product.New(product.Config{DB: db, Clock: clk})
+	y.cfg.Product = y.products
 	p, err := y.cfg.Product.Create(t.Context(), product.Product{Tenant: "ten", Name: "Harbour lamp", Model: "lamp"}, "per_x")
 	y.must(err)
 	l, origin := browsertest.Listen(t)
@@ -140,7 +140,7 @@ func TestNoticesInABrowser(t *testing.T) {
 	d.must(d.NoticeReported(t.Context(), gateway.Record{Tenant: "ten", Device: lamp, Topic: wire.TopicNotice, Body: []byte(`{"notice":"n2","state":"shown"}`), At: store.Millis(d.clk.Now())}))
 	d.b.Go(path)
 	text := d.b.Text("main")
-	for _, want := range []string{"Notices to the users", "Support ends", "shown", "failed", "knows no command", "not yet"} {
+	for _, want := range []string{"Notices to the users", "Support ends", "shown", "failed", "knows no command", "Acknowledged"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the card does not say %q:\n%s", want, text)
 		}

@@ -195,11 +195,14 @@ func (d Declared) allows(who tenant.Actor, thing tenant.Thing) error {
 // fits says whether whoever asks may send the command with these arguments to devices of the thing. Where a product
 // declares its commands, others are for those who may declare them.
 func (s *Service) fits(ctx context.Context, thing tenant.Thing, name string, args json.RawMessage) (Declared, error) {
+	who, _ := tenant.ActorFrom(ctx)
 	if name == wire.CommandNotice {
+		if !tenant.Can(who, tenant.CatalogueWrite, thing) { // a customer may send commands to the devices that it uses
+			return Declared{}, problem.Forbidden("command.notice", "A notice on a device speaks for its maker.").Hint("It is sent by whoever holds %s.", tenant.CatalogueWrite)
+		}
 		_, err := checkNotice(args)
 		return noticeKind, err
 	}
-	who, _ := tenant.ActorFrom(ctx)
 	all, err := s.Catalogue(ctx, thing.Tenant, thing.Product)
 	if err != nil || len(all) == 0 {
 		return Declared{}, err

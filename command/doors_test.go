@@ -23,6 +23,7 @@ import (
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/store/storetest"
 	"github.com/openthings-platform/openthings/tenant"
+	"github.com/openthings-platform/openthings/wire"
 )
 
 func TestDoors(t *testing.T) {
@@ -56,7 +57,7 @@ func TestDoors(t *testing.T) {
 		return nil
 	}))
 	s := New(Config{DB: db, Identity: ids, Keys: keys, Clock: clk, Live: func(string) bool { return false }})
-	roles := map[string]tenant.Role{"operator": tenant.FleetOperator, "auditor": tenant.Auditor}
+	roles := map[string]tenant.Role{"operator": tenant.FleetOperator, "auditor": tenant.Auditor, "customer": tenant.Customer}
 	authenticate := func(r *http.Request) (context.Context, error) {
 		name := r.Header.Get("X-Test-Actor")
 		who := tenant.Actor{ID: "per_" + name, Kind: tenant.KindPerson, Tenant: "ten", Grants: []tenant.Grant{{Role: roles[name], Tenant: "ten"}}}
@@ -96,10 +97,18 @@ func TestDoors(t *testing.T) {
 	if w := do("auditor", "GET", path, ""); w.Code != 200 || !strings.Contains(w.Body.String(), cmd.ID) {
 		t.Errorf("list: %d %s", w.Code, w.Body)
 	}
+	notice, err := json.Marshal(map[string]any{"name": wire.CommandNotice, "args": someNotice("n1")})
+	must(err)
 	for _, q := range []struct {
 		who, method, path, body string
 		want                    int
 	}{
+		{"customer", "POST", path, `{"name":"blink"}`, 201},
+		{"customer", "POST", path, string(notice), 403}, // it would speak for the maker
+		{"operator", "POST", path, string(notice), 201},
+		{"operator", "POST", path, `{"name":"notice"}`, 400},
+		{"auditor", "GET", "/v1/devices/" + mine.ID + "/notices", "", 200},
+		{"stranger", "GET", "/v1/devices/" + mine.ID + "/notices", "", 404},
 		{"auditor", "POST", path, `{"name":"reboot"}`, 403},
 		{"stranger", "POST", path, `{"name":"reboot"}`, 404},
 		{"stranger", "GET", path, "", 404},

@@ -32,10 +32,11 @@ import (
 // yard is a stage with a fleet of commissioned devices, which are online as the test says.
 type yard struct {
 	rig
-	fleet   *fleet.Service
-	rights  []tenant.Grant // of whoever makes jobs
-	ids     *identity.Service
-	devices []string
+	fleet    *fleet.Service
+	rights   []tenant.Grant // of whoever makes jobs
+	ids      *identity.Service
+	products *product.Service
+	devices  []string
 
 	mu  sync.Mutex
 	got []string // devices that a command was delivered to, in order
@@ -79,7 +80,8 @@ func openYard(t *testing.T, db *store.DB, clk *clock.Hand) (y *yard, end func())
 		}
 		return nil
 	}))
-	y.fleet = fleet.New(fleet.Config{DB: db, Identity: y.ids, Product: product.New(product.Config{DB: db, Clock: clk}), Keys: keys, Clock: clk, Live: func(string) bool { return false }})
+	y.products = product.New(product.Config{DB: db, Clock: clk})
+	y.fleet = fleet.New(fleet.Config{DB: db, Identity: y.ids, Product: y.products, Keys: keys, Clock: clk, Live: func(string) bool { return false }})
 	y.Service = New(Config{DB: db, Identity: y.ids, Fleet: y.fleet, Acting: y.acting, Keys: keys, Clock: clk, Deliver: func(_ context.Context, m gateway.Downlink) error {
 		y.mu.Lock()
 		y.got = append(y.got, m.Device)

@@ -10,6 +10,7 @@ import (
 	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/tenant"
+	"github.com/openthings-platform/openthings/wire"
 )
 
 const (
@@ -93,7 +94,7 @@ func (s *Service) rows(ctx context.Context, p panel, d identity.Device, limit in
 	if err != nil {
 		return nil, err
 	}
-	titles := map[string]string{}
+	titles := map[string]string{wire.CommandNotice: noticeKind.Title}
 	for _, k := range all {
 		titles[k.Name] = k.Title
 	}
