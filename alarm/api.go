@@ -120,6 +120,11 @@ func (s *Service) alarms(ctx context.Context, q Question) (as []Alarm, err error
 	return as, err
 }
 
+// Visible is an alarm that whoever asks may see.
+func (s *Service) Visible(ctx context.Context, id string) (Alarm, error) {
+	return s.one(ctx, id, tenant.AlarmRead)
+}
+
 // one is an alarm about a device on which whoever asks holds the verb.
 func (s *Service) one(ctx context.Context, id string, v tenant.Verb) (a Alarm, err error) {
 	t := tenant.MustTenant(ctx)

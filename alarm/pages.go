@@ -7,6 +7,7 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"html/template"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -44,7 +45,8 @@ type alarmsPage struct {
 
 type alarmPage struct {
 	Alarm
-	About    *Rule // nil: it was removed
+	About    *Rule         // nil: it was removed
+	Slot     template.HTML // parts of other stages
 	Names    *console.Names
 	MayWrite bool
 }
@@ -80,7 +82,7 @@ func (s *Service) Pages(c *console.Console) {
 			if err != nil {
 				return nil, err
 			}
-			p := alarmPage{Alarm: a, Names: c.Names(r.Context()), MayWrite: tenant.Holds(r.Context(), write)}
+			p := alarmPage{Alarm: a, Names: c.Names(r.Context()), MayWrite: tenant.Holds(r.Context(), write), Slot: c.Slot("alarm").Render(r, a.ID)}
 			rule, err := s.rule(r.Context(), a.Tenant, a.Rule)
 			switch {
 			case err == nil:

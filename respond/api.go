@@ -143,4 +143,5 @@ func (s *Service) Routes(a *api.API) {
 
 	s.packRoutes(a)
 	s.drillRoutes(a)
+	s.anomalyRoutes(a)
 }

@@ -28,6 +28,8 @@ type Config struct {
 	Vuln *vuln.Service
 	// Facts are what other rooms know about a product, for drafts.
 	Facts Facts
+	// Anomaly is what another room saw, by its kind and id, for whoever may see it. Nil knows none.
+	Anomaly func(ctx context.Context, kind, id string) (Anomaly, error)
 	// Keys seals receipts. Nil refuses them.
 	Keys *seal.Keys
 	// Manufacturer is the tenant's legal name, for drafts. Nil leaves it empty.
@@ -155,14 +157,18 @@ func (s *Service) AddSignal(ctx context.Context, sig Signal) (Signal, error) {
 
 // receive stores a signal once; one that its source has said before stays as it was.
 func (s *Service) receive(ctx context.Context, tenantID string, sig *Signal) error {
-	key := sig.Ref + " " + sig.Product
-	if sig.Source == SourcePerson {
-		key = sig.ID // two people may say the same
-	}
 	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-		_, err := s.take(tx, tenantID, sig, key)
+		_, err := s.take(tx, tenantID, sig, signalKey(*sig))
 		return err
 	})
+}
+
+// signalKey is by what a source says the same thing again.
+func signalKey(sig Signal) string {
+	if sig.Source == SourcePerson {
+		return sig.ID // two people may say the same
+	}
+	return sig.Ref + " " + sig.Product
 }
 
 // take adds a signal and sets its alarm; false means that its source has said it before, under the same key.

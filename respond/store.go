@@ -53,6 +53,15 @@ func signalByID(tx *store.Tx, tenant, id string) (Signal, error) {
 	return s, err
 }
 
+// signalByKey finds what a source has said before.
+func signalByKey(tx *store.Tx, tenant, source, key string) (Signal, error) {
+	var id string
+	if err := tx.QueryRow(`SELECT id FROM respond_signal WHERE tenant = $1 AND source = $2 AND key = $3`, tenant, source, key).Scan(&id); err != nil {
+		return Signal{}, err
+	}
+	return signalByID(tx, tenant, id)
+}
+
 // list says which rows of a list are wanted: the newest first, from before the id After, in Products unless Whole; of
 // signals only the Burning ones, if so.
 type list struct {
