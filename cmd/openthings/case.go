@@ -22,7 +22,7 @@ func caseCommand() *cobra.Command {
 	c.Long = "Signals, cases and their legal clocks (Regulation (EU) 2024/2847, Article 14).\n\n" +
 		"A signal starts no clock. A person assesses it and decides; only “aware” opens a case and sets T0. What only people may\n" +
 		"do is done after openthings login."
-	c.AddCommand(caseSignal(r), caseSignals(r), caseDecide(r), caseList(r), caseShow(r), caseEvent(r), caseTargetsCommand(r))
+	c.AddCommand(caseSignal(r), caseSignals(r), caseDecide(r), caseList(r), caseShow(r), caseEvent(r), caseTargetsCommand(r), anomalyCommand(r))
 	c.AddCommand(packCommands(r)...)
 	c.AddCommand(drillCommands(r)...)
 	return c
