@@ -3,7 +3,9 @@
 package law
 
 import (
+	"maps"
 	"regexp"
+	"slices"
 
 	"github.com/openthings-platform/openthings/problem"
 )
@@ -20,7 +22,18 @@ func Unfounded(text string) bool { return len(citations) == 0 && claim.MatchStri
 // RuleClaim names the refusal of a claim that needs a cited standard.
 const RuleClaim = "law.claim"
 
-// CheckClaim refuses a text that is Unfounded; at is where it was typed.
+// CheckClaims is CheckClaim of several texts, by where they were typed.
+func CheckClaims(texts map[string]string) error {
+	for _, at := range slices.Sorted(maps.Keys(texts)) {
+		if err := CheckClaim(at, texts[at]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CheckClaim refuses a text that is Unfounded; at is where it was typed. Every text that a manufacturer publishes through
+// the platform, or hands to an authority, is asked.
 func CheckClaim(at, text string) error {
 	if !Unfounded(text) {
 		return nil

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/openthings-platform/openthings/audit"
+	"github.com/openthings-platform/openthings/law"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
 )
@@ -122,5 +123,5 @@ func checkReason(s string) error {
 	if strings.TrimSpace(s) == "" || len(s) > 2000 {
 		return problem.Invalid("A reason is mandatory and has at most 2000 bytes.").At("reason")
 	}
-	return nil
+	return law.CheckClaim("reason", s)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/openthings-platform/openthings/law"
 	"github.com/openthings-platform/openthings/problem"
 )
 
@@ -47,7 +48,7 @@ func checkName(s string) error {
 	if s != strings.TrimSpace(s) || s == "" || utf8.RuneCountInString(s) > maxName || !utf8.ValidString(s) {
 		return problem.Invalid("A name has 1 to %d characters and no space around it.", maxName).At("name")
 	}
-	return nil
+	return law.CheckClaim("name", s)
 }
 
 // check refuses a product that cannot be kept.
@@ -76,5 +77,5 @@ func (r Revision) check() error {
 	case len(r.Reason) > 2000:
 		return problem.Invalid("A reason has at most 2000 bytes.").At("reason")
 	}
-	return nil
+	return law.CheckClaim("reason", r.Reason)
 }

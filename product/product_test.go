@@ -16,6 +16,7 @@ import (
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/clock"
 	"github.com/openthings-platform/openthings/console"
+	"github.com/openthings-platform/openthings/law"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/store/storetest"
@@ -167,5 +168,21 @@ func TestPages(t *testing.T) {
 		if !strings.Contains(r.Body.String(), want) {
 			t.Errorf("the page lacks %s: %s", want, r.Body)
 		}
+	}
+}
+
+// TestAPublicTextClaimsNothingUnfounded: neither the name of a product nor a text of its support period claims what only a
+// cited standard gives.
+func TestAPublicTextClaimsNothingUnfounded(t *testing.T) {
+	const claim = "Sensor with presumption of conformity"
+	if err := (Product{Name: claim, Model: "s1"}).check(); problem.Of(err).Rule != law.RuleClaim {
+		t.Errorf("a name: %v", err)
+	}
+	if err := checkReason(claim); problem.Of(err).Rule != law.RuleClaim {
+		t.Errorf("a reason: %v", err)
+	}
+	d := Declaration{SupportEnd: "2036-12", FirstPlaced: "2027-01-01", Zone: "Europe/Berlin", Justification: claim}
+	if err := d.check(); problem.Of(err).Rule != law.RuleClaim {
+		t.Errorf("a justification: %v", err)
 	}
 }

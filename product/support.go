@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/openthings-platform/openthings/law"
 	"github.com/openthings-platform/openthings/problem"
 )
 
@@ -179,6 +180,9 @@ func (d Declaration) check() error {
 		if len(text) > maxText || !utf8.ValidString(text) {
 			return problem.Invalid("A text has at most %d bytes.", maxText).At(at)
 		}
+	}
+	if err := law.CheckClaims(texts); err != nil {
+		return err
 	}
 	return d.lasts()
 }

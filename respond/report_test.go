@@ -8,9 +8,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/openthings-platform/openthings/clock"
+	"github.com/openthings-platform/openthings/law"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/product"
 	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/store/storetest"
 	"github.com/openthings-platform/openthings/tenant"
 )
 
@@ -117,4 +120,22 @@ func TestASignalIsAttributedOnce(t *testing.T) {
 			t.Errorf("%d leaves, %v", leaves, err)
 		}
 	})
+}
+
+// TestAReportClaimsNothingUnfounded: what only a cited standard gives stands in no declaration and in no field.
+func TestAReportClaimsNothingUnfounded(t *testing.T) {
+	h := openHouse(t, storetest.SQLiteURL(t), clock.NewHand(killStart), "")
+	const claim = "The sensor enjoys a presumption of conformity."
+	d := h.aware(true, false)
+	d.Summary = claim
+	if _, _, err := h.Decide(ann, h.assessed(t).ID, d); problem.Of(err).Rule != law.RuleClaim {
+		t.Errorf("a declaration: %v", err)
+	}
+	id := h.declared(t)
+	if _, err := h.Append(ann, id, FieldsFilled, Data{Fields: map[string]string{"general": claim}}); problem.Of(err).Rule != law.RuleClaim {
+		t.Errorf("a field: %v", err)
+	}
+	if _, err := h.Append(ann, id, Described, Data{Title: "t", Summary: claim}); problem.Of(err).Rule != law.RuleClaim {
+		t.Errorf("a summary: %v", err)
+	}
 }

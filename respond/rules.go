@@ -40,6 +40,12 @@ func Check(s State, e Event, now time.Time) error {
 	case e.Data.Campaign != "" && (e.Kind != UsersInformed || !text(e.Data.Campaign, 1, 64)):
 		return problem.Invalid("Only users.informed names a campaign.").At("campaign")
 	}
+	if err := law.CheckClaims(map[string]string{"title": e.Data.Title, "summary": e.Data.Summary}); err != nil {
+		return err
+	}
+	if err := law.CheckClaims(e.Data.Fields); err != nil {
+		return err
+	}
 	if s.has(Final) && slices.Contains(reportEvents, e.Kind) {
 		return problem.Forbidden("respond.final", "The final report was accepted; nothing in it can change any more.")
 	}

@@ -215,6 +215,9 @@ func (p Publisher) check() error {
 			return problem.Invalid("At most %d characters.", f.most).At(f.at)
 		}
 	}
+	if err := law.CheckClaims(map[string]string{"name": p.Name, "contact": p.Contact, "authority": p.Authority}); err != nil {
+		return err
+	}
 	switch {
 	case p.Prefix != "" && !prefixText.MatchString(p.Prefix):
 		return problem.Invalid("A prefix is made of A to Z, 0 to 9 and hyphens.").At("prefix")

@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/openthings-platform/openthings/law"
 	"github.com/openthings-platform/openthings/problem"
 )
 
@@ -313,6 +314,11 @@ func Check(s State, e Event, now time.Time) error {
 		return problem.Invalid("A note has at most 4000 characters of UTF-8.").At("note")
 	case !slices.Contains([]string{"", "yes", "no", "unknown"}, e.Data.Exploited):
 		return problem.Invalid("Say whether it was seen exploited: yes, no or unknown.").At("exploited")
+	}
+	if slices.Contains(shownToFinder, e.Kind) {
+		if err := law.CheckClaim("note", e.Note); err != nil {
+			return err
+		}
 	}
 	return check(s, e, now)
 }

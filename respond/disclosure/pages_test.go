@@ -11,6 +11,9 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/openthings-platform/openthings/law"
+	"github.com/openthings-platform/openthings/problem"
 )
 
 // answer is what a door said.
@@ -164,4 +167,23 @@ func TestAStrangerReportsAndComesBack(t *testing.T) {
 			t.Errorf("%d %s", got.Code, got.body)
 		}
 	})
+}
+
+// TestTheDeskClaimsNothingUnfounded: what only a cited standard gives stands neither in a policy nor in an answer.
+func TestTheDeskClaimsNothingUnfounded(t *testing.T) {
+	h := one(t)
+	const claim = "Our products are presumed to be in conformity."
+	p := DefaultPolicy()
+	p.Scope = map[string]string{"en": claim}
+	if _, err := h.SetPolicy(ann, p); problem.Of(err).Rule != law.RuleClaim {
+		t.Errorf("the policy: %v", err)
+	}
+	got := h.sent(Intake{Product: h.product})
+	if _, err := h.Append(ann, got.ID, ReportAck, claim, Data{}); problem.Of(err).Rule != law.RuleClaim {
+		t.Errorf("an answer: %v", err)
+	}
+	desk, _ := h.doors(ann)
+	if got := h.form(desk, "/disclosure/reports/"+got.ID+"/events", map[string]string{"kind": string(ReportAck), "note": claim}); got.Code != http.StatusForbidden || !strings.Contains(got.body, law.RuleClaim) {
+		t.Errorf("the page: %d\n%s", got.Code, got.body)
+	}
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/openthings-platform/openthings/audit"
+	"github.com/openthings-platform/openthings/law"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"
@@ -56,6 +57,9 @@ func (p Policy) check() error {
 		for lang, sentence := range own {
 			if !slices.Contains(PolicyLanguages, lang) || !text(sentence, 1, maxSentence) {
 				return problem.Invalid("A sentence has a language of the policy (%s) and at most %d characters.", strings.Join(PolicyLanguages, ", "), maxSentence).At(at)
+			}
+			if err := law.CheckClaim(at, sentence); err != nil {
+				return err
 			}
 		}
 	}
