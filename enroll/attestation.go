@@ -163,23 +163,28 @@ func (s *Service) prove(ctx context.Context, p gateway.Peer, pending attest.Pend
 }
 
 // gradeOf is how sure we are of a key of the device, and why: by what its TPM has proven, else by what the device says.
-func (s *Service) gradeOf(ctx context.Context, d identity.Device, keyHash string) (identity.Grade, string, error) {
-	var g identity.Grade
-	err := s.cfg.DB.QueryRow(ctx, `SELECT grade FROM attestation WHERE tenant = $1 AND device = $2 AND key_hash = $3`, d.Tenant, d.ID, keyHash).Scan(&g)
-	switch {
-	case err == nil:
-		return g, "attested", nil
-	case !errors.Is(err, store.ErrNoRows):
-		return "", "", problem.Unavailable("The attestations cannot be read.").Because(err)
+func gradeOf(q querier, d identity.Device, keyHash string) (identity.Grade, string, error) {
+	var proven identity.Grade
+	var report string
+	err := q(`SELECT coalesce((SELECT grade FROM attestation WHERE tenant = $1 AND device = $2 AND key_hash = $3), ''),
+		coalesce((SELECT report FROM device_baseline WHERE tenant = $1 AND device = $2), '')`, d.Tenant, d.ID, keyHash).Scan(&proven, &report)
+	if err != nil {
+		return "", "", problem.Unavailable("What is known of the device's key cannot be read.").Because(err)
 	}
-	st, err := standing(s.reads(ctx), d.Tenant, d.ID)
 	switch {
-	case errors.Is(err, store.ErrNoRows):
+	case proven != "":
+		return proven, "attested", nil
+	case report == "":
 		return identity.GradeC, "nothing is known of the key", nil
-	case err != nil:
+	}
+	var says struct {
+		Root string `json:"root"`
+	}
+	if err := json.Unmarshal([]byte(report), &says); err != nil {
 		return "", "", problem.Unavailable("The device's report cannot be read.").Because(err)
-	case st.Report.Root != "" && st.Report.Root != wire.RootNone:
-		return identity.GradeB, "the device says that it has a " + st.Report.Root, nil
+	}
+	if says.Root != "" && says.Root != wire.RootNone {
+		return identity.GradeB, "the device says that it has a " + says.Root, nil
 	}
 	return identity.GradeC, "the device has no root of trust in hardware", nil
 }

@@ -195,10 +195,24 @@ func (s *Service) suspicion(ctx context.Context, refusal error, seen Sighting, t
 	return s.cloned(ctx, tenant, what, mark, ids, seen)
 }
 
-// noteAsk notes with which key a device asks for a certificate, and refuses when that shows a second holder of the
-// identity it asks with.
-func (s *Service) noteAsk(ctx context.Context, p gateway.Peer, keyHash string) error {
-	rows, err := s.cfg.DB.Query(ctx, `SELECT key_hash, at, place FROM asked WHERE device = $1 AND tenant = $2 ORDER BY at DESC LIMIT $3`, p.Device, p.Tenant, keptAsks)
+// twoHolders says that two units ask with the identity of one device, with what shows it.
+type twoHolders struct{ seen []Sighting }
+
+func (*twoHolders) Error() string { return "two units ask with the identity of one device" }
+
+// noteAsk notes with which key a device asks for a certificate, and returns *twoHolders when that shows a second holder
+// of the identity it asks with. A key that the device has not asked for before never does.
+func (s *Service) noteAsk(tx *store.Tx, p gateway.Peer, keyHash string) error {
+	now := s.now()
+	fresh, err := tx.Exec(`INSERT INTO asked(device, key_hash, tenant, at, place) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (device, key_hash) DO NOTHING`,
+		p.Device, keyHash, p.Tenant, store.Millis(now), place(p.From))
+	if err != nil {
+		return err
+	}
+	if fresh > 0 {
+		return forgetAsked(tx, p)
+	}
+	rows, err := tx.Query(`SELECT key_hash, at, place FROM asked WHERE device = $1 AND tenant = $2`, p.Device, p.Tenant)
 	asked, places := map[string]time.Time{}, map[string]string{}
 	_, err = store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
 		var key, from string
@@ -207,34 +221,26 @@ func (s *Service) noteAsk(ctx context.Context, p gateway.Peer, keyHash string) e
 		asked[key], places[key] = store.Time(at), from
 		return struct{}{}, err
 	})
-	if err != nil {
+	if err != nil || !returned(asked, keyHash, now) {
 		return err
 	}
-	now := s.now()
-	if returned(asked, keyHash, now) {
-		var seen []Sighting
-		for key, at := range asked {
-			seen = append(seen, Sighting{Device: p.Device, Place: places[key], Door: "est", Key: key, Detail: "first asked for this key at " + at.UTC().Format(time.RFC3339)})
-		}
-		slices.SortFunc(seen, func(a, b Sighting) int { return asked[a.Key].Compare(asked[b.Key]) })
-		seen = append(seen, Sighting{Device: p.Device, Place: place(p.From), Door: "est", Key: keyHash, Detail: "asks again for this key, with a certificate of kind " + string(p.Kind)})
-		if err := s.cloned(ctx, p.Tenant, CloneIDevID, p.Device, []string{p.Device}, seen...); err != nil {
-			return err
-		}
-		return problem.Forbidden("enroll.clone", "Two units ask with the identity of this device; it is suspended.")
+	var seen []Sighting
+	for key, at := range asked {
+		seen = append(seen, Sighting{Device: p.Device, Place: places[key], Door: "est", Key: key, Detail: "first asked for this key at " + at.UTC().Format(time.RFC3339)})
 	}
-	if _, known := asked[keyHash]; known {
-		return nil
-	}
-	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-		_, err := tx.Exec(`INSERT INTO asked(device, key_hash, tenant, at, place) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (device, key_hash) DO NOTHING`,
-			p.Device, keyHash, p.Tenant, store.Millis(now), place(p.From))
-		if err != nil || len(asked) < keptAsks {
-			return err
-		}
-		_, err = tx.Exec(`DELETE FROM asked WHERE device = $1 AND tenant = $2 AND key_hash NOT IN (SELECT key_hash FROM asked WHERE device = $1 AND tenant = $2 ORDER BY at DESC, key_hash LIMIT $3)`, p.Device, p.Tenant, keptAsks)
+	slices.SortFunc(seen, func(a, b Sighting) int { return asked[a.Key].Compare(asked[b.Key]) })
+	return &twoHolders{append(seen, Sighting{Device: p.Device, Place: place(p.From), Door: "est", Key: keyHash, Detail: "asks again for this key, with a certificate of kind " + string(p.Kind)})}
+}
+
+// forgetAsked drops the oldest of the keys that the device asked for, once there are too many.
+func forgetAsked(tx *store.Tx, p gateway.Peer) error {
+	var n int64
+	err := tx.QueryRow(`SELECT count(*) FROM asked WHERE device = $1 AND tenant = $2`, p.Device, p.Tenant).Scan(&n)
+	if err != nil || n <= keptAsks {
 		return err
-	})
+	}
+	_, err = tx.Exec(`DELETE FROM asked WHERE device = $1 AND tenant = $2 AND key_hash NOT IN (SELECT key_hash FROM asked WHERE device = $1 AND tenant = $2 ORDER BY at DESC, key_hash LIMIT $3)`, p.Device, p.Tenant, keptAsks)
+	return err
 }
 
 // keptAsks bounds the keys that are remembered of a device, however many it asks for.

@@ -120,6 +120,28 @@ func TestI10_AClonedIDevIDFromTwoPlacesIsDetected(t *testing.T) {
 	})
 }
 
+// A device that nobody has claimed gets nothing, and still two units that ask with its identity are found out.
+func TestTwoHoldersOfARefusedIdentity(t *testing.T) {
+	const here, there = "127.0.0.1", "127.0.0.2"
+	each(t, func(t *testing.T, h *house) {
+		st, _ := h.station("B1", 10, 10)
+		born, r := h.unit(st, "L-1")
+		mine, theirs := csrFor(t, newKey(t), nil), csrFor(t, newKey(t), nil)
+		for i, ask := range []struct {
+			from    string
+			csr     []byte
+			refused bool
+		}{{here, mine, false}, {here, mine, false}, {there, theirs, false}, {here, mine, true}} {
+			code, body := h.from(ask.from, &born, "POST", "/.well-known/est/simpleenroll", string(pemBlock("CERTIFICATE REQUEST", ask.csr)))
+			if ask.refused == (code == 202) { // refused: the connection is cut, too
+				t.Errorf("request %d: %d %s", i, code, body)
+			}
+			h.clock.Advance(time.Second)
+		}
+		h.wantClone(enroll.CloneIDevID, []string{r.Device}, here, there)
+	})
+}
+
 // TestSessionsInTurns: two places that take one device's session from each other.
 func TestSessionsInTurns(t *testing.T) {
 	each(t, func(t *testing.T, h *house) {

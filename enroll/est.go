@@ -4,7 +4,6 @@ package enroll
 
 import (
 	"bytes"
-	"crypto/x509"
 	"encoding/asn1"
 	"encoding/base64"
 	"encoding/pem"
@@ -58,12 +57,8 @@ func encodeEST(der []byte) []byte {
 }
 
 // certsOnly is a CMS SignedData without content and signatures that carries certificates (RFC 5652 5.1, RFC 8551 3.8).
-func certsOnly(certs ...*x509.Certificate) ([]byte, error) {
-	raw := make([][]byte, len(certs))
-	for i, c := range certs {
-		raw[i] = c.Raw
-	}
-	slices.SortFunc(raw, bytes.Compare) // CertificateSet is a SET OF
+func certsOnly(certs ...[]byte) ([]byte, error) {
+	certs = slices.SortedFunc(slices.Values(certs), bytes.Compare) // CertificateSet is a SET OF
 	var b cryptobyte.Builder
 	tag0 := cbasn1.Tag(0).ContextSpecific().Constructed()
 	b.AddASN1(cbasn1.SEQUENCE, func(b builder) { // ContentInfo
@@ -74,8 +69,8 @@ func certsOnly(certs ...*x509.Certificate) ([]byte, error) {
 				b.AddASN1(cbasn1.SET, func(builder) {}) // digestAlgorithms
 				b.AddASN1(cbasn1.SEQUENCE, func(b builder) { b.AddASN1ObjectIdentifier(oidData) })
 				b.AddASN1(tag0, func(b builder) {
-					for _, r := range raw {
-						b.AddBytes(r)
+					for _, c := range certs {
+						b.AddBytes(c)
 					}
 				})
 				b.AddASN1(cbasn1.SET, func(builder) {}) // signerInfos

@@ -4,7 +4,6 @@ package enroll
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -118,7 +117,11 @@ func (s *Service) caCerts(w http.ResponseWriter, r *http.Request, p gateway.Peer
 	if err != nil {
 		return err
 	}
-	return answer(w, chain...)
+	ders := make([][]byte, len(chain))
+	for i, c := range chain {
+		ders[i] = c.Raw
+	}
+	return answer(w, ders...)
 }
 
 func (s *Service) csrAttrs(w http.ResponseWriter, r *http.Request, p gateway.Peer) error {
@@ -145,15 +148,16 @@ func (s *Service) simpleEnroll(w http.ResponseWriter, r *http.Request, p gateway
 	if err := errors.Join(csr.OnlyFor(identity.DeviceURI(p.Tenant, p.Device).String()), csr.Names(d)); err != nil {
 		return err
 	}
-	if err := s.noteAsk(r.Context(), p, csr.KeyHash); err != nil {
-		return err
-	}
-	if err := pol.shown(len(r.TLS.PeerCertificates) - 1); err != nil {
-		return err
-	}
-	return s.certify(w, r, p.Fingerprint, d, pol, csr, func(ctx context.Context, grade identity.Grade) (func(*store.Tx) error, error) {
-		return nil, s.mayEnrol(ctx, d, pol, csr, grade)
-	})
+	var v verdict
+	return s.certify(w, r, request{p, d, pol, csr}, func(ctx context.Context) (err error) {
+		if err := pol.shown(len(r.TLS.PeerCertificates) - 1); err != nil {
+			return err
+		}
+		if v.grade, v.why, err = gradeOf(s.reads(ctx), d, csr.KeyHash); err != nil {
+			return err
+		}
+		return s.mayEnrol(ctx, d, pol, csr, v.grade)
+	}, func(*store.Tx) (verdict, error) { return v, nil })
 }
 
 func (s *Service) simpleReenroll(w http.ResponseWriter, r *http.Request, p gateway.Peer) error {
@@ -168,47 +172,85 @@ func (s *Service) simpleReenroll(w http.ResponseWriter, r *http.Request, p gatew
 	if err := csr.Keeps(p.Cert); err != nil {
 		return err
 	}
-	if err := s.noteAsk(r.Context(), p, csr.KeyHash); err != nil {
-		return err
-	}
-	return s.certify(w, r, p.Fingerprint, d, pol, csr, func(ctx context.Context, grade identity.Grade) (func(*store.Tx) error, error) {
-		return s.mayRenew(ctx, p, d, pol, grade)
-	})
+	return s.certify(w, r, request{p, d, pol, csr}, nil, func(tx *store.Tx) (verdict, error) { return s.mayRenew(tx, p, d, pol, csr.KeyHash) })
 }
 
-// certify gives the device its LDevID once may has nothing against it, when it is the device's turn. What may returns
-// runs in the transaction that makes the certificate known; with is the fingerprint of what the device came with.
-func (s *Service) certify(w http.ResponseWriter, r *http.Request, with string, d identity.Device, pol Policy, csr *identity.CSR,
-	may func(context.Context, identity.Grade) (func(*store.Tx) error, error)) error {
+// request is one for an LDevID: who asks, by which policy, and for which key.
+type request struct {
+	p   gateway.Peer
+	d   identity.Device
+	pol Policy
+	csr *identity.CSR
+}
+
+// verdict is what was found about a request that nothing speaks against. also runs in the transaction that makes the
+// certificate known; it may be nil.
+type verdict struct {
+	grade identity.Grade
+	why   string
+	also  func(*store.Tx) error
+}
+
+// certify gives the device its LDevID when it is the device's turn and nothing is against it. What takes time or asks
+// others is asked by before, which may be nil; decide is asked in the transaction that writes the intent, and there the
+// ask for the key is noted as well. A request that is refused is noted by itself: two units with one identity are found
+// out whether they get anything or not.
+func (s *Service) certify(w http.ResponseWriter, r *http.Request, q request, before func(context.Context) error, decide func(*store.Tx) (verdict, error)) error {
 	ctx := r.Context()
-	leave, err := s.crowd.enter(ctx, d.ID)
+	leave, err := s.crowd.enter(ctx, q.d.ID)
 	if err != nil {
-		return err
+		return s.turnedAway(ctx, q, err)
 	}
 	defer leave()
-	grade, why, err := s.gradeOf(ctx, d, csr.KeyHash)
+	if before != nil {
+		if err := before(ctx); err != nil {
+			return s.turnedAway(ctx, q, err)
+		}
+	}
+	ask := identity.IssueRequest{Tenant: q.d.Tenant, Subject: q.d.ID, Kind: identity.LDevID, CSR: q.csr, Actor: q.d.ID, Life: q.pol.Life(), With: q.p.Fingerprint}
+	var intent identity.Intent
+	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		if err := s.noteAsk(tx, q.p, q.csr.KeyHash); err != nil {
+			return err
+		}
+		v, err := decide(tx)
+		if err != nil {
+			return err
+		}
+		ask.Grade, ask.Why, ask.Finish = v.grade, v.why, v.also
+		intent, err = s.cfg.Identity.Intend(tx, ask)
+		return err
+	})
 	if err != nil {
+		return s.turnedAway(ctx, q, err)
+	}
+	c, _, err := s.cfg.Identity.Complete(ctx, ask, intent)
+	if err != nil {
+		return s.suspects(ctx, q, err)
+	}
+	return answer(w, c.DER) // that certificate only (RFC 7030 4.2.3); the authorities are in cacerts
+}
+
+// turnedAway notes the ask of a request that came to nothing, and returns why it did.
+func (s *Service) turnedAway(ctx context.Context, q request, why error) error {
+	var two *twoHolders
+	if !errors.As(why, &two) {
+		if err := s.cfg.DB.Write(ctx, func(tx *store.Tx) error { return s.noteAsk(tx, q.p, q.csr.KeyHash) }); err == nil {
+			return s.suspects(ctx, q, why)
+		} else if !errors.As(err, &two) {
+			return errors.Join(why, err)
+		}
+	}
+	if err := s.cloned(ctx, q.d.Tenant, CloneIDevID, q.d.ID, []string{q.d.ID}, two.seen...); err != nil {
 		return err
 	}
-	also, err := may(ctx, grade)
-	if err != nil {
-		return err
-	}
-	c, _, err := s.cfg.Identity.Issue(ctx, identity.IssueRequest{Tenant: d.Tenant, Subject: d.ID, Kind: identity.LDevID, CSR: csr, Actor: d.ID, Life: pol.Life(), With: with,
-		Finish: func(tx *store.Tx) error {
-			if err := s.cfg.Identity.SetGrade(tx, d.Tenant, d.ID, grade, d.ID, why); err != nil || also == nil {
-				return err
-			}
-			return also(tx)
-		}})
-	if err != nil {
-		return s.suspect(ctx, err, Sighting{Device: d.ID, Serial: d.Serial, Place: place(r.RemoteAddr), Door: "est", Key: csr.KeyHash, Detail: "asks for an LDevID"}, d.Tenant, d.Product)
-	}
-	x, err := c.Parse()
-	if err != nil {
-		return err
-	}
-	return answer(w, x) // that certificate only (RFC 7030 4.2.3); the authorities are in cacerts
+	return problem.Forbidden("enroll.clone", "Two units ask with the identity of this device; it is suspended.")
+}
+
+// suspects looks whether the refusal shows a clone, and returns it.
+func (s *Service) suspects(ctx context.Context, q request, why error) error {
+	seen := Sighting{Device: q.d.ID, Serial: q.d.Serial, Place: place(q.p.From), Door: "est", Key: q.csr.KeyHash, Detail: "asks for an LDevID"}
+	return s.suspect(ctx, why, seen, q.d.Tenant, q.d.Product)
 }
 
 // mayEnrol is everything that stands between a device and its certificate of operation when it comes with its IDevID.
@@ -270,29 +312,30 @@ func (s *Service) announced(ctx context.Context, d identity.Device) error {
 // mayRenew is everything that stands between a device and its next LDevID when it comes with the one that it has. A key
 // of lower grade than policy demands is refused only where it is a step down: a demand that was raised later must not
 // strand those who never fulfilled it.
-func (s *Service) mayRenew(ctx context.Context, p gateway.Peer, d identity.Device, pol Policy, grade identity.Grade) (also func(*store.Tx) error, err error) {
+func (s *Service) mayRenew(tx *store.Tx, p gateway.Peer, d identity.Device, pol Policy, keyHash string) (v verdict, err error) {
 	now := s.now()
-	if p.Kind == gateway.Lapsed {
+	switch {
+	case p.Kind == gateway.Lapsed:
 		if err := pol.lapse(p.Cert.NotAfter, now); err != nil {
-			return nil, err
+			return v, err
 		}
-		also = func(tx *store.Tx) error {
+		v.also = func(tx *store.Tx) error {
 			return audit.Append(tx, audit.Entry{Tenant: d.Tenant, Actor: d.ID, Kind: "device.returned", Subject: d.ID,
 				Data: map[string]any{"with": p.Fingerprint, "ended": p.Cert.NotAfter, "policy": pol.Label, "policy_version": pol.Version}})
 		}
-	} else {
-		signs, err := s.cfg.Identity.ActiveAuthority(ctx, identity.Operational)
+	case pol.RenewDays > 0:
+		signs, err := s.cfg.Identity.ActiveAuthorityTx(tx, identity.Operational)
 		if err != nil {
-			return nil, err
+			return v, err
 		}
 		if err := pol.renewal(p.Cert.NotAfter, now, signs.KeyID == hex.EncodeToString(p.Cert.AuthorityKeyId)); err != nil {
-			return nil, err
+			return v, err
 		}
 	}
-	if d.Grade.AtLeast(pol.Grade) {
-		return also, pol.sure(grade)
+	if v.grade, v.why, err = gradeOf(tx.QueryRow, d, keyHash); err == nil && d.Grade.AtLeast(pol.Grade) {
+		err = pol.sure(v.grade)
 	}
-	return also, nil
+	return v, err
 }
 
 // estRequest reads a certificate request for one of the key algorithms.
@@ -308,8 +351,8 @@ func estRequest(w http.ResponseWriter, r *http.Request, keys []identity.Algorith
 	return identity.ParseCSR(der, keys...)
 }
 
-// answer sends certificates as a certs-only CMS.
-func answer(w http.ResponseWriter, certs ...*x509.Certificate) error {
+// answer sends certificates, each in DER, as a certs-only CMS.
+func answer(w http.ResponseWriter, certs ...[]byte) error {
 	der, err := certsOnly(certs...)
 	if err != nil {
 		return err

@@ -170,6 +170,11 @@ func (s *Service) ActiveAuthority(ctx context.Context, r Role) (Authority, error
 	return activeAuthority(s.reads(ctx), r)
 }
 
+// ActiveAuthorityTx is ActiveAuthority inside a transaction.
+func (s *Service) ActiveAuthorityTx(tx *store.Tx, r Role) (Authority, error) {
+	return activeAuthority(tx.QueryRow, r)
+}
+
 func activeAuthority(q querier, r Role) (Authority, error) {
 	a, err := scanAuthority(q(`SELECT `+authorityColumns+` FROM authority WHERE role = $1 AND status = $2 ORDER BY generation DESC LIMIT 1`, r, Active))
 	if problem.Is(err, problem.KindNotFound) {

@@ -91,18 +91,28 @@ func (s *Service) putBar(tx *store.Tx, b Bar) error {
 }
 
 // barsIssue is why nothing is issued through the authority $3 to the subject $2 of the tenant $1 that $4 brings, whose
-// device is d; empty if nothing is in the way.
+// row is "device"; empty if nothing is in the way.
 const barsIssue = `coalesce((SELECT b.reason FROM bar b WHERE b.tenant = '' AND b.scope = 'authority' AND b.id = $3 OR b.tenant = $1 AND
-	(b.scope IN ('station', 'ca') AND b.id IN ($2, $4, d.origin) OR b.scope = 'batch' AND b.id = d.batch) LIMIT 1), '')`
+	(b.scope IN ('station', 'ca') AND b.id IN ($2, $4, device.origin) OR b.scope = 'batch' AND b.id = device.batch) LIMIT 1), '')`
+
+// The statements of receiver: for a station, for a device, and for a device that is locked with it.
+const (
+	asStation      = `SELECT ` + barsIssue + ` FROM (SELECT '' AS origin, '' AS batch) device`
+	asDevice       = `SELECT ` + deviceColumns + `, ` + barsIssue + ` FROM device WHERE tenant = $1 AND id = $2`
+	asLockedDevice = `UPDATE device SET updated = updated WHERE tenant = $1 AND id = $2 RETURNING ` + deviceColumns + `, ` + barsIssue
+)
 
 // receiver is the device that the certificate is for, none for a station's. It refuses what is barred: a device by its
-// station, trusted CA or batch, and everything through a barred authority.
-func (r IssueRequest) receiver(tx *store.Tx, authority string) (d Device, err error) {
+// station, trusted CA or batch, and everything through a barred authority. lock is lockDevice's.
+func (r IssueRequest) receiver(tx *store.Tx, authority string, lock bool) (d Device, err error) {
 	var barred string
-	if r.Kind == Station {
-		err = tx.QueryRow(`SELECT `+barsIssue+` FROM (SELECT '' AS origin, '' AS batch) d`, r.Tenant, r.Subject, authority, r.Origin).Scan(&barred)
-	} else {
-		d, err = scanDevice(tx.QueryRow(`SELECT `+deviceColumns+`, `+barsIssue+` FROM device d WHERE tenant = $1 AND id = $2`, r.Tenant, r.Subject, authority, r.Origin), &barred)
+	switch {
+	case r.Kind == Station:
+		err = tx.QueryRow(asStation, r.Tenant, r.Subject, authority, r.Origin).Scan(&barred)
+	case lock:
+		d, err = scanDevice(tx.QueryRow(asLockedDevice, r.Tenant, r.Subject, authority, r.Origin), &barred)
+	default:
+		d, err = scanDevice(tx.QueryRow(asDevice, r.Tenant, r.Subject, authority, r.Origin), &barred)
 	}
 	if err == nil && barred != "" {
 		err = problem.Forbidden(RuleBarred, "Everything of the same origin is barred: %s.", barred)

@@ -4,7 +4,6 @@ package identity
 
 import (
 	"crypto/x509/pkix"
-	"errors"
 
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/store"
@@ -27,19 +26,14 @@ func (g Grade) AtLeast(want Grade) bool {
 	return rank(g) >= rank(want)
 }
 
-// SetGrade records how sure we are of the key that the device works with from now on. Why goes into the audit log,
-// which is told only of a change.
-func (s *Service) SetGrade(tx *store.Tx, tenant, id string, g Grade, actor, why string) error {
-	var was Grade
-	err := tx.QueryRow(`SELECT grade FROM device WHERE tenant = $1 AND id = $2`, tenant, id).Scan(&was)
-	if errors.Is(err, store.ErrNoRows) {
-		return errNoDevice()
+// setGrade records how sure we are of the key that the device works with from now on. Why goes into the audit log, which
+// is told only of a change.
+func (s *Service) setGrade(tx *store.Tx, d Device, g Grade, actor, why string) error {
+	if g == "" || g == d.Grade {
+		return nil
 	}
-	if err != nil || was == g {
+	if _, err := tx.Exec(`UPDATE device SET grade = $1, updated = $2 WHERE tenant = $3 AND id = $4`, g, store.Millis(s.cfg.Clock.Now()), d.Tenant, d.ID); err != nil {
 		return err
 	}
-	if _, err := tx.Exec(`UPDATE device SET grade = $1, updated = $2 WHERE tenant = $3 AND id = $4`, g, store.Millis(s.cfg.Clock.Now()), tenant, id); err != nil {
-		return err
-	}
-	return audit.Append(tx, audit.Entry{Tenant: tenant, Actor: actor, Kind: "device.graded", Subject: id, Data: map[string]any{"from": was, "to": g, "why": why}})
+	return audit.Append(tx, audit.Entry{Tenant: d.Tenant, Actor: actor, Kind: "device.graded", Subject: d.ID, Data: map[string]any{"from": d.Grade, "to": g, "why": why}})
 }

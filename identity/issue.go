@@ -26,6 +26,8 @@ type IssueRequest struct {
 	Origin  string        // station or trusted CA that brings it in; empty for EST
 	Life    time.Duration // 0: the profile's; more than the profile allows is cut
 	With    string        // fingerprint of the certificate that it is asked with; once that is revoked nothing comes of it. May be empty
+	Grade   Grade         // how sure we are of the key, and Why; the device has it once the certificate is known. Empty: nothing is said
+	Why     string
 	// Finish runs in the transaction that makes the certificate known, only when it is new. May be nil.
 	Finish func(tx *store.Tx) error
 }
@@ -58,7 +60,7 @@ func (s *Service) Intend(tx *store.Tx, r IssueRequest) (Intent, error) {
 	if err != nil {
 		return Intent{}, err
 	}
-	d, err := r.receiver(tx, signs.ID)
+	d, err := r.receiver(tx, signs.ID, false)
 	if err != nil {
 		return Intent{}, err
 	}
@@ -98,7 +100,7 @@ func (s *Service) Intend(tx *store.Tx, r IssueRequest) (Intent, error) {
 			return Intent{}, err
 		}
 	}
-	in.name, in.uri = name, uri
+	in.name, in.uri, in.state = name, uri, d.State
 	return in, nil
 }
 
@@ -184,7 +186,7 @@ func (s *Service) Complete(ctx context.Context, r IssueRequest, in Intent) (c Ce
 		if err != nil || !fresh {
 			return err
 		}
-		return s.enter(tx, r, c)
+		return s.enter(tx, r, c, in.state == Commissioned)
 	})
 	if err == nil && !fresh { // the same request was answered meanwhile; what was signed here is forgotten
 		c, err = s.issued(ctx, in)
@@ -192,55 +194,73 @@ func (s *Service) Complete(ctx context.Context, r IssueRequest, in Intent) (c Ce
 	return c, fresh, err
 }
 
-// enter does what goes with a new certificate in the register.
-func (s *Service) enter(tx *store.Tx, r IssueRequest, c Certificate) error {
+// enter does what goes with a new certificate in the register. renewal is what it was when it was decided on.
+func (s *Service) enter(tx *store.Tx, r IssueRequest, c Certificate, renewal bool) error {
 	if c.Kind != Station {
-		d, err := r.receiver(tx, c.Authority)
-		if err != nil {
-			return err
-		}
-		if err := d.mayReceive(c.Kind); err != nil { // it may have changed while the issuer signed
-			return err
-		}
-		if err := s.mayBegin(tx, d, c.Kind); err != nil {
-			return err
-		}
-		switch {
-		case d.State == Manufactured:
-			err = s.move(tx, d, Provisioned, r.Actor, "")
-		case d.State == Pending:
-			err = s.move(tx, d, Commissioned, r.Actor, "")
-		case c.Kind == IDevID:
-			err = errOtherKey(d)
-		default: // a renewal or a return
-			if err = stillTrusted(tx, r, d); err == nil {
-				err = trimPending(tx, c.Tenant, c.Subject, c.Fingerprint)
-			}
-		}
-		if err != nil {
+		if err := s.receive(tx, r, c, renewal); err != nil {
 			return err
 		}
 	}
-	err := audit.Append(tx, audit.Entry{Tenant: c.Tenant, Actor: r.Actor, Kind: "certificate.issued", Subject: c.Subject, Data: map[string]any{
-		"kind": c.Kind, "fingerprint": c.Fingerprint, "serial": c.Serial, "key_hash": c.KeyHash, "not_after": c.NotAfter}})
+	err := audit.Append(tx, audit.Entry{Tenant: c.Tenant, Actor: r.Actor, Kind: "certificate.issued", Subject: c.Subject, Data: issuedLeaf{
+		Fingerprint: c.Fingerprint, KeyHash: c.KeyHash, Kind: c.Kind, NotAfter: c.NotAfter, Serial: c.Serial}})
 	if err != nil || r.Finish == nil {
 		return err
 	}
 	return r.Finish(tx)
 }
 
-// stillTrusted refuses a renewal whose device or certificate lost its trust while the issuer signed: who was cut off must
-// not keep what it asked for just before.
-func stillTrusted(tx *store.Tx, r IssueRequest, d Device) error {
-	st, err := lockDevice(tx, d.Tenant, d.ID)
+// issuedLeaf is what the log is told of a new certificate.
+type issuedLeaf struct {
+	Fingerprint string    `json:"fingerprint"`
+	KeyHash     string    `json:"key_hash"`
+	Kind        Kind      `json:"kind"`
+	NotAfter    time.Time `json:"not_after"`
+	Serial      string    `json:"serial"`
+}
+
+// receive moves the device along that gets the certificate, if nothing has come between since it was decided on. A renewal
+// holds the device's row from its first look on, so that a loss of trust comes before it or after it.
+func (s *Service) receive(tx *store.Tx, r IssueRequest, c Certificate, renewal bool) error {
+	d, err := r.receiver(tx, c.Authority, renewal)
+	if err == nil && !renewal && c.Kind == LDevID && d.State == Commissioned { // it has become one meanwhile
+		d, err = r.receiver(tx, c.Authority, true)
+	}
 	if err != nil {
 		return err
 	}
-	if st != d.State {
-		return problem.Conflict("The state of the device has just changed.")
+	if err := d.mayReceive(c.Kind); err != nil { // it may have changed while the issuer signed
+		return err
+	}
+	if err := s.mayBegin(tx, d, c.Kind); err != nil {
+		return err
+	}
+	switch {
+	case d.State == Manufactured:
+		err = s.move(tx, d, Provisioned, r.Actor, "")
+	case d.State == Pending:
+		err = s.move(tx, d, Commissioned, r.Actor, "")
+	case c.Kind == IDevID:
+		err = errOtherKey(d)
+	default: // a renewal or a return
+		if err = stillTrusted(tx, r); err == nil {
+			err = trimPending(tx, c.Tenant, c.Subject, c.Fingerprint)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return s.setGrade(tx, d, r.Grade, r.Actor, r.Why)
+}
+
+// stillTrusted refuses a renewal whose certificate lost its trust while the issuer signed: who was cut off must not keep
+// what it asked for just before. The device's row is held, and this is asked after it: on PostgreSQL a statement sees
+// what was committed before it began, not before it got the row.
+func stillTrusted(tx *store.Tx, r IssueRequest) error {
+	if r.With == "" {
+		return nil
 	}
 	var n int64
-	err = tx.QueryRow(`SELECT count(*) FROM certificate WHERE tenant = $1 AND fp = $2 AND phase = $3`, d.Tenant, r.With, PhaseRevoked).Scan(&n)
+	err := tx.QueryRow(`SELECT count(*) FROM certificate WHERE tenant = $1 AND fp = $2 AND phase = $3`, r.Tenant, r.With, PhaseRevoked).Scan(&n)
 	if err == nil && n > 0 {
 		err = problem.Forbidden("identity.revoked", "The certificate that this one was asked with was revoked meanwhile.")
 	}

@@ -177,7 +177,8 @@ type Intent struct {
 
 	name  pkix.Name // not stored: the register knows it
 	uri   *url.URL
-	fresh bool // not stored: this call wrote it, so there is no certificate yet
+	state State // not stored: of the device, when the intent was written
+	fresh bool  // not stored: this call wrote it, so there is no certificate yet
 }
 
 // recordIntent writes want, or returns the intent that this key already has.
@@ -286,4 +287,10 @@ func revokeCertificates(tx *store.Tx, tenant, subject, reason string, at time.Ti
 		revoked = append(revoked, cs...)
 	}
 	return revoked, nil
+}
+
+// ProductsOf is the product of each of these devices of the tenant, by id.
+func (s *Service) ProductsOf(ctx context.Context, tenant string, ids []string) (map[string]string, error) {
+	in, args := store.In([]any{tenant}, ids)
+	return store.Pairs(s.cfg.DB.Query(ctx, `SELECT id, product FROM device WHERE tenant = $1 AND id IN `+in, args...))
 }
