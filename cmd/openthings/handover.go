@@ -66,3 +66,42 @@ func saveDownload(c *cobra.Command, r *remote, path, out string) error {
 	_, err = fmt.Fprintf(c.ErrOrStderr(), "%s: %d bytes\n", out, n)
 	return err
 }
+
+// deviceDataCommand writes everything that a device said and was asked.
+func deviceDataCommand(r *remote) *cobra.Command {
+	var out, format string
+	c := &cobra.Command{
+		Use: "data DEVICE -o FILE", Short: "Write everything that a device measured, told, was asked and answered", Args: oneDevice,
+		Long: "Write a ZIP with all measurements, events, security events, commands and state of a device, as CSV and JSON Lines. Do it before\n" +
+			"a device is deprovisioned: that destroys the key of its data.",
+		Example: "  openthings device data dev_… -o lamp.zip",
+		RunE: func(c *cobra.Command, args []string) error {
+			return saveDownload(c, r, "/v1/devices/"+url.PathEscape(args[0])+"/data?"+url.Values{"format": {format}}.Encode(), out)
+		},
+	}
+	c.Flags().StringVar(&format, "format", "csv", "form of the measurements: csv or jsonl")
+	outFlag(c, &out)
+	return c
+}
+
+// configurationCommand writes what was set for devices.
+func configurationCommand(r *remote) *cobra.Command {
+	var out, filter, cohort string
+	c := &cobra.Command{
+		Use: "configuration -o FILE", Short: "Write what was set for devices: labels, desired state, groups, alarm rules, commands", Args: cobra.NoArgs,
+		Example: "  openthings device configuration --filter 'solution:harbour' -o harbour.zip",
+		RunE: func(c *cobra.Command, _ []string) error {
+			q := url.Values{}
+			for name, v := range map[string]string{"filter": filter, "cohort": cohort} {
+				if v != "" {
+					q.Set(name, v)
+				}
+			}
+			return saveDownload(c, r, "/v1/configuration/export?"+q.Encode(), out)
+		},
+	}
+	c.Flags().StringVar(&filter, "filter", "", "only devices that match, in the language of the fleet")
+	c.Flags().StringVar(&cohort, "cohort", "", "only devices of this placement cohort")
+	outFlag(c, &out)
+	return c
+}
