@@ -54,6 +54,29 @@ func (h *house) overNow(ctx context.Context, e store.Event) (bool, error) {
 	return over, nil
 }
 
+// rota is what a drill asks of those who keep the rota, a room to the right of cases.
+func (h *house) rota() respond.Rota {
+	return respond.Rota{
+		Ring: func(tx *store.Tx, t, drill, title, link string) error { return h.oncall.Rehearse(tx, t, drill, title, link) },
+		Hush: func(tx *store.Tx, t, drill string) error { return h.oncall.Hush(tx, t, drill) },
+		Rang: func(ctx context.Context, t, drill string) (respond.Rang, error) {
+			c, _, err := h.oncall.OfDrill(ctx, t, drill)
+			r := respond.Rang{At: c.At, Answered: c.Answered, AnsweredBy: c.AnsweredBy, End: c.Why}
+			for _, s := range c.Steps {
+				r.People = append(r.People, s.Person)
+			}
+			return r, err
+		},
+		Turn: func(ctx context.Context, t string) (ids []string, err error) {
+			turn, _, err := h.oncall.Now(ctx, t)
+			for _, m := range turn.People {
+				ids = append(ids, m.Person)
+			}
+			return ids, err
+		},
+	}
+}
+
 // members are the people of a tenant who may be called.
 func (h *house) members(ctx context.Context, t string) (map[string]string, error) {
 	ps, err := h.tenant.People(ctx, tenant.System(t))

@@ -78,6 +78,7 @@ func (s *Service) Work(ctx context.Context) error {
 			if err := s.deliver(ctx, e); err != nil && ctx.Err() == nil {
 				s.cfg.Log.ErrorContext(ctx, "deliveries cannot be settled", slog.String("endpoint", e.ID), slog.Any("error", err))
 			}
+			s.kick() // what came in for it meanwhile waits no longer
 		})
 	}
 	return nil

@@ -26,13 +26,34 @@ const DrillEvery = 90 * 24 * time.Hour
 
 // The times that a drill is held against. They are the house's own.
 const (
-	packWithin    = 5 * time.Minute // from the decision to a complete early warning
-	confirmWithin = time.Hour       // from the submission to a second person's confirmation
+	packWithin    = 5 * time.Minute  // from the decision to a complete early warning
+	confirmWithin = time.Hour        // from the submission to a second person's confirmation
+	answerWithin  = 15 * time.Minute // from the first call to a person's answer
 )
 
+// Rota is what a drill asks of those who keep the rota. All of it is nil where there is none.
+type Rota struct {
+	// Ring calls whoever is on call because of a drill, in the transaction in which it begins; Hush ends that call.
+	Ring func(tx *store.Tx, tenant, drill, title, link string) error
+	Hush func(tx *store.Tx, tenant, drill string) error
+	// Rang is how the call of a drill went so far.
+	Rang func(ctx context.Context, tenant, drill string) (Rang, error)
+	// Turn are the people who are called now, in their order.
+	Turn func(ctx context.Context, tenant string) ([]string, error)
+}
+
+// Rang is how the call of a drill went.
+type Rang struct {
+	At         time.Time `json:"at"`
+	People     []string  `json:"people" doc:"Who was called, in order"`
+	Answered   time.Time `json:"answered,omitzero"`
+	AnsweredBy string    `json:"answered_by,omitempty"`
+	End        string    `json:"end,omitempty" enum:"answered,over,unanswered,real" doc:"Why it ended; real: it gave way to a call in earnest"`
+}
+
 // Drill is a rehearsal of a case, up to a confirmed early warning. It goes by the same rules, clocks and fields as a case
-// and is none: it has tables of its own, opens no clock of the law, tells nobody outside, calls nobody, and says on each page
-// and in each file that it is a drill.
+// and is none: it has tables of its own, opens no clock of the law, tells nobody outside, and says on each page and in each
+// file that it is a drill. It may call whoever is on call, by a call that says so first and gives way to any other.
 type Drill struct {
 	ID          string    `json:"id"`
 	Product     string    `json:"product"`
@@ -45,6 +66,8 @@ type Drill struct {
 	Ended       time.Time `json:"ended,omitzero"`
 	EndedBy     string    `json:"ended_by,omitempty"`
 	Lesson      string    `json:"lesson,omitempty" doc:"What was learned"`
+	Calls       bool      `json:"calls,omitempty" doc:"It calls whoever is on call"`
+	Call        *Rang     `json:"call,omitempty" doc:"How that went"`
 	Score       Score     `json:"score"`
 	Events      []Event   `json:"events,omitempty"`
 
@@ -59,6 +82,7 @@ type Score struct {
 	Points int      `json:"points"`
 	Of     int      `json:"of"`
 	Marks  []Mark   `json:"marks"`
+	Answer Duration `json:"answer" doc:"Seconds from the first call to a person's answer"`
 	Decide Duration `json:"decide" doc:"Seconds from the start to a decision"`
 	Pack   Duration `json:"pack" doc:"Seconds from the decision to a complete early warning"`
 	Second Duration `json:"second" doc:"Seconds from the submission to a second person's confirmation"`
@@ -79,9 +103,9 @@ type Mark struct {
 	Done bool   `json:"done"`
 }
 
-// score judges a drill by its events alone.
-func score(started time.Time, offHours bool, limits Targets, events []Event) Score {
-	s := Score{Decide: -1, Pack: -1, Second: -1}
+// score judges a drill by its events, and by its call if it made one.
+func score(started time.Time, offHours bool, limits Targets, call *Rang, events []Event) Score {
+	s := Score{Answer: -1, Decide: -1, Pack: -1, Second: -1}
 	span := func(from, to time.Time) Duration { return Duration(max(0, to.Sub(from)) / time.Second) }
 	var decided, sent time.Time
 	informed := false
@@ -106,6 +130,12 @@ func score(started time.Time, offHours bool, limits Targets, events []Event) Sco
 		{"Somebody said how users would be told", informed},
 		{"It began at night or on a weekend, as attacks do", offHours},
 	}
+	if call != nil {
+		if !call.Answered.IsZero() {
+			s.Answer = span(call.At, call.Answered)
+		}
+		s.Marks = slices.Insert(s.Marks, 0, Mark{"Somebody on call answered within 15 minutes", s.Answer.Reached() && s.Answer.Span() <= answerWithin})
+	}
 	s.Of = len(s.Marks)
 	for _, m := range s.Marks {
 		if m.Done {
@@ -125,8 +155,9 @@ func offHours(at time.Time, zone *time.Location) bool {
 // rehearsed are the events that a drill knows.
 var rehearsed = []EventKind{T0Set, Described, FieldsFilled, MeasureAvailable, MemberStatesChanged, SubmissionAttempted, SubmissionFailed, SubmissionAccepted, UsersInformed}
 
-// StartDrill begins a drill about a product. Whether a signal came in is played; whoever watches over it tells the others.
-func (s *Service) StartDrill(ctx context.Context, product string, k Kind, scenario string) (Drill, error) {
+// StartDrill begins a drill about a product. Whether a signal came in is played; whoever watches over it tells the others, or
+// the rota does if calls says so.
+func (s *Service) StartDrill(ctx context.Context, product string, k Kind, scenario string, calls bool) (Drill, error) {
 	a, err := person(ctx, tenant.CaseWrite, product)
 	if err != nil {
 		return Drill{}, err
@@ -137,16 +168,23 @@ func (s *Service) StartDrill(ctx context.Context, product string, k Kind, scenar
 		return Drill{}, problem.Invalid("A drill is about an exploited vulnerability (aev) or a severe incident (si).").At("kind")
 	case !text(scenario, 1, 1000):
 		return Drill{}, problem.Invalid("Say in at most 1000 characters what is rehearsed.").At("scenario")
+	case calls && s.cfg.Rota.Ring == nil:
+		return Drill{}, problem.Unavailable("Nobody can be called here.").At("calls")
 	}
 	if _, err := s.cfg.Products.Get(ctx, a.Tenant, product); err != nil {
 		return Drill{}, err
 	}
-	d := Drill{ID: store.NewID("drl"), Product: product, Kind: k, Scenario: scenario, Started: s.now(), StartedBy: a.ID}
+	d := Drill{ID: store.NewID("drl"), Product: product, Kind: k, Scenario: scenario, Started: s.now(), StartedBy: a.ID, Calls: calls}
 	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
 		if err := insertDrill(tx, a.Tenant, law.NewestSRP().Version, d); err != nil {
 			return err
 		}
-		return audit.Append(tx, audit.Entry{Tenant: a.Tenant, Actor: a.ID, Kind: "drill.started", Subject: d.ID, Data: map[string]any{"product": product, "kind": k, "scenario": scenario}})
+		if calls {
+			if err := s.cfg.Rota.Ring(tx, a.Tenant, d.ID, scenario, "/drills/"+d.ID); err != nil {
+				return err
+			}
+		}
+		return audit.Append(tx, audit.Entry{Tenant: a.Tenant, Actor: a.ID, Kind: "drill.started", Subject: d.ID, Data: map[string]any{"product": product, "kind": k, "scenario": scenario, "calls": calls}})
 	})
 	if err != nil {
 		return Drill{}, err
@@ -189,7 +227,14 @@ func (s *Service) judged(ctx context.Context, d Drill, limits Targets) (Drill, e
 		zone = m.Location()
 	}
 	d.ProductName, d.OffHours = p.Name, offHours(d.Started, zone)
-	d.Score = score(d.Started, d.OffHours, limits, d.Events)
+	if d.Calls && s.cfg.Rota.Rang != nil {
+		rang, err := s.cfg.Rota.Rang(ctx, d.file.Tenant, d.ID)
+		if err != nil {
+			return d, err
+		}
+		d.Call = &rang
+	}
+	d.Score = score(d.Started, d.OffHours, limits, d.Call, d.Events)
 	return d, nil
 }
 
@@ -328,6 +373,11 @@ func (s *Service) EndDrill(ctx context.Context, id, lesson string) (Drill, error
 		}
 		if err := endDrill(tx, a.Tenant, id, a.ID, lesson, s.now()); err != nil {
 			return err
+		}
+		if d.Calls && s.cfg.Rota.Hush != nil {
+			if err := s.cfg.Rota.Hush(tx, a.Tenant, id); err != nil {
+				return err
+			}
 		}
 		return audit.Append(tx, audit.Entry{Tenant: a.Tenant, Actor: a.ID, Kind: "drill.ended", Subject: id, Data: map[string]any{"lesson": lesson}})
 	})

@@ -20,12 +20,13 @@ func (s *Service) drillRoutes(a *api.API) {
 			Product  string `json:"product" maxLength:"64"`
 			Kind     Kind   `json:"kind" enum:"aev,si"`
 			Scenario string `json:"scenario" maxLength:"4000" doc:"What is rehearsed"`
+			Calls    bool   `json:"calls,omitempty" doc:"Call whoever is on call, as an exercise: their answer is timed"`
 		}
 	}
 	api.Handle(a, api.Op{ID: "start-drill", Method: "POST", Path: "/v1/drills", Verb: write, Stage: "respond", Status: 201,
 		Summary: "Begin a drill: a rehearsal of a case that is none"},
 		func(ctx context.Context, in *startDrillIn) (*api.Out[Drill], error) {
-			return api.Answer(s.StartDrill(ctx, in.Body.Product, in.Body.Kind, in.Body.Scenario))
+			return api.Answer(s.StartDrill(ctx, in.Body.Product, in.Body.Kind, in.Body.Scenario, in.Body.Calls))
 		})
 	type drillsIn struct{ api.Paging }
 	api.Handle(a, api.Op{ID: "list-drills", Method: "GET", Path: "/v1/drills", Verb: read, Stage: "respond", Summary: "Drills with their scores, newest first"},
@@ -76,14 +77,22 @@ func (s *Service) drillRoutes(a *api.API) {
 		func(ctx context.Context, _ *none) (*api.Out[Readiness], error) {
 			return api.Answer(s.Readiness(ctx))
 		})
+	api.Handle(a, api.Op{ID: "list-filers", Method: "GET", Path: "/v1/reporting-readiness/filers", Verb: read, Stage: "respond",
+		Summary: "Who can file on the reporting platform, by their own word, and how often they did"},
+		func(ctx context.Context, _ *none) (*api.List[Filer], error) {
+			fs, err := s.Filers(ctx)
+			return api.Items(fs), err
+		})
 	type filerIn struct {
 		Body struct {
-			CanFile bool `json:"can_file" doc:"You have an EU Login with a second factor"`
+			CanFile  bool      `json:"can_file" doc:"You have an EU Login with a second factor"`
+			Role     FilerRole `json:"role,omitempty" enum:"primary,secondary" doc:"What you are on the reporting platform; primary by default. A secondary representative sees there only their own filings"`
+			Verified bool      `json:"verified,omitempty" doc:"The reporting platform has verified you; without that it takes 20 notifications of yours"`
 		}
 	}
 	api.Handle(a, api.Op{ID: "set-filer", Method: "PUT", Path: "/v1/reporting-readiness/filer", Verb: write, Stage: "respond", Summary: "Say whether you can file on the reporting platform"},
 		func(ctx context.Context, in *filerIn) (*api.Out[Readiness], error) {
-			if err := s.SetFiler(ctx, in.Body.CanFile); err != nil {
+			if err := s.SetFiler(ctx, in.Body.CanFile, in.Body.Role, in.Body.Verified); err != nil {
 				return nil, err
 			}
 			return api.Answer(s.Readiness(ctx))

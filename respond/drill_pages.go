@@ -5,6 +5,7 @@ package respond
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -17,6 +18,8 @@ type drillsView struct {
 	Drills   []Drill
 	Products []console.Option
 	Kinds    []console.Option
+	OnCall   []string // their ids, in the order in which a drill calls them
+	Names    *console.Names
 	Typed    url.Values
 	MayWrite bool
 }
@@ -41,9 +44,16 @@ func (v drillView) Heading() string { return "Drill: " + v.Scenario }
 
 type readyView struct {
 	Readiness
-	Filers []string // their ids
-	Mine   bool
+	Filers []filerView
+	Mine   *Filer // what the visitor said
 	Names  *console.Names
+}
+
+// filerView is a filer with their place in the line: 1 files next, 2 is the deputy, 0 cannot.
+type filerView struct {
+	Filer
+	Place int
+	Why   string // they cannot
 }
 
 // Words is the duration for people.
@@ -60,11 +70,15 @@ func (s *Service) drillPages(c *console.Console) {
 			}
 			v := drillsView{Drills: ds, Typed: console.Typed(r), MayWrite: tenant.Holds(r.Context(), write),
 				Kinds: []console.Option{{Value: string(AEV), Word: "Actively exploited vulnerability"}, {Value: string(SI), Word: "Severe incident"}}}
+			v.Names = c.Names(r.Context())
+			if v.OnCall, err = s.turn(r.Context()); err != nil {
+				return nil, err
+			}
 			v.Products, err = s.products(r, tenant.CaseWrite)
 			return v, err
 		}})
 	c.Form("/drills", write, func(r *http.Request) (string, error) {
-		d, err := s.StartDrill(r.Context(), r.PostFormValue("product"), Kind(r.PostFormValue("kind")), r.PostFormValue("scenario"))
+		d, err := s.StartDrill(r.Context(), r.PostFormValue("product"), Kind(r.PostFormValue("kind")), r.PostFormValue("scenario"), r.PostFormValue("calls") == "yes")
 		if err == nil {
 			console.Say(r, "The drill runs. Tell those who take part what has come in.")
 		}
@@ -102,16 +116,24 @@ func (s *Service) drillPages(c *console.Console) {
 				return nil, err
 			}
 			fs, err := s.Filers(r.Context())
+			if err != nil {
+				return nil, err
+			}
+			turn, err := s.turn(r.Context())
 			a, _ := tenant.ActorFrom(r.Context())
 			v := readyView{Readiness: rd, Names: c.Names(r.Context())}
-			for id := range fs {
-				v.Filers = append(v.Filers, id)
+			line := Line(fs, turn, nil)
+			for _, f := range fs {
+				place := slices.IndexFunc(line, func(l Filer) bool { return l.Person == f.Person })
+				v.Filers = append(v.Filers, filerView{f, place + 1, f.Barred(nil)})
+				if f.Person == a.ID {
+					v.Mine = &f
+				}
 			}
-			_, v.Mine = fs[a.ID]
 			return v, err
 		}})
 	c.Form("/readiness/filer", write, func(r *http.Request) (string, error) {
-		return "/readiness", s.SetFiler(r.Context(), r.PostFormValue("can") == "yes")
+		return "/readiness", s.SetFiler(r.Context(), r.PostFormValue("can") == "yes", FilerRole(r.PostFormValue("role")), r.PostFormValue("verified") == "yes")
 	})
 	c.Fragment("today", console.Fragment{Order: 16, Title: "Drill", Verb: read, FS: pagesFS, Template: "pages/drill_today.html",
 		Load: func(r *http.Request, _ string) (any, error) {

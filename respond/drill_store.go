@@ -9,11 +9,11 @@ import (
 	"github.com/openthings-platform/openthings/store"
 )
 
-const drillColumns = `id, product, kind, scenario, glossary, started, started_by, ended, ended_by, lesson`
+const drillColumns = `id, product, kind, scenario, glossary, started, started_by, ended, ended_by, lesson, calls`
 
 func insertDrill(tx *store.Tx, tenant, glossary string, d Drill) error {
-	_, err := tx.Exec(`INSERT INTO respond_drill(tenant, `+drillColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, '', '')`,
-		tenant, d.ID, d.Product, d.Kind, d.Scenario, glossary, store.Millis(d.Started), d.StartedBy)
+	_, err := tx.Exec(`INSERT INTO respond_drill(tenant, `+drillColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, '', '', $9)`,
+		tenant, d.ID, d.Product, d.Kind, d.Scenario, glossary, store.Millis(d.Started), d.StartedBy, flag(d.Calls))
 	return err
 }
 
@@ -46,8 +46,9 @@ func drills(tx *store.Tx, tenant string, l list) ([]Drill, error) {
 func drillsWhere(tx *store.Tx, tenant, where string, args ...any) ([]Drill, error) {
 	rows, err := tx.Query(`SELECT `+drillColumns+` FROM respond_drill WHERE tenant = $1 AND `+where, append([]any{tenant}, args...)...)
 	ds, err := store.Collect(rows, err, func(r *sql.Rows) (d Drill, err error) {
-		var started, ended int64
-		err = r.Scan(&d.ID, &d.Product, &d.Kind, &d.Scenario, &d.file.Glossary, &started, &d.StartedBy, &ended, &d.EndedBy, &d.Lesson)
+		var started, ended, calls int64
+		err = r.Scan(&d.ID, &d.Product, &d.Kind, &d.Scenario, &d.file.Glossary, &started, &d.StartedBy, &ended, &d.EndedBy, &d.Lesson, &calls)
+		d.Calls = calls == 1
 		d.Started, d.Ended = store.Time(started), store.Time(ended)
 		return d, err
 	})
@@ -68,4 +69,12 @@ func lastDrill(tx *store.Tx, tenant string) (at time.Time, err error) {
 	err = tx.QueryRow(`SELECT max(d.ended) FROM respond_drill d WHERE d.tenant = $1 AND d.ended > 0
 		AND EXISTS (SELECT 1 FROM respond_drill_event e WHERE e.case_id = d.id AND e.kind = $2)`, tenant, SubmissionAccepted).Scan(&ms)
 	return store.Time(ms.Int64), err
+}
+
+// flag is a boolean as the store keeps it.
+func flag(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
 }

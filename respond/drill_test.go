@@ -18,7 +18,7 @@ import (
 // rehearse brings a drill to a decision, with an early warning that is complete.
 func (h house) rehearse(t *testing.T) Drill {
 	t.Helper()
-	d, err := h.StartDrill(ann, h.product, AEV, "a customer sends the log of a break-in")
+	d, err := h.StartDrill(ann, h.product, AEV, "a customer sends the log of a break-in", false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,16 +132,16 @@ func TestDrillRefused(t *testing.T) {
 	each(t, func(t *testing.T, h house) {
 		rival := tenant.WithActor(context.Background(), tenant.Actor{ID: "per_x", Kind: tenant.KindPerson, Tenant: "ten_rival", Grants: []tenant.Grant{{Role: tenant.Owner, Tenant: "ten_rival"}}})
 		program := tenant.WithActor(context.Background(), tenant.Actor{ID: "tok_1", Kind: tenant.KindToken, Tenant: maker, Grants: []tenant.Grant{{Role: tenant.Owner, Tenant: maker}}})
-		if _, err := h.StartDrill(program, h.product, AEV, "x"); !problem.Is(err, problem.KindForbidden) {
+		if _, err := h.StartDrill(program, h.product, AEV, "x", false); !problem.Is(err, problem.KindForbidden) {
 			t.Errorf("a program begins one: %v", err)
 		}
-		if _, err := h.StartDrill(rival, h.product, AEV, "x"); !problem.Is(err, problem.KindNotFound) {
+		if _, err := h.StartDrill(rival, h.product, AEV, "x", false); !problem.Is(err, problem.KindNotFound) {
 			t.Errorf("about another's product: %v", err)
 		}
-		if _, err := h.StartDrill(ann, h.product, "", "x"); !problem.Is(err, problem.KindInvalid) {
+		if _, err := h.StartDrill(ann, h.product, "", "x", false); !problem.Is(err, problem.KindInvalid) {
 			t.Errorf("about nothing: %v", err)
 		}
-		d, err := h.StartDrill(ann, h.product, SI, "the signing key is on a forum")
+		d, err := h.StartDrill(ann, h.product, SI, "the signing key is on a forum", false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -192,12 +192,12 @@ func TestReadiness(t *testing.T) {
 		}
 		want("at first")
 		for _, who := range []context.Context{ann, ann} {
-			if err := h.SetFiler(who, true); err != nil {
+			if err := h.SetFiler(who, true, "", false); err != nil {
 				t.Fatal(err)
 			}
 		}
 		want("one person twice")
-		if err := h.SetFiler(bob, true); err != nil {
+		if err := h.SetFiler(bob, true, "", false); err != nil {
 			t.Fatal(err)
 		}
 		want("two people", "EU Login")
@@ -219,7 +219,7 @@ func TestReadiness(t *testing.T) {
 		want("90 days later", "EU Login", "A drill")
 		h.hand.Advance(time.Second)
 		want("a second more", "EU Login")
-		if err := h.SetFiler(bob, false); err != nil {
+		if err := h.SetFiler(bob, false, "", false); err != nil {
 			t.Fatal(err)
 		}
 		want("one left")

@@ -216,3 +216,46 @@ func TestInvariant09BothQuestions(t *testing.T) {
 		}
 	})
 }
+
+// TestInvariant10WhoFilesNext: nobody is named who cannot file: an unverified representative files 20 times at most, a
+// secondary one only in cases where nobody else has filed. Everybody else is, once, and whoever is on call stands first.
+func TestInvariant10WhoFilesNext(t *testing.T) {
+	ids := []string{"ann", "bob", "eve", "kim", "max"}
+	rapid.Check(t, func(t *rapid.T) {
+		var filers []Filer
+		for _, id := range ids[:rapid.IntRange(0, len(ids)).Draw(t, "filers")] {
+			filers = append(filers, Filer{Person: id, Since: time.Unix(rapid.Int64Range(0, 3).Draw(t, "since"), 0), Role: rapid.SampledFrom([]FilerRole{Primary, Secondary}).Draw(t, "role"),
+				Verified: rapid.Bool().Draw(t, "verified"), Filed: rapid.SampledFrom([]int{0, 19, 20, 21, 400}).Draw(t, "filed")})
+		}
+		turn := rapid.Permutation(ids).Draw(t, "turn")[:rapid.IntRange(0, len(ids)).Draw(t, "on call")]
+		earlier := rapid.SliceOfNDistinct(rapid.SampledFrom(append(ids, "gone")), 0, 3, rapid.ID).Draw(t, "earlier")
+		line := Line(filers, turn, earlier)
+		last := -1
+		for i, f := range line {
+			if !f.Verified && f.Filed >= 20 {
+				t.Fatalf("%+v files next", f)
+			}
+			if f.Role == Secondary && len(earlier) > 0 && !slices.Equal(earlier, []string{f.Person}) {
+				t.Fatalf("%+v cannot see what %v filed", f, earlier)
+			}
+			if slices.IndexFunc(line, func(o Filer) bool { return o.Person == f.Person }) != i {
+				t.Fatalf("%s is their own deputy", f.Person)
+			}
+			place := slices.Index(turn, f.Person)
+			if place < 0 {
+				place = len(turn)
+			}
+			if place < last {
+				t.Fatalf("%s stands behind somebody who is called later: %v", f.Person, turn)
+			}
+			last = place
+		}
+		for _, f := range filers {
+			in := slices.ContainsFunc(line, func(o Filer) bool { return o.Person == f.Person })
+			able := (f.Verified || f.Filed < 20) && (f.Role == Primary || len(earlier) == 0 || slices.Equal(earlier, []string{f.Person}))
+			if in != able {
+				t.Fatalf("%+v is in the line: %v", f, in)
+			}
+		}
+	})
+}

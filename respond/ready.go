@@ -4,11 +4,9 @@ package respond
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"time"
 
-	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"
 )
@@ -31,48 +29,22 @@ type Readiness struct {
 // fewestFilers is how many people must be able to file: one may be on a mountain.
 const fewestFilers = 2
 
-// Filers are the people who said that they have an EU Login with a second factor, by id, with when they said it.
-func (s *Service) Filers(ctx context.Context) (map[string]time.Time, error) {
-	a, err := who(ctx, tenant.CaseRead, "")
-	if err != nil {
-		return nil, err
+// fileNote says who files next and who is the deputy, and who cannot.
+func (s *Service) fileNote(ctx context.Context, filers []Filer, turn []string) string {
+	note := fmt.Sprintf("%d said so.", len(filers))
+	switch line := Line(filers, turn, nil); len(line) {
+	case 0:
+	case 1:
+		note += " " + s.called(ctx, line[0].Person) + " files; there is no deputy."
+	default:
+		note += " " + s.called(ctx, line[0].Person) + " files next, " + s.called(ctx, line[1].Person) + " is the deputy."
 	}
-	return s.filers(ctx, a.Tenant)
-}
-
-func (s *Service) filers(ctx context.Context, t string) (map[string]time.Time, error) {
-	rows, err := s.cfg.DB.Query(ctx, `SELECT person, at FROM respond_filer WHERE tenant = $1`, t)
-	type filer struct {
-		person string
-		at     int64
-	}
-	fs, err := store.Collect(rows, err, func(r *sql.Rows) (f filer, err error) { return f, r.Scan(&f.person, &f.at) })
-	out := make(map[string]time.Time, len(fs))
-	for _, f := range fs {
-		out[f.person] = store.Time(f.at)
-	}
-	return out, err
-}
-
-// SetFiler records whether the caller has an EU Login with a second factor, which filing on the reporting platform needs
-// (ENISA SRP FAQ). Nobody can say so for somebody else.
-func (s *Service) SetFiler(ctx context.Context, can bool) error {
-	a, err := person(ctx, tenant.CaseWrite, "")
-	if err != nil {
-		return err
-	}
-	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-		var err error
-		if can {
-			_, err = tx.Exec(`INSERT INTO respond_filer(tenant, person, at) VALUES ($1, $2, $3) ON CONFLICT (tenant, person) DO UPDATE SET at = excluded.at`, a.Tenant, a.ID, store.Millis(s.now()))
-		} else {
-			_, err = tx.Exec(`DELETE FROM respond_filer WHERE tenant = $1 AND person = $2`, a.Tenant, a.ID)
+	for _, f := range filers {
+		if why := f.Barred(nil); why != "" {
+			note += " " + s.called(ctx, f.Person) + " " + why + "."
 		}
-		if err != nil {
-			return err
-		}
-		return audit.Append(tx, audit.Entry{Tenant: a.Tenant, Actor: a.ID, Kind: "filer.set", Subject: a.ID, Data: map[string]any{"can_file": can}})
-	})
+	}
+	return note + " ENISA advises to make the logins in advance, and to register the manufacturer only with the first report."
 }
 
 // Readiness lists what must be there, of this room and of those that Config.Ready asks.
@@ -93,9 +65,12 @@ func (s *Service) Readiness(ctx context.Context) (Readiness, error) {
 	if err := s.cfg.DB.View(ctx, func(tx *store.Tx) (err error) { drilled, err = lastDrill(tx, a.Tenant); return err }); err != nil {
 		return Readiness{}, err
 	}
+	turn, err := s.turn(ctx)
+	if err != nil {
+		return Readiness{}, err
+	}
 	items := []Ready{
-		{fmt.Sprintf("%d people have an EU Login with a second factor", fewestFilers), len(filers) >= fewestFilers,
-			fmt.Sprintf("%d said so. ENISA advises to make the logins in advance, and to register the manufacturer only with the first report.", len(filers)), "/readiness#filers"},
+		{fmt.Sprintf("%d people have an EU Login with a second factor and can file", fewestFilers), len(Line(filers, turn, nil)) >= fewestFilers, s.fileNote(ctx, filers, turn), "/readiness#filers"},
 		{"The coordinator CSIRT is confirmed", confirmed, c.CSIRT.Name, "/coordinator"},
 	}
 	drill := Ready{"A drill came to a confirmed early warning within the last 90 days", !drilled.IsZero() && s.now().Sub(drilled) <= DrillEvery, "", "/drills"}

@@ -14,7 +14,7 @@ import (
 func TestListsOfSomeProducts(t *testing.T) {
 	each(t, func(t *testing.T, h house) {
 		h.declared(t)
-		if _, err := h.StartDrill(ann, h.product, AEV, "a log of a break-in"); err != nil {
+		if _, err := h.StartDrill(ann, h.product, AEV, "a log of a break-in", false); err != nil {
 			t.Fatal(err)
 		}
 		other, err := h.cfg.Products.Create(t.Context(), product.Product{Tenant: maker, Name: "Bell", Model: "b1"}, "per_ann")

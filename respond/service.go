@@ -36,6 +36,8 @@ type Config struct {
 	Manufacturer func(ctx context.Context, tenant string) (string, error)
 	// Campaign refuses what is not a campaign of the case that was sent; nil knows none.
 	Campaign func(tx *store.Tx, tenant, id, campaign string) error
+	// Rota is who is on call, for drills and for who files next.
+	Rota Rota
 	// Ready are what other rooms ask for before a tenant is ready to report.
 	Ready []func(ctx context.Context, tenant string) ([]Ready, error)
 }

@@ -45,7 +45,8 @@ func (s *Service) Routes(a *api.API) {
 			return api.Answer(s.read(ctx))
 		})
 	type callsIn struct {
-		Open bool `query:"open" doc:"Those alone that nobody has answered"`
+		Open  bool `query:"open" doc:"Those alone that nobody has answered"`
+		Drill bool `query:"drill" doc:"Those of drills, which are no calls, instead"`
 		api.Paging
 	}
 	api.Handle(a, api.Op{ID: "list-calls", Method: "GET", Path: "/v1/on-call/calls", Verb: read, Stage: stage, Summary: "Calls, newest first, with who was called when"},
@@ -54,7 +55,7 @@ func (s *Service) Routes(a *api.API) {
 			if err != nil {
 				return nil, err
 			}
-			cs, err := s.Calls(ctx, in.Open, after, in.Size()+1)
+			cs, err := s.Calls(ctx, in.Drill, in.Open, after, in.Size()+1)
 			if err != nil {
 				return nil, err
 			}

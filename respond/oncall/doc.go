@@ -11,8 +11,11 @@
 //   - A turn begins and ends at the same hour on the wall in the rota's zone, on both sides of a change of the clocks.
 //   - Each step of a call is taken once, however often the platform restarts and on however many machines.
 //   - An answer is a person's, the first one stands, and everybody sees whose it was.
+//   - The call of a drill says DRILL first, is in no list of calls, is told to nobody but those on call, and ends the moment that
+//     somebody is called in earnest.
+//   - What a call is about being over ends it at once, and pagers close its incident.
 //   - A call says nothing of a case but its title: it may reach a telephone that others see.
 //
-// Events consumed: those that Config.Worth names. Event emitted: oncall.unanswered. Audit: oncall.rota_set, oncall.called,
+// Events consumed: those that Config.Worth and Config.Eased name. Event emitted: oncall.unanswered. Audit: oncall.rota_set, oncall.called,
 // oncall.answered.
 package oncall

@@ -46,7 +46,8 @@ type Service struct{ cfg Config }
 // New makes the room and registers its reactions and job; call it before the store runs jobs.
 func New(cfg Config) *Service {
 	s := &Service{cfg: cfg}
-	cfg.Notify.Know(notify.Topic{Name: TopicCall, Text: "somebody is called because a clock of the law is near its end"})
+	cfg.Notify.Know(notify.Topic{Name: TopicCall, Text: "somebody is called because a clock of the law is near its end"},
+		notify.Topic{Name: topicDrill, Text: "a drill calls somebody; nothing has happened"})
 	cfg.DB.Handle(jobNext, s.next)
 	for topic := range cfg.Worth {
 		cfg.DB.On(topic, "oncall", s.heard)
@@ -70,7 +71,8 @@ type Call struct {
 	Answered   time.Time `json:"answered,omitzero"`
 	AnsweredBy string    `json:"answered_by,omitempty"`
 	Ended      time.Time `json:"ended,omitzero"`
-	Why        string    `json:"why,omitempty" enum:"answered,over,unanswered"`
+	Why        string    `json:"why,omitempty" enum:"answered,over,unanswered,real" doc:"Why it ended; real: somebody was called in earnest"`
+	Drill      bool      `json:"drill,omitempty" doc:"It is the call of a drill"`
 	Steps      []Step    `json:"steps" doc:"Who was called, in order"`
 
 	data []byte
@@ -98,6 +100,9 @@ func (s *Service) heard(ctx context.Context, e store.Event) error {
 		}
 		c := Call{ID: "cal_" + e.ID, Topic: e.Topic, Subject: e.Subject, Title: title, Link: link, At: s.now(), data: e.Data}
 		if fresh, err := insertCall(tx, e.Tenant, c); err != nil || !fresh {
+			return err
+		}
+		if err := s.giveWay(tx, e.Tenant); err != nil {
 			return err
 		}
 		return s.step(tx, e.Tenant, rota, c, 0)
@@ -129,9 +134,15 @@ func (s *Service) next(ctx context.Context, j store.Job) error {
 			return err // answered, or another machine was faster
 		}
 		rota, set, err := rotaOf(tx, r.Tenant)
+		var real []Call
+		if err == nil && c.Drill {
+			real, err = open(tx, r.Tenant, false)
+		}
 		switch {
 		case err != nil:
 			return err
+		case len(real) > 0:
+			return s.end(tx, r.Tenant, c, "real", "")
 		case over || !set:
 			return s.end(tx, r.Tenant, c, "over", "")
 		}
@@ -141,7 +152,7 @@ func (s *Service) next(ctx context.Context, j store.Job) error {
 
 // over says that what a call is about needs nobody any more.
 func (s *Service) over(ctx context.Context, t string, c Call) (bool, error) {
-	if s.cfg.Over == nil {
+	if s.cfg.Over == nil || c.Drill {
 		return false, nil
 	}
 	return s.cfg.Over(tenant.WithActor(ctx, tenant.System(t)), store.Event{Topic: c.Topic, Tenant: t, Subject: c.Subject, Data: c.data})
@@ -183,6 +194,9 @@ func (s *Service) step(tx *store.Tx, t string, rota Rota, c Call, n int64) error
 	now := s.now()
 	people := rota.At(now).People
 	if n >= int64(rounds*len(people)) {
+		if c.Drill {
+			return s.end(tx, t, c, "unanswered", "")
+		}
 		if err := endCall(tx, t, c.ID, now, "unanswered", ""); err != nil {
 			return err
 		}
@@ -191,7 +205,10 @@ func (s *Service) step(tx *store.Tx, t string, rota Rota, c Call, n int64) error
 	p := people[n%int64(len(people))]
 	notice := c.notice(t)
 	notice.Text = fmt.Sprintf("%s, you are called: answer within %d minutes on the page On call, or the next one is called.", p.Name, rota.Minutes)
-	notice.Data, notice.Key = map[string]any{"call": c.ID, "person": p.Person, "step": n}, fmt.Sprintf("%s-%d", c.ID, n)
+	if c.Drill {
+		notice.Text = drillMark + notice.Text + " This is an exercise; your answer is timed."
+	}
+	notice.Data, notice.Key = map[string]any{"call": c.ID, "person": p.Person, "step": n, "drill": c.Drill}, fmt.Sprintf("%s-%d", c.ID, n)
 	told, err := s.cfg.Notify.Call(tx, notice, p.Endpoints)
 	if err != nil {
 		return err
@@ -201,7 +218,7 @@ func (s *Service) step(tx *store.Tx, t string, rota Rota, c Call, n int64) error
 		return err
 	}
 	if err := audit.Append(tx, audit.Entry{Tenant: t, Actor: tenant.System(t).ID, Kind: "oncall.called", Subject: c.ID,
-		Data: map[string]any{"about": c.Subject, "person": p.Person, "step": n, "endpoints": told}}); err != nil {
+		Data: map[string]any{"about": c.Subject, "person": p.Person, "step": n, "endpoints": told, "drill": c.Drill}}); err != nil {
 		return err
 	}
 	return s.cfg.DB.Enqueue(tx, jobNext, fmt.Sprintf("%s %d", c.ID, n+1), now.Add(time.Duration(rota.Minutes)*time.Minute), reminder{t, c.ID, n + 1})
@@ -224,7 +241,11 @@ func (s *Service) settle(tx *store.Tx, t string, c Call, why string) error {
 
 // notice is what everything that is told of a call has in common.
 func (c Call) notice(t string) notify.Notice {
-	return notify.Notice{Tenant: t, Topic: TopicCall, Subject: c.ID, Title: c.Title, Link: c.Link, Severity: notify.Critical, Thread: c.ID}
+	topic := TopicCall
+	if c.Drill {
+		topic = topicDrill
+	}
+	return notify.Notice{Tenant: t, Topic: topic, Subject: c.ID, Title: c.Title, Link: c.Link, Severity: notify.Critical, Thread: c.ID}
 }
 
 // who refuses unless a person asks who may do v.
@@ -252,13 +273,16 @@ func (s *Service) Answer(ctx context.Context, id string) (Call, error) {
 		if err != nil {
 			return err
 		}
+		if c.Drill && !c.Ended.IsZero() && c.Why != "answered" {
+			return problem.Conflict("The call of this drill has ended.")
+		}
 		if c.Why == "answered" {
 			return problem.Conflict("%s answered it at %s.", cmp.Or(people[c.AnsweredBy], c.AnsweredBy), c.Answered.Format("15:04 UTC"))
 		}
 		if err := s.end(tx, a.Tenant, c, "answered", a.ID); err != nil {
 			return err
 		}
-		return audit.Append(tx, audit.Entry{Tenant: a.Tenant, Actor: a.ID, Kind: "oncall.answered", Subject: id, Data: map[string]any{"about": c.Subject, "steps": len(c.Steps)}})
+		return audit.Append(tx, audit.Entry{Tenant: a.Tenant, Actor: a.ID, Kind: "oncall.answered", Subject: id, Data: map[string]any{"about": c.Subject, "steps": len(c.Steps), "drill": c.Drill}})
 	})
 	if err != nil {
 		return Call{}, err
@@ -316,13 +340,13 @@ func (s *Service) Now(ctx context.Context, t string) (turn Turn, set bool, err e
 	return r.At(s.now()), set, err
 }
 
-// Calls lists calls, newest first; open ones only if asked.
-func (s *Service) Calls(ctx context.Context, open bool, after string, n int) (out []Call, err error) {
+// Calls lists calls, newest first; open ones only if asked. Those of drills are a list of their own.
+func (s *Service) Calls(ctx context.Context, drill, open bool, after string, n int) (out []Call, err error) {
 	a, err := who(ctx, tenant.CaseRead)
 	if err != nil {
 		return nil, err
 	}
-	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error { out, err = calls(tx, a.Tenant, open, after, n); return err })
+	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error { out, err = calls(tx, a.Tenant, drill, open, after, n); return err })
 	return out, err
 }
 

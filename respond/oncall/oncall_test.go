@@ -55,19 +55,24 @@ type house struct {
 	rang   chan string // "Ann: Early warning due"
 }
 
-func newHouse(t *testing.T, db *store.DB, hand *clock.Hand) *house {
+func newKeys(t *testing.T, hand *clock.Hand) *seal.Keys {
 	t.Helper()
 	keys, err := seal.Open(filepath.Join(t.TempDir(), "keys"), hand)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return keys
+}
+
+func newHouse(t *testing.T, db *store.DB, hand *clock.Hand, keys *seal.Keys) *house {
+	t.Helper()
 	h := &house{t: t, db: db, hand: hand, phone: map[string]string{}, rang: make(chan string, 100), notify: notify.New(notify.Config{DB: db, Keys: keys, Clock: hand, PrivateHooks: true, URL: "https://ot.example"})}
 	h.Service = New(Config{DB: db, Notify: h.notify,
 		People: func(context.Context, string) (map[string]string, error) { return people, nil },
 		Worth: map[string]func(context.Context, store.Event) (string, string, error){"case.deadline": func(_ context.Context, e store.Event) (string, string, error) {
 			return "Early warning due", "/cases/" + e.Subject, nil
 		}},
-		Over: func(context.Context, store.Event) (bool, error) { return h.over, nil }})
+		Over: func(context.Context, store.Event) (bool, error) { return h.over, nil }, Eased: []string{"case.duty_ended"}})
 	return h
 }
 
@@ -106,9 +111,11 @@ func (h *house) set(r Rota) {
 	}
 }
 
-func (h *house) announce(subject string) {
+func (h *house) announce(subject string) { h.emit("case.deadline", subject) }
+
+func (h *house) emit(topic, subject string) {
 	h.t.Helper()
-	if err := h.db.Write(h.t.Context(), func(tx *store.Tx) error { return h.db.Emit(tx, "case.deadline", ten, subject, nil) }); err != nil {
+	if err := h.db.Write(h.t.Context(), func(tx *store.Tx) error { return h.db.Emit(tx, topic, ten, subject, nil) }); err != nil {
 		h.t.Fatal(err)
 	}
 	h.run()
@@ -126,7 +133,7 @@ func (h *house) run() {
 
 func (h *house) only() Call {
 	h.t.Helper()
-	cs, err := h.Calls(ann, false, "", 10)
+	cs, err := h.Calls(ann, false, false, "", 10)
 	if err != nil || len(cs) != 1 {
 		h.t.Fatalf("%d calls, %v", len(cs), err)
 	}
@@ -146,7 +153,7 @@ func each(t *testing.T, fn func(h *house)) {
 	hand := clock.NewHand(t0)
 	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
 		hand.Set(t0)
-		h := newHouse(t, db, hand)
+		h := newHouse(t, db, hand, newKeys(t, hand))
 		h.phones()
 		fn(h)
 	}, func(c *store.Config) { c.Clock = hand })
@@ -156,7 +163,7 @@ func each(t *testing.T, fn func(h *house)) {
 func TestDeputiesAreCalledUntilSomebodyAnswers(t *testing.T) {
 	each(t, func(h *house) {
 		h.announce("cas_0")
-		if cs, err := h.Calls(ann, false, "", 10); err != nil || len(cs) != 0 {
+		if cs, err := h.Calls(ann, false, false, "", 10); err != nil || len(cs) != 0 {
 			t.Fatalf("without a rota %d calls, %v", len(cs), err)
 		}
 		h.set(h.rota())

@@ -54,6 +54,7 @@ type page struct {
 	Rota      *Rota
 	Turns     []turnView // the current one and the next
 	Open      []Call
+	Drills    []Call // of drills, that nobody has answered yet
 	Calls     []Call
 	People    []console.Option
 	Endpoints []console.Option
@@ -118,7 +119,10 @@ func (s *Service) page(r *http.Request) (page, error) {
 			}
 		}
 	}
-	if p.Calls, err = s.Calls(ctx, false, "", shown); err != nil {
+	if p.Calls, err = s.Calls(ctx, false, false, "", shown); err != nil {
+		return p, err
+	}
+	if p.Drills, err = s.Calls(ctx, true, true, "", shown); err != nil {
 		return p, err
 	}
 	for _, c := range p.Calls {
@@ -153,9 +157,9 @@ func (r Rota) view(t Turn, current bool) turnView {
 }
 
 type todayView struct {
-	Turn *turnView
-	Open []Call
-	May  bool
+	Turn         *turnView
+	Open, Drills []Call
+	May          bool
 }
 
 // today is who has the turn, and what waits for an answer. Without a rota it says so once there is a case.
@@ -164,12 +168,16 @@ func (s *Service) today(r *http.Request, _ string) (any, error) {
 	if err != nil || !set {
 		return nil, err
 	}
-	open, err := s.Calls(r.Context(), true, "", shown)
+	open, err := s.Calls(r.Context(), false, true, "", shown)
+	if err != nil {
+		return nil, err
+	}
+	drills, err := s.Calls(r.Context(), true, true, "", shown)
 	if err != nil {
 		return nil, err
 	}
 	turn := rota.view(rota.At(s.now()), true)
-	return todayView{&turn, open, tenant.Holds(r.Context(), string(tenant.CaseWrite))}, nil
+	return todayView{&turn, open, drills, tenant.Holds(r.Context(), string(tenant.CaseWrite))}, nil
 }
 
 // typedRota reads the form: rows person-N with endpoint-N, and away-N with from-N and to-N. Empty rows are left out.

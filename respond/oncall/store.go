@@ -42,12 +42,13 @@ func putRota(tx *store.Tx, tenant string, r Rota, actor string, at time.Time) er
 	return err
 }
 
-const callColumns = `id, topic, subject, title, link, data, at, answered, answered_by, ended, why`
+const callColumns = `id, topic, subject, title, link, data, at, answered, answered_by, ended, why, drill`
 
 func scanCall(r interface{ Scan(...any) error }) (c Call, err error) {
-	var at, answered, ended int64
+	var at, answered, ended, drill int64
 	var data string
-	err = r.Scan(&c.ID, &c.Topic, &c.Subject, &c.Title, &c.Link, &data, &at, &answered, &c.AnsweredBy, &ended, &c.Why)
+	err = r.Scan(&c.ID, &c.Topic, &c.Subject, &c.Title, &c.Link, &data, &at, &answered, &c.AnsweredBy, &ended, &c.Why, &drill)
+	c.Drill = drill == 1
 	c.At, c.Answered, c.Ended, c.data = store.Time(at), store.Time(answered), store.Time(ended), []byte(data)
 	if errors.Is(err, store.ErrNoRows) {
 		err = problem.NotFound("There is no such call.")
@@ -57,8 +58,8 @@ func scanCall(r interface{ Scan(...any) error }) (c Call, err error) {
 
 // insertCall adds a call; false means that it was there.
 func insertCall(tx *store.Tx, tenant string, c Call) (fresh bool, err error) {
-	n, err := tx.Exec(`INSERT INTO oncall_call(tenant, `+callColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, '', 0, '') ON CONFLICT (id) DO NOTHING`,
-		tenant, c.ID, c.Topic, c.Subject, c.Title, c.Link, string(c.data), store.Millis(c.At))
+	n, err := tx.Exec(`INSERT INTO oncall_call(tenant, `+callColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, '', 0, '', $9) ON CONFLICT (id) DO NOTHING`,
+		tenant, c.ID, c.Topic, c.Subject, c.Title, c.Link, string(c.data), store.Millis(c.At), flag(c.Drill))
 	return n == 1, err
 }
 
@@ -94,12 +95,24 @@ func pending(tx *store.Tx, tenant, subject string) ([]Call, error) {
 	return store.Collect(rows, err, func(r *sql.Rows) (Call, error) { return scanCall(r) })
 }
 
-func calls(tx *store.Tx, tenant string, open bool, after string, n int) ([]Call, error) {
+// open are the calls that somebody is called for now: those of drills, or the others.
+func open(tx *store.Tx, tenant string, drill bool) ([]Call, error) {
+	return calls(tx, tenant, drill, true, "", 1000)
+}
+
+func flag(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func calls(tx *store.Tx, tenant string, drill, open bool, after string, n int) ([]Call, error) {
 	only := ``
 	if open {
 		only = ` AND ended = 0`
 	}
-	rows, err := tx.Query(`SELECT `+callColumns+` FROM oncall_call WHERE tenant = $1 AND ($2 = '' OR id < $2)`+only+` ORDER BY id DESC LIMIT $3`, tenant, after, n)
+	rows, err := tx.Query(`SELECT `+callColumns+` FROM oncall_call WHERE tenant = $1 AND ($2 = '' OR id < $2) AND drill = $4`+only+` ORDER BY id DESC LIMIT $3`, tenant, after, n, flag(drill))
 	cs, err := store.Collect(rows, err, func(r *sql.Rows) (Call, error) { return scanCall(r) })
 	for i := range cs {
 		if err != nil {
