@@ -238,7 +238,9 @@ func TestEnrolAfterTheEnd(t *testing.T) {
 	eachShop(t, func(t *testing.T, h *shop) {
 		ctx := t.Context()
 		may := func() error {
-			return h.db.View(ctx, func(tx *store.Tx) error { return h.MayEnrol(tx, Unit{Tenant: "ten_a", Product: h.product.ID, Revision: h.rev.ID, Batch: "bat_x", Made: h.hand.Now()}) })
+			return h.db.View(ctx, func(tx *store.Tx) error {
+				return h.MayEnrol(tx, Unit{Tenant: "ten_a", Product: h.product.ID, Revision: h.rev.ID, Batch: "bat_x", Made: h.hand.Now()})
+			})
 		}
 		h.hand.Set(day0.AddDate(20, 0, 0))
 		if err := may(); err != nil {

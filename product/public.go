@@ -6,10 +6,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	_ "embed"
 	"encoding/hex"
 	"encoding/json"
-	"html/template"
 	"net/http"
 	"net/url"
 	"slices"
@@ -23,16 +21,7 @@ import (
 	"github.com/openthings-platform/openthings/product/eox"
 )
 
-// The public page of a product stands outside the console's frame, as those of advisories do: it carries the maker's name,
-// no menu and no script. Its address never changes: /p/PRODUCT.
-var (
-	//go:embed pages/public.css
-	publicStyle []byte
-
-	publicTemplate = template.Must(template.New("public.html").Funcs(template.FuncMap{
-		"month": localMonth, "day": localDay,
-	}).ParseFS(pagesFS, "pages/public.html"))
-)
+// The public page of a product carries the maker's name, no menu and no script. Its address never changes: /p/PRODUCT.
 
 // Rate of one address at the public page: a reader turns pages, a robot waits.
 const (
@@ -51,10 +40,42 @@ type publicView struct {
 	W       map[string]string // words of the language
 	Items   []publicItem
 	Cohorts []publicCohort
-	Langs   []string
 	URL     string
 	Updated time.Time
 	Page    Page
+}
+
+// Heading is what the page is about.
+func (v publicView) Heading() string { return v.Product.Name }
+
+// languageNames are what the languages call themselves.
+var languageNames = map[string]string{"en": "English", "de": "Deutsch"}
+
+// Sheet makes it a page in its maker's name.
+func (v publicView) Sheet() console.Sheet {
+	s := console.Sheet{Lang: v.Lang, Title: v.Product.Name + " – " + v.W["title"], From: console.Link{Word: v.Maker}, Over: []string{v.W["title"]}}
+	for _, l := range Languages {
+		if l != v.Lang {
+			s.Langs = append(s.Langs, console.Link{Word: languageNames[l], Href: "/p/" + v.Product.ID + "?lang=" + l})
+		}
+	}
+	return s
+}
+
+// Month writes a month in the language of the page.
+func (v publicView) Month(m Month) string { return localMonth(v.Lang, m) }
+
+// Day writes a day in the language of the page.
+func (v publicView) Day(d Day) string { return localDay(v.Lang, d) }
+
+// Revisions are the hardware revisions that are spoken of, once each.
+func (v publicView) Revisions() (out []string) {
+	for _, c := range v.Cohorts {
+		if !slices.Contains(out, c.Revision) {
+			out = append(out, c.Revision)
+		}
+	}
+	return out
 }
 
 type publicItem struct {
@@ -138,7 +159,7 @@ func (s *Service) publicByID(ctx context.Context, id string) (v publicView, err 
 
 // in puts the view into a language; an item that is not given in it stands in the first that has it.
 func (v publicView) in(lang string) publicView {
-	v.Lang, v.W, v.Langs = lang, publicWords[lang], Languages
+	v.Lang, v.W = lang, publicWords[lang]
 	for _, row := range law.Annex(annexII) {
 		i := publicItem{Number: Item{Ref: row.Ref}.Number(), Asks: v.W[row.ID], Support: row.ID == itemSupport, Name: row.ID == itemName}
 		for _, l := range append([]string{lang}, Languages...) {
@@ -176,7 +197,15 @@ func chosen(r *http.Request) string {
 
 func (s *Service) publicPages(c *console.Console) {
 	visits := api.NewLimiter(s.cfg.Clock, api.Limits{PerSecond: publicPerSecond, Burst: publicBurst})
-	handle := func(path, kind string, fn func(r *http.Request) ([]byte, error)) {
+	c.Page(console.Page{Path: "/p/{id}", Title: "Product information", Public: true, FS: pagesFS, Template: "pages/public.html",
+		Load: func(r *http.Request) (any, error) {
+			if err := visits.Take(api.Address(r), 1); err != nil {
+				return nil, err
+			}
+			v, err := s.publicByID(r.Context(), r.PathValue("id"))
+			return v.in(chosen(r)), err
+		}})
+	handle := func(path string, fn func(r *http.Request) ([]byte, error)) {
 		c.Handle("GET "+path, "", func(w http.ResponseWriter, r *http.Request) error {
 			if err := visits.Take(api.Address(r), 1); err != nil {
 				if wait, ok := api.RetryAfter(err); ok {
@@ -190,26 +219,14 @@ func (s *Service) publicPages(c *console.Console) {
 			}
 			sum := sha256.Sum256(body)
 			h := w.Header()
-			h.Set("Content-Type", kind)
+			h.Set("Content-Type", "application/json")
 			h.Set("Cache-Control", "public, max-age=300")
-			h.Set("Vary", "Accept-Language")
 			h.Set("ETag", api.ETag(hex.EncodeToString(sum[:16])))
 			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body)) // answers If-None-Match
 			return nil
 		})
 	}
-	const text, machine = "text/html; charset=utf-8", "application/json"
-	handle("/p/style.css", "text/css; charset=utf-8", func(*http.Request) ([]byte, error) { return publicStyle, nil })
-	handle("/p/{id}", text, func(r *http.Request) ([]byte, error) {
-		v, err := s.publicByID(r.Context(), r.PathValue("id"))
-		if err != nil {
-			return nil, err
-		}
-		var b bytes.Buffer
-		err = publicTemplate.Execute(&b, v.in(chosen(r)))
-		return b.Bytes(), err
-	})
-	handle("/p/{id}/openeox.json", machine, func(r *http.Request) ([]byte, error) {
+	handle("/p/{id}/openeox.json", func(r *http.Request) ([]byte, error) {
 		v, err := s.publicByID(r.Context(), r.PathValue("id"))
 		if err != nil {
 			return nil, err
@@ -224,7 +241,7 @@ func (s *Service) publicPages(c *console.Console) {
 		}
 		return json.MarshalIndent(map[string]any{"statements": out}, "", "  ")
 	})
-	handle("/p/{id}/changes.json", machine, func(r *http.Request) ([]byte, error) {
+	handle("/p/{id}/changes.json", func(r *http.Request) ([]byte, error) {
 		v, err := s.publicByID(r.Context(), r.PathValue("id"))
 		if err != nil {
 			return nil, err

@@ -76,12 +76,13 @@ func TestPublicPage(t *testing.T) {
 		if body := get(page+"?lang=de", "Accept-Language", "en").Body.String(); !strings.Contains(body, `<html lang="de">`) {
 			t.Error("the language that was chosen is not taken")
 		}
-		tag := w.Header().Get("ETag")
-		if w := get(page, "If-None-Match", tag); tag == "" || w.Code != 304 || w.Body.Len() > 0 {
-			t.Errorf("with its tag %s: %d", tag, w.Code)
+		feed := page + "/changes.json"
+		tag := get(feed).Header().Get("ETag")
+		if w := get(feed, "If-None-Match", tag); tag == "" || w.Code != 304 || w.Body.Len() > 0 {
+			t.Errorf("the feed with its tag %s: %d", tag, w.Code)
 		}
 		h.publish(sold("2032-12"))
-		if w := get(page, "If-None-Match", tag); w.Code != 200 {
+		if w := get(feed, "If-None-Match", tag); w.Code != 200 {
 			t.Errorf("after an extension, with the old tag: %d", w.Code)
 		}
 		h.hand.Set(sold("2032-12").End().Add(time.Millisecond))

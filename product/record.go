@@ -69,3 +69,9 @@ func (s *Service) PageVersions(ctx context.Context, tenant, product string, limi
 		return p, nil
 	})
 }
+
+// ProductsOf is the product of each of these hardware revisions of the tenant, by id.
+func (s *Service) ProductsOf(ctx context.Context, tenant string, ids []string) (map[string]string, error) {
+	in, args := store.In([]any{tenant}, ids)
+	return store.Pairs(s.cfg.DB.Query(ctx, `SELECT id, product FROM hardware_revision WHERE tenant = $1 AND id IN `+in, args...))
+}
