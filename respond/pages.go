@@ -185,6 +185,7 @@ func (s *Service) Pages(c *console.Console) {
 	s.packPages(c)
 	s.drillPages(c)
 	s.anomalyPages(c)
+	s.runbookPages(c)
 	s.enginePages(c)
 	c.Page(console.Page{Path: "/signals/{id}", Title: "Signal", Menu: "Cases", Verb: read, FS: pagesFS, Template: "pages/signal.html",
 		Load: func(r *http.Request) (any, error) {
