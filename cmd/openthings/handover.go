@@ -76,7 +76,7 @@ func deviceDataCommand(r *remote) *cobra.Command {
 			"a device is deprovisioned: that destroys the key of its data.",
 		Example: "  openthings device data dev_… -o lamp.zip",
 		RunE: func(c *cobra.Command, args []string) error {
-			return saveDownload(c, r, "/v1/devices/"+url.PathEscape(args[0])+"/data?"+url.Values{"format": {format}}.Encode(), out)
+			return saveDownload(c, r, "/v1/devices/"+url.PathEscape(args[0])+"/data/export?"+url.Values{"format": {format}}.Encode(), out)
 		},
 	}
 	c.Flags().StringVar(&format, "format", "csv", "form of the measurements: csv or jsonl")

@@ -22,7 +22,7 @@ func (s *Service) Routes(a *api.API) {
 		func(w http.ResponseWriter, r *http.Request) error {
 			return s.serveOrphan(w, r, r.PathValue("id"), r.URL.Query().Get("revision"))
 		})
-	api.Raw(a, api.Op{ID: "export-device-data", Method: "GET", Path: "/v1/devices/{id}/data", Verb: string(tenant.TelemetryRead), Stage: stage,
+	api.Raw(a, api.Op{ID: "export-device-data", Method: "GET", Path: "/v1/devices/{id}/data/export", Verb: string(tenant.TelemetryRead), Stage: stage,
 		Summary: "Everything that a device measured, told, was asked and answered, in open formats",
 		Doc: "A ZIP with CSV (`format=jsonl`: JSON Lines) of all measurements, events, security events, commands and state; manifest.json stands at its end with the SHA-256 of each file. It is for whoever uses the device " +
 			"(Data Act, article 4), and before its data is erased. The export is an entry of the audit log."},

@@ -22,7 +22,7 @@ func (s *Service) Pages(c *console.Console) {
 			d, err := s.cfg.Identity.Visible(r.Context(), tenant.TelemetryRead, id)
 			return struct{ Device string }{d.ID}, err
 		}})
-	c.Handle("GET /devices/{id}/data", string(tenant.TelemetryRead), func(w http.ResponseWriter, r *http.Request) error { return s.serveData(w, r, r.PathValue("id")) })
+	c.Handle("GET /devices/{id}/data/export", string(tenant.TelemetryRead), func(w http.ResponseWriter, r *http.Request) error { return s.serveData(w, r, r.PathValue("id")) })
 	c.Handle("GET /configuration/export", string(tenant.DeviceRead), s.serveConfiguration)
 	c.Handle("GET /products/{id}/orphan-bundle", string(tenant.EvidenceExport), func(w http.ResponseWriter, r *http.Request) error {
 		return s.serveOrphan(w, r, r.PathValue("id"), "")
