@@ -3,6 +3,7 @@
 package store
 
 import (
+	"database/sql"
 	"strconv"
 	"strings"
 )
@@ -71,4 +72,16 @@ func In(args []any, ids []string) (string, []any) {
 		marks[i] = "$" + strconv.Itoa(len(args))
 	}
 	return "(" + strings.Join(marks, ", ") + ")", args
+}
+
+// Pairs reads rows of two texts as a map from the first to the second.
+func Pairs(rows *sql.Rows, err error) (map[string]string, error) {
+	out := map[string]string{}
+	_, err = Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+		var k, v string
+		err := r.Scan(&k, &v)
+		out[k] = v
+		return struct{}{}, err
+	})
+	return out, err
 }
