@@ -4,6 +4,7 @@
 # make bench     speed against peers measured in the same run -> bench/results.json
 # make controls  remove one guarded check at a time in a copy of the tree and expect red
 # make reference rewrite docs/reference after a change of the command line or the API
+# make release   a signed release: VERSION=1.4.0 DAY=2027-03-01 KEY=release.key OUT=folder (docs/releases.md)
 # make build     bin/openthings, bin/openthings-agent, bin/openthings-verify
 # make fuzz      each fuzz target for FUZZTIME (default 20s)
 
@@ -18,9 +19,12 @@ PKCS11   := ./hardware/pkcs11 ./agent/keys ./identity/keystore ./identity/embedd
 VENDOR   := console/assets/vendor/stamp
 FIRMWARE := demo/assets/stamp
 
-.PHONY: build demo test bench controls reference fuzz assets clean
+.PHONY: build release demo test bench controls reference fuzz assets clean
 build: assets
 	$(BUILD) -o bin/ ./cmd/...
+
+release: assets
+	scripts/release.sh "$(VERSION)" "$(DAY)" "$(KEY)" "$(OUT)"
 
 assets: $(VENDOR) $(FIRMWARE)
 

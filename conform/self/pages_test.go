@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -17,13 +18,14 @@ import (
 
 	"github.com/openthings-platform/openthings/clock"
 	"github.com/openthings-platform/openthings/console"
+	"github.com/openthings-platform/openthings/console/browsertest"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/tenant"
 )
 
-// site is the room's pages with somebody in front of them; nobody, when ctx is nil.
-func site(hand *clock.Hand, found Found, ctx context.Context) func(path string, header ...string) *httptest.ResponseRecorder {
-	c := console.New(console.Config{Clock: hand, Log: slog.New(slog.DiscardHandler), Menu: []string{"Law"}, SignIn: "/sign-in",
+// pages are the room's pages with somebody in front of them; nobody, when ctx is nil.
+func pages(clk clock.Clock, found Found, ctx context.Context) *console.Console {
+	c := console.New(console.Config{Clock: clk, Log: slog.New(slog.DiscardHandler), Menu: []string{"Law"}, SignIn: "/sign-in",
 		Authenticate: func(r *http.Request) (context.Context, error) {
 			if ctx == nil {
 				return r.Context(), problem.Unauthenticated("This needs you to be signed in.")
@@ -31,7 +33,13 @@ func site(hand *clock.Hand, found Found, ctx context.Context) func(path string, 
 			return ctx, nil
 		},
 		Holds: tenant.Holds, Visitor: tenant.Visitor})
-	New(Config{Clock: hand, Found: func(context.Context, string, Program) (Found, error) { return found, nil }}).Pages(c)
+	New(Config{Clock: clk, Found: func(context.Context, string, Program) (Found, error) { return found, nil }}).Pages(c)
+	return c
+}
+
+// site asks for a page.
+func site(hand *clock.Hand, found Found, ctx context.Context) func(path string, header ...string) *httptest.ResponseRecorder {
+	c := pages(hand, found, ctx)
 	return func(path string, header ...string) *httptest.ResponseRecorder {
 		r := httptest.NewRequest("GET", path, nil)
 		for i := 0; i < len(header); i += 2 {
@@ -113,4 +121,24 @@ func TestFindingsAreShownToInsiders(t *testing.T) {
 			t.Errorf("%+v: %s", c.found, body)
 		}
 	}
+}
+
+// TestSelfInABrowser: the public page and the one of those who signed in are accessible and quiet, on a small screen too.
+func TestSelfInABrowser(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs a browser")
+	}
+	ann := tenant.WithActor(context.Background(), tenant.Actor{ID: "per_ann", Kind: tenant.KindPerson, Tenant: "ten_a", Grants: []tenant.Grant{{Role: tenant.Owner, Tenant: "ten_a"}}})
+	l, origin := browsertest.Listen(t)
+	browsertest.Serve(t, l, pages(clock.System, Found{Feeds: 2, Newest: now, Release: "rel_1", Open: []string{"CVE-2027-1"}, Decided: 3}, ann))
+	b := browsertest.Open(t, origin)
+	for i, width := range []int64{1280, 390} {
+		b.Size(width, 844)
+		for _, path := range []string{"/self", "/law/platform"} {
+			b.Go(path)
+			b.Accessible()
+			b.Shots(fmt.Sprintf("self%s-%d", strings.ReplaceAll(path, "/", "-"), i))
+		}
+	}
+	b.QuietLog()
 }

@@ -3,6 +3,7 @@
 package self
 
 import (
+	"database/sql"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	_ "modernc.org/sqlite" // says which SQLite it carries
 
 	"github.com/openthings-platform/openthings/conform"
 	"github.com/openthings-platform/openthings/law"
@@ -101,11 +104,7 @@ func TestBillIsWhatTheFileSays(t *testing.T) {
 
 // What the browser gets is what package-lock.json pins, with its licence and digest, and SQLite is the one that answers.
 func TestEmbeddedParts(t *testing.T) {
-	p, err := ReadFile(build(t, "openthings"), Stamped())
-	if err != nil {
-		t.Fatal(err)
-	}
-	doc, err := p.Bill()
+	doc, err := exec.Command(build(t, "openthings"), "self", "sbom").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,6 +140,20 @@ func TestEmbeddedParts(t *testing.T) {
 	}
 	if n < 2 {
 		t.Fatalf("the lock file pins %d packages", n)
+	}
+	db, err := sql.Open("sqlite", ":memory:")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var version string
+	if err := db.QueryRow(`SELECT sqlite_version()`).Scan(&version); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(b.Components, func(c sbom.Component) bool {
+		return c.Name == "sqlite" && c.Version == version && strings.HasPrefix(c.CPE, "cpe:2.3:a:sqlite:sqlite:"+version+":")
+	}) {
+		t.Errorf("the bill lacks SQLite %s", version)
 	}
 }
 
