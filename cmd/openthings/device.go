@@ -65,7 +65,7 @@ func deviceCommand() *cobra.Command {
 	c.AddCommand(devicesList("list", r), passport, certificates, telemetryOf, deviceLabelCommand(r), deviceConnectionsCommand(r), deviceTransferCommand(r), securityCommand(r))
 	c.AddCommand(retireCommands(r)...)
 	c.AddCommand(deviceSupportCommands(r)...)
-	c.AddCommand(deviceDataCommand(r), configurationCommand(r))
+	c.AddCommand(deviceDataCommand(r), configurationCommand(r), deviceNotices(r))
 	return c
 }
 
