@@ -282,7 +282,7 @@ func (h *house) build(origins []string) (err error) {
 		DB: h.db, Identity: h.identity, Command: h.command, Telemetry: h.telemetry, Fleet: h.fleet, Keys: h.keys, Cut: h.gateway.Cut, Log: cfg.Log,
 	})
 	h.handover = handover.New(handover.Config{DB: h.db, Blobs: h.blobs, Products: h.product, Update: h.update, SBOM: h.sbom, Vuln: h.vuln, Advisories: h.advisory,
-		Maker: h.manufacturer, Sign: h.audit.Sign, LogKey: h.audit.VerifierKey})
+		Fleet: h.fleet, Telemetry: h.telemetry, Command: h.command, Alarm: h.alarm, Identity: h.identity, Maker: h.manufacturer, Sign: h.audit.Sign, LogKey: h.audit.VerifierKey})
 	h.evidence = evidence.New(evidence.Config{
 		DB: h.db, Audit: h.audit, Identity: h.identity, Clock: cfg.Clock, Log: cfg.Log, Sections: h.sections(), Related: h.related, Unit: h.unit, Runs: h.runs,
 		Rooms: evidence.Rooms{Products: h.product, Cases: h.respond, Reports: h.desk, Conform: h.conform, Releases: h.releasesOfProduct},
