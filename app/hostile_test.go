@@ -343,7 +343,7 @@ func TestEveryPage(t *testing.T) {
 		return a
 	}
 	var forms []string
-	public := []string{"/sign-in", "/assets/", "/.well-known/", "/p/", "/security/", "/label", "/self"}
+	public := []string{"/sign-in", "/assets/", "/.well-known/", "/p/", "/security/", "/label", "/self", "/told/"}
 	seen, queue := map[string]bool{"/": true}, []string{"/"}
 	for len(queue) > 0 {
 		path := queue[0]

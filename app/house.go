@@ -265,7 +265,7 @@ func (h *house) build(origins []string) (err error) {
 		Campaign: func(tx *store.Tx, t, id, campaign string) error { return h.inform.OfCase(tx, t, id, campaign) },
 		Ready:    []func(context.Context, string) ([]respond.Ready, error){h.reporting}})
 	h.inform = inform.New(inform.Config{DB: h.db, Keys: h.keys, Products: h.product, Cases: h.respond, Log: cfg.Log, Mailer: mailer, PrivateHooks: cfg.PrivateHooks, URL: cmp.Or(cfg.PublicURL, origins[0]),
-		Maker: h.manufacturer, Vuln: h.vuln, Update: h.update, Fleet: h.fleet, Command: h.command,
+		Maker: h.manufacturer, Vuln: h.vuln, Update: h.update, Fleet: h.fleet, Identity: h.identity, Command: h.command,
 		Advisory: func(ctx context.Context, t, product, vulnerability string) (string, string, []byte, error) {
 			return h.advisory.About(ctx, t, product, vulnerability)
 		}})
@@ -321,7 +321,7 @@ func (h *house) mount() error {
 	})
 	h.console = console.New(console.Config{
 		Clock: h.cfg.Clock, Log: h.cfg.Log, SignIn: tenant.SignInPath, Authenticate: h.tenant.Authenticate, Holds: tenant.Holds, Visitor: tenant.Visitor, Name: h.name, Refused: h.refusedActor,
-		Menu: []string{"Today", "Products", "Enrol", "Issuers", "Fleet", "Jobs", "Data", "Alarms", "Releases", "Vulnerabilities", "Cases", "Disclosure", "Advisories", "Evidence", "Law", "Access"},
+		Menu: []string{"Today", "Products", "Enrol", "Issuers", "Fleet", "Jobs", "Data", "Alarms", "Releases", "Vulnerabilities", "Cases", "Tell users", "Disclosure", "Advisories", "Evidence", "Law", "Access"},
 	})
 	for _, room := range []interface{ Routes(*api.API) }{
 		h.tenant, h.audit, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.sbom, h.update, h.vuln, h.respond, h.inform, h.oncall, h.desk, h.advisory, h.conform, h.retire, h.handover, h.evidence,

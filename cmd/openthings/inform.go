@@ -20,11 +20,11 @@ import (
 	"github.com/openthings-platform/openthings/respond/inform"
 )
 
-// informCommand is about telling users: contacts, campaigns and their proof. Sending is for a person in the console.
+// informCommand is about telling users: contacts, campaigns and their proof.
 func informCommand() *cobra.Command {
 	c, r := group("inform", "Who is told about products, what users are told, and the proof of it")
 	c.AddCommand(contactsCommand(r), addContactCommand(r), importContactsCommand(r), eraseContactCommand(r),
-		campaignsCommand(r), draftCampaignCommand(r), previewCommand(r), campaignProofCommand(r), deliveriesCommand(r), bouncedCommand(r))
+		campaignsCommand(r), draftCampaignCommand(r), previewCommand(r), sendCommand(r), campaignProofCommand(r), deliveriesCommand(r), bouncedCommand(r))
 	return c
 }
 
@@ -154,8 +154,8 @@ func draftCampaignCommand(r *remote) *cobra.Command {
 	var w inform.Words
 	var texts []string
 	c := &cobra.Command{
-		Use: "draft", Short: "Draft what users are told; a person sends it in the console", Args: cobra.NoArgs,
-		Long: "Draft what users are told; a person sends it in the console. The first line of a text's file is its title.",
+		Use: "draft", Short: "Draft what users are told; a person sends it", Args: cobra.NoArgs,
+		Long: "Draft what users are told; a person sends it. The first line of a text's file is its title.",
 		Example: `  openthings inform draft --product $PRODUCT --subject "Leaking battery" --text en=battery.en.txt --text de=battery.de.txt
   openthings inform draft --kind case --case $CASE --product $PRODUCT --vulnerability CVE-2026-1234 --audience impacted --subject "CVE-2026-1234" --text en=notice.txt --devices`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -212,6 +212,34 @@ func previewCommand(r *remote) *cobra.Command {
 			})
 		},
 	}
+}
+
+func sendCommand(r *remote) *cobra.Command {
+	var version int64
+	c := &cobra.Command{
+		Use: "send CAMPAIGN", Short: "Send a draft, once; a person who signed in with openthings login does", Args: cobra.ExactArgs(1),
+		Long: "Send a draft, once. From then on what it says and whom it is for are frozen. Only a person can: sign in with openthings login.",
+		RunE: func(c *cobra.Command, args []string) error {
+			path := "/v1/campaigns/" + url.PathEscape(args[0])
+			if version == 0 {
+				cl, err := r.client()
+				if err != nil {
+					return err
+				}
+				var now inform.Campaign
+				if err := cl.Do(c.Context(), http.MethodGet, path, nil, &now); err != nil {
+					return err
+				}
+				version = now.Version
+			}
+			return do(c, r, http.MethodPost, path+"/send", map[string]any{"version": version}, func(w io.Writer, x inform.Campaign) error {
+				_, err := fmt.Fprintln(w, x.ID, x.State, instant(x.Sent))
+				return err
+			})
+		},
+	}
+	c.Flags().Int64Var(&version, "version", 0, "of the draft that you read; it is refused if somebody changed it since. Default: as it is now")
+	return c
 }
 
 // counts prints numbers by what they count.

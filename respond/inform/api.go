@@ -58,7 +58,7 @@ func (s *Service) contactRoutes(a *api.API) {
 		return api.Answer(s.Contact(ctx, in.ID))
 	})
 	type changeContactIn struct {
-		contactIDIn
+		ID   string `path:"id" maxLength:"64"`
 		Body Contact
 	}
 	api.Handle(a, operation("change-contact", "PUT", "/contacts/{id}", write, "Replace what is known of a contact; its channel stays"), func(ctx context.Context, in *changeContactIn) (*api.Out[Contact], error) {
@@ -113,8 +113,8 @@ func (s *Service) campaignRoutes(a *api.API) {
 		return api.Answer(s.Campaign(ctx, in.ID))
 	})
 	type changeCampaignIn struct {
-		contactIDIn
-		Version int64 `query:"version" minimum:"1" required:"true" doc:"Of the draft that was read"`
+		ID      string `path:"id" maxLength:"64"`
+		Version int64  `query:"version" minimum:"1" required:"true" doc:"Of the draft that was read"`
 		Body    Words
 	}
 	api.Handle(a, operation("change-campaign", "PUT", "/campaigns/{id}", write, "Replace the words of a draft"), func(ctx context.Context, in *changeCampaignIn) (*api.Out[Campaign], error) {
@@ -128,7 +128,7 @@ func (s *Service) campaignRoutes(a *api.API) {
 		return api.Answer(s.Preview(ctx, in.ID))
 	})
 	type sendCampaignIn struct {
-		contactIDIn
+		ID   string `path:"id" maxLength:"64"`
 		Body struct {
 			Version int64 `json:"version" minimum:"1" doc:"Of the draft that was read"`
 		}
@@ -139,8 +139,8 @@ func (s *Service) campaignRoutes(a *api.API) {
 		return api.Answer(s.Send(ctx, in.ID, in.Body.Version))
 	})
 	type campaignDeliveriesIn struct {
-		contactIDIn
-		State State `query:"state" enum:"waiting,handed-over,read,bounced,failed"`
+		ID    string `path:"id" maxLength:"64"`
+		State State  `query:"state" enum:"waiting,handed-over,read,bounced,failed"`
 		api.Paging
 	}
 	api.Handle(a, operation("list-campaign-deliveries", "GET", "/campaigns/{id}/deliveries", read, "What became of each delivery; it names nobody"), func(ctx context.Context, in *campaignDeliveriesIn) (*api.List[Delivery], error) {
@@ -155,7 +155,7 @@ func (s *Service) campaignRoutes(a *api.API) {
 		return api.More(a, in.Paging, ds, func(d Delivery) string { return d.ID }), nil
 	})
 	type bounceDeliveryIn struct {
-		contactIDIn
+		ID       string `path:"id" maxLength:"64"`
 		Delivery string `path:"delivery" maxLength:"128"`
 		Body     struct {
 			Reason string `json:"reason" maxLength:"1200" doc:"Without the address: it stays when the contact is erased"`

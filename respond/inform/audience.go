@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/product"
 	"github.com/openthings-platform/openthings/store"
@@ -23,7 +24,7 @@ type Preview struct {
 	Channels  map[string]int64 `json:"channels" doc:"Contacts by channel"`
 	Languages map[string]int64 `json:"languages" doc:"Contacts by the language that they get"`
 	Fallback  int64            `json:"fallback" doc:"Contacts in whose own language there is no text"`
-	Devices   int64            `json:"devices" doc:"Devices that run affected or, for all, any software of the product; 0 unless devices are told"`
+	Devices   int64            `json:"devices" doc:"Devices in service that are meant; 0 unless devices are told"`
 	Documents []Document       `json:"documents"`
 	Missing   []string         `json:"missing" doc:"What keeps it from reaching everybody, in words"`
 }
@@ -100,37 +101,46 @@ func (s *Service) releases(ctx context.Context, c Campaign) ([]update.Release, e
 	return s.cfg.Update.List(ctx, c.tenant, c.Product)
 }
 
-// devices counts who would show it: devices that run a release of the audience.
+// devices counts who would show it: devices of the audience that are in service. Of hardware revisions it counts those whose
+// software is known; the job that tells them looks for itself.
 func (s *Service) devices(ctx context.Context, c Campaign, q Query) (n int64, err error) {
-	if !c.Devices || s.cfg.Fleet == nil || s.cfg.Command == nil {
+	if !c.Devices || s.cfg.Fleet == nil {
 		return 0, nil
 	}
-	var by map[string]int64
-	if c.Product == "" {
-		by, err = s.cfg.Fleet.CountByRelease(ctx, c.tenant)
+	if len(q.Releases) > 0 { // a release is made for its hardware
+		by, err := s.cfg.Fleet.CountOf(ctx, c.tenant, q.Releases, time.Time{})
 		return sum(by), err
 	}
-	releases := q.Releases
-	if len(releases) == 0 {
-		all, err := s.releases(ctx, c)
-		if err != nil || len(all) == 0 {
-			return 0, err
-		}
-		for _, r := range all {
-			releases = append(releases, r.ID)
-		}
+	if len(q.Revisions) == 0 {
+		return s.inService(ctx, c)
 	}
-	if len(q.Revisions) == 0 || len(q.Releases) > 0 { // a release is made for its hardware
-		by, err = s.cfg.Fleet.CountOf(ctx, c.tenant, releases, time.Time{})
-		return sum(by), err
+	var releases []string
+	all, err := s.releases(ctx, c)
+	for _, r := range all {
+		releases = append(releases, r.ID)
 	}
-	if by, err = s.cfg.Fleet.Breakdown(ctx, c.tenant, releases, time.Time{}, "revision"); err != nil {
+	if err != nil || len(releases) == 0 {
 		return 0, err
 	}
+	by, err := s.cfg.Fleet.Breakdown(ctx, c.tenant, releases, time.Time{}, "revision")
 	for _, v := range q.Revisions {
 		n += by[v]
 	}
-	return n, nil
+	return n, err
+}
+
+// inService counts the devices of the campaign's product, or of all, that serve somebody.
+func (s *Service) inService(ctx context.Context, c Campaign) (n int64, err error) {
+	if s.cfg.Identity == nil {
+		return 0, nil
+	}
+	census, err := s.cfg.Identity.Count(ctx, c.tenant)
+	for _, x := range census {
+		if (c.Product == "" || x.Product == c.Product) && (x.State == identity.Commissioned || x.State == identity.Suspended || x.State == identity.Pending) {
+			n += x.Devices
+		}
+	}
+	return n, err
 }
 
 func sum(by map[string]int64) (n int64) {

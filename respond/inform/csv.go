@@ -79,7 +79,6 @@ func readContacts(file []byte, find func(product, revision string) (Holding, err
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		line, _ := r.FieldPos(0)
 		var bad *csv.ParseError
 		if errors.As(err, &bad) {
 			if wrong.add(bad.Line, problem.Invalid("it is not CSV with %d columns.", len(importHead))); !errors.Is(err, csv.ErrFieldCount) {
@@ -87,6 +86,7 @@ func readContacts(file []byte, find func(product, revision string) (Holding, err
 			}
 			continue
 		}
+		line, _ := r.FieldPos(0)
 		if rows == maxImportRows {
 			return nil, problem.TooLarge("A file has at most %d lines of contacts.", maxImportRows).At("file").Hint("Import it in several files.")
 		}

@@ -276,8 +276,11 @@ type outgoing struct {
 // prepare finds out who is meant and what goes with it.
 func (s *Service) prepare(ctx context.Context, c Campaign) (o outgoing, err error) {
 	o.Campaign = c
-	if o.preview, err = s.preview(ctx, c); err != nil || o.preview.Devices == 0 {
+	if o.preview, err = s.preview(ctx, c); err != nil || !c.Devices || s.cfg.Command == nil {
 		return o, err
+	}
+	if n, err := s.inService(ctx, c); err != nil || n == 0 {
+		return o, err // nobody to ask, and nothing that people have to look at
 	}
 	o.jobs, err = s.deviceJobs(ctx, c, o.preview.Query)
 	return o, err

@@ -16,6 +16,7 @@ import (
 	"github.com/openthings-platform/openthings/api"
 	"github.com/openthings-platform/openthings/command"
 	"github.com/openthings-platform/openthings/fleet"
+	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/notify"
 	"github.com/openthings-platform/openthings/product"
 	"github.com/openthings-platform/openthings/respond"
@@ -41,12 +42,13 @@ type Config struct {
 	URL string
 	// Maker is the tenant's name for people outside.
 	Maker func(ctx context.Context, tenant string) (string, error)
-	// Vuln, Update, Fleet and Command know who is impacted, what devices run and how they are told. Nil: no device is
+	// Vuln, Update, Fleet, Identity and Command know who is impacted, what devices run and how they are told. Nil: no device is
 	// connected, and no vulnerability known.
-	Vuln    *vuln.Service
-	Update  *update.Service
-	Fleet   *fleet.Service
-	Command *command.Service
+	Vuln     *vuln.Service
+	Update   *update.Service
+	Fleet    *fleet.Service
+	Identity *identity.Service
+	Command  *command.Service
 	// Advisory is the newest revision of the published advisory for everybody about a vulnerability of a product; nil
 	// document: there is none.
 	Advisory func(ctx context.Context, tenant, product, vulnerability string) (name, url string, document []byte, err error)
