@@ -67,6 +67,8 @@ func (h *house) name(ctx context.Context, id string) string {
 		name, err = h.advisory.Title(ctx, who.Tenant, id)
 	case "cpn":
 		name, err = h.inform.Title(ctx, who.Tenant, id)
+	case "rpt":
+		name, err = h.desk.Name(ctx, who.Tenant, id)
 	case "cas", "asm", "sig":
 		name, err = h.respond.Title(ctx, who.Tenant, id)
 	}

@@ -51,7 +51,7 @@ func disclosureCommand() *cobra.Command {
 			})
 		},
 	}
-	c.AddCommand(list, get, policy, securityTxtCommand(r), figuresCommand(r))
+	c.AddCommand(list, get, policy, securityTxtCommand(r), figuresCommand(r), deskRecordCommand(r))
 	return c
 }
 

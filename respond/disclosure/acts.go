@@ -25,6 +25,30 @@ type field struct {
 	Options                        []console.Option
 }
 
+// eventWords are what happened, for people.
+var eventWords = map[EventKind]string{ReportReceived: "The report came", FinderAdded: "The finder added something", ReportAck: "Acknowledged", ReportTriaged: "Triaged",
+	ReportConfirmed: "Confirmed", RemediationBegun: "A fix is being made", FixReady: "A fix is available", ReportPublished: "Published", ReportClosed: "Closed", FinderTold: "Answered",
+	SignalOpened: "An assessment was asked for", EmbargoSet: "Embargo set", EmbargoEnded: "Embargo ended", UpstreamOpened: "The maker of a component is to be told",
+	UpstreamClosed: "The maker of a component was told", DisputeOpened: "Disputed", DisputeSettled: "Dispute settled", DateMoved: "Date of publication moved",
+	FinderErased: "The finder's identity was erased", DeadlineSoon: "Soon due", DeadlineOverdue: "Overdue"}
+
+// Words is what happened, for people.
+func (e Event) Words() string {
+	out := eventWords[e.Kind]
+	switch {
+	case e.Data.Verdict != "":
+		out += ": " + e.Data.Verdict.Words()
+	case e.Data.Timer != "":
+		out += ": " + timerNames[e.Data.Timer]
+	}
+	return out
+}
+
+var verdictWords = map[Verdict]string{Valid: "valid", Duplicate: "a duplicate", OutOfScope: "out of scope", NotReproducible: "not reproducible"}
+
+// Words is the verdict for people.
+func (v Verdict) Words() string { return verdictWords[v] }
+
 // acts are what can be recorded about the report in its state, the next step first.
 func acts(r Report, products []console.Option, now time.Time) []act {
 	at := field{Name: "at", Label: "At", Value: now.Format(time.RFC3339), Required: true, Hint: "With an offset"}

@@ -81,6 +81,15 @@ func (s *Service) Routes(a *api.API) {
 		return api.Answer(s.Metrics(ctx, in.Year))
 	})
 
+	type recordIn struct {
+		Newest int `query:"newest" default:"10" minimum:"1" maximum:"100"`
+	}
+	api.Handle(a, op("get-disclosure-record", "GET", "/record", read, "The newest reports beside the policy that each came under: acknowledgement, verdict, fix, publication"),
+		func(ctx context.Context, in *recordIn) (*api.List[DeskRecord], error) {
+			rs, err := s.Record(ctx, in.Newest)
+			return api.Items(rs), err
+		})
+
 	type listIn struct {
 		api.Paging
 	}

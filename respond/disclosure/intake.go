@@ -262,7 +262,7 @@ type leafOf struct {
 // it back, and it starts no clock: that is for a person to declare.
 func (s *Service) signal(tx *store.Tx, f *file, st State) error {
 	id, err := s.cfg.Respond.Reported(tx, f.Tenant, respond.Signal{Product: st.Product, Ref: f.ID, Exploited: "yes",
-		Title: "A finder saw it exploited", Detail: "Report " + f.ID + " says where, when and what shows it. Assess it at once. An embargo does not bind the CSIRT.",
+		Title: "A finder saw it exploited", Detail: "The report says where, when and what shows it. Assess it at once. An embargo does not bind the CSIRT.",
 		KnownSince: st.ExploitedAt, Actor: "system"})
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ package disclosure
 import (
 	"context"
 	"embed"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -26,7 +27,9 @@ type contactView struct {
 	Contact
 	Set                        bool
 	Contacts, Languages, Hosts string
-	Files                      []Signed
+	Files                      []Signed  // made for sites of the manufacturer's own
+	Served                     time.Time // end of the one that is served here; it is renewed long before
+	MayDeclare                 bool
 	Typed                      url.Values
 }
 
@@ -64,6 +67,14 @@ func (v reportView) Heading() string {
 		return v.Subject
 	}
 	return "Report"
+}
+
+// deskFigures are a year of the desk and its newest reports, to be printed.
+type deskFigures struct {
+	Metrics
+	Years  []int
+	Record []DeskRecord
+	Names  *console.Names
 }
 
 type policyView struct {
@@ -112,7 +123,15 @@ func (s *Service) Pages(c *console.Console) {
 				return nil, err
 			}
 			files, err := s.SecurityTxts(r.Context())
-			return contactView{Contact: ct, Set: set, Contacts: strings.Join(ct.Contacts, "\n"), Languages: strings.Join(ct.PreferredLocales, ", "), Hosts: strings.Join(ct.Hosts, ", "), Files: files, Typed: console.Typed(r)}, err
+			v := contactView{Contact: ct, Set: set, MayDeclare: tenant.Holds(r.Context(), declare), Contacts: strings.Join(ct.Contacts, "\n"), Languages: strings.Join(ct.PreferredLocales, ", "), Hosts: strings.Join(ct.Hosts, ", "), Typed: console.Typed(r)}
+			for _, x := range files {
+				if x.Host == "" {
+					v.Served = x.Expires
+				} else {
+					v.Files = append(v.Files, x)
+				}
+			}
+			return v, err
 		}})
 	c.Page(console.Page{Path: "/disclosure/policy", Title: "Disclosure policy", Menu: "Disclosure", Verb: read, FS: pagesFS, Template: "pages/policy.html",
 		Load: func(r *http.Request) (any, error) {
@@ -123,6 +142,20 @@ func (s *Service) Pages(c *console.Console) {
 					v.Own = append(v.Own, ownWords{own.name + "." + lang, own.label + ", " + languageNames[lang], (*own.words)[lang]})
 				}
 			}
+			return v, err
+		}})
+	c.Page(console.Page{Path: "/disclosure/figures", Title: "Figures of the desk", Menu: "Disclosure", Verb: read, FS: pagesFS, Template: "pages/desk_figures.html",
+		Load: func(r *http.Request) (any, error) {
+			year, _ := strconv.Atoi(r.URL.Query().Get("year")) // 0: this one
+			m, err := s.Metrics(r.Context(), year)
+			if err != nil {
+				return nil, err
+			}
+			v := deskFigures{Metrics: m, Names: c.Names(r.Context())}
+			for y := s.now().Year(); len(v.Years) < 5; y-- {
+				v.Years = append(v.Years, y)
+			}
+			v.Record, err = s.Record(r.Context(), 10)
 			return v, err
 		}})
 	c.Fragment("today", console.Fragment{Order: 12, Title: "Reports of finders", Verb: read, FS: pagesFS, Template: "pages/desk_today.html",
@@ -148,6 +181,24 @@ func (s *Service) Pages(c *console.Console) {
 		}
 		console.Say(r, "security.txt says it from now on.")
 		return "/disclosure/contact", nil
+	})
+	c.Form("/disclosure/securitytxt", declare, func(r *http.Request) (string, error) {
+		x, err := s.MakeSecurityTxt(r.Context(), strings.TrimSpace(r.PostFormValue("host")))
+		if err != nil {
+			return "", err
+		}
+		console.Say(r, "The file for "+x.Host+" is signed. Download it and put it there.")
+		return "/disclosure/contact", nil
+	})
+	c.Handle("GET /disclosure/securitytxt/{host}", read, func(w http.ResponseWriter, r *http.Request) error {
+		x, err := s.SecurityTxtOf(r.Context(), r.PathValue("host"))
+		if err != nil {
+			return err
+		}
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("Content-Disposition", `attachment; filename="security.txt"`)
+		_, err = io.WriteString(w, x.Body)
+		return err
 	})
 	c.Form("/disclosure/policy", declare, s.policyForm)
 	c.Form("/disclosure/reports", write, func(r *http.Request) (string, error) {

@@ -118,7 +118,7 @@ func TestAStrangerReportsAndComesBack(t *testing.T) {
 		rs, err := h.Reports(ann, true, "", 10)
 		h.must(err)
 		here := "/disclosure/reports/" + rs[0].ID
-		if body := h.page(desk, here, "Open the report", "report.received", "finder.added", "Download"); strings.Contains(body, "It overflows") {
+		if body := h.page(desk, here, "Open the report", "The report came", "The finder added something", "Download"); strings.Contains(body, "It overflows") {
 			t.Error("the page shows what the finder wrote without anybody opening it")
 		}
 		opened := h.form(desk, here+"/open", nil)
@@ -162,7 +162,18 @@ func TestAStrangerReportsAndComesBack(t *testing.T) {
 		if got := h.form(desk, "/disclosure/contact", map[string]string{"contacts": "mailto:psirt@acme.example"}); got.Code != http.StatusSeeOther {
 			t.Errorf("%d %s", got.Code, got.body)
 		}
-		h.page(desk, "/disclosure/contact", "mailto:psirt@acme.example")
+		h.page(desk, "/disclosure/contact", "mailto:psirt@acme.example", "No file was signed for another site")
+		if got := h.form(desk, "/disclosure/securitytxt", map[string]string{"host": "www.acme.example"}); got.Code != http.StatusSeeOther {
+			t.Errorf("%d %s", got.Code, got.body)
+		}
+		h.page(desk, "/disclosure/contact", "www.acme.example", "6 months left")
+		if got := h.ask(desk, "GET", "/disclosure/securitytxt/www.acme.example", "", nil); got.Code != 200 || got.Header().Get("Content-Disposition") != `attachment; filename="security.txt"` ||
+			!strings.Contains(got.body, "Canonical: https://www.acme.example/.well-known/security.txt") {
+			t.Errorf("%d %v\n%s", got.Code, got.Header(), got.body)
+		}
+		if got := h.ask(desk, "GET", "/disclosure/securitytxt/other.example", "", nil); got.Code != http.StatusNotFound {
+			t.Errorf("a file that nobody made: %d", got.Code)
+		}
 		if got := h.form(desk, "/disclosure/reports", map[string]string{"channel": "mail", "at": "2026-11-20T12:00Z", "text": "by mail", "exploited": "unknown"}); got.Code != http.StatusSeeOther || !strings.HasPrefix(got.to, "/disclosure/reports/rpt_") {
 			t.Errorf("%d %s", got.Code, got.body)
 		}

@@ -57,6 +57,12 @@ func TestAReportToItsEnd(t *testing.T) {
 		if r := h.seen(ann, got.ID); r.Status != Closed || r.Next != nil || r.URL == "" {
 			t.Errorf("%+v", r)
 		}
+		if name, err := h.Name(t.Context(), maker, got.ID); err != nil || name != "report of 2026-11-21 12:00" {
+			t.Errorf("it is called %q, %v", name, err)
+		}
+		if _, err := h.Name(t.Context(), "ten_other", got.ID); !problem.Is(err, problem.KindNotFound) {
+			t.Errorf("another tenant learns when it came: %v", err)
+		}
 		if _, err := h.Report(other, got.ID); !problem.Is(err, problem.KindNotFound) {
 			t.Errorf("another tenant: %v", err)
 		}

@@ -5,13 +5,16 @@ package disclosure
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
@@ -186,58 +189,140 @@ type rfc9116 struct {
 	expires time.Time
 }
 
-// readSecurityTxt reads a signed file by the rules of RFC 9116, sections 2.2 to 2.5.
+// bcp47 is the shape of a language tag: a language of two or three letters, then what narrows it (RFC 5646, section 2.1).
+var bcp47 = regexp.MustCompile(`^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$`)
+
+// readSecurityTxt is a signed file that breaks no rule of RFC 9116.
 func readSecurityTxt(t *testing.T, file []byte, key string, now time.Time) rfc9116 {
 	t.Helper()
+	out, faults := lintSecurityTxt(t, file, key, now)
+	for _, f := range faults {
+		t.Error(f)
+	}
+	return out
+}
+
+// lintSecurityTxt reads a signed file by the rules of RFC 9116, sections 2.2 to 2.5 and the grammar of section 4.
+func lintSecurityTxt(t *testing.T, file []byte, key string, now time.Time) (out rfc9116, faults []string) {
+	t.Helper()
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
+	out = rfc9116{fields: map[string][]string{}}
 	block, rest := clearsign.Decode(file)
-	if block == nil || len(bytes.TrimSpace(rest)) > 0 {
-		t.Fatalf("no cleartext signature around all of it:\n%s", file)
+	if block == nil || len(bytes.TrimSpace(rest)) > 0 || !bytes.HasPrefix(file, []byte("-----BEGIN PGP SIGNED MESSAGE-----")) {
+		return out, append(faults, "no cleartext signature around all of it (section 2.3)")
 	}
 	ring, err := openpgp.ReadArmoredKeyRing(strings.NewReader(key))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := block.VerifySignature(ring, &packet.Config{Time: func() time.Time { return now }}); err != nil {
-		t.Fatalf("the signature: %v", err)
+		fault("the signature: %v", err)
 	}
-	out := rfc9116{fields: map[string][]string{}}
+	if !utf8.Valid(file) {
+		fault("it is not UTF-8 (section 3)")
+	}
 	for line := range strings.Lines(string(block.Plaintext)) {
 		line = strings.TrimRight(line, "\r\n")
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
 		name, value, ok := strings.Cut(line, ": ")
-		if !ok || value == "" {
-			t.Fatalf("%q is no field", line)
+		if !ok || strings.TrimSpace(value) == "" {
+			fault("%q is no field (section 2.2)", line)
+			continue
 		}
 		out.fields[name] = append(out.fields[name], value)
 		switch name {
 		case "Contact", "Canonical", "Policy", "Encryption", "Acknowledgments", "Hiring", "CSAF":
 			u, err := url.Parse(value)
-			if err != nil || !u.IsAbs() || u.Scheme == "http" {
-				t.Errorf("%s: %q is no URI that section 2.5 allows", name, value)
+			if err != nil || !u.IsAbs() || u.Host+u.Opaque == "" {
+				fault("%s: %q is no URI (section 2.5)", name, value)
+			} else if u.Scheme == "http" {
+				fault("%s: %q is a web address without TLS (section 2.5)", name, value)
 			}
 		case "Expires":
 			if out.expires, err = time.Parse(time.RFC3339, value); err != nil {
-				t.Error(err)
+				fault("Expires: %v (section 2.5.5)", err)
 			}
 		case "Preferred-Languages":
+			for tag := range strings.SplitSeq(value, ",") {
+				if !bcp47.MatchString(strings.TrimSpace(tag)) {
+					fault("Preferred-Languages: %q is no tag of a language (section 2.5.8)", tag)
+				}
+			}
 		default:
-			t.Errorf("field %s is unknown", name)
+			fault("field %s is unknown", name)
 		}
 	}
 	for _, once := range []string{"Expires", "Preferred-Languages"} {
 		if len(out.fields[once]) > 1 {
-			t.Errorf("%s stands twice", once)
+			fault("%s stands twice", once)
 		}
 	}
-	switch {
-	case len(out.fields["Contact"]) == 0:
-		t.Error("no contact (section 2.5.3)")
-	case !out.expires.After(now), out.expires.After(now.AddDate(1, 0, 0)):
-		t.Errorf("expires %s (section 2.5.5)", out.expires)
-	case len(out.fields["Canonical"]) == 0:
-		t.Error("a signed file says where it stands (section 2.5.2)")
+	if len(out.fields["Contact"]) == 0 {
+		fault("no contact (section 2.5.3)")
 	}
-	return out
+	switch {
+	case len(out.fields["Expires"]) == 0:
+		fault("no end (section 2.5.5)")
+	case !out.expires.After(now), out.expires.After(now.AddDate(1, 0, 0)):
+		fault("it ends %s (section 2.5.5)", out.expires)
+	}
+	if len(out.fields["Canonical"]) == 0 {
+		fault("a signed file says where it stands (section 2.5.2)")
+	}
+	return out, faults
+}
+
+// TestTheReaderOfSecurityTxtIsStrict: whoever checks our files finds what breaks each rule, and nothing else.
+func TestTheReaderOfSecurityTxtIsStrict(t *testing.T) {
+	h := one(t)
+	k, err := h.pgp.Signer(t.Context(), maker, "system", "Acme Ltd")
+	h.must(err)
+	now := h.hand.Now()
+	good := []string{"# ours", "Contact: mailto:psirt@example.com", "Contact: tel:+49-30-1", "Expires: " + now.Add(90*day).Format(time.RFC3339), "Canonical: https://example.com/.well-known/security.txt", "Preferred-Languages: en, de-AT"}
+	change := func(old, new string) []string {
+		out := slices.Clone(good)
+		for i, line := range out {
+			if strings.HasPrefix(line, old) {
+				out[i] = new
+			}
+		}
+		return out
+	}
+	for want, lines := range map[string][]string{
+		"":                       good,
+		"no contact":             slices.DeleteFunc(slices.Clone(good), func(l string) bool { return strings.HasPrefix(l, "Contact") }),
+		"no end":                 change("Expires", "# no end"),
+		"Expires stands twice":   append(slices.Clone(good), good[3]),
+		"it ends":                change("Expires", "Expires: "+now.Add(-time.Second).Format(time.RFC3339)),
+		"it ends ":               change("Expires", "Expires: "+now.AddDate(1, 0, 1).Format(time.RFC3339)),
+		"Expires: ":              change("Expires", "Expires: next year"),
+		"without TLS":            change("Contact: tel", "Contact: http://example.com/report"),
+		"is no URI":              change("Contact: tel", "Contact: psirt@example.com"),
+		"is no field":            change("# ours", "Contact:mailto:a@example.com"),
+		"is no field ":           change("# ours", "some words"),
+		"is unknown":             change("# ours", "Contacts: mailto:a@example.com"),
+		"Preferred-Languages: ":  change("Preferred", "Preferred-Languages: english please"),
+		"Preferred-Languages st": append(slices.Clone(good), good[5]),
+		"says where it stands":   change("Canonical", "# nowhere"),
+	} {
+		body, err := h.pgp.ClearSign(k, []byte(strings.Join(lines, "\n")+"\n"))
+		h.must(err)
+		_, faults := lintSecurityTxt(t, body, k.Public, now)
+		if all := strings.Join(faults, "\n"); want == "" && all != "" || !strings.Contains(all, strings.TrimSpace(want)) {
+			t.Errorf("%q: found %q", want, all)
+		}
+	}
+	body, err := h.pgp.ClearSign(k, []byte(strings.Join(good, "\n")+"\n"))
+	h.must(err)
+	for want, file := range map[string][]byte{
+		"the signature":           bytes.Replace(body, []byte("psirt@"), []byte("mallory@"), 1),
+		"no cleartext":            []byte(strings.Join(good, "\n")),
+		"no cleartext signature ": append([]byte("Contact: mailto:mallory@example.com\n"), body...),
+	} {
+		if _, faults := lintSecurityTxt(t, file, k.Public, now); !strings.Contains(strings.Join(faults, "\n"), strings.TrimSpace(want)) {
+			t.Errorf("%q: found %q", want, faults)
+		}
+	}
 }

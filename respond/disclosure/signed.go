@@ -218,6 +218,20 @@ func (s *Service) MakeSecurityTxt(ctx context.Context, host string) (Signed, err
 	return s.sign(ctx, a.Tenant, a.ID, host)
 }
 
+// SecurityTxtOf is the file that was signed for a site of the manufacturer's own, or for this platform ("").
+func (s *Service) SecurityTxtOf(ctx context.Context, host string) (Signed, error) {
+	all, err := s.SecurityTxts(ctx)
+	for _, x := range all {
+		if x.Host == host {
+			return x, err
+		}
+	}
+	if err == nil {
+		err = problem.NotFound("No security.txt was signed for %.253q.", host)
+	}
+	return Signed{}, err
+}
+
 // SecurityTxts lists the files that were signed for the tenant.
 func (s *Service) SecurityTxts(ctx context.Context) (out []Signed, err error) {
 	a, err := who(ctx, tenant.CaseRead, "")

@@ -3,6 +3,7 @@
 package disclosure
 
 import (
+	"context"
 	"crypto/sha256"
 	"database/sql"
 	"embed"
@@ -157,6 +158,16 @@ func fileBy(tx *store.Tx, tenant, column, value string) (file, error) {
 		return file{}, err
 	}
 	return fs[0], nil
+}
+
+// Name is what people call a report of the tenant: by when it came, which no embargo withholds.
+func (s *Service) Name(ctx context.Context, tenant, id string) (string, error) {
+	var received int64
+	err := s.cfg.DB.QueryRow(ctx, `SELECT received FROM disclosure_report WHERE tenant = $1 AND id = $2`, tenant, id).Scan(&received)
+	if errors.Is(err, store.ErrNoRows) {
+		err = problem.NotFound("There is no such report.")
+	}
+	return "report of " + store.Time(received).UTC().Format("2006-01-02 15:04"), err
 }
 
 func eventsOf(tx *store.Tx, tenant, report string) ([]row, error) {
