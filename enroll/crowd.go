@@ -19,7 +19,7 @@ const RuleBusy = "enroll.busy"
 
 // Bounds of a crowd.
 const (
-	defaultWork = 16                    // enrolments at a time
+	defaultWork = 64                    // enrolments at a time
 	firstTurn   = 20 * time.Millisecond // what one is taken to last before any was seen
 	leastTurn   = 5 * time.Millisecond
 	longestTurn = 5 * time.Second

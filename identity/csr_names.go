@@ -3,6 +3,7 @@
 package identity
 
 import (
+	"bytes"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -70,20 +71,23 @@ func (c *CSR) Keeps(now *x509.Certificate) error {
 	if slices.ContainsFunc(c.shape.attributes, oidChangeSubjectName.Equal) {
 		return refuse("this one asks for a change of names")
 	}
-	asked, err := readName(c.RawSubject)
-	if err != nil {
-		return refuse("this one's subject cannot be read")
-	}
-	have, err := readName(now.RawSubject)
-	if err != nil {
-		return fmt.Errorf("identity: the subject of the certificate in use: %w", err)
-	}
-	if !slices.Equal(asked, have) {
-		return refuse("this one has another subject")
+	if !bytes.Equal(c.RawSubject, now.RawSubject) { // most repeat it as it is
+		asked, err := readName(c.RawSubject)
+		if err != nil {
+			return refuse("this one's subject cannot be read")
+		}
+		have, err := readName(now.RawSubject)
+		if err != nil {
+			return fmt.Errorf("identity: the subject of the certificate in use: %w", err)
+		}
+		if !slices.Equal(asked, have) {
+			return refuse("this one has another subject")
+		}
 	}
 	var names []generalName
 	for _, e := range now.Extensions {
 		if e.Id.Equal(oidSubjectAltName) {
+			var err error
 			if names, err = generalNames(e.Value); err != nil {
 				return fmt.Errorf("identity: %w", err)
 			}
