@@ -13,7 +13,7 @@ import (
 	"os/exec"
 )
 
-// Vault is a running server with the PKI engine of Vault, empty, with its storage in memory.
+// Vault is a running server with the PKI engine of Vault, empty at its start.
 type Vault struct {
 	Address string `json:"address"` // https://127.0.0.1:…
 	Token   string `json:"token"`   // may do everything
@@ -24,13 +24,19 @@ type Vault struct {
 	stdin io.Closer
 }
 
-// StartVault builds the server if this machine has not yet, and starts it. It ends with Stop, or with this process.
-func StartVault(ctx context.Context) (*Vault, error) {
+// StartVault builds the server if this machine has not yet, and starts it, with its storage in memory. It ends with Stop,
+// or with this process.
+func StartVault(ctx context.Context) (*Vault, error) { return startVault(ctx) }
+
+// StartDurableVault is StartVault with storage in files below dir, each on disk before its writer goes on.
+func StartDurableVault(ctx context.Context, dir string) (*Vault, error) { return startVault(ctx, dir) }
+
+func startVault(ctx context.Context, args ...string) (*Vault, error) {
 	bin, err := build(ctx, "vault", ".")
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, bin)
+	cmd := exec.CommandContext(ctx, bin, args...)
 	in, out, err := start(cmd)
 	if err != nil {
 		return nil, err
@@ -45,5 +51,5 @@ func StartVault(ctx context.Context) (*Vault, error) {
 // PID is the process to measure.
 func (v *Vault) PID() int { return v.cmd.Process.Pid }
 
-// Stop ends the server; all that it held is gone.
+// Stop ends the server; what it held in memory is gone.
 func (v *Vault) Stop() error { return errors.Join(v.stdin.Close(), v.cmd.Wait()) }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-// Command vault is a Vault server with the PKI engine and nothing else, for tests: storage in memory, TLS on loopback
-// with a fresh certificate. It prints how to reach it as one line of JSON and ends when its standard input does.
+// Command vault is a Vault server with the PKI engine and nothing else, for tests: storage in memory, or in files of the
+// folder that its argument names, TLS on loopback with a fresh certificate. It prints how to reach it as one line of JSON
+// and ends when its standard input does.
 //
 // It is a module of its own, so that nothing of it enters the platform.
 package main
@@ -25,6 +26,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -33,19 +36,21 @@ import (
 	"github.com/hashicorp/vault/internalshared/configutil"
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/hashicorp/vault/sdk/physical"
+	"github.com/hashicorp/vault/sdk/physical/file"
 	"github.com/hashicorp/vault/sdk/physical/inmem"
 	"github.com/hashicorp/vault/vault"
 )
 
 func main() {
-	if err := run(); err != nil {
+	if err := run(strings.Join(os.Args[1:], " ")); err != nil {
 		fmt.Fprintln(os.Stderr, "vault:", err)
 		os.Exit(1)
 	}
 }
 
-func run() error {
-	core, token, unseal, err := open()
+func run(dir string) error {
+	core, token, unseal, err := open(dir)
 	if err != nil {
 		return err
 	}
@@ -79,15 +84,46 @@ func run() error {
 	return nil
 }
 
+// synced makes Vault's file storage durable, which it is not by itself: what was put is on disk when Put returns.
+type synced struct {
+	physical.Backend
+	dir string
+}
+
+func (s synced) Put(ctx context.Context, e *physical.Entry) error {
+	if err := s.Backend.Put(ctx, e); err != nil {
+		return err
+	}
+	folder, name := filepath.Split(filepath.Join(s.dir, e.Key))
+	return errors.Join(sync(filepath.Join(folder, "_"+name)), sync(folder))
+}
+
+func sync(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// storage is in memory, or durable below dir.
+func storage(dir string, logger hclog.Logger) (physical.Backend, error) {
+	if dir == "" {
+		return inmem.NewInmem(nil, logger)
+	}
+	b, err := file.NewFileBackend(map[string]string{"path": dir}, logger)
+	return synced{b, dir}, err
+}
+
 // open makes an unsealed core and returns its root token and unseal key.
-func open() (core *vault.Core, token, unseal string, err error) {
+func open(dir string) (core *vault.Core, token, unseal string, err error) {
 	logger := hclog.New(&hclog.LoggerOptions{Level: hclog.Error, Output: os.Stderr})
-	storage, err := inmem.NewInmem(nil, logger)
+	kept, err := storage(dir, logger)
 	if err != nil {
 		return nil, "", "", err
 	}
 	core, err = vault.NewCore(&vault.CoreConfig{
-		Physical: storage, Logger: logger, LogLevel: "error", DisableMlock: true, BuiltinRegistry: onlyPKI{},
+		Physical: kept, Logger: logger, LogLevel: "error", DisableMlock: true, BuiltinRegistry: onlyPKI{},
 		LogicalBackends: map[string]logical.Factory{"pki": pki.Factory},
 	})
 	if err != nil {
