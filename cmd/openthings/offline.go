@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/openthings-platform/openthings/conform/self"
 	"github.com/openthings-platform/openthings/evidence/verify"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/sbom"
@@ -174,7 +175,11 @@ func versionCommand() *cobra.Command {
 				return problem.Unavailable("this binary carries no build information")
 			}
 			w := c.OutOrStdout()
-			fmt.Fprintf(w, "openthings %s, %s\n", b.Main.Version, b.GoVersion)
+			version := b.Main.Version
+			if r := self.Stamped(); !r.Published.IsZero() {
+				version = r.Version
+			}
+			fmt.Fprintf(w, "openthings %s, %s\n", version, b.GoVersion)
 			for _, d := range b.Deps {
 				if d.Replace != nil {
 					d = d.Replace
