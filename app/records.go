@@ -48,3 +48,11 @@ func (h *house) releasesOfProduct(ctx context.Context, tenant, product string) (
 	b, err := json.Marshal(out)
 	return b, ids, err
 }
+
+// productsOf is how the rooms know the product of what they keep, by the prefixes of ids.
+func (h *house) productsOf() map[string]func(ctx context.Context, tenant string, ids []string) (map[string]string, error) {
+	return map[string]func(context.Context, string, []string) (map[string]string, error){
+		"rev": h.product.ProductsOf, "dev": h.identity.ProductsOf, "bat": h.enroll.ProductsOf, "rel": h.update.ProductsOf, "dpl": h.update.ProductsOf,
+		"sig": h.respond.ProductsOf, "asm": h.respond.ProductsOf, "cas": h.respond.ProductsOf, "drl": h.respond.ProductsOf, "rpt": h.desk.ProductsOf, "adv": h.advisory.ProductsOf,
+	}
+}

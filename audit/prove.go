@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -155,4 +156,59 @@ func (l *Log) Consistency(ctx context.Context, from, to int64) (c Checkpoint, pr
 		return err
 	})
 	return c, proof, err
+}
+
+// walkPage is how many entries are held at a time by Walk, and walkSpan how many places it looks through for them.
+const (
+	walkPage = 200
+	walkSpan = 8192
+)
+
+// Walk hands the tenant's entries of a time, [from, to) in ms since 1970, to fn in the order of the log, page by page, each
+// with its proof under the checkpoint. Keep says for the subjects of a page which are wanted; nil wants all. It holds one page
+// in memory and no snapshot between two.
+func (l *Log) Walk(ctx context.Context, c Checkpoint, tenant string, from, to int64, keep func(ctx context.Context, subjects []string) (map[string]bool, error), fn func([]Proven) error) error {
+	for next := int64(0); next < c.Size; {
+		end := min(next+walkSpan, c.Size)
+		rows, err := l.db.Query(ctx, `SELECT `+columns+` FROM audit_entry WHERE pos >= $1 AND pos < $2 AND tenant = $3 AND at >= $4 AND at < $5 ORDER BY pos LIMIT $6`,
+			next, end, tenant, from, to, walkPage)
+		page, err := store.Collect(rows, err, scanRow)
+		if err != nil {
+			return fmt.Errorf("audit: walk: %w", err)
+		}
+		if next = end; len(page) == walkPage {
+			next = page[walkPage-1].pos.Int64 + 1
+		}
+		if page, err = wanted(ctx, page, keep); err != nil {
+			return err
+		}
+		if len(page) == 0 {
+			continue
+		}
+		var proven []Proven
+		err = l.db.View(ctx, func(tx *store.Tx) (err error) {
+			proven, err = proveAll(tx, c, page)
+			return err
+		})
+		if err == nil {
+			err = fn(proven)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func wanted(ctx context.Context, page []row, keep func(context.Context, []string) (map[string]bool, error)) ([]row, error) {
+	if keep == nil || len(page) == 0 {
+		return page, nil
+	}
+	subjects := make([]string, len(page))
+	for i, e := range page {
+		subjects[i] = e.leaf.Subject
+	}
+	slices.Sort(subjects)
+	yes, err := keep(ctx, slices.Compact(subjects))
+	return slices.DeleteFunc(page, func(e row) bool { return !yes[e.leaf.Subject] }), err
 }

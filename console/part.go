@@ -15,11 +15,11 @@ type Badge struct{ Word, Mark, Tone string }
 
 // tones says how a state feels. A state in no list is plain.
 var tones = map[string][]string{
-	"good": {"active", "commissioned", "online", "published", "done", "ok", "fixed", "not-affected", "not_affected", "patched", "completed", "complete", "closed", "committed", "passed", "signed", "verified", "yes", "submitted", "met", "as-desired", "pass", "approved", "current", "usable", "gone"},
+	"good": {"active", "commissioned", "online", "published", "done", "ok", "fixed", "not-affected", "not_affected", "patched", "completed", "complete", "closed", "committed", "passed", "signed", "verified", "yes", "submitted", "met", "as-desired", "on-time", "pass", "approved", "current", "usable", "gone"},
 	"busy": {"pending", "provisioned", "manufactured", "running", "claimed", "queued", "sent", "delivered", "downloading", "installing", "staged", "draft", "uploaded", "open", "new", "under-investigation", "under_investigation", "investigating", "decommissioning", "assessing", "accepted", "waiting", "offered", "received", "checked", "aware", "watch", "undetermined", "downloaded", "installed", "not-yet", "started", "scheduled", "standby", "syncing"},
 	"warn": {"suspended", "paused", "halted", "expiring", "warning", "due", "stale", "held", "quarantined", "away", "medium", "undecided", "unproven", "retiring", "failing", "behind", "partial", "not-matchable", "kept", "no-safe-release-yet"},
-	"bad":  {"failed", "revoked", "affected", "refused", "exploited", "overdue", "critical", "high", "error", "rolled-back", "rolled_back", "rejected", "broken", "missed", "fail", "aborted", "rollback", "killed", "compromised", "denied", "brought"},
-	"past": {"offline", "decommissioned", "deprovisioned", "retired", "expired", "ended", "superseded", "none", "no", "unknown", "low", "cancelled", "withdrawn", "negative"},
+	"bad":  {"failed", "revoked", "affected", "refused", "exploited", "overdue", "late", "critical", "high", "error", "rolled-back", "rolled_back", "rejected", "broken", "missed", "fail", "aborted", "rollback", "killed", "compromised", "denied", "brought"},
+	"past": {"offline", "decommissioned", "deprovisioned", "retired", "expired", "ended", "superseded", "none", "not-owed", "no", "unknown", "low", "cancelled", "withdrawn", "negative"},
 }
 
 var marks = map[string]string{"good": "✓", "busy": "◐", "warn": "!", "bad": "✕", "past": "–", "": "·"}

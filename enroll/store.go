@@ -312,3 +312,9 @@ func countGuests(ctx context.Context, db *store.DB, tenant string, products []st
 	where, args := within([]any{tenant}, "d.product", products)
 	return n, db.QueryRow(ctx, `SELECT count(*) FROM lobby l JOIN device d ON d.id = l.device WHERE l.tenant = $1 AND l.verdict = 'waiting'`+where, args...).Scan(&n)
 }
+
+// ProductsOf is the product of each of these batches of the tenant, by id.
+func (s *Service) ProductsOf(ctx context.Context, tenant string, ids []string) (map[string]string, error) {
+	in, args := store.In([]any{tenant}, ids)
+	return store.Pairs(s.cfg.DB.Query(ctx, `SELECT id, product FROM batch WHERE tenant = $1 AND id IN `+in, args...))
+}

@@ -10,9 +10,9 @@ import (
 	"github.com/openthings-platform/openthings/evidence/verify"
 )
 
-// Answer is one of the fifteen questions that an auditor, a notified body or a market surveillance authority asks in the
+// AuditQuestion is one of the fifteen questions that an auditor, a notified body or a market surveillance authority asks in the
 // first hour, and what this platform answers it with: a screen, and a sealed file that is checked elsewhere.
-type Answer struct {
+type AuditQuestion struct {
 	Number   int      `json:"number"`
 	Question string   `json:"question"`
 	Screen   string   `json:"screen,omitempty" doc:"Path of the page that answers; {product} stands for the product's id"`
@@ -22,7 +22,7 @@ type Answer struct {
 }
 
 // At is where the page is, for a product; empty where it needs one and none is given.
-func (a Answer) At(product string) string {
+func (a AuditQuestion) At(product string) string {
 	if product == "" && strings.Contains(a.Screen, "{product}") {
 		return ""
 	}
@@ -37,7 +37,7 @@ const (
 )
 
 // Answers are the fifteen questions.
-var Answers = []Answer{
+var Answers = []AuditQuestion{
 	{Number: 1, Question: "Show the technical file of a product as it was placed on the market on a day.", Screen: "/products/{product}/conformity", File: fileProduct,
 		Sections: []string{sectionSupport, sectionPages, sectionConformity, sectionComponents, sectionReleases},
 		Gap:      "In part: the file holds each sealed or published version with its day, and one picks those of the day. Drawings, lab reports and the signed declaration are kept outside and linked as evidence."},
@@ -74,10 +74,10 @@ var Answers = []Answer{
 }
 
 // answerTo is the answer with that number.
-func answerTo(n int) (Answer, bool) {
-	i := slices.IndexFunc(Answers, func(a Answer) bool { return a.Number == n })
+func answerTo(n int) (AuditQuestion, bool) {
+	i := slices.IndexFunc(Answers, func(a AuditQuestion) bool { return a.Number == n })
 	if i < 0 {
-		return Answer{}, false
+		return AuditQuestion{}, false
 	}
 	return Answers[i], true
 }

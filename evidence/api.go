@@ -34,10 +34,11 @@ func (s *Service) Routes(a *api.API) {
 		})
 	api.Handle(a, api.Op{ID: "list-answers", Method: "GET", Path: "/v1/evidence/answers", Verb: string(tenant.EvidenceRead), Stage: "evidence",
 		Summary: "The fifteen questions of an auditor, and what answers each"},
-		func(context.Context, *struct{}) (*api.List[Answer], error) {
+		func(context.Context, *struct{}) (*api.List[AuditQuestion], error) {
 
 			return api.Items(Answers), nil
 		})
+	s.logRoutes(a)
 }
 
 // number reads the number of a question; 0 is none.

@@ -54,6 +54,8 @@ type Config struct {
 	// Related names what else the log knows that belongs into a device's bundle: ids of releases, products. Optional.
 	Related func(ctx context.Context, tenant, device string) ([]string, error)
 	Rooms
+	// ProductsOf says of ids which product each belongs to, by the prefix of the id ("dev"); what it does not name belongs to none.
+	ProductsOf map[string]func(ctx context.Context, tenant string, ids []string) (map[string]string, error)
 	// Unit finds a device by the code of its label; no such one is a problem of kind not-found. Without it there is no public page.
 	Unit func(ctx context.Context, code string) (Unit, error)
 	// Runs says what a device runs; it is asked for claimants only.

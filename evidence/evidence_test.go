@@ -30,6 +30,7 @@ import (
 	"github.com/openthings-platform/openthings/evidence/verify"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/identity/embedded"
+	"github.com/openthings-platform/openthings/product"
 	"github.com/openthings-platform/openthings/seal"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/store/storetest"
@@ -40,7 +41,7 @@ import (
 //go:embed testdata/slot.html
 var slotFS embed.FS
 
-var schema = []store.Migrations{seal.Schema, audit.Schema, identity.Schema}
+var schema = []store.Migrations{seal.Schema, audit.Schema, product.Schema, identity.Schema}
 
 // house is the stage over a real register and a running log, with one device.
 type house struct {
@@ -105,6 +106,7 @@ func newHouse(t *testing.T, db *store.DB) *house {
 		h.append(audit.Entry{Tenant: tenantID, Actor: "per_1", Kind: "release.uploaded", Subject: "rel_1", Data: map[string]string{"version": "1.0 <beta>"}})
 	}
 	h.Service = evidence.New(evidence.Config{DB: db, Audit: h.log, Identity: ids, Log: slogger,
+		Rooms: evidence.Rooms{Products: product.New(product.Config{DB: db, Clock: clock.System})},
 		Sections: []evidence.Section{
 			evidence.JSON(verify.SectionWipe, func(context.Context, string, string) (any, error) { return h.wipe, nil }),
 			evidence.JSON("installations", func(context.Context, string, string) ([]string, error) { return []string{"rel_1"}, nil }),

@@ -54,6 +54,7 @@ type page struct {
 	Entries    []line
 	Names      *console.Names
 	Pager      console.Pager
+	Products   []console.Option
 }
 
 type extract struct {
@@ -66,12 +67,13 @@ type extract struct {
 
 // Pages registers the page Evidence, its forms and the extract on a device's page.
 func (s *Service) Pages(c *console.Console) {
-	c.Page(console.Page{Path: "/evidence", Title: "Evidence", Menu: "Evidence", Verb: string(tenant.EvidenceRead), FS: pagesFS, Template: "pages/evidence.html",
+	c.Page(console.Page{Path: "/evidence", Title: "Evidence", Menu: "Evidence", Tab: "Log and files", TabOrder: 10, Verb: string(tenant.EvidenceRead), FS: pagesFS, Template: "pages/evidence.html",
 		Load: func(r *http.Request) (any, error) {
 			p, err := s.page(r.Context(), r.URL.Query())
 			p.Names = c.Names(r.Context())
 			return p, err
 		}})
+	s.inspectPages(c)
 	s.labelPages(c)
 	c.Step(console.Step{Order: 80, Title: "Prove it to somebody", Text: "A bundle about one device that is verified without this platform.", Href: "/evidence#export", Button: "Export evidence",
 		Done: s.exported})
@@ -87,7 +89,11 @@ func (s *Service) Pages(c *console.Console) {
 	})
 	c.Handle("POST /evidence/export", string(tenant.EvidenceExport), func(w http.ResponseWriter, r *http.Request) error {
 		r.Body = http.MaxBytesReader(w, r.Body, 4096)
-		return s.download(w, r, r.FormValue("device"), 0)
+		answer, err := number(r.FormValue("answer"))
+		if err != nil {
+			return err
+		}
+		return s.download(w, r, r.FormValue("device"), answer)
 	})
 	c.Fragment("device", console.Fragment{Order: 80, Title: "Audit extract", Verb: string(tenant.AuditRead), FS: pagesFS, Template: "pages/extract.html",
 		Load: func(r *http.Request, id string) (any, error) {
@@ -120,6 +126,12 @@ func (s *Service) page(ctx context.Context, q url.Values) (page, error) {
 	}
 	if !p.MayRead {
 		return p, nil
+	}
+	if p.MayExport {
+		if p.Products, err = s.productOptions(ctx); err != nil {
+			return page{}, err
+		}
+		p.Products = append([]console.Option{{Word: "the whole house"}}, p.Products...)
 	}
 	p.Filter = audit.Filter{Subject: q.Get("subject"), Kind: q.Get("kind"), Before: q.Get("before")}
 	if p.Day != "" {

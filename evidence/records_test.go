@@ -104,6 +104,7 @@ func newDesk(t *testing.T, db *store.DB) *desk {
 	must(err)
 	d.product = p.ID
 	d.Service = evidence.New(evidence.Config{DB: db, Audit: d.log, Log: slogger,
+		ProductsOf: map[string]func(context.Context, string, []string) (map[string]string, error){"sig": d.cases.ProductsOf, "asm": d.cases.ProductsOf, "cas": d.cases.ProductsOf, "drl": d.cases.ProductsOf},
 		Rooms: evidence.Rooms{Products: d.products, Cases: d.cases, Reports: d.reports, Conform: d.conform,
 			Informed: func(_ context.Context, _, id string) (json.RawMessage, []string, error) {
 				return json.RawMessage(`{"told":"` + id + `"}`), nil, nil
@@ -213,9 +214,9 @@ func TestAProductInABundle(t *testing.T) {
 		d.must(err)
 		_, _, err = d.cases.Decide(ann, as.ID, respond.Declaration{Verdict: respond.Negative, Basis: "the code is not reachable, see test 12", Reason: respond.NotReachable})
 		d.must(err)
-		drill, err := d.cases.StartDrill(ann, d.product, respond.AEV, "a weekend")
+		drill, err := d.cases.StartDrill(ann, d.product, respond.AEV, "a weekend", false)
 		d.must(err)
-		_, err = d.cases.StartDrill(ann, d.product, respond.SI, "nobody came")
+		_, err = d.cases.StartDrill(ann, d.product, respond.SI, "nobody came", false)
 		d.must(err)
 		_, err = d.cases.AppendDrill(ann, drill.ID, respond.T0Set, respond.Data{At: time.Now().Add(-time.Minute), Title: "An exercise", Note: "played", Coordinator: "FR", MemberStates: []string{"FR"}})
 		d.must(err)

@@ -158,3 +158,11 @@ type Judged struct {
 	Signal
 	Assessments []Assessment `json:"assessments"`
 }
+
+// ProductsOf is the product of each of these cases, drills, signals and assessments of the tenant, by id.
+func (s *Service) ProductsOf(ctx context.Context, tenant string, ids []string) (map[string]string, error) {
+	in, args := store.In([]any{tenant}, ids)
+	return store.Pairs(s.cfg.DB.Query(ctx, `SELECT id, product FROM respond_case WHERE tenant = $1 AND id IN `+in+` UNION ALL SELECT id, product FROM respond_drill WHERE tenant = $1 AND id IN `+in+`
+		UNION ALL SELECT id, product FROM respond_signal WHERE tenant = $1 AND id IN `+in+`
+		UNION ALL SELECT a.id, s.product FROM respond_assessment a JOIN respond_signal s ON s.tenant = a.tenant AND s.id = a.signal WHERE a.tenant = $1 AND a.id IN `+in, args...))
+}

@@ -309,3 +309,9 @@ func countWaves(ctx context.Context, db *store.DB, tenant, deployment string) (m
 	})
 	return counts, err
 }
+
+// ProductsOf is the product of each of these releases and deployments of the tenant, by id.
+func (s *Service) ProductsOf(ctx context.Context, tenant string, ids []string) (map[string]string, error) {
+	in, args := store.In([]any{tenant}, ids)
+	return store.Pairs(s.cfg.DB.Query(ctx, `SELECT id, product FROM release WHERE tenant = $1 AND id IN `+in+` UNION ALL SELECT id, product FROM deployment WHERE tenant = $1 AND id IN `+in, args...))
+}

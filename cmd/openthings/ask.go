@@ -156,39 +156,6 @@ func attach(m *multipart.Writer, name, file string) error {
 	return err
 }
 
-func evidenceCommand() *cobra.Command {
-	c, r := group("evidence", "Evidence that an outsider can check")
-	var out string
-	export := &cobra.Command{
-		Use: "export DEVICE -o FILE", Short: "Write the sealed bundle of a device; check it with openthings verify", Args: cobra.ExactArgs(1),
-		Example: `  openthings evidence export dev_… -o lamp.bundle
-  openthings verify lamp.bundle --log-key log.pub`,
-		RunE: func(c *cobra.Command, args []string) error {
-			cl, err := r.client()
-			if err != nil {
-				return err
-			}
-			var b []byte
-			if err := cl.Do(c.Context(), http.MethodGet, "/v1/devices/"+url.PathEscape(args[0])+"/evidence", nil, &b); err != nil {
-				return err
-			}
-			if out == "-" {
-				_, err = c.OutOrStdout().Write(b)
-				return err
-			}
-			if err := os.WriteFile(out, b, 0o600); err != nil {
-				return err
-			}
-			fmt.Fprintf(c.ErrOrStderr(), "%s: %d bytes. Check it anywhere with: openthings verify %s --log-key KEY\n", out, len(b), out)
-			return nil
-		},
-	}
-	export.Flags().StringVarP(&out, "out", "o", "", "where to write it; - is standard output")
-	cobra.CheckErr(export.MarkFlagRequired("out"))
-	c.AddCommand(export)
-	return c
-}
-
 func auditCommand() *cobra.Command {
 	c, r := parent("audit", "The log of what happened"), &remote{} // only list asks a running platform
 	var subject, data string
@@ -218,6 +185,6 @@ func auditCommand() *cobra.Command {
 	list.Flags().StringVar(&subject, "subject", "", "only what is about this id")
 	r.flags(list)
 	pages.flags(list)
-	c.AddCommand(list, auditVerifyCommand(), acknowledgeCommand())
+	c.AddCommand(list, auditExportCommand(r), auditVerifyCommand(), acknowledgeCommand())
 	return c
 }

@@ -18,8 +18,14 @@
 //   - no entry about the device is missing: the log itself counted them in the entry "evidence.exported";
 //   - each section has the digest that this entry states;
 //   - each certificate is one whose issue the log recorded;
-//   - the wipe receipt was signed by the key in the device's IDevID.
+//   - the wipe receipt was signed by the key in the device's IDevID;
+//   - of a case: its events are entries of the log without a gap, what was submitted has the digests that they state, and every
+//     deadline is recomputed from them by this package alone; what the platform says of it is compared, never believed;
+//   - of a finder's report: each step that the house took stands in the log with its digest.
 //
-// What it cannot check: that the holder of the log key did not rewrite the whole log before anyone outside saw a
+// An export of the log (see export.go) is read as a stream; there, too, every byte counts.
+//
+// What it cannot check: which product an entry belongs to, the words that people wrote into records whose entries are not in
+// the bundle (their sections have a recorded digest), and that the holder of the log key did not rewrite the whole log before anyone outside saw a
 // checkpoint of it. Compare the checkpoint with one that was archived elsewhere.
 package verify

@@ -28,7 +28,7 @@ func Run(name string, args []string, stdin io.Reader, stdout, stderr io.Writer) 
 	key := fs.String("log-key", "", "the log key that you got over a way that you trust, or a file that holds it")
 	asJSON := fs.Bool("json", false, "print the report as JSON")
 	fs.Usage = func() {
-		fmt.Fprintf(stderr, "usage: %s BUNDLE --log-key KEY [--json]\n\nChecks an evidence bundle with no server and no network.\nExit codes: 0 proven, 1 not proven, 2 usage.\n\n", name)
+		fmt.Fprintf(stderr, "usage: %s BUNDLE --log-key KEY [--json]\n\nChecks an evidence bundle, or an export of the audit log, with no server and no network.\nExit codes: 0 proven, 1 not proven, 2 usage.\n\n", name)
 		fs.PrintDefaults()
 	}
 	var files []string
@@ -96,6 +96,9 @@ func readKey(s string) (string, error) {
 
 // Print writes the report for people.
 func (r Report) Print(w io.Writer) {
+	if r.Log != nil {
+		fmt.Fprintf(w, "Audit log of %s, from %s until %s: %d entries\n", r.Tenant, r.Log.From.Format(time.RFC3339), r.Log.To.Format(time.RFC3339), r.Entries)
+	}
 	if about := r.Device + r.Subject; about != "" {
 		fmt.Fprintf(w, "Evidence about %s", about)
 		if !r.Made.IsZero() {

@@ -3,6 +3,7 @@
 package verify
 
 import (
+	"bufio"
 	"bytes"
 	"crypto"
 	"crypto/sha256"
@@ -38,6 +39,7 @@ type Report struct {
 	Root    string       `json:"root,omitempty"`
 	Entries int          `json:"entries,omitempty"`
 	Cases   []CaseReport `json:"cases,omitempty"`   // and drills, with their deadlines as they follow from the events
+	Log     *LogReport   `json:"log,omitempty"`     // of an export of the log: what it holds
 	Facts   []string     `json:"facts"`             // what was checked, in sentences
 	Failure string       `json:"failure,omitempty"` // the first thing that does not hold
 }
@@ -65,7 +67,11 @@ func Bundle(r io.Reader, verifierKey string, now time.Time) (Report, error) {
 	return rep, err
 }
 
-func (r *Report) check(in io.Reader, pinned string, now time.Time) error {
+func (r *Report) check(file io.Reader, pinned string, now time.Time) error {
+	in := bufio.NewReaderSize(file, maxLine)
+	if head, _ := in.Peek(len(exportHead)); string(head) == exportHead {
+		return r.export(in, pinned, now)
+	}
 	b, err := io.ReadAll(io.LimitReader(in, MaxBundle+1))
 	if err != nil {
 		return fmt.Errorf("the bundle cannot be read: %w", err)
@@ -121,19 +127,12 @@ func (r *Report) entries(d Document, v note.Verifier) error {
 			return fmt.Errorf("entry %d is out of order, or of another tenant", e.Index)
 		}
 		before = e.Index
-		if err := tlog.CheckRecord(e.Proof, tree.N, tree.Hash, e.Index, tlog.RecordHash(e.Leaf.Bytes())); err != nil {
-			return fmt.Errorf("entry %d (%s) is not in the log: %w", e.Index, e.Leaf.Kind, err)
-		}
-		if e.Data == nil {
-			erased++
-			continue
-		}
-		data, err := compact(*e.Data)
+		gone, err := e.check(tree)
 		if err != nil {
-			return fmt.Errorf("entry %d (%s): %w", e.Index, e.Leaf.Kind, err)
+			return err
 		}
-		if data.Digest() != e.Leaf.Data {
-			return fmt.Errorf("the payload of entry %d (%s) is not the one that the log recorded", e.Index, e.Leaf.Kind)
+		if gone {
+			erased++
 		}
 	}
 	r.fact("Each of the %d entries stands in the log, at its place among the %d under one signed checkpoint.", len(d.Entries), tree.N)
@@ -143,6 +142,24 @@ func (r *Report) entries(d Document, v note.Verifier) error {
 		r.fact("Each payload has the digest that its entry states; %d were erased since, their entries stay.", erased)
 	}
 	return nil
+}
+
+// check proves that the entry stands in the tree and that its payload is the one of its leaf; erased says that it has none.
+func (e Entry) check(tree tlog.Tree) (erased bool, err error) {
+	if err := tlog.CheckRecord(e.Proof, tree.N, tree.Hash, e.Index, tlog.RecordHash(e.Leaf.Bytes())); err != nil {
+		return false, fmt.Errorf("entry %d (%s) is not in the log: %w", e.Index, e.Leaf.Kind, err)
+	}
+	if e.Data == nil {
+		return true, nil
+	}
+	data, err := compact(*e.Data)
+	if err != nil {
+		return false, fmt.Errorf("entry %d (%s): %w", e.Index, e.Leaf.Kind, err)
+	}
+	if data.Digest() != e.Leaf.Data {
+		return false, fmt.Errorf("the payload of entry %d (%s) is not the one that the log recorded", e.Index, e.Leaf.Kind)
+	}
+	return false, nil
 }
 
 func compact(d wire.LeafData) (wire.LeafData, error) {

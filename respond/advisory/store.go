@@ -3,6 +3,7 @@
 package advisory
 
 import (
+	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
@@ -170,4 +171,10 @@ func publisherOf(tx *store.Tx, tenant string) (p Publisher, updated time.Time, e
 		err = json.Unmarshal([]byte(data), &p)
 	}
 	return p, store.Time(at), err
+}
+
+// ProductsOf is the product of each of these advisories of the tenant, by id.
+func (s *Service) ProductsOf(ctx context.Context, tenant string, ids []string) (map[string]string, error) {
+	in, args := store.In([]any{tenant}, ids)
+	return store.Pairs(s.cfg.DB.Query(ctx, `SELECT id, product FROM respond_advisory WHERE tenant = $1 AND id IN `+in, args...))
 }
