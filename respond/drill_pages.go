@@ -11,6 +11,7 @@ import (
 
 	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/law"
+	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"
 )
 
@@ -135,20 +136,36 @@ func (s *Service) drillPages(c *console.Console) {
 	c.Form("/readiness/filer", write, func(r *http.Request) (string, error) {
 		return "/readiness", s.SetFiler(r.Context(), r.PostFormValue("can") == "yes", FilerRole(r.PostFormValue("role")), r.PostFormValue("verified") == "yes")
 	})
-	c.Fragment("today", console.Fragment{Order: 16, Title: "Drill", Verb: read, FS: pagesFS, Template: "pages/drill_today.html",
-		Load: func(r *http.Request, _ string) (any, error) {
-			ds, err := s.Drills(r.Context(), "", shown)
-			var running []Drill
-			for _, d := range ds {
-				if d.Running() {
-					running = append(running, d)
-				}
-			}
-			if len(running) == 0 {
-				return nil, err
-			}
-			return running, err
-		}})
+	c.Fragment("today", console.Fragment{Order: 16, Title: "Drills", Verb: read, FS: pagesFS, Template: "pages/drill_today.html",
+		Load: func(r *http.Request, _ string) (any, error) { return s.drillToday(r) }})
+}
+
+type drillTodayView struct {
+	Running []Drill
+	Due     bool      // the last one that counts is too old, or there was none
+	Last    time.Time // when it ended
+}
+
+// drillToday is what runs, and whether a drill is due: once somebody is on call there is something to rehearse.
+func (s *Service) drillToday(r *http.Request) (any, error) {
+	ctx := r.Context()
+	ds, err := s.Drills(ctx, "", shown)
+	if err != nil {
+		return nil, err
+	}
+	v := drillTodayView{Running: slices.DeleteFunc(ds, func(d Drill) bool { return !d.Running() })}
+	turn, err := s.turn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.cfg.DB.View(ctx, func(tx *store.Tx) (err error) { v.Last, err = lastDrill(tx, tenant.MustTenant(ctx)); return err }); err != nil {
+		return nil, err
+	}
+	v.Due = len(v.Running) == 0 && (len(turn) > 0 || !v.Last.IsZero()) && s.now().Sub(v.Last) > DrillEvery
+	if !v.Due && len(v.Running) == 0 {
+		return nil, nil
+	}
+	return v, nil
 }
 
 func (s *Service) drillView(r *http.Request) (drillView, error) {

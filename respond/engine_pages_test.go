@@ -43,7 +43,7 @@ func TestEnginePages(t *testing.T) {
 		post(events, 303, "kind", "upstream.reported", "at", now, "note", "mail to the maintainer", "component", "libfoo", "seen", "2")
 		post(events, 303, "kind", "publication.held", "at", now, "due", "2026-12-01T12:00Z", "note", "no fix yet", "seen", "3")
 		post(events, 303, "kind", "platform.outage", "at", now, "note", "HTTP 503", "seen", "4")
-		shows("/cases/"+id, "measure expected, filed", "assume that others know", "libfoo: told", "no fix yet", "out from", "The reporting platform answers again", "Publication is released")
+		shows("/cases/"+id, "measure expected, filed", "assume that others know", "libfoo: told", "no fix yet", "out since", "The reporting platform answers again", "Publication is released")
 		if body := post(events, http.StatusConflict, "kind", "upstream.reported", "at", now, "note", "again", "component", "libfoo", "seen", "3"); !strings.Contains(body, "per_ann recorded platform.outage") {
 			t.Errorf("nobody is told who was faster:\n%s", body)
 		}

@@ -80,7 +80,15 @@ type caseView struct {
 	FinalNext bool          // the report that comes next is the last
 	Slot      template.HTML // parts of other stages
 	Names     *console.Names
+	Line      []Filer // who files next, then the deputies
+	Closed    bool
 }
+
+// kindWords are the parts of kinds of events that people write otherwise.
+var kindWords = strings.NewReplacer("t0.", "T0 ", "pec.", "PEC ", "csirt.", "CSIRT ", ".", " ", "_", " ")
+
+// Words is the kind for people.
+func (k EventKind) Words() string { return kindWords.Replace(string(k)) }
 
 // Heading is the page's title.
 func (v caseView) Heading() string { return v.Title }
@@ -92,7 +100,7 @@ type check struct {
 }
 
 func (s *Service) view(c Case) caseView {
-	v := caseView{Case: c, Clocks: s.clocks(c), Now: s.now().Format(time.RFC3339), Seen: len(c.Events), FinalNext: stageNow(c.state) == Final && !c.state.has(Final)}
+	v := caseView{Case: c, Clocks: s.clocks(c), Now: s.now().Format(time.RFC3339), Seen: len(c.Events), FinalNext: stageNow(c.state) == Final && !c.state.has(Final), Closed: c.state.Closed}
 	for i := range v.Clocks {
 		if v.Clocks[i].Running() && v.Clocks[i].Stage == c.Next {
 			v.Next = &v.Clocks[i]
@@ -180,7 +188,8 @@ func (s *Service) Pages(c *console.Console) {
 			}
 			v := s.view(cs)
 			v.Slot, v.Names = c.Slot("case").Render(r, cs.ID), c.Names(r.Context())
-			return v, nil
+			v.Line, err = s.Line(r.Context(), cs)
+			return v, err
 		}})
 	s.packPages(c)
 	s.drillPages(c)
@@ -305,24 +314,63 @@ func yes(r *http.Request, name string) *bool {
 }
 
 // today is what needs a person now: clocks that run and signals that nobody has looked at.
+// todayView is what runs: the most urgent clock, then all of them, and the signals that wait for a person.
+type todayView struct {
+	First   *caseClock
+	Clocks  []caseClock // the most urgent first
+	Signals []waiting
+	Alone   bool // clocks run and nobody is on call
+}
+
+// caseClock is a clock of a case among those of others.
+type caseClock struct {
+	clockView
+	Case, Title, Product, Kind string
+}
+
+// waiting is a signal that nobody has decided; idle, when somebody should have.
+type waiting struct {
+	Signal
+	Idle bool
+}
+
 func (s *Service) today(r *http.Request) (any, error) {
 	cs, err := s.Cases(r.Context(), true, "", shown)
 	if err != nil {
 		return nil, err
 	}
-	var v casesView
+	var v todayView
 	for _, c := range cs {
-		if c.Next != "" {
-			v.Cases = append(v.Cases, s.view(c))
+		if c.Next == "" {
+			continue
+		}
+		for _, k := range s.clocks(c) {
+			if k.Running() {
+				v.Clocks = append(v.Clocks, caseClock{k, c.ID, c.Title, c.ProductName, c.KindName()})
+			}
 		}
 	}
-	slices.SortStableFunc(v.Cases, func(a, b caseView) int { return a.Next.WorkBy.Compare(b.Next.WorkBy) })
+	slices.SortStableFunc(v.Clocks, func(a, b caseClock) int { return a.WorkBy.Compare(b.WorkBy) })
+	if len(v.Clocks) > 0 {
+		v.First = &v.Clocks[0]
+	}
+	if len(v.Clocks) > 0 && s.cfg.Rota.Turn != nil {
+		turn, err := s.turn(r.Context())
+		if err != nil {
+			return nil, err
+		}
+		v.Alone = len(turn) == 0
+	}
 	sigs, err := s.Signals(r.Context(), "", shown)
 	if err != nil {
 		return nil, err
 	}
-	v.Signals = slices.DeleteFunc(sigs, func(sig Signal) bool { return !sig.Waiting(s.now()) || sig.Burning(s.now()) })
-	if len(v.Cases)+len(v.Signals) == 0 {
+	for _, sig := range sigs {
+		if sig.Waiting(s.now()) && !sig.Burning(s.now()) {
+			v.Signals = append(v.Signals, waiting{sig, !sig.DecideBy.IsZero() && sig.DecideBy.Before(s.now())})
+		}
+	}
+	if len(v.Clocks)+len(v.Signals) == 0 {
 		return nil, nil
 	}
 	return v, nil

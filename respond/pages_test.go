@@ -88,7 +88,7 @@ func TestPages(t *testing.T) {
 			t.Errorf("an instant without an offset: %d", code)
 		}
 		cs := post(pages, "/assessments/"+s.Assessment.ID+"/decision", append(declare, "t0", "2026-11-21T12:00+01:00")...)
-		get(cs, "Early warning", "23 h left", "12:00 CET", "Sunday 2026-11-22", "undetermined", "CRA Art. 14(2)(a)", "Work by", "t0.set")
+		get(cs, "Early warning", "23 h left", "12:00 CET", "Sunday 2026-11-22", "undetermined", "CRA Art. 14(2)(a)", "Work by", "T0 set")
 		get("/", "Early warning", "Shells")
 		get("/cases", "Shells", "Early warning, 23 h left")
 		post(pages, cs+"/events", "kind", "submission.attempted", "stage", "early_warning", "at", "2026-11-21T12:00:00Z")

@@ -48,6 +48,14 @@ type page struct {
 
 func openPage(t *testing.T, name string) *page {
 	t.Helper()
+	p := readPage(t, name)
+	p.replace(t, "\nmake build\n", "\n")
+	return p
+}
+
+// readPage is openPage for a page that builds nothing.
+func readPage(t *testing.T, name string) *page {
+	t.Helper()
 	text, err := os.ReadFile(filepath.Join(repository(t), "docs", name))
 	if err != nil {
 		t.Fatal(err)
@@ -67,7 +75,6 @@ func openPage(t *testing.T, name string) *page {
 		}
 		p.script += b.text
 	}
-	p.replace(t, "\nmake build\n", "\n")
 	for name, port := range map[string]string{"LISTEN": "8443", "DEVICE_LISTEN": "8444", "MQTT_LISTEN": "8883", "HEALTH_LISTEN": "8480"} {
 		addr := freeAddress(t)
 		p.script = strings.ReplaceAll(p.script, "localhost:"+port, addr)

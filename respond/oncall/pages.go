@@ -70,7 +70,7 @@ type page struct {
 func (s *Service) Pages(c *console.Console) {
 	c.Page(console.Page{Path: "/on-call", Title: "On call", Menu: "Cases", Verb: string(tenant.CaseRead), FS: pagesFS, Template: "pages/oncall.html",
 		Load: func(r *http.Request) (any, error) { return s.page(r) }})
-	c.Fragment("today", console.Fragment{Order: 12, Title: "On call", Verb: string(tenant.CaseRead), FS: pagesFS, Template: "pages/today.html", Load: s.today})
+	c.Fragment("today", console.Fragment{Order: 8, Title: "On call", Verb: string(tenant.CaseRead), FS: pagesFS, Template: "pages/today.html", Load: s.today})
 	c.Form("/on-call", string(tenant.CaseDeclare), func(r *http.Request) (string, error) {
 		rota, err := typedRota(r)
 		if err != nil {
