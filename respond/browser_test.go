@@ -59,6 +59,8 @@ func TestBrowser(t *testing.T) {
 		t.Fatalf("%v, %v", cs, err)
 	}
 	look("/cases/"+cs[0].ID+"/pack", "pack")
+	b.Print("pack-print")
+	b.Screen()
 	look("/coordinator?in_union=yes&decisions=DE", "coordinator")
 	b.QuietLog()
 }

@@ -278,6 +278,24 @@ func (h *house) unarmored(plain io.Reader) []byte {
 	return b.Bytes()
 }
 
+// BenchmarkIntake takes reports with a file of 1 MB in through the public form, and says how long a finder waited for the
+// number at most.
+func BenchmarkIntake(b *testing.B) {
+	h := one(b)
+	strangers, _ := h.doors(nil)
+	kind, body := parts(b, [3]string{"text", "", "overflow"}, [3]string{"exploited", "", "yes"}, [3]string{"file", "poc.bin", strings.Repeat("x", 1<<20)})
+	var longest time.Duration
+	for i := 0; b.Loop(); i++ {
+		h.hand.Advance(time.Minute) // no rate
+		start := time.Now()
+		if got := h.from(strangers, fmt.Sprintf("192.0.2.%d:1", i%250), "/security/"+maker+"/report", kind, bytes.NewReader(body.Bytes())); got.Code != http.StatusSeeOther {
+			b.Fatalf("%d %s", got.Code, got.body)
+		}
+		longest = max(longest, time.Since(start))
+	}
+	b.ReportMetric(float64(longest.Microseconds())/1000, "ms-at-most")
+}
+
 // zeros never end.
 type zeros struct{}
 

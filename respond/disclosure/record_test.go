@@ -55,7 +55,7 @@ func TestTheDeskBesideItsPolicy(t *testing.T) {
 			t.Errorf("another tenant: %v, %v", foreign, err)
 		}
 		desk, programs := h.doors(ann)
-		h.page(desk, "/disclosure/figures", "36 h", "192 h", "overdue", "late", "promised", "version 0", "out of scope")
+		h.page(desk, "/disclosure/figures", "36 h", "192 h", "overdue", "late", "promised", "out of scope")
 		h.page(desk, "/disclosure/figures?year=2025", "The newest reports beside their policy")
 		if got := h.ask(programs, http.MethodGet, "/v1/disclosure/record?newest=1", "", nil); got.Code != 200 || !strings.Contains(got.body, third.ID) || strings.Contains(got.body, first.ID) {
 			t.Errorf("%d %s", got.Code, got.body)
