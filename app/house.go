@@ -285,7 +285,7 @@ func (h *house) build(origins []string) (err error) {
 		Fleet: h.fleet, Telemetry: h.telemetry, Command: h.command, Alarm: h.alarm, Identity: h.identity, Maker: h.manufacturer, Sign: h.audit.Sign, LogKey: h.audit.VerifierKey})
 	h.evidence = evidence.New(evidence.Config{
 		DB: h.db, Audit: h.audit, Identity: h.identity, Clock: cfg.Clock, Log: cfg.Log, Sections: h.sections(), Related: h.related, Unit: h.unit, Runs: h.runs,
-		Rooms: evidence.Rooms{Products: h.product, Cases: h.respond, Reports: h.desk, Conform: h.conform, Releases: h.releasesOfProduct}, ProductsOf: h.productsOf(),
+		Rooms: evidence.Rooms{Products: h.product, Cases: h.respond, Reports: h.desk, Conform: h.conform, Releases: h.releasesOfProduct, Informed: h.informedOf}, ProductsOf: h.productsOf(),
 	})
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 
 	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/respond/inform"
 	"github.com/openthings-platform/openthings/sbom"
 	"github.com/openthings-platform/openthings/update"
 )
@@ -46,6 +47,32 @@ func (h *house) releasesOfProduct(ctx context.Context, tenant, product string) (
 		out, ids = append(out, x), append(ids, r.ID)
 	}
 	b, err := json.Marshal(out)
+	return b, ids, err
+}
+
+// maxCampaigns is how many campaigns about one case a bundle proves.
+const maxCampaigns = 50
+
+// informedOf is the proof that users were told of a case: each campaign that was sent, with its texts and deliveries, and the ids
+// whose entries of the log prove it. Nil if none was.
+func (h *house) informedOf(ctx context.Context, _, caseID string) (json.RawMessage, []string, error) {
+	list, err := h.inform.Campaigns(ctx, caseID, "", maxCampaigns)
+	proofs, ids := []inform.Proof{}, []string{}
+	for _, c := range list {
+		if err != nil {
+			return nil, nil, err
+		}
+		if c.State != inform.Sent {
+			continue
+		}
+		var p inform.Proof
+		p, err = h.inform.Proof(ctx, c.ID)
+		proofs, ids = append(proofs, p), append(ids, c.ID)
+	}
+	if err != nil || len(proofs) == 0 {
+		return nil, nil, err
+	}
+	b, err := json.Marshal(proofs)
 	return b, ids, err
 }
 

@@ -141,7 +141,7 @@ func (m *maker) prove(d *Document) {
 	d.Checkpoint = m.sign(fmt.Sprintf("log.test/openthings\n%d\n%s\n", n, root))
 	d.Entries = nil
 	for _, e := range m.leaves {
-		if e.Leaf.Subject != d.Device {
+		if e.Leaf.Subject != d.about() {
 			continue
 		}
 		if e.Proof, err = tlog.ProveRecord(n, e.Index, reader); err != nil {
