@@ -116,6 +116,9 @@ func (s *Service) cohortRoutes(a *api.API) {
 	})
 }
 
+// Own says that it is an end of a product that its maker declares: it is a draft until it is published.
+func (e EndDate) Own() bool { return endWords[e.What] != "" }
+
 // outline is a cohort with what follows from it.
 func (s *Service) outline(c Cohort) CohortOut {
 	d := c.Declared()

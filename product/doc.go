@@ -24,7 +24,10 @@
 //
 //   - Strangers read what was published and nothing else.
 //
-// Audit: product.created, revision.created, product.baseline, product.availability, product.information,
+//   - A unit has the promise of the day on which it was placed on the market, as said of itself, else of its batch, else of
+//     its making.
+//
+// Audit: unit.placed, product.created, revision.created, product.baseline, product.availability, product.information,
 // product.page-published, cohort.created, cohort.prepared, cohort.published, cohort.shortening-refused,
 // cohort.end-decided, revision.enrol-allowed, support.notice, cessation.declared, cessation.step. Events: support.notice,
 // business.ceasing.

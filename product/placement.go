@@ -90,12 +90,10 @@ func placement(tx *store.Tx, u Unit) (p Placement, by string, err error) {
 		return p, err
 	})
 	for _, f := range found {
-		if f.subject == u.Device || by == "" {
-			p, by = f.Placement, ByBatch
-		}
 		if f.subject == u.Device {
-			return p, ByDevice, err
+			return f.Placement, ByDevice, err
 		}
+		p, by = f.Placement, ByBatch
 	}
 	if by == "" {
 		by = ByMaking

@@ -16,8 +16,13 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
+
+	"github.com/openthings-platform/openthings/problem"
+	"github.com/openthings-platform/openthings/update"
+	"github.com/openthings-platform/openthings/update/trust"
 )
 
 // Ordinary tools read neither signed notes nor TUF: what they need is taken out of them here, the raw signature and the
@@ -76,6 +81,33 @@ func signatureOf(doc []byte, keyID string) ([]byte, error) {
 		}
 	}
 	return nil, fmt.Errorf("handover: the list bears no signature of key %s", keyID)
+}
+
+// voucher is what proves that a release is the maker's.
+type voucher struct {
+	root      int // place of the root among those that the maker has had
+	key       trust.Key
+	until     time.Time
+	signature []byte // of the list by the key
+}
+
+// vouch finds the newest root whose keys signed the very list that names the release: keys are replaced over the years. The
+// list is judged as of the day on which the release was published.
+func vouch(roots [][]byte, targets []byte, r update.Release) (v voucher, err error) {
+	for n := len(roots) - 1; n >= 0; n-- {
+		root, err := trust.ParseRoot(roots[n])
+		if err != nil {
+			return v, fmt.Errorf("handover: %w", err)
+		}
+		list, err := root.Verify(targets, r.Published)
+		if err != nil || list.Targets[r.Path].SHA256 != r.Image {
+			continue
+		}
+		v = voucher{root: n, key: root.Keys[list.Signers[0]], until: list.Expires}
+		v.signature, err = signatureOf(targets, v.key.ID)
+		return v, err
+	}
+	return v, problem.Forbidden(RuleUnverified, "No trust root of the maker vouches for release %s; a bundle with it could not be verified.", r.Version)
 }
 
 func sumOf(b []byte) string {

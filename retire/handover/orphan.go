@@ -22,7 +22,6 @@ import (
 	"github.com/openthings-platform/openthings/respond/advisory"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/update"
-	"github.com/openthings-platform/openthings/update/trust"
 	"github.com/openthings-platform/openthings/vuln/vex"
 )
 
@@ -191,31 +190,14 @@ func (s *Service) part(ctx context.Context, o *orphan, r update.Release) error {
 	if slices.ContainsFunc(o.Releases, func(x OrphanRelease) bool { return x.Folder == out.Folder }) {
 		out.Folder = "firmware/" + r.ID
 	}
-	// Keys are replaced over the years: the newest root whose keys signed this very list.
-	for n := len(o.roots) - 1; n >= 0 && out.Root == ""; n-- {
-		root, err := trust.ParseRoot(o.roots[n])
-		if err != nil {
-			return fmt.Errorf("handover: %w", err)
-		}
-		list, err := root.Verify(p.targets, r.Published)
-		if err != nil {
-			continue
-		}
-		t, ok := list.Targets[r.Path]
-		if !ok || t.SHA256 != r.Image {
-			break
-		}
-		key := root.Keys[list.Signers[0]]
-		out.Root, out.Key, out.SignedUntil, out.ECDSA = rootPath(n), "trust/keys/"+key.ID[:16]+".pem", list.Expires, key.Type == "ecdsa"
-		if o.keys[out.Key], err = publicPEM(key.Public); err != nil {
-			return err
-		}
-		if p.signature, err = signatureOf(p.targets, key.ID); err != nil {
-			return err
-		}
+	v, err := vouch(o.roots, p.targets, r)
+	if err != nil {
+		return err
 	}
-	if out.Root == "" {
-		return problem.Forbidden(RuleUnverified, "No trust root of the maker vouches for release %s; a bundle with it could not be verified.", r.Version)
+	p.signature = v.signature
+	out.Root, out.Key, out.SignedUntil, out.ECDSA = rootPath(v.root), "trust/keys/"+v.key.ID[:16]+".pem", v.until, v.key.Type == "ecdsa"
+	if o.keys[out.Key], err = publicPEM(v.key.Public); err != nil {
+		return err
 	}
 	rec, f, err := s.cfg.SBOM.Original(ctx, r.Tenant, r.ID)
 	switch {
