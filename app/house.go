@@ -183,7 +183,7 @@ func (h *house) build(origins []string) (err error) {
 	}
 	h.notify = notify.New(notify.Config{DB: h.db, Keys: h.keys, Clock: cfg.Clock, Log: cfg.Log, PrivateHooks: cfg.PrivateHooks, Mailer: mailer, URL: cmp.Or(cfg.PublicURL, origins[0])})
 	h.tellOutside()
-	h.product = product.New(product.Config{DB: h.db, Clock: cfg.Clock, Sign: h.audit.Sign, Verify: h.signedText, Maker: h.manufacturer, URL: cmp.Or(cfg.PublicURL, origins[0]), Running: h.running, Checks: h.productChecks})
+	h.product = product.New(product.Config{DB: h.db, Clock: cfg.Clock, Sign: h.audit.Sign, Verify: h.signedText, Maker: h.manufacturer, URL: cmp.Or(cfg.PublicURL, origins[0]), Running: h.running, Checks: h.productChecks, Ends: h.ends()})
 	if h.identity, err = identity.New(identity.Config{
 		DB: h.db, Issuer: h.issuer, Clock: cfg.Clock, Log: cfg.Log, Journal: journal,
 		Cut: func(id, reason string) int { return h.gateway.Cut(id, reason) },
