@@ -261,7 +261,7 @@ func (h *house) build(origins []string) (err error) {
 			return vuln.Publisher{Name: name, Namespace: cmp.Or(cfg.PublicURL, origins[0])}, err
 		},
 	})
-	h.respond = respond.New(respond.Config{DB: h.db, Products: h.product, Log: cfg.Log, Vuln: h.vuln, Manufacturer: h.manufacturer, Name: h.name, Keys: h.keys, Facts: h.caseFacts(), Anomaly: h.anomaly,
+	h.respond = respond.New(respond.Config{DB: h.db, Products: h.product, Log: cfg.Log, Vuln: h.vuln, Manufacturer: h.manufacturer, Name: h.name, Keys: h.keys, Facts: h.caseFacts(), Rota: h.rota(), Anomaly: h.anomaly,
 		Campaign: func(tx *store.Tx, t, id, campaign string) error { return h.inform.OfCase(tx, t, id, campaign) },
 		Ready:    []func(context.Context, string) ([]respond.Ready, error){h.reporting}})
 	h.inform = inform.New(inform.Config{DB: h.db, Keys: h.keys, Products: h.product, Cases: h.respond, Log: cfg.Log, Mailer: mailer, PrivateHooks: cfg.PrivateHooks, URL: cmp.Or(cfg.PublicURL, origins[0]),
