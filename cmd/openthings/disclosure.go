@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net/http"
@@ -93,11 +94,20 @@ func printFinderReport(w io.Writer, x disclosure.Report) error {
 
 func securityTxtCommand(r *remote) *cobra.Command {
 	return &cobra.Command{
-		Use: "securitytxt HOST", Short: "Sign a security.txt for a site of your own and print it", Args: cobra.ExactArgs(1),
-		Long: "Sign a security.txt for a site of your own and print it. Put it there as /.well-known/security.txt. What this platform\n" +
+		Use: "securitytxt [HOST]", Short: "Sign a security.txt for a site of your own and print it, or list those that were signed", Args: cobra.MaximumNArgs(1),
+		Long: "Sign a security.txt for a site of your own and print it; without a name, list the files and when they end. Put it there as /.well-known/security.txt. What this platform\n" +
 			"serves renews itself; this file cannot, so people are told 30 days before it ends.",
 		Example: `  openthings disclosure securitytxt lumen.example > security.txt`,
 		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return read(c, r, "/v1/disclosure/securitytxt", func(w io.Writer, p api.Page[disclosure.Signed]) error {
+					rows := [][]string{{"SITE", "SIGNED", "ENDS"}}
+					for _, x := range p.Items {
+						rows = append(rows, []string{cmp.Or(x.Host, "(this platform)"), instant(x.Made), instant(x.Expires)})
+					}
+					return table(w, rows)
+				})
+			}
 			return do(c, r, http.MethodPost, "/v1/disclosure/securitytxt", map[string]any{"host": args[0]}, func(w io.Writer, x disclosure.Signed) error {
 				_, err := io.WriteString(w, x.Body)
 				return err
