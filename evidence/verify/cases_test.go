@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// aCase makes a bundle about a case with three events: aware, and an early warning that came 25 hours later.
+// aCase makes a bundle about a case with four events: aware, an early warning that came 25 hours later, and one that moves no clock.
 func aCase(t *testing.T, bend func(m *maker, c *Case)) (*maker, []byte) {
 	t.Helper()
 	m := newMaker(t)
@@ -21,9 +21,10 @@ func aCase(t *testing.T, bend func(m *maker, c *Case)) (*maker, []byte) {
 	event(1, "t0.set", "per_1", map[string]any{"at": t0, "coordinator": "DE", "of": "aev", "product": "prd_1", "note": "seen"})
 	event(2, "submission.attempted", "per_1", map[string]any{"at": t0.Add(25 * time.Hour), "stage": "early_warning", "pack": digest([]byte("what was said")), "note": "asleep"})
 	event(3, "submission.accepted", "per_1", map[string]any{"attempt": 2, "receipt": "SRP-1"})
+	event(4, "case.linked", "per_1", map[string]any{"case": "cas_2"})
 	limits := Limits{EarlyWarningHours: 12, NotificationHours: 60, FinalDays: 10, UsersHours: 24}
 	at := func(h int) time.Time { return t0.Add(time.Duration(h) * time.Hour) }
-	c := Case{ID: "cas_1", Product: "prd_1", Kind: "aev", Count: 3, Limits: limits, Packs: []Pack{{2, "what was said"}}, Receipts: []Receipt{}, Clocks: []Deadline{
+	c := Case{ID: "cas_1", Product: "prd_1", Kind: "aev", Count: 4, Limits: limits, Packs: []Pack{{2, "what was said"}}, Receipts: []Receipt{}, Clocks: []Deadline{
 		{Stage: "early_warning", Due: at(24), NominalEnd: at(25), WorkBy: at(12), Met: at(25)},
 		{Stage: "notification", Due: at(72), NominalEnd: at(73), Counter: at(73), WorkBy: at(60)},
 		{Stage: "final"},
@@ -86,9 +87,9 @@ func TestWhoHoldsTheKeyCannotBendACase(t *testing.T) {
 		"a date where there is none": func(_ *maker, c *Case) { c.Clocks[2].Due = now },
 		"a counter left out":         func(_ *maker, c *Case) { c.Clocks[1].Counter = time.Time{} },
 		"a duty left out":            func(_ *maker, c *Case) { c.Clocks = c.Clocks[:3] },
-		"an event left out":          func(m *maker, c *Case) { m.leaves = slices.Delete(m.leaves, 6, 7); c.Count = 2; renumber(m) },
-		"the last event left out":    func(m *maker, _ *Case) { m.leaves = m.leaves[:7] },
-		"an event twice":             func(m *maker, c *Case) { m.leaves = append(m.leaves, m.leaves[7]); c.Count = 4; renumber(m) },
+		"an event left out":          func(m *maker, c *Case) { m.leaves = slices.Delete(m.leaves, 6, 7); c.Count = 3; renumber(m) },
+		"the last event left out":    func(m *maker, _ *Case) { m.leaves = m.leaves[:8] },
+		"an event twice":             func(m *maker, c *Case) { m.leaves = append(m.leaves, m.leaves[8]); c.Count = 5; renumber(m) },
 		"another kind":               func(_ *maker, c *Case) { c.Kind = "si" },
 		"another product":            func(_ *maker, c *Case) { c.Product = "prd_2" },
 		"a drill as a case":          func(_ *maker, c *Case) { c.Drill = true },
