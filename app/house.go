@@ -330,7 +330,7 @@ func (h *house) mount() error {
 	}
 	// An entry of the menu leads to the first page that names it: Releases to those of update, not to the bill of one of them.
 	for _, room := range []interface{ Pages(*console.Console) }{
-		h.tenant, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.update, h.sbom, h.vuln, h.respond, h.oncall, h.desk, h.advisory, h.conform, h.self, h.retire, h.handover, h.evidence,
+		h.tenant, h.notify, h.product, h.identity, h.enroll, h.fleet, h.telemetry, h.command, h.alarm, h.update, h.sbom, h.vuln, h.respond, h.inform, h.oncall, h.desk, h.advisory, h.conform, h.self, h.retire, h.handover, h.evidence,
 	} {
 		room.Pages(h.console)
 	}

@@ -309,19 +309,19 @@ func (s *Service) contactPages(c *console.Console) {
 			return p, err
 		}
 		if before != "" {
-			p.Pager.First = "/inform/contacts"
+			p.Pager.First = "/contacts"
 		}
 		if len(p.Contacts) > pageSize {
 			p.Contacts = p.Contacts[:pageSize]
-			p.Pager.Next = "/inform/contacts?before=" + url.QueryEscape(p.Contacts[pageSize-1].ID)
+			p.Pager.Next = "/contacts?before=" + url.QueryEscape(p.Contacts[pageSize-1].ID)
 		}
 		p.Products, err = s.productOptions(ctx, a.Tenant)
 		return p, err
 	}
-	c.Page(console.Page{Path: "/inform/contacts", Title: "Contacts", Menu: menu, Tab: "Contacts", TabOrder: 20, Verb: write, FS: pagesFS, Template: "pages/contacts.html",
+	c.Page(console.Page{Path: "/contacts", Title: "Contacts", Menu: menu, Tab: "Contacts", TabOrder: 20, Verb: write, FS: pagesFS, Template: "pages/contacts.html",
 		Load: func(r *http.Request) (any, error) { return load(r) }})
 	// The secret of a webhook is shown at once, as the answer of the form.
-	c.Page(console.Page{Path: "/inform/contacts", Method: http.MethodPost, Title: "Contacts", Menu: menu, Tab: "Contacts", Verb: write, FS: pagesFS, Template: "pages/contacts.html",
+	c.Page(console.Page{Path: "/contacts", Method: http.MethodPost, Title: "Contacts", Menu: menu, Tab: "Contacts", Verb: write, FS: pagesFS, Template: "pages/contacts.html",
 		Load: func(r *http.Request) (any, error) {
 			x, err := s.AddContact(r.Context(), contactFrom(r))
 			if err != nil {
@@ -331,7 +331,7 @@ func (s *Service) contactPages(c *console.Console) {
 			p.Secret = x.Secret
 			return p, err
 		}})
-	c.Page(console.Page{Path: "/inform/contacts/{id}", Title: "Contact", Menu: menu, Tab: "Contacts", Verb: write, FS: pagesFS, Template: "pages/contact.html",
+	c.Page(console.Page{Path: "/contacts/{id}", Title: "Contact", Menu: menu, Tab: "Contacts", Verb: write, FS: pagesFS, Template: "pages/contact.html",
 		Load: func(r *http.Request) (any, error) {
 			x, err := s.Contact(r.Context(), r.PathValue("id"))
 			if err != nil {
@@ -342,8 +342,8 @@ func (s *Service) contactPages(c *console.Console) {
 			p.Products, err = s.productOptions(r.Context(), a.Tenant)
 			return p, err
 		}})
-	c.Form("/inform/contacts/{id}", write, func(r *http.Request) (string, error) {
-		at := "/inform/contacts/" + r.PathValue("id")
+	c.Form("/contacts/{id}", write, func(r *http.Request) (string, error) {
+		at := "/contacts/" + r.PathValue("id")
 		was, err := s.Contact(r.Context(), r.PathValue("id"))
 		if err != nil {
 			return at, err
@@ -354,18 +354,18 @@ func (s *Service) contactPages(c *console.Console) {
 		console.Say(r, "Saved.")
 		return at, err
 	})
-	c.Form("/inform/contacts/{id}/erase", write, func(r *http.Request) (string, error) {
+	c.Form("/contacts/{id}/erase", write, func(r *http.Request) (string, error) {
 		console.Say(r, "Erased. What was told stays on record under a keyed hash.")
-		return "/inform/contacts", s.EraseContact(r.Context(), r.PathValue("id"))
+		return "/contacts", s.EraseContact(r.Context(), r.PathValue("id"))
 	})
-	c.Upload("/inform/contacts/import", write, maxImport, func(r *http.Request, file io.ReaderAt, size int64) (string, error) {
+	c.Upload("/contacts/import", write, maxImport, func(r *http.Request, file io.ReaderAt, size int64) (string, error) {
 		b, err := io.ReadAll(io.NewSectionReader(file, 0, size))
 		if err != nil {
 			return "", err
 		}
 		n, err := s.ImportContacts(r.Context(), b)
 		console.Say(r, strconv.Itoa(n.Added)+" added, "+strconv.Itoa(n.Changed)+" changed.")
-		return "/inform/contacts", err
+		return "/contacts", err
 	})
 }
 

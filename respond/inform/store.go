@@ -3,6 +3,7 @@
 package inform
 
 import (
+	"cmp"
 	"database/sql"
 	"embed"
 	"errors"
@@ -90,11 +91,13 @@ func one(cs []Contact, err error) (Contact, error) {
 
 // contacts is a page of those of a product (all if empty), the newest first; the erased ones are left out.
 func contacts(tx *store.Tx, tenant, product, before string, limit int) ([]Contact, error) {
+	before = cmp.Or(before, "con`") // follows every id
 	if product == "" {
-		return contactsWhere(tx, tenant, `erased = 0 AND ($2 = '' OR id < $2) ORDER BY id DESC LIMIT $3`, before, limit)
+		return contactsWhere(tx, tenant, `erased = 0 AND id < $2 ORDER BY id DESC LIMIT $3`, before, limit)
 	}
-	return contactsWhere(tx, tenant, `erased = 0 AND ($2 = '' OR id < $2) AND id IN (SELECT contact FROM inform_holding WHERE tenant = $1 AND product = $4)
-		ORDER BY id DESC LIMIT $3`, before, limit, product)
+	// Who was erased has no product.
+	return contactsWhere(tx, tenant, `id IN (SELECT DISTINCT contact FROM inform_holding WHERE tenant = $1 AND product = $4 AND contact < $2
+		ORDER BY contact DESC LIMIT $3) ORDER BY id DESC`, before, limit, product)
 }
 
 func contactsWhere(tx *store.Tx, tenant, where string, args ...any) ([]Contact, error) {

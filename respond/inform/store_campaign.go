@@ -163,13 +163,13 @@ func (q Query) audience(args []any) (string, []any) {
 		return ` AND c.erased = 0`, args
 	}
 	args = append(args, q.Product)
-	of := fmt.Sprintf(`h.tenant = $1 AND h.product = $%d AND h.contact = c.id`, len(args))
+	of := fmt.Sprintf(`h.tenant = $1 AND h.product = $%d`, len(args))
 	if len(q.Revisions) > 0 {
 		var in string
 		in, args = store.In(args, q.Revisions)
 		of += ` AND (h.revision = '' OR h.revision IN ` + in + `)`
 	}
-	return ` AND c.erased = 0 AND EXISTS (SELECT 1 FROM inform_holding h WHERE ` + of + `)`, args
+	return ` AND c.erased = 0 AND c.id IN (SELECT h.contact FROM inform_holding h WHERE ` + of + `)`, args
 }
 
 type group struct {

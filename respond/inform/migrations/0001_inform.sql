@@ -25,6 +25,7 @@ CREATE TABLE inform_holding (
 	PRIMARY KEY (contact, product, revision)
 );
 CREATE INDEX inform_holding_product ON inform_holding(tenant, product, contact);
+CREATE INDEX inform_holding_contact ON inform_holding(tenant, contact, product, revision);
 
 -- What users are told. source makes what the platform makes by itself happen once: it names the event; else it is the id.
 -- texts is JSON: language -> title and text. query is JSON: who was meant when it was sent. served is when a delivery of it
@@ -99,6 +100,7 @@ CREATE TABLE inform_delivery (
 	UNIQUE (campaign, contact)
 );
 CREATE INDEX inform_delivery_waiting ON inform_delivery(campaign, next) WHERE state = 'waiting';
+CREATE INDEX inform_delivery_campaign ON inform_delivery(tenant, campaign, id);
 CREATE INDEX inform_delivery_contact ON inform_delivery(contact);
 
 -- The jobs that take a campaign to devices.
