@@ -121,7 +121,7 @@ func (s *Service) orphan(ctx context.Context, tenant, id, revision string) (o *o
 		return nil, err
 	}
 	if len(o.parts) == 0 && o.page.Version == 0 && len(o.Support) == 0 {
-		return nil, problem.Conflict("Nothing of this product was published: there is nothing to hand over.").Hint("Publish a release, the user information or its support first.")
+		return nil, problem.NotFound("Nothing of this product was published: there is nothing to hand over.").Hint("Publish a release, the user information or its support first.")
 	}
 	return o, nil
 }
