@@ -53,7 +53,7 @@ var Answers = []AuditQuestion{
 		Sections: []string{sectionNegatives}},
 	{Number: 7, Question: "How and when were users told?", Screen: "/inspect/7?product={product}", File: fileProduct,
 		Sections: []string{verify.SectionCases, sectionInformed}},
-	{Number: 8, Question: "Show that a device refuses unsigned, old or foreign firmware.", Screen: "/releases",
+	{Number: 8, Question: "Show that a device refuses unsigned, old or foreign firmware.",
 		Gap: "Not answered by a page or a file: the refusals are shown by this platform's tests of its own agent, and a field refusal stands with its deployment. A conformance run per release is not recorded yet."},
 	{Number: 9, Question: "What share of the fleet got the fix in 30 days, who did not, and why?", Screen: "/deployments",
 		Gap: "The page of a deployment shows the coverage and who is left. No sealed file yet."},
