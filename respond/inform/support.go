@@ -146,7 +146,7 @@ type templateText struct{ title, text *template.Template }
 
 func words(title, text string) templateText {
 	parse := func(s string) *template.Template {
-		return template.Must(template.New("").Option("missingkey=error").Parse(s))
+		return template.Must(template.New("").Option("missingkey=error").Funcs(template.FuncMap{"de": de}).Parse(s))
 	}
 	return templateText{parse(title), parse(text)}
 }
@@ -178,6 +178,14 @@ func month(lang string, m product.Month) string {
 		return ""
 	}
 	return months[lang][t.Month()-1] + " " + t.Format("2006")
+}
+
+// de is the French "of" before a month: d’avril, d’août, d’octobre, de mars.
+func de(month string) string {
+	if strings.ContainsAny(month[:min(1, len(month))], "ao") {
+		return "d’" + month
+	}
+	return "de " + month
 }
 
 // day is a day as it is written out: "22. März 2031".

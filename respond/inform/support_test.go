@@ -134,7 +134,8 @@ func TestTemplatesFit(t *testing.T) {
 			}
 		}
 	}
-	if day("fr", time.Date(2027, 3, 1, 0, 0, 0, 0, time.UTC)) != "1er mars 2027" || month("de", "2031-03") != "März 2031" {
+	if day("fr", time.Date(2027, 3, 1, 0, 0, 0, 0, time.UTC)) != "1er mars 2027" || month("de", "2031-03") != "März 2031" ||
+		de(month("fr", "2031-10")) != "d’octobre 2031" || de(month("fr", "2031-03")) != "de mars 2031" {
 		t.Error("days and months")
 	}
 }

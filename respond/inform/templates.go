@@ -22,12 +22,12 @@ Was sich ändert: Schwachstellen, die danach bekannt werden, werden nicht mehr d
 Was zu tun ist: Installieren Sie die verfügbaren Aktualisierungen. Entscheiden Sie vor Ende {{.End}}, ob Sie das Produkt ersetzen, außer Betrieb nehmen oder nur noch dort betreiben, wo andere Netze es nicht erreichen. Wie Sie Ihre Daten entfernen und das Produkt außer Betrieb nehmen, steht in den Nutzerinformationen.
 
 Wird der Support verlängert, erhalten Sie eine Berichtigung dieser Mitteilung.`),
-		"fr": words("{{.Product}} : l’assistance de sécurité prend fin à la fin de {{.End}}",
-			`{{.Maker}} fournit une assistance de sécurité pour {{.Product}} (matériel {{.Hardware}}) jusqu’à la fin de {{.End}}. {{if gt .Months 1}}Il reste {{.Months}} mois, celui-ci compris.{{else}}C’est le dernier mois.{{end}}
+		"fr": words("{{.Product}} : l’assistance de sécurité prend fin à la fin {{de .End}}",
+			`{{.Maker}} fournit une assistance de sécurité pour {{.Product}} (matériel {{.Hardware}}) jusqu’à la fin {{de .End}}. {{if gt .Months 1}}Il reste {{.Months}} mois, celui-ci compris.{{else}}C’est le dernier mois.{{end}}
 
 Ce qui change : les vulnérabilités connues après cette date ne seront plus corrigées par des mises à jour de sécurité.
 
-Ce qu’il faut faire : installez les mises à jour disponibles. Décidez avant la fin de {{.End}} de remplacer le produit, de le mettre hors service ou de ne l’utiliser que là où d’autres réseaux ne peuvent l’atteindre. Les informations destinées à l’utilisateur indiquent comment supprimer vos données et mettre le produit hors service.
+Ce qu’il faut faire : installez les mises à jour disponibles. Décidez avant la fin {{de .End}} de remplacer le produit, de le mettre hors service ou de ne l’utiliser que là où d’autres réseaux ne peuvent l’atteindre. Les informations destinées à l’utilisateur indiquent comment supprimer vos données et mettre le produit hors service.
 
 Si l’assistance est prolongée, vous recevrez une rectification de cet avis.`),
 	}},
@@ -49,7 +49,7 @@ Was zu tun ist: Installieren Sie die letzten Aktualisierungen. Ersetzen Sie das 
 
 Wird der Support doch noch verlängert, erhalten Sie eine Berichtigung dieser Mitteilung.`),
 		"fr": words("{{.Product}} : l’assistance de sécurité a pris fin",
-			`L’assistance de sécurité de {{.Maker}} pour {{.Product}} (matériel {{.Hardware}}) a pris fin à la fin de {{.End}}.
+			`L’assistance de sécurité de {{.Maker}} pour {{.Product}} (matériel {{.Hardware}}) a pris fin à la fin {{de .End}}.
 
 Ce qui change : les vulnérabilités connues à partir de maintenant ne sont plus corrigées par des mises à jour de sécurité. Le risque d’utiliser le produit sur un réseau augmente avec le temps.
 
@@ -74,10 +74,10 @@ What to do: keep installing updates. You will be told again before support ends.
 Was sich ändert: Bis dahin gibt es weiterhin Sicherheitsaktualisierungen.
 
 Was zu tun ist: Installieren Sie weiterhin Aktualisierungen. Vor dem Ende des Supports erhalten Sie wieder eine Mitteilung.`),
-		"fr": words("{{.Product}} : rectification : assistance de sécurité jusqu’à la fin de {{.End}}",
-			`Cet avis rectifie un avis antérieur, qui indiquait la fin de {{.Was}}.
+		"fr": words("{{.Product}} : rectification : assistance de sécurité jusqu’à la fin {{de .End}}",
+			`Cet avis rectifie un avis antérieur, qui indiquait la fin {{de .Was}}.
 
-{{.Maker}} fournit une assistance de sécurité pour {{.Product}} (matériel {{.Hardware}}) jusqu’à la fin de {{.End}}.
+{{.Maker}} fournit une assistance de sécurité pour {{.Product}} (matériel {{.Hardware}}) jusqu’à la fin {{de .End}}.
 
 Ce qui change : les mises à jour de sécurité continuent jusque-là.
 
