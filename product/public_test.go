@@ -145,6 +145,9 @@ func TestPublicPageIsLimited(t *testing.T) {
 		if last != 429 {
 			t.Errorf("after %d requests at once: %d", publicBurst+1, last)
 		}
+		if w := get("/p/" + h.product.ID); w.Code != 429 {
+			t.Errorf("the page itself: %d", w.Code)
+		}
 		h.hand.Advance(time.Second)
 		if w := get("/p/" + h.product.ID); w.Code != 200 {
 			t.Errorf("a second later: %d", w.Code)
