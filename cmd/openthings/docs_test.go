@@ -75,7 +75,7 @@ func readPage(t *testing.T, name string) *page {
 		}
 		p.script += b.text
 	}
-	for name, port := range map[string]string{"LISTEN": "8443", "DEVICE_LISTEN": "8444", "MQTT_LISTEN": "8883", "HEALTH_LISTEN": "8480"} {
+	for name, port := range map[string]string{"LISTEN": "8443", "DEVICE_LISTEN": "8444", "MQTT_LISTEN": "8883", "COAP_LISTEN": "5684", "HEALTH_LISTEN": "8480"} {
 		addr := freeAddress(t)
 		p.script = strings.ReplaceAll(p.script, "localhost:"+port, addr)
 		p.env = append(p.env, "OPENTHINGS_"+name+"="+addr)

@@ -77,6 +77,7 @@ export OPENTHINGS_TOKEN=$(openthings token create --tenant Lumen --role owner --
 	if err := os.WriteFile(filepath.Join(p.dir, "siem-ca.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate().Raw}), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	p.script += "kill %1\nwait\n"
 	out := p.run(t, "openthings")
 	if !strings.Contains(out, "case.duty_ended") || strings.Contains(out, routingKey) || strings.Contains(out, jiraSecret) {
 		t.Errorf("the reader sees\n%s", out)
