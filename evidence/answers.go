@@ -66,7 +66,7 @@ var Answers = []AuditQuestion{
 	{Number: 12, Question: "Due diligence on a component; did you report upstream?", Screen: "/inspect/12?product={product}", File: fileProduct,
 		Sections: []string{sectionComponents, sectionEndings, verify.SectionCases},
 		Gap:      "What was reported upstream stands in the events of the case and in the steps of the report that found it; a fix that was shared is not recorded."},
-	{Number: 13, Question: "Show a decommissioned device: gone, cannot return, data erased, evidence kept.", Screen: "/devices", File: fileDevice},
+	{Number: 13, Question: "Show a decommissioned device: gone, cannot return, data erased, evidence kept.", Screen: "/fleet", File: fileDevice},
 	{Number: 14, Question: "Who can sign firmware or issue identities; all uses of last year; can an administrator alter this log?", Screen: "/issuers", File: fileLog,
 		Gap: "Issued certificates and releases are in the export of the log, the whole log is verified on the page Evidence. A list that is reconciled with the issuer's own is not made yet."},
 	{Number: 15, Question: "Which requirements did you declare not applicable, and why; what changed since the last release, and was it a substantial modification?", Screen: "/inspect/15?product={product}", File: fileProduct,

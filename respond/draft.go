@@ -219,7 +219,7 @@ func (k known) drafts(c Case, now time.Time) map[string]drafted {
 	}
 	if len(k.versions) == 0 {
 		// The reporting platform wants a version within 24 hours; whoever knows none by then says that, and does not guess.
-		d["versions"] = drafted{"Under investigation", "no finding names a version yet"}
+		d["versions"] = drafted{"Under investigation", "nothing: no finding names a version yet"}
 	}
 	k.draftPEC(c, d)
 	d["cve"] = drafted{named(append([]string{c.Ref}, k.record.Names...), "CVE-"), record}

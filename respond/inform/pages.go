@@ -266,10 +266,14 @@ func (s *Service) form(r *http.Request, w Words, action string) (f draftForm, er
 // Has says whether the draft names the revision.
 func (f draftForm) Has(revision string) bool { return slices.Contains(f.Words.Revisions, revision) }
 
+// productOptions are the products whose users whoever asks may write to.
 func (s *Service) productOptions(ctx context.Context, t string, first ...console.Option) ([]console.Option, error) {
+	a, _ := tenant.ActorFrom(ctx)
 	ps, err := s.cfg.Products.List(ctx, t)
 	for _, p := range ps {
-		first = append(first, console.Option{Value: p.ID, Word: p.Name})
+		if tenant.Can(a, tenant.CaseWrite, tenant.Thing{Tenant: t, Product: p.ID}) {
+			first = append(first, console.Option{Value: p.ID, Word: p.Name})
+		}
 	}
 	return first, err
 }
