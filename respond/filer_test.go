@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -139,17 +140,25 @@ func TestADrillIsScoredByItsCall(t *testing.T) {
 // TestWhatEndsADuty is announced when its clock stops, once, and for every clock that runs when the case is closed.
 func TestWhatEndsADuty(t *testing.T) {
 	each(t, func(t *testing.T, h house) {
+		var mu sync.Mutex // jobs run side by side
 		var ended []string
 		h.db.On(TopicDutyEnded, "test", func(_ context.Context, e store.Event) error {
 			var d DutyEnded
 			if err := e.Decode(&d); err != nil {
 				return err
 			}
+			mu.Lock()
+			defer mu.Unlock()
 			ended = append(ended, string(d.Stage))
 			return nil
 		})
 		decided := 0
-		h.db.On(TopicDecided, "test", func(context.Context, store.Event) error { decided++; return nil })
+		h.db.On(TopicDecided, "test", func(context.Context, store.Event) error {
+			mu.Lock()
+			defer mu.Unlock()
+			decided++
+			return nil
+		})
 		id := h.declared(t)
 		e, err := h.Append(ann, id, SubmissionAttempted, Data{Stage: EarlyWarning, At: h.hand.Now(), Deviation: "x"})
 		if err != nil {
