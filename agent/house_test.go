@@ -381,7 +381,7 @@ func (h *house) forget() {
 // eventually looks again and again at something that tells nobody when it changes: a file of another process's.
 func eventually(t *testing.T, what func() bool) {
 	t.Helper()
-	tick, deadline := time.NewTicker(time.Millisecond), time.After(20*time.Second)
+	tick, deadline := time.NewTicker(time.Millisecond), time.After(time.Minute)
 	defer tick.Stop()
 	for !what() {
 		select {
