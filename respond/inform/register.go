@@ -44,17 +44,21 @@ func (s *Service) AddContact(ctx context.Context, c Contact) (Contact, error) {
 	})
 }
 
-// ready checks a contact and finds out its pseudonym.
+// ready checks a contact, puts ids in the place of the names of what it has, and finds out its pseudonym.
 func (s *Service) ready(ctx context.Context, t string, c *Contact) (err error) {
 	if err := c.check(s.cfg.PrivateHooks); err != nil {
 		return err
 	}
+	has := make([]Holding, 0, len(c.Products))
 	for _, h := range c.Products {
-		if _, err := s.holding(ctx, t, h.Product, h.Revision); err != nil {
+		if h, err = s.holding(ctx, t, h.Product, h.Revision); err != nil {
 			return err
 		}
+		if !slices.Contains(has, h) {
+			has = append(has, h)
+		}
 	}
-	c.tenant = t
+	c.Products, c.tenant = has, t
 	c.hash, err = s.pseudonym(t, c.Channel, c.Address)
 	return err
 }
