@@ -15,6 +15,7 @@ import (
 	"github.com/openthings-platform/openthings/evidence"
 	"github.com/openthings-platform/openthings/evidence/verify"
 	"github.com/openthings-platform/openthings/product"
+	"github.com/openthings-platform/openthings/respond"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"
 )
@@ -36,6 +37,8 @@ func TestTheLogByTimeAndProduct(t *testing.T) {
 	eachDesk(t, func(t *testing.T, d *desk) {
 		second, err := d.products.Create(t.Context(), product.Product{Tenant: "ten_a", Name: "Lamp", Model: "l1"}, "per_ann")
 		d.must(err)
+		foreign, err := d.cases.AddSignal(ann, respond.Signal{Product: second.ID, Title: "Strange logins on lamps"})
+		d.must(err)
 		id := d.declared(time.Hour, false)
 		for i := range 450 { // more than a page
 			d.append(audit.Entry{Tenant: "ten_a", Actor: "per_1", Kind: "device.claimed", Subject: "dev_other", Data: i})
@@ -56,7 +59,7 @@ func TestTheLogByTimeAndProduct(t *testing.T) {
 		r, err := verify.Bundle(bytes.NewReader(mine), d.log.VerifierKey(), time.Now())
 		d.must(err)
 		// product.created, signal.received, assessment.opened, decision.recorded, t0.set
-		if r.Entries != 5 || !bytes.Contains(mine, []byte(id)) || bytes.Contains(mine, []byte(second.ID)) || bytes.Contains(mine, []byte("dev_other")) {
+		if r.Entries != 5 || !bytes.Contains(mine, []byte(id)) || bytes.Contains(mine, []byte(second.ID)) || bytes.Contains(mine, []byte(foreign.ID)) || bytes.Contains(mine, []byte("dev_other")) {
 			t.Errorf("%d entries about the product: %s", r.Entries, mine)
 		}
 		none, err := d.exportLog(ann, evidence.Span{From: time.Now().Add(time.Hour), To: time.Now().Add(2 * time.Hour)})
