@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/openthings-platform/openthings/law"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/wire"
 )
@@ -130,6 +131,9 @@ func (w *Words) check() error {
 		}
 		t := w.Texts[lang]
 		size += len(t.Title) + len(t.Text)
+		if err := law.CheckClaims(map[string]string{"texts." + lang: t.Title + "\n" + t.Text}); err != nil {
+			return err
+		}
 	}
 	switch {
 	case !slices.Contains([]string{KindCase, KindSupport, KindCessation, KindAdvisory, KindOther}, w.Kind):

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/openthings-platform/openthings/law"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/respond"
 	"github.com/openthings-platform/openthings/store"
@@ -179,6 +180,10 @@ func TestImpacted(t *testing.T) {
 		if q := h.proof(c.ID).Campaign.Query; q == nil || q.Audience != Impacted || !slices.Equal(q.Revisions, []string{h.revision}) || !q.At.Equal(saturday) {
 			t.Errorf("query %+v", q)
 		}
+		claims := w
+		claims.Texts = map[string]Text{"en": {"Update now", "The product enjoys the presumption of conformity."}}
+		_, err = h.Draft(ann, claims)
+		h.refused(err, problem.KindForbidden, law.RuleClaim)
 		w.Revisions = nil
 		_, err = h.Draft(ann, w)
 		h.refused(err, problem.KindInvalid, "")
