@@ -42,6 +42,19 @@ func read[T any](c *cobra.Command, r *remote, path string, human func(w io.Write
 	return show(c, r, raw, human)
 }
 
+// do sends in, as api.Client.Do does, and prints the API's JSON with --json, or what human writes.
+func do[T any](c *cobra.Command, r *remote, method, path string, in any, human func(w io.Writer, v T) error, header ...string) error {
+	cl, err := r.client()
+	if err != nil {
+		return err
+	}
+	var raw json.RawMessage
+	if err := cl.Do(c.Context(), method, path, in, &raw, header...); err != nil {
+		return err
+	}
+	return show(c, r, raw, human)
+}
+
 // show prints an answer of the API as it came with --json, or what human writes.
 func show[T any](c *cobra.Command, r *remote, raw json.RawMessage, human func(w io.Writer, v T) error) error {
 	if r.json {

@@ -41,15 +41,7 @@ func caseSignal(r *remote) *cobra.Command {
 		Use: "signal", Short: "Record a hint that a product may be attacked; it starts no clock", Args: cobra.NoArgs,
 		Example: `  openthings case signal --product prd_… --title 'Customer reports a strange login' --exploited unknown`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			cl, err := r.client()
-			if err != nil {
-				return err
-			}
-			var out json.RawMessage
-			if err := cl.Do(c.Context(), http.MethodPost, "/v1/signals", in, &out); err != nil {
-				return err
-			}
-			return show(c, r, out, func(w io.Writer, s respond.Signal) error {
+			return do(c, r, http.MethodPost, "/v1/signals", in, func(w io.Writer, s respond.Signal) error {
 				_, err := fmt.Fprintf(w, "%s: decide by %s\n", s.ID, instant(s.DecideBy))
 				return err
 			})
@@ -130,11 +122,7 @@ func caseDecide(r *remote) *cobra.Command {
 				}
 			}
 			d.Seen = new(len(as.Decisions))
-			var out json.RawMessage
-			if err := cl.Do(c.Context(), http.MethodPost, "/v1/assessments/"+url.PathEscape(as.ID)+"/decision", d, &out); err != nil {
-				return err
-			}
-			return show(c, r, out, func(w io.Writer, e respond.Ended) error {
+			return do(c, r, http.MethodPost, "/v1/assessments/"+url.PathEscape(as.ID)+"/decision", d, func(w io.Writer, e respond.Ended) error {
 				fmt.Fprintf(w, "%s, decided %s by %s\n", e.Verdict, instant(e.At), e.Actor)
 				if !e.Again.IsZero() {
 					fmt.Fprintln(w, "assess again by", instant(e.Again))
@@ -259,15 +247,7 @@ func caseEvent(r *remote) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			cl, err := r.client()
-			if err != nil {
-				return err
-			}
-			var out json.RawMessage
-			if err := cl.Do(c.Context(), http.MethodPost, "/v1/cases/"+url.PathEscape(args[0])+"/events", json.RawMessage(body), &out); err != nil {
-				return err
-			}
-			return show(c, r, out, func(w io.Writer, e respond.Event) error {
+			return do(c, r, http.MethodPost, "/v1/cases/"+url.PathEscape(args[0])+"/events", json.RawMessage(body), func(w io.Writer, e respond.Event) error {
 				_, err := fmt.Fprintf(w, "event %d: %s\n", e.Seq, e.Kind)
 				return err
 			})

@@ -98,9 +98,9 @@ func conformClass(r *remote) *cobra.Command {
 			at := ofProduct(args[0], "/classification")
 			switch {
 			case confirm > 0:
-				return change(c, r, http.MethodPost, at+"/confirm", map[string]any{"version": confirm, "note": note}, printClass)
+				return do(c, r, http.MethodPost, at+"/confirm", map[string]any{"version": confirm, "note": note}, printClass)
 			case in.Core+in.Reason+in.Category != "":
-				return change(c, r, http.MethodPut, at, in, printClass)
+				return do(c, r, http.MethodPut, at, in, printClass)
 			}
 			return read(c, r, at, printClass)
 		},
@@ -136,7 +136,7 @@ func conformRoute(r *remote) *cobra.Command {
 				return read(c, r, at, say)
 			}
 			in.Module = conform.Module(module)
-			return change(c, r, http.MethodPut, at, in, say)
+			return do(c, r, http.MethodPut, at, in, say)
 		},
 	}
 	f := c.Flags()
@@ -177,7 +177,7 @@ func conformRisk(r *remote) *cobra.Command {
 					return printDraft(w, conform.Draft{Rows: a.Rows, Sealed: a.Stamp})
 				})
 			case in.Purpose != "":
-				return change(c, r, http.MethodPut, ofProduct(args[0], "/risk-assessment"), in, printDraft)
+				return do(c, r, http.MethodPut, ofProduct(args[0], "/risk-assessment"), in, printDraft)
 			}
 			return read(c, r, ofProduct(args[0], "/risk-assessment"), printDraft)
 		},
@@ -201,7 +201,7 @@ func conformRow(r *remote) *cobra.Command {
 		Example: `  openthings conform row prd_… cra.i.1.2.e --applies yes --treatment 'TLS 1.3, keys in the TPM' --evidence /releases/rel_…
   openthings conform row prd_… cra.i.1.2.l --applies no --why 'It has no users and keeps no log'`,
 		RunE: func(c *cobra.Command, args []string) error {
-			return change(c, r, http.MethodPut, ofProduct(args[0], "/risk-assessment/rows/"+url.PathEscape(args[1])), in, func(w io.Writer, d conform.Draft) error {
+			return do(c, r, http.MethodPut, ofProduct(args[0], "/risk-assessment/rows/"+url.PathEscape(args[1])), in, func(w io.Writer, d conform.Draft) error {
 				_, err := fmt.Fprintf(w, "%s is recorded: %d of %d rows decided\n", args[1], d.Decided(), len(d.Rows))
 				return err
 			})
@@ -220,7 +220,7 @@ func conformSeal(r *remote) *cobra.Command {
 	c := &cobra.Command{
 		Use: "seal PRODUCT --note TEXT", Short: "Seal the risk assessment as its next version", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return change(c, r, http.MethodPost, ofProduct(args[0], "/risk-assessments"), map[string]string{"note": note}, func(w io.Writer, a conform.Assessment) error {
+			return do(c, r, http.MethodPost, ofProduct(args[0], "/risk-assessments"), map[string]string{"note": note}, func(w io.Writer, a conform.Assessment) error {
 				_, err := fmt.Fprintf(w, "version %d is sealed with %d rows\n", a.Version, len(a.Rows))
 				return err
 			})
@@ -280,7 +280,7 @@ func conformReview(r *remote) *cobra.Command {
 					return usageError{fmt.Errorf("--support-end %q is no day such as 2031-06-30", end)}
 				}
 			}
-			return change(c, r, http.MethodPost, "/v1/component-register", in, func(w io.Writer, x conform.Entry) error {
+			return do(c, r, http.MethodPost, "/v1/component-register", in, func(w io.Writer, x conform.Entry) error {
 				_, err := fmt.Fprintf(w, "the review of %s is recorded\n", x.Name)
 				return err
 			})
@@ -334,7 +334,7 @@ func conformScreen(r *remote) *cobra.Command {
 			for id := range why {
 				return usageError{fmt.Errorf("there is no question %q", id)}
 			}
-			return change(c, r, http.MethodPut, at, in, say)
+			return do(c, r, http.MethodPut, at, in, say)
 		},
 	}
 	f := c.Flags()

@@ -4,7 +4,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -75,7 +74,7 @@ func declareCommand(r *remote) *cobra.Command {
 				return usageError{fmt.Errorf("%q is not STREAM/FIELD, such as env/temp", args[1])}
 			}
 			f.Stream, f.Name, f.Type = stream, name, telemetry.FieldType(kind)
-			return post(c, r, cataloguePath(args[0])+"/fields", map[string]any{"fields": []telemetry.Field{f}}, printCatalogue)
+			return do(c, r, http.MethodPost, cataloguePath(args[0])+"/fields", map[string]any{"fields": []telemetry.Field{f}}, printCatalogue)
 		},
 	}
 	fl := c.Flags()
@@ -86,19 +85,6 @@ func declareCommand(r *remote) *cobra.Command {
 	fl.BoolVar(&f.Personal, "personal", false, "it is, or may become, data about a person")
 	cobra.CheckErr(c.MarkFlagRequired("purpose"))
 	return c
-}
-
-// post sends a body and prints the answer.
-func post[T any](c *cobra.Command, r *remote, path string, body any, human func(w io.Writer, v T) error) error {
-	cl, err := r.client()
-	if err != nil {
-		return err
-	}
-	var out json.RawMessage
-	if err := cl.Do(c.Context(), http.MethodPost, path, body, &out); err != nil {
-		return err
-	}
-	return show(c, r, out, human)
 }
 
 func catalogueHistoryCommand(r *remote) *cobra.Command {
@@ -153,15 +139,7 @@ func retentionCommand(r *remote) *cobra.Command {
 			if err != nil {
 				return usageError{fmt.Errorf("%q is no number of days", args[0])}
 			}
-			cl, err := r.client()
-			if err != nil {
-				return err
-			}
-			var out json.RawMessage
-			if err := cl.Do(c.Context(), http.MethodPut, "/v1/telemetry/retention", telemetry.RetentionOut{Days: days}, &out); err != nil {
-				return err
-			}
-			return show(c, r, out, human)
+			return do(c, r, http.MethodPut, "/v1/telemetry/retention", telemetry.RetentionOut{Days: days}, human)
 		},
 	}
 }
@@ -320,7 +298,7 @@ func shareCommand(r *remote) *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			in := map[string]any{"solution": args[0], "recipient": recipient, "purpose": purpose, "not_gatekeeper": none,
 				"expires": time.Now().Add(time.Duration(days) * 24 * time.Hour).UTC().Format(time.RFC3339)}
-			return post(c, r, "/v1/data/shares", in, func(w io.Writer, s telemetry.NewShare) error {
+			return do(c, r, http.MethodPost, "/v1/data/shares", in, func(w io.Writer, s telemetry.NewShare) error {
 				_, err := fmt.Fprintf(w, "%s until %s\n%s\n", s.ID, instant(s.Expires), s.Token)
 				return err
 			})

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -71,15 +70,7 @@ func feedImportCommand(r *remote) *cobra.Command {
 				return problem.Invalid("the feed cannot be read").Because(err)
 			}
 			defer f.Close()
-			cl, err := r.client()
-			if err != nil {
-				return err
-			}
-			var out json.RawMessage
-			if err := cl.Do(c.Context(), http.MethodPost, "/v1/feeds/"+url.PathEscape(args[0]), io.Reader(f), &out); err != nil {
-				return err
-			}
-			return show(c, r, out, func(w io.Writer, i vuln.Imported) error {
+			return do(c, r, http.MethodPost, "/v1/feeds/"+url.PathEscape(args[0]), io.Reader(f), func(w io.Writer, i vuln.Imported) error {
 				for _, why := range i.Unread {
 					fmt.Fprintln(c.ErrOrStderr(), "not read:", why)
 				}

@@ -4,7 +4,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -99,18 +98,10 @@ func importContactsCommand(r *remote) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			cl, err := r.client()
-			if err != nil {
-				return err
-			}
-			var out json.RawMessage
-			if err := cl.Do(c.Context(), http.MethodPost, "/v1/contacts/import", io.Reader(bytes.NewReader(b)), &out, "Content-Type", "text/csv"); err != nil {
-				return err
-			}
-			return show(c, r, out, func(w io.Writer, n inform.Imported) error {
+			return do(c, r, http.MethodPost, "/v1/contacts/import", io.Reader(bytes.NewReader(b)), func(w io.Writer, n inform.Imported) error {
 				_, err := fmt.Fprintf(w, "%d added, %d changed\n", n.Added, n.Changed)
 				return err
-			})
+			}, "Content-Type", "text/csv")
 		},
 	}
 }

@@ -36,9 +36,9 @@ func kernelCommand(r *remote) *cobra.Command {
 			}
 			switch {
 			case accept:
-				return change(c, r, http.MethodPost, path+"/accept", struct{}{}, said)
+				return do(c, r, http.MethodPost, path+"/accept", struct{}{}, said)
 			case reopen != "":
-				return change(c, r, http.MethodPost, path+"/reopen", map[string]string{"reason": reopen}, said)
+				return do(c, r, http.MethodPost, path+"/reopen", map[string]string{"reason": reopen}, said)
 			}
 			return read(c, r, path, func(w io.Writer, k vuln.Kernel) error {
 				fmt.Fprintf(w, "%d open findings of the kernel, %d of them in files that were left out of %d compiled; %d accepted\n", k.Open, len(k.Unbuilt), k.Files, k.Accepted)

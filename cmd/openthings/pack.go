@@ -3,7 +3,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -61,15 +60,7 @@ func packCommands(r *remote) []*cobra.Command {
 			if len(in.Fields)+len(reset) == 0 {
 				return usageError{errors.New("name a field")}
 			}
-			cl, err := r.client()
-			if err != nil {
-				return err
-			}
-			var out json.RawMessage
-			if err := cl.Do(c.Context(), http.MethodPost, "/v1/cases/"+url.PathEscape(args[0])+"/events", in, &out); err != nil {
-				return err
-			}
-			return show(c, r, out, func(w io.Writer, e respond.Event) error {
+			return do(c, r, http.MethodPost, "/v1/cases/"+url.PathEscape(args[0])+"/events", in, func(w io.Writer, e respond.Event) error {
 				_, err := fmt.Fprintf(w, "event %d: %d written, %d back to their drafts\n", e.Seq, len(e.Data.Fields), len(e.Data.Reset))
 				return err
 			})
@@ -89,16 +80,8 @@ func packCommands(r *remote) []*cobra.Command {
 				return problem.Invalid("the receipt cannot be read").Because(err)
 			}
 			defer f.Close()
-			cl, err := r.client()
-			if err != nil {
-				return err
-			}
 			q := url.Values{"attempt": {strconv.FormatInt(attempt, 10)}, "name": {filepath.Base(file)}}
-			var out json.RawMessage
-			if err := cl.Do(c.Context(), http.MethodPost, "/v1/cases/"+url.PathEscape(args[0])+"/receipts?"+q.Encode(), io.Reader(f), &out, "Content-Type", "application/octet-stream"); err != nil {
-				return err
-			}
-			return show(c, r, out, func(w io.Writer, e respond.Event) error {
+			return do(c, r, http.MethodPost, "/v1/cases/"+url.PathEscape(args[0])+"/receipts?"+q.Encode(), io.Reader(f), func(w io.Writer, e respond.Event) error {
 				_, err := fmt.Fprintf(w, "%s: %d bytes, SHA-256 %s, for event %d\n", e.Data.Name, e.Data.Size, e.Data.SHA256, e.Data.Attempt)
 				return err
 			})

@@ -27,15 +27,7 @@ func put[T any](c *cobra.Command, r *remote, path, file string, human func(w io.
 	if !json.Valid(b) {
 		return problem.Invalid("%s is not JSON", file)
 	}
-	cl, err := r.client()
-	if err != nil {
-		return err
-	}
-	var out json.RawMessage
-	if err := cl.Do(c.Context(), http.MethodPut, path, json.RawMessage(b), &out); err != nil {
-		return err
-	}
-	return show(c, r, out, human)
+	return do(c, r, http.MethodPut, path, json.RawMessage(b), human)
 }
 
 func policyCommand() *cobra.Command {

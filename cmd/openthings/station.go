@@ -375,19 +375,6 @@ func stationKillCommand(r *remote) *cobra.Command {
 	return c
 }
 
-// do sends in and prints the API's JSON with --json, or what human writes.
-func do[T any](c *cobra.Command, r *remote, method, path string, in any, human func(w io.Writer, v T) error) error {
-	cl, err := r.client()
-	if err != nil {
-		return err
-	}
-	var raw json.RawMessage
-	if err := cl.Do(c.Context(), method, path, in, &raw); err != nil {
-		return err
-	}
-	return show(c, r, raw, human)
-}
-
 // writeFile writes what is meant for one pair of eyes.
 func writeFile(w io.Writer, file string, b []byte) error {
 	if file == "-" {

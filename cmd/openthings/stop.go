@@ -3,7 +3,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -57,7 +56,7 @@ func stopCommand() *cobra.Command {
   openthings stop set prd_… --batch bat_… --reason 'wrong flash image'`,
 		RunE: func(c *cobra.Command, args []string) error {
 			in.Product = args[0]
-			return change(c, r, http.MethodPost, "/v1/stops", in, func(w io.Writer, x vuln.Stop) error {
+			return do(c, r, http.MethodPost, "/v1/stops", in, func(w io.Writer, x vuln.Stop) error {
 				fmt.Fprintf(w, "%s: stopped %s. Lift it: openthings stop lift %s --reason TEXT\n", x.ID, x.Words(), x.ID)
 				return nil
 			})
@@ -74,7 +73,7 @@ func stopCommand() *cobra.Command {
 	lift := &cobra.Command{
 		Use: "lift ID --reason TEXT", Short: "Lift a stop: units get identities again", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return change(c, r, http.MethodPost, "/v1/stops/"+url.PathEscape(args[0])+"/lift", map[string]string{"reason": why}, func(w io.Writer, x vuln.Stop) error {
+			return do(c, r, http.MethodPost, "/v1/stops/"+url.PathEscape(args[0])+"/lift", map[string]string{"reason": why}, func(w io.Writer, x vuln.Stop) error {
 				fmt.Fprintf(w, "%s: lifted, units get identities again\n", x.ID)
 				return nil
 			})
@@ -95,22 +94,9 @@ func stopCommand() *cobra.Command {
 			if len(args) == 1 {
 				return read(c, r, path, say)
 			}
-			return change(c, r, http.MethodPut, path, map[string]string{"policy": args[1]}, say)
+			return do(c, r, http.MethodPut, path, map[string]string{"policy": args[1]}, say)
 		},
 	}
 	c.AddCommand(list, set, lift, policy)
 	return c
-}
-
-// change asks for a change and shows what came of it.
-func change[T any](c *cobra.Command, r *remote, method, path string, in any, say func(io.Writer, T) error) error {
-	cl, err := r.client()
-	if err != nil {
-		return err
-	}
-	var out json.RawMessage
-	if err := cl.Do(c.Context(), method, path, in, &out); err != nil {
-		return err
-	}
-	return show(c, r, out, say)
 }

@@ -4,7 +4,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -36,15 +35,7 @@ func vexCommand() *cobra.Command {
 				return problem.Invalid("the document cannot be read").Because(err)
 			}
 			defer f.Close()
-			cl, err := r.client()
-			if err != nil {
-				return err
-			}
-			var out json.RawMessage
-			if err := cl.Do(c.Context(), http.MethodPost, "/v1/vex?origin="+url.QueryEscape(origin), io.Reader(f), &out); err != nil {
-				return err
-			}
-			return show(c, r, out, func(w io.Writer, t vuln.Taken) error {
+			return do(c, r, http.MethodPost, "/v1/vex?origin="+url.QueryEscape(origin), io.Reader(f), func(w io.Writer, t vuln.Taken) error {
 				fmt.Fprintf(w, "%s: %s of %s (%s, %s), imported as %s\n", cmp.Or(t.Document, args[0]), console.Plural(t.Statements, "statement", "statements"), cmp.Or(t.Author, "an unnamed author"), t.Format, t.Origin, t.ID)
 				if !t.Current {
 					fmt.Fprintln(w, "a newer version of this document is here already; what this one says is not proposed")
