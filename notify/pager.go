@@ -12,6 +12,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/openthings-platform/openthings/webhook"
 )
 
 // The bounds of PagerDuty's Events API v2.
@@ -83,9 +85,9 @@ func (s *Service) page(ctx context.Context, e Endpoint, d Delivery) error {
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "OpenThings")
-	said, err := s.ask(req)
-	if refused := new(*refusedError); errors.As(err, refused) && (*refused).status == http.StatusBadRequest {
-		return &rejectedError{"status 400" + strings.ReplaceAll(complaint(said), string(key), "[key]")}
+	said, err := webhook.Do(s.client, req)
+	if refused := new(*webhook.Refused); errors.As(err, refused) && (*refused).Code == http.StatusBadRequest {
+		return &rejectedError{"status 400" + strings.ReplaceAll(complaint(said.Body), string(key), "[key]")}
 	}
 	return err
 }

@@ -6,12 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"log/slog"
-	"net/http"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -34,17 +29,6 @@ const (
 type rejectedError struct{ why string }
 
 func (e *rejectedError) Error() string { return e.why }
-
-// errGone is the answer of a receiver that wants nothing any more (HTTP 410).
-var errGone = errors.New("the endpoint is gone (410)")
-
-// refusedError is an answer that asks for another pause.
-type refusedError struct {
-	status int
-	after  time.Duration
-}
-
-func (e *refusedError) Error() string { return fmt.Sprintf("status %d", e.status) }
 
 // Work delivers until ctx ends.
 func (s *Service) Work(ctx context.Context) error {
@@ -138,7 +122,7 @@ func (s *Service) deliver(ctx context.Context, e Endpoint) error {
 func (s *Service) settle(ctx context.Context, e *Endpoint, d Delivery, fault error) (until time.Time, err error) {
 	now := s.cfg.Clock.Now()
 	d.Attempts++
-	var refused *refusedError
+	var refused *webhook.Refused
 	switch {
 	case fault == nil:
 		d.State, d.Ended, d.Answer = Done, now, "taken"
@@ -155,12 +139,12 @@ func (s *Service) settle(ctx context.Context, e *Endpoint, d Delivery, fault err
 		}
 		wait := waits[d.Attempts-1]
 		if errors.As(fault, &refused) {
-			wait = max(wait, min(refused.after, waits[len(waits)-1]))
+			wait = max(wait, min(refused.After, waits[len(waits)-1]))
+			if refused.Gone() {
+				e.Off = e.Fault
+			}
 		}
 		d.Next = now.Add(wait)
-		if errors.Is(fault, errGone) {
-			e.Off = e.Fault
-		}
 	}
 	return until, s.cfg.DB.Write(context.WithoutCancel(ctx), func(tx *store.Tx) error { return settle(tx, d) })
 }
@@ -230,29 +214,8 @@ func (s *Service) post(ctx context.Context, e Endpoint, d Delivery) error {
 		}
 		req.Header.Set(e.Header, string(value))
 	}
-	_, err = s.ask(req)
+	_, err = webhook.Do(s.client, req)
 	return err
-}
-
-// ask makes a request and returns the beginning of its answer, whether the error is nil or not.
-func (s *Service) ask(req *http.Request) ([]byte, error) {
-	resp, err := s.client.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	said, _ := io.ReadAll(io.LimitReader(resp.Body, maxAnswer)) // so that the connection can be used again
-	switch {
-	case resp.StatusCode >= 200 && resp.StatusCode < 300:
-		return said, nil
-	case resp.StatusCode == http.StatusGone:
-		return said, errGone
-	}
-	seconds, err := strconv.Atoi(strings.TrimSpace(resp.Header.Get("Retry-After")))
-	if err != nil || seconds < 0 || seconds > 7*86400 {
-		seconds = 0
-	}
-	return said, &refusedError{resp.StatusCode, time.Duration(seconds) * time.Second}
 }
 
 // forget removes what was delivered long ago, in small transactions.

@@ -6,10 +6,8 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
-	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -121,9 +119,6 @@ func (m message) hook() ([]byte, error) {
 	return json.Marshal(h)
 }
 
-// maxAnswer is how much of a receiver's answer is read, in bytes.
-const maxAnswer = 4 << 10
-
 func (s *Service) post(ctx context.Context, m message, c Contact) (answer string, err error) {
 	body, err := m.hook()
 	if err != nil {
@@ -133,18 +128,10 @@ func (s *Service) post(ctx context.Context, m message, c Contact) (answer string
 	if err != nil {
 		return "", err
 	}
-	resp, err := s.client.Do(req)
-	if err != nil {
-		return "", err
+	a, err := webhook.Do(s.client, req)
+	var refused *webhook.Refused
+	if errors.As(err, &refused) {
+		return "", said{plain(refused.Status, 100), refused}
 	}
-	defer resp.Body.Close()
-	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer)) // so that the connection can be used again
-	if resp.StatusCode >= 200 && resp.StatusCode < 300 {
-		return plain(resp.Status, 100), nil
-	}
-	seconds, err := strconv.Atoi(strings.TrimSpace(resp.Header.Get("Retry-After")))
-	if err != nil || seconds < 0 || seconds > 7*86400 {
-		seconds = 0
-	}
-	return "", &refusedError{plain(resp.Status, 100), resp.StatusCode == http.StatusGone, time.Duration(seconds) * time.Second}
+	return plain(a.Status, 100), err
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/openthings-platform/openthings/notify"
 	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/webhook"
 )
 
 const (
@@ -23,15 +24,6 @@ const (
 	poll     = 2 * time.Second
 	rest     = time.Minute // while the mail server takes nothing at all
 )
-
-// refusedError is an answer of a receiver that is no success.
-type refusedError struct {
-	status string
-	gone   bool // it wants nothing any more (410)
-	after  time.Duration
-}
-
-func (e *refusedError) Error() string { return e.status }
 
 // errNoServer says nothing about the recipient.
 var errNoServer = errors.New("this platform knows no mail server")
@@ -45,7 +37,7 @@ func (erasedError) Error() string { return erasedAnswer }
 // the answer is for good.
 func pause(attempts int64, fault error) (time.Duration, bool) {
 	var said *textproto.Error
-	var refused *refusedError
+	var refused *webhook.Refused
 	var erased erasedError
 	wait, more := notify.Wait(attempts)
 	switch {
@@ -53,7 +45,7 @@ func pause(attempts int64, fault error) (time.Duration, bool) {
 		return 0, false
 	case errors.As(fault, &refused):
 		longest, _ := notify.Wait(lastWait)
-		return max(wait, min(refused.after, longest)), more && !refused.gone
+		return max(wait, min(refused.After, longest)), more && !refused.Gone()
 	}
 	return wait, more
 }
