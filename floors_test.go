@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"go/format"
 	"io"
 	"io/fs"
 	"os"
@@ -155,7 +156,7 @@ func TestFloorsRefuses(t *testing.T) {
 	}
 }
 
-// Every Go file says its licence, and no production file grows beyond 600 lines without saying why.
+// Every Go file says its licence and is written as gofmt writes it, and no production file grows beyond 600 lines without saying why.
 func TestFiles(t *testing.T) {
 	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -179,6 +180,9 @@ func TestFiles(t *testing.T) {
 		}
 		if first, _, _ := strings.Cut(string(b), "\n"); first != "// SPDX-License-Identifier: "+want {
 			t.Errorf("%s does not begin with SPDX-License-Identifier: %s", path, want)
+		}
+		if pretty, err := format.Source(b); err != nil || !bytes.Equal(pretty, b) {
+			t.Errorf("%s is not as gofmt writes it (%v)", path, err)
 		}
 		if n := bytes.Count(b, []byte("\n")); n > 600 && !strings.HasSuffix(path, "_test.go") && !bytes.Contains(b, []byte("// Long because ")) {
 			t.Errorf("%s has %d lines; split it, or say why with a comment that begins \"Long because\"", path, n)

@@ -346,7 +346,8 @@ func TestEveryPage(t *testing.T) {
 	public := []string{"/sign-in", "/assets/", "/.well-known/", "/p/", "/security/", "/label", "/self", "/told/"}
 	seen, queue := map[string]bool{"/": true}, []string{"/"}
 	asked := []string{"/releases/compare", "/components/review", "/self/vex.json"} // about something that a query or a statement names
-	for _, pattern := range w.h.console.Patterns() { // each page with a fixed address, whether or not a link leads there yet
+	// Each page with a fixed address, whether or not a link leads there yet.
+	for _, pattern := range w.h.console.Patterns() {
 		method, path, _ := strings.Cut(pattern, " ")
 		if method == "GET" && !strings.Contains(path, "{") && !slices.Contains(asked, path) {
 			seen[path], queue = true, append(queue, path)

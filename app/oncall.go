@@ -57,7 +57,9 @@ func (h *house) overNow(ctx context.Context, e store.Event) (bool, error) {
 // rota is what a drill asks of those who keep the rota, a room to the right of cases.
 func (h *house) rota() respond.Rota {
 	return respond.Rota{
-		Ring: func(tx *store.Tx, t, drill, title, link string) error { return h.oncall.Rehearse(tx, t, drill, title, link) },
+		Ring: func(tx *store.Tx, t, drill, title, link string) error {
+			return h.oncall.Rehearse(tx, t, drill, title, link)
+		},
 		Hush: func(tx *store.Tx, t, drill string) error { return h.oncall.Hush(tx, t, drill) },
 		Rang: func(ctx context.Context, t, drill string) (respond.Rang, error) {
 			c, _, err := h.oncall.OfDrill(ctx, t, drill)
