@@ -266,7 +266,7 @@ func (h *house) serve(ctx context.Context, d *doors, host net.Listener) error {
 	}
 	start(&logGroup, "audit log", func() error { return h.audit.Run(logCtx) })
 	for _, w := range h.work() {
-		start(&work, w.name, func() error { return w.run(workCtx) })
+		start(&work, w.name, func() error { return w.until(workCtx) })
 	}
 	start(&doorsGroup, "host socket", func() error { return serveHost(doorCtx, host, h.host(), h.cfg.Log) })
 	start(&doorsGroup, "console", func() error { return h.serveHTTP(doorCtx, tls.NewListener(d.console, consoleTLS), h.web()) })

@@ -373,6 +373,15 @@ type worker struct {
 	run  func(context.Context) error
 }
 
+// until works until ctx ends. To be cut off by that is no failure; anything else is, also then.
+func (w worker) until(ctx context.Context) error {
+	err := w.run(ctx)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
 // work is what goes on in the background.
 func (h *house) work() []worker {
 	work := []worker{
