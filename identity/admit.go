@@ -44,8 +44,15 @@ func (a admission) check(now time.Time) error {
 	return nil
 }
 
+// LongestLapse is how long after its end an LDevID may at most come to be renewed, whatever Config.Lapsed says: the
+// journal forgets its revocation after that.
+const LongestLapse = 3 * 366 * 24 * time.Hour
+
 // onlyLapsed says that the certificate is an LDevID that would be admitted if its end had not passed.
 func (a admission) onlyLapsed(now time.Time) bool {
+	if !now.Before(a.notAfter.Add(LongestLapse)) {
+		return false
+	}
 	then := a.notAfter.Add(-1)
 	return a.kind == LDevID && !now.Before(a.notAfter) && a.check(then) == nil
 }

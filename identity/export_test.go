@@ -3,6 +3,9 @@
 package identity
 
 import (
+	"context"
+	"time"
+
 	"github.com/openthings-platform/openthings/store"
 )
 
@@ -18,3 +21,6 @@ func (s *Service) RevokeRow(tx *store.Tx, fp string) error {
 	}
 	return touchCertificates(tx, []string{fp})
 }
+
+// Look is one turn of Work after a sweep at that time.
+func (s *Service) Look(ctx context.Context, swept time.Time) error { return s.look(ctx, &swept) }

@@ -198,10 +198,11 @@ func (j *journal) worth() int64 {
 const compactAbove = 64 << 20
 
 // compact leaves out what no replay needs any more: the state of a device before its last one, and revocations of
-// certificates that have ended by themselves. Bars, and whatever it does not understand, stay. The new file takes the
+// certificates that ended so long ago that they open nothing, not even the way back (LongestLapse). Bars, and whatever it
+// does not understand, stay. The new file takes the
 // place of the old one by rename, complete and synced; lines that arrive meanwhile are in it.
 func (j *journal) compact(now int64) error {
-	before := j.length()
+	before, over := j.length(), now-LongestLapse.Milliseconds()
 	type subject [16]byte // a hash of it: a million of them take 40 MB
 	key := func(l link) (s subject) {
 		h := sha256.Sum256([]byte(l.Tenant + "\x00" + l.Subject))
@@ -232,8 +233,8 @@ func (j *journal) compact(now int64) error {
 	err = j.each(before, func(raw [][]byte, links []link) error {
 		for i, l := range links {
 			ordinal++
-			over := l.ID != "" && l.Scope == "" && (l.State != "" && states[key(l)] != ordinal || l.State == "" && l.Until > 0 && l.Until < now)
-			if over && ordinal < total { // the last line names the place in the feed
+			spent := l.ID != "" && l.Scope == "" && (l.State != "" && states[key(l)] != ordinal || l.State == "" && l.Until > 0 && l.Until < over)
+			if spent && ordinal < total { // the last line names the place in the feed
 				continue
 			}
 			if _, err := w.Write(raw[i]); err != nil {
@@ -312,10 +313,13 @@ func (s *Service) replay(tx *store.Tx, e entry) error {
 	case problem.Is(err, problem.KindNotFound):
 	case err != nil:
 		return err
-	case e.State != "" && (e.State.rank() > d.State.rank() || d.State == Suspended):
+	case e.State != "" && (e.State.rank() > d.State.rank() && e.State.rank() >= Suspended.rank() || d.State == Suspended && e.State != Suspended):
 		resume := d.Resume
 		if e.State == Suspended {
 			resume = d.State
+		}
+		if e.State.rank() < Suspended.rank() && d.Resume != "" && e.State.rank() > d.Resume.rank() { // a suspension ends in no more trust than this database gave
+			e.State = d.Resume
 		}
 		if _, err := moveDevice(tx, d, e.State, resume, e.Reason, store.Time(e.At)); err != nil {
 			return err

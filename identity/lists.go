@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"math/big"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,8 +26,9 @@ const (
 	listRefresh = 24 * time.Hour // a list is signed anew after this also without a change
 	listAlarm   = 12 * time.Hour // before nextUpdate: two attempts an hour have failed for half a day by then
 	listEvery   = time.Second    // how long changes gather
-	listBatch   = 100            // shards between two looks at the feed
+	listBatch   = 100            // shards at a time
 	listLease   = 30 * time.Second
+	listFaults  = 3 // an issuer that refused so many lists is left alone until the next turn
 )
 
 // touchCertificates notes that the revocation lists of the certificates have to be signed anew.
@@ -53,14 +55,13 @@ type shardID struct {
 }
 
 // SignLists signs the revocation lists that something changed in, and those whose time has come: one node at a time, so
-// that no list is signed twice for nothing. It says how many.
+// that no list is signed twice for nothing. It says how many. An issuer that is away holds up the lists of its own
+// authorities only.
 func (s *Service) SignLists(ctx context.Context) (int, error) {
 	if _, ok := s.cfg.Issuer.(CRLSigner); !ok {
 		return 0, nil
 	}
-	rows, err := s.cfg.DB.Query(ctx, `SELECT authority, shard FROM crl WHERE touched <> signed UNION SELECT authority, shard FROM crl WHERE refresh <= $1 LIMIT $2`,
-		store.Millis(s.cfg.Clock.Now()), listBatch)
-	due, err := store.Collect(rows, err, func(r *sql.Rows) (id shardID, err error) { return id, r.Scan(&id.authority, &id.shard) })
+	due, err := s.dueLists(ctx, nil)
 	if err != nil || len(due) == 0 {
 		return 0, err
 	}
@@ -69,15 +70,46 @@ func (s *Service) SignLists(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	var errs []error
-	signed := 0
-	for _, id := range due {
-		if err := s.signList(ctx, id); err != nil {
+	var away []string // authorities whose issuer does not sign
+	signed, faults := 0, map[string]int{}
+	for len(due) > 0 {
+		full, known := len(due) == listBatch, len(away)
+		for _, id := range due {
+			if slices.Contains(away, id.authority) {
+				continue
+			}
+			err := s.signList(ctx, id)
+			if err == nil {
+				signed++
+				continue
+			}
 			errs = append(errs, fmt.Errorf("list %s/%d: %w", id.authority, id.shard, err))
-			continue
+			if errors.Is(err, errListSigner) {
+				if faults[id.authority]++; faults[id.authority] == listFaults {
+					away = append(away, id.authority)
+				}
+			}
 		}
-		signed++
+		if !full || len(away) == known {
+			break
+		}
+		if due, err = s.dueLists(ctx, away); err != nil { // what those had crowded out
+			errs = append(errs, err)
+		}
 	}
 	return signed, errors.Join(append(errs, s.cfg.DB.ReleaseLease(ctx, lease))...)
+}
+
+// dueLists are the lists to be signed now, at most listBatch, without those of the authorities named.
+func (s *Service) dueLists(ctx context.Context, without []string) ([]shardID, error) {
+	args, others := []any{store.Millis(s.cfg.Clock.Now()), listBatch}, ""
+	if len(without) > 0 {
+		var list string
+		list, args = store.In(args, without)
+		others = ` AND authority NOT IN ` + list
+	}
+	rows, err := s.cfg.DB.Query(ctx, `SELECT authority, shard FROM crl WHERE touched <> signed`+others+` UNION SELECT authority, shard FROM crl WHERE refresh <= $1`+others+` LIMIT $2`, args...)
+	return store.Collect(rows, err, func(r *sql.Rows) (id shardID, err error) { return id, r.Scan(&id.authority, &id.shard) })
 }
 
 // list is a shard's row with what has to be in its list.
@@ -177,32 +209,59 @@ func (s *Service) signCRL(ctx context.Context, authority string, template func()
 	if err != nil {
 		return nil, err
 	}
-	return s.cfg.Issuer.(CRLSigner).SignCRL(ctx, authority, t)
+	der, err := s.cfg.Issuer.(CRLSigner).SignCRL(ctx, authority, t)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", errListSigner, err)
+	}
+	return der, err
 }
+
+// errListSigner is a list that the issuer did not sign.
+var errListSigner = errors.New("the issuer did not sign it")
 
 // ListState is how the published revocation lists stand.
 type ListState struct {
 	Lists   int64     `json:"lists" doc:"Published, one per shard of an authority"`
-	Revoked int64     `json:"revoked" doc:"Certificates in the register that are revoked"`
+	Revoked int64     `json:"revoked" doc:"Certificates of the tenant that are revoked"`
 	Next    time.Time `json:"next_update,omitzero" doc:"When the first of them ends unless it is signed again"`
 	Alarm   string    `json:"alarm,omitempty" doc:"What an operator has to look at before next_update"`
 }
 
-// ListState reads how the lists stand, and raises the alarm half a day before the first one ends, or its OCSP responder does.
-func (s *Service) ListState(ctx context.Context) (st ListState, err error) {
+// ListState reads how the lists stand, and raises the alarm half a day before the first one ends, or its OCSP responder
+// does. What it counts grows with the platform: it is for who looks, not for every second.
+func (s *Service) ListState(ctx context.Context, tenant string) (st ListState, err error) {
 	var until int64
-	now := s.cfg.Clock.Now()
 	err = s.cfg.DB.QueryRow(ctx, `SELECT count(*), coalesce(min(CASE WHEN refresh < $1 AND number > 0 THEN until END), 0) FROM crl`, store.Millis(Forever)).Scan(&st.Lists, &until)
 	if err != nil {
 		return st, err
 	}
 	st.Next = store.Time(until)
+	s.raise(&st)
+	return st, s.cfg.DB.QueryRow(ctx, `SELECT count(*) FROM certificate WHERE tenant = $1 AND kind IN ($2, $3, $4) AND phase = $5`,
+		tenant, IDevID, LDevID, Station, PhaseRevoked).Scan(&st.Revoked)
+}
+
+// raise sets the alarm.
+func (s *Service) raise(st *ListState) {
+	now := s.cfg.Clock.Now()
 	if !st.Next.IsZero() && !now.Before(st.Next.Add(-listAlarm)) {
 		st.Alarm = fmt.Sprintf("A revocation list ends at %s and was not signed again; whoever relies on it will refuse every certificate of its shard.", st.Next.UTC().Format(time.RFC3339))
 	} else if id, end := s.responders.ending(now); id != "" {
 		st.Alarm = fmt.Sprintf("The OCSP responder of %s ends at %s and could not be renewed.", id, end.UTC().Format(time.RFC3339))
 	}
-	return st, s.cfg.DB.QueryRow(ctx, `SELECT count(*) FROM certificate WHERE phase = $1`, PhaseRevoked).Scan(&st.Revoked)
+}
+
+// overdue is ListState for every second: of the lists it reads only those that should have been signed again long ago,
+// which are the only ones that can be near their end.
+func (s *Service) overdue(ctx context.Context) (st ListState, err error) {
+	var until int64
+	late := s.cfg.Clock.Now().Add(listAlarm - (listLife - listRefresh))
+	err = s.cfg.DB.QueryRow(ctx, `SELECT coalesce(min(until), 0) FROM crl WHERE refresh <= $1 AND number > 0`, store.Millis(late)).Scan(&until)
+	if err == nil {
+		st.Next = store.Time(until)
+		s.raise(&st)
+	}
+	return st, err
 }
 
 // workLists signs what is due and says once when that fails, or when the alarm is raised.
@@ -211,7 +270,7 @@ func (s *Service) workLists(ctx context.Context, said *string) {
 	text := ""
 	if err != nil {
 		text = err.Error()
-	} else if st, err := s.ListState(ctx); err == nil {
+	} else if st, err := s.overdue(ctx); err == nil {
 		text = st.Alarm
 	}
 	if text != "" && text != *said && ctx.Err() == nil {

@@ -682,7 +682,7 @@ func TestI21_AlarmBeforeNextUpdate(t *testing.T) {
 		}
 		alarm := func(want bool) {
 			t.Helper()
-			st, err := n.ListState(t.Context())
+			st, err := n.ListState(t.Context(), "ten_a")
 			if err != nil || (st.Alarm != "") != want || want && !w.clock.Now().Before(st.Next) {
 				t.Fatalf("at %s: %+v %v", w.clock.Now(), st, err)
 			}
@@ -755,7 +755,7 @@ func testKeysOutOfReach(t *testing.T, w *world, node makeNode) {
 	if r := n.ask(n.Service, authority, x.SerialNumber); r.Status != ocsp.Good {
 		t.Fatal(r.Status)
 	}
-	if st, err := n.ListState(t.Context()); err != nil || !strings.Contains(st.Alarm, "OCSP") {
+	if st, err := n.ListState(t.Context(), "ten_a"); err != nil || !strings.Contains(st.Alarm, "OCSP") {
 		t.Errorf("%+v %v", st, err)
 	}
 	is.away = false
@@ -764,7 +764,7 @@ func testKeysOutOfReach(t *testing.T, w *world, node makeNode) {
 	if _, err := n.SignLists(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if st, err := n.ListState(t.Context()); err != nil || st.Alarm != "" {
+	if st, err := n.ListState(t.Context(), "ten_a"); err != nil || st.Alarm != "" {
 		t.Errorf("%+v %v", st, err)
 	}
 }

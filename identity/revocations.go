@@ -84,10 +84,11 @@ func (s *Service) revocationRoutes(a *api.API) {
 	})
 	api.Handle(a, api.Op{ID: "get-revocation-lists", Method: "GET", Path: "/v1/revocation-lists", Verb: string(tenant.IssuerRead), Stage: stage,
 		Summary: "How the published revocation lists stand"}, func(ctx context.Context, _ *struct{}) (*api.Out[ListState], error) {
-		if _, err := s.wholeTenant(ctx, tenant.IssuerRead); err != nil {
+		t, err := s.wholeTenant(ctx, tenant.IssuerRead)
+		if err != nil {
 			return nil, err
 		}
-		st, err := s.ListState(ctx)
+		st, err := s.ListState(ctx, t)
 		return api.One(st), err
 	})
 }
@@ -161,7 +162,7 @@ func (s *Service) revocationPages(c *console.Console) {
 			if p.Bars, err = s.Bars(r.Context(), t, "", 1000); err != nil {
 				return nil, err
 			}
-			p.Lists, err = s.ListState(r.Context())
+			p.Lists, err = s.ListState(r.Context(), t)
 			return p, err
 		}})
 	c.Form("/revocations", string(tenant.DeviceRevoke), func(r *http.Request) (string, error) {
@@ -172,7 +173,7 @@ func (s *Service) revocationPages(c *console.Console) {
 		return "/revocations", err
 	})
 	c.Tile(console.Tile{Order: 52, Verb: string(tenant.IssuerRead), Load: func(ctx context.Context) (console.Figure, error) {
-		st, err := s.ListState(ctx)
+		st, err := s.overdue(ctx)
 		if err != nil || st.Alarm == "" {
 			return console.Figure{}, err
 		}

@@ -14,11 +14,24 @@ import (
 
 // Work follows the feed of revocations until ctx ends. After the restore of a backup it first applies what the database
 // lost and opens the doors. What fails is tried again; meanwhile the doors stay shut, or go stale.
+//
+// Lists and the journal's upkeep are done beside it: an issuer that lets us wait, or a file of a gigabyte, must not make
+// this node deaf, which would end every session on it.
 func (s *Service) Work(ctx context.Context) error {
 	swept, severed := s.cfg.Clock.Now(), false
 	var listed time.Time
-	var alarm string
 	var failing string
+	turn, done := make(chan struct{}, 1), make(chan struct{})
+	go func() {
+		defer close(done)
+		var alarm string
+		for range turn {
+			if ctx.Err() == nil {
+				s.keepHouse(ctx, &alarm)
+			}
+		}
+	}()
+	defer func() { close(turn); <-done }()
 	for {
 		err := s.look(ctx, &swept)
 		if ctx.Err() != nil {
@@ -36,7 +49,10 @@ func (s *Service) Work(ctx context.Context) error {
 		}
 		if now := s.cfg.Clock.Now(); err == nil && now.Sub(listed).Abs() >= listEvery {
 			listed = now
-			s.workLists(ctx, &alarm)
+			select {
+			case turn <- struct{}{}:
+			default: // the turn before is not over
+			}
 		}
 		age, deaf := s.age(s.cfg.Sever)
 		if deaf && !severed {
@@ -62,16 +78,22 @@ func (s *Service) look(ctx context.Context, swept *time.Time) error {
 		return err
 	}
 	now := s.cfg.Clock.Now()
-	if now.Sub(*swept) < sweepEvery {
+	if now.Sub(*swept).Abs() < sweepEvery { // also after the clock was put back
 		return nil
 	}
 	*swept = now
-	if s.journal != nil && s.journal.length() > s.journal.worth() {
-		if err := s.journal.compact(store.Millis(now)); err != nil {
-			s.cfg.Log.Error("the revocation journal could not be made smaller", slog.String("journal", s.journal.path), slog.Any("error", err))
-		}
-	}
 	return s.Sweep(ctx)
+}
+
+// keepHouse is what may take its time: the lists, and a journal that has grown.
+func (s *Service) keepHouse(ctx context.Context, alarm *string) {
+	s.workLists(ctx, alarm)
+	if s.journal == nil || s.shut.Load() != nil || s.journal.length() <= s.journal.worth() {
+		return
+	}
+	if err := s.journal.compact(store.Millis(s.cfg.Clock.Now())); err != nil {
+		s.cfg.Log.Error("the revocation journal could not be made smaller", slog.String("journal", s.journal.path), slog.Any("error", err))
+	}
 }
 
 // jobAtIssuer tells the issuer about a revoked certificate, for its own lists; repeated until it answers. Nothing waits
