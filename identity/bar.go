@@ -6,6 +6,9 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/openthings-platform/openthings/audit"
@@ -50,9 +53,14 @@ const barred = `(b.scope = 'authority' AND b.id = c.authority OR b.tenant = c.te
 var covered = map[Scope]string{
 	ScopeAuthority: `c.authority = $2 AND $1 = ''`,
 	ScopeBatch:     `c.tenant = $1 AND c.subject IN (SELECT id FROM device WHERE tenant = $1 AND batch = $2)`,
-	ScopeStation:   `c.tenant = $1 AND (c.origin = $2 OR c.subject = $2 OR c.subject IN (SELECT id FROM device WHERE tenant = $1 AND origin = $2))`,
-	ScopeCA:        `c.tenant = $1 AND (c.origin = $2 OR c.subject IN (SELECT id FROM device WHERE tenant = $1 AND origin = $2))`,
+	ScopeStation:   `c.fp IN (` + brought + ` UNION SELECT fp FROM certificate WHERE tenant = $1 AND subject = $2)`,
+	ScopeCA:        `c.fp IN (` + brought + `)`,
 }
+
+// brought is what came with the station or trusted CA, and what its devices have had since. Each part has its index; one
+// condition with OR would read all that the tenant has.
+const brought = `SELECT fp FROM certificate WHERE tenant = $1 AND origin = $2
+	UNION SELECT fp FROM certificate WHERE tenant = $1 AND subject IN (SELECT id FROM device WHERE tenant = $1 AND origin = $2)`
 
 // Bar refuses everything of the scope's id from its commit on, on every node, and ends live sessions. The certificates are
 // revoked one by one in the background. Call it in a WriteFirst. The reason must not be empty; a repeat is harmless. A bar
@@ -206,9 +214,7 @@ func (s *Service) revokeSome(ctx context.Context, b Bar, elsewhere map[string]bo
 	if err := s.cfg.DB.QueryRow(ctx, `SELECT after FROM bar WHERE tenant = $1 AND scope = $2 AND id = $3`, b.Tenant, b.Scope, b.ID).Scan(&after); err != nil {
 		return false, err
 	}
-	rows, err := s.cfg.DB.Query(ctx, `SELECT c.fp FROM certificate c WHERE `+covered[b.Scope]+` AND c.phase <> 'revoked' AND c.fp > $3 ORDER BY c.fp LIMIT $4`,
-		b.Tenant, b.ID, after, readBatch)
-	fps, err := store.Collect(rows, err, func(r *sql.Rows) (fp string, err error) { return fp, r.Scan(&fp) })
+	fps, last, err := s.page(ctx, b, after)
 	if err != nil {
 		return false, err
 	}
@@ -231,10 +237,7 @@ func (s *Service) revokeSome(ctx context.Context, b Bar, elsewhere map[string]bo
 		if err := touchCertificates(tx, fps); err != nil {
 			return err
 		}
-		last, finished := after, int64(0)
-		if len(fps) > 0 {
-			last = fps[len(fps)-1]
-		}
+		finished := int64(0)
 		if len(fps) < readBatch {
 			finished = store.Millis(s.cfg.Clock.Now())
 		}
@@ -247,6 +250,35 @@ func (s *Service) revokeSome(ctx context.Context, b Bar, elsewhere map[string]bo
 		return audit.Append(tx, audit.Entry{Tenant: b.Tenant, Actor: b.Actor, Kind: "trust.revoked", Subject: b.ID,
 			Data: map[string]any{"scope": b.Scope, "reason": b.Reason, "certificates": total}})
 	})
+}
+
+// page is the next certificates of a bar after that mark, and the mark after them: a fingerprint, or the shard of an
+// authority and a fingerprint, so that millions are not sorted at each step.
+func (s *Service) page(ctx context.Context, b Bar, after string) (fps []string, last string, err error) {
+	q, args := `SELECT c.shard, c.fp FROM certificate c WHERE `+covered[b.Scope]+` AND c.phase <> 'revoked' AND c.fp > $3 ORDER BY c.fp LIMIT $4`,
+		[]any{b.Tenant, b.ID, after, readBatch}
+	if b.Scope == ScopeAuthority {
+		shard, fp := int64(-1), ""
+		if of, from, ok := strings.Cut(after, " "); ok {
+			if shard, err = strconv.ParseInt(of, 10, 64); err != nil {
+				return nil, "", fmt.Errorf("identity: bar on %s at %q: %w", b.ID, after, err)
+			}
+			fp = from
+		}
+		q, args = `SELECT c.shard, c.fp FROM certificate c WHERE c.authority = $1 AND (c.shard, c.fp) > ($2, $3) AND c.phase <> 'revoked'
+			ORDER BY c.shard, c.fp LIMIT $4`, []any{b.ID, shard, fp, readBatch}
+	}
+	rows, err := s.cfg.DB.Query(ctx, q, args...)
+	last = after
+	fps, err = store.Collect(rows, err, func(r *sql.Rows) (fp string, err error) {
+		var shard int64
+		err = r.Scan(&shard, &fp)
+		if last = fp; b.Scope == ScopeAuthority {
+			last = fmt.Sprintf("%d %s", shard, fp)
+		}
+		return fp, err
+	})
+	return fps, last, err
 }
 
 // revokeByFingerprint revokes those that are not revoked yet and returns them (fingerprint, serial, authority).

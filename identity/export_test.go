@@ -24,3 +24,18 @@ func (s *Service) RevokeRow(tx *store.Tx, fp string) error {
 
 // Look is one turn of Work after a sweep at that time.
 func (s *Service) Look(ctx context.Context, swept time.Time) error { return s.look(ctx, &swept) }
+
+// Overdue is what the work of every second looks for.
+func (s *Service) Overdue(ctx context.Context) (ListState, error) { return s.overdue(ctx) }
+
+// BarStep is one step of a bar's job.
+func (s *Service) BarStep(ctx context.Context, tenant string, scope Scope, id string) (done bool, err error) {
+	b, err := s.BarOf(ctx, tenant, scope, id)
+	if err != nil {
+		return false, err
+	}
+	return s.revokeSome(ctx, b, nil)
+}
+
+// Activate is what the first use of a certificate does.
+func Activate(tx *store.Tx, tenant, device, fp string) error { return activate(tx, tenant, device, fp) }

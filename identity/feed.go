@@ -230,7 +230,7 @@ func (s *Service) head(ctx context.Context) (p place, err error) {
 // holds says whether the database has the same history up to p.
 func (s *Service) holds(ctx context.Context, p place) bool {
 	var hash string
-	err := s.cfg.DB.QueryRow(ctx, `SELECT hash FROM distrust WHERE n = $1`, p.n).Scan(&hash)
+	err := s.cfg.DB.QueryRow(ctx, `SELECT hash FROM distrust WHERE n > 0 AND n = $1`, p.n).Scan(&hash)
 	return err == nil && hash == p.hash
 }
 
@@ -361,9 +361,10 @@ func (s *Service) forked(head place) error {
 	return errForked
 }
 
-// after reads the next entries after p and checks that they continue the same history.
+// after reads the next entries after p and checks that they continue the same history. That n is above zero is said for
+// the index, which leaves rows out that have no place yet: without it every look would read the whole history.
 func (s *Service) after(ctx context.Context, p place) ([]link, error) {
-	rows, err := s.cfg.DB.Query(ctx, `SELECT n, hash, entry FROM distrust WHERE n > $1 ORDER BY n LIMIT $2`, p.n, readBatch)
+	rows, err := s.cfg.DB.Query(ctx, `SELECT n, hash, entry FROM distrust WHERE n > 0 AND n > $1 ORDER BY n LIMIT $2`, p.n, readBatch)
 	forked := false
 	links, err := store.Collect(rows, err, func(r *sql.Rows) (l link, err error) {
 		var text string

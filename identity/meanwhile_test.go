@@ -5,6 +5,7 @@ package identity_test
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/problem"
@@ -45,6 +46,47 @@ func TestASuspensionEndsWhereItBegan(t *testing.T) {
 		}
 		if err := w.Resume(ctx, d.Tenant, d.ID, "per_a", "found"); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// Two certificates of a device that are used for the first time at the very same time, on two nodes, do not both stay: a
+// clone that asked beside the device would live on beside it.
+func TestTwoFirstUsesAtOnceLeaveOneInService(t *testing.T) {
+	nodes(t, func(t *testing.T, w *world, node makeNode) {
+		n := node(nil)
+		d, _ := w.born("D1")
+		w.write(func(tx *store.Tx) error { return w.SetState(tx, d.Tenant, d.ID, identity.Pending, "per_a", "") })
+		one := w.issue(d.ID, identity.LDevID, newCSR(t, nil))
+		w.clock.Advance(time.Second)
+		two := w.issue(d.ID, identity.LDevID, newCSR(t, nil))
+		done := make(chan error, 1)
+		w.write(func(tx *store.Tx) error {
+			if err := identity.Activate(tx, d.Tenant, d.ID, one.Fingerprint); err != nil {
+				return err
+			}
+			go func() {
+				done <- n.db.Write(context.Background(), func(tx *store.Tx) error { return identity.Activate(tx, d.Tenant, d.ID, two.Fingerprint) })
+			}()
+			for tx.Engine() == store.Postgres && len(done) == 0 { // until the other one is over, or waits for this one
+				var waits int
+				if err := tx.QueryRow(`SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid WHERE NOT l.granted AND a.datname = current_database()`).Scan(&waits); err != nil || waits > 0 {
+					return err
+				}
+			}
+			return nil
+		})
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		active := 0
+		for _, p := range w.phases(d.ID, identity.LDevID) {
+			if p == identity.PhaseActive {
+				active++
+			}
+		}
+		if active != 1 {
+			t.Errorf("%d certificates are in service", active)
 		}
 	})
 }

@@ -291,7 +291,7 @@ func setStatus(tx *store.Tx, id string, from, to Status) error {
 
 // RetireAuthority ends an authority that retires, once nothing it signed is in service any more: for one that signs
 // devices, when its last certificate that is active or pending has ended; for a root or anchor, when no authority below
-// it signs or is trusted and the newest bundle no longer names it.
+// it signs or is trusted. The next bundle no longer names it then.
 func (s *Service) RetireAuthority(ctx context.Context, id, actor string) (Authority, error) {
 	a, err := s.Authority(ctx, id)
 	if err != nil {
@@ -309,16 +309,15 @@ func (s *Service) RetireAuthority(ctx context.Context, id, actor string) (Author
 			return Authority{}, problem.Forbidden("ca.in-use", "%s stands below %s and is %s.", b.ID, a.ID, b.Status)
 		}
 	}
-	now := s.cfg.Clock.Now()
+	n, last, err := inService(s.reads(ctx), a.ID, s.cfg.Clock.Now()) // not in the transaction: it reads all that the authority signed
+	if err != nil {
+		return Authority{}, err
+	}
+	if n > 0 {
+		return Authority{}, problem.Forbidden("ca.in-use", "%d certificates of %s are in service, the last until %s.", n, a.ID, last.Format(time.DateOnly)).
+			Hint("It may retire after the longest life of a certificate.")
+	}
 	err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-		n, last, err := inService(tx, a.ID, now)
-		if err != nil {
-			return err
-		}
-		if n > 0 {
-			return problem.Forbidden("ca.in-use", "%d certificates of %s are in service, the last until %s.", n, a.ID, last.Format(time.DateOnly)).
-				Hint("It may retire after the longest life of a certificate.")
-		}
 		if err := setStatus(tx, a.ID, Retiring, Retired); err != nil {
 			return err
 		}
@@ -330,9 +329,9 @@ func (s *Service) RetireAuthority(ctx context.Context, id, actor string) (Author
 
 // inService counts the certificates of an authority that a door would still admit. IDevIDs have no end: their authority
 // retires with the last device.
-func inService(tx *store.Tx, id string, now time.Time) (n int64, last time.Time, err error) {
+func inService(q querier, id string, now time.Time) (n int64, last time.Time, err error) {
 	var end int64
-	err = tx.QueryRow(`SELECT count(*), coalesce(max(not_after), 0) FROM certificate WHERE authority = $1 AND phase IN ($2, $3) AND not_after > $4`,
+	err = q(`SELECT count(*), coalesce(max(not_after), 0) FROM certificate WHERE authority = $1 AND phase IN ($2, $3) AND not_after > $4`,
 		id, PhaseActive, PhasePending, store.Millis(now)).Scan(&n, &end)
 	return n, store.Time(end), err
 }

@@ -252,8 +252,12 @@ func trimPending(tx *store.Tx, tenant, device, newest string) error {
 	return err
 }
 
-// activate makes a pending certificate the active one and supersedes those before it.
+// activate makes a pending certificate the active one and supersedes those before it. The device's row is held meanwhile:
+// two certificates that are used for the first time at once, on two nodes, would each miss the other, and both stay.
 func activate(tx *store.Tx, tenant, device, fp string) error {
+	if _, err := lockDevice(tx, tenant, device); err != nil {
+		return err
+	}
 	n, err := tx.Exec(`UPDATE certificate SET phase = $1 WHERE fp = $2 AND phase = $3`, PhaseActive, fp, PhasePending)
 	if err != nil || n == 0 {
 		return err
