@@ -81,10 +81,16 @@ func (s *Service) Intend(tx *store.Tx, r IssueRequest) (Intent, error) {
 	if err != nil {
 		return Intent{}, err
 	}
-	in, err := recordIntent(tx, Intent{keyHash: r.CSR.KeyHash, tenant: r.Tenant, subject: r.Subject, kind: r.Kind, authority: signs.ID, shard: shard,
-		serial: newSerial(), notBefore: from, notAfter: until}, now)
+	want := Intent{keyHash: r.CSR.KeyHash, tenant: r.Tenant, subject: r.Subject, kind: r.Kind, authority: signs.ID, shard: shard,
+		serial: newSerial(), notBefore: from, notAfter: until}
+	in, err := recordIntent(tx, want, now)
 	if err != nil {
 		return Intent{}, err
+	}
+	if !in.fresh && in.outdated(signs, now) {
+		if in, err = renewIntent(tx, in, want, now); err != nil {
+			return Intent{}, err
+		}
 	}
 	if !in.fresh {
 		s.returnShard(signs.ID, shard)
@@ -102,6 +108,13 @@ func (s *Service) Intend(tx *store.Tx, r IssueRequest) (Intent, error) {
 	}
 	in.name, in.uri, in.state = name, uri, d.State
 	return in, nil
+}
+
+// outdated says of a decision that led to no certificate, since the issuer was away or the platform died, that it is not what
+// would be decided now: another authority signs, or a good part of the life is over that it gave. Its certificate could
+// come from an authority that signs nothing any more, or have ended before it is made.
+func (in Intent) outdated(signs Authority, now time.Time) bool {
+	return in.authority != signs.ID || now.After(in.notBefore.Add(in.notAfter.Sub(in.notBefore)/3))
 }
 
 // perDay bounds the LDevIDs that one device can make us issue, log and keep: a healthy one asks six times a year.

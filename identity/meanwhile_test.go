@@ -90,3 +90,39 @@ func TestTwoFirstUsesAtOnceLeaveOneInService(t *testing.T) {
 		}
 	})
 }
+
+// A request that the platform decided about long ago and never answered, since its issuer was away or it died, is decided
+// about anew: the certificate is good from now on, and who signs now has signed it.
+func TestAnOldDecisionIsMadeAnew(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		d, _, _ := w.commissioned("D1")
+		request := func() identity.IssueRequest {
+			r := identity.IssueRequest{Tenant: d.Tenant, Subject: d.ID, Kind: identity.LDevID, CSR: newCSR(t, nil), Actor: d.ID}
+			w.write(func(tx *store.Tx) error {
+				_, err := w.Intend(tx, r)
+				return err
+			})
+			return r
+		}
+		old := request()
+		w.clock.Advance(70 * 24 * time.Hour)
+		c, fresh, err := w.Issue(t.Context(), old)
+		if err != nil || !fresh {
+			t.Fatalf("new %v, %v", fresh, err)
+		}
+		if left := c.NotAfter.Sub(w.clock.Now()); left != 60*24*time.Hour {
+			t.Errorf("it ends in %s", left)
+		}
+		w.admits(c)
+		if again, fresh, err := w.Issue(t.Context(), old); err != nil || fresh || again.Fingerprint != c.Fingerprint {
+			t.Errorf("the repeat: new %v, %v", fresh, err)
+		}
+
+		waiting := request()
+		w.promote(w.next(identity.Operational, identity.AlgP256, w.held()).ID)
+		if c, _, err = w.Issue(t.Context(), waiting); err != nil || c.Authority != "operational-2" {
+			t.Errorf("signed by %s, which signs nothing new (%v)", c.Authority, err)
+		}
+		w.admits(c)
+	})
+}

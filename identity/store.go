@@ -206,6 +206,19 @@ func recordIntent(tx *store.Tx, want Intent, at time.Time) (Intent, error) {
 	return have, nil
 }
 
+// renewIntent decides anew about a key that has no certificate yet, for the same subject and kind. If one is being made by
+// the old decision at this moment, the first of both that is known stays, since a key has one.
+func renewIntent(tx *store.Tx, have, want Intent, at time.Time) (Intent, error) {
+	n, err := tx.Exec(`UPDATE issue_intent SET authority = $1, serial = $2, not_before = $3, not_after = $4, created = $5, shard = $6
+		WHERE key_hash = $7 AND tenant = $8 AND subject = $9 AND kind = $10 AND NOT EXISTS (SELECT 1 FROM certificate c WHERE c.key_hash = issue_intent.key_hash)`,
+		want.authority, want.serial.Text(16), store.Millis(want.notBefore), store.Millis(want.notAfter), store.Millis(at), want.shard, want.keyHash, want.tenant, want.subject, want.kind)
+	if err != nil || n == 0 {
+		return have, err
+	}
+	want.fresh = true
+	return want, nil
+}
+
 func countIntents(tx *store.Tx, subject string, k Kind, since time.Time) (n int64, err error) {
 	return n, tx.QueryRow(`SELECT count(*) FROM issue_intent WHERE subject = $1 AND kind = $2 AND created > $3`, subject, k, store.Millis(since)).Scan(&n)
 }
