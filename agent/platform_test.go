@@ -10,10 +10,12 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"log/slog"
 	"net"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -54,6 +56,9 @@ type platform struct {
 	shown       chan string // server names that devices asked for
 	admitted    sync.Map    // kinds of certificates that were admitted
 	recoveries  []ceremony.Held
+	unkept      atomic.Bool  // the platform can keep no session: it lets a device in and has no place for it
+	turnedAway  atomic.Int64 // how often that happened
+	spent       atomic.Int64 // how often a certificate was shown whose successor had been used
 	revision    string
 	product     string
 }
@@ -97,13 +102,25 @@ func newPlatform(t *testing.T) *platform {
 	}
 	h.sessions = fleet.NewSessions(fleet.SessionsConfig{DB: h.db, Keys: sealed, Clock: h.hand, Log: slog.New(slog.DiscardHandler), Append: hear,
 		Supersede: func(device string, generation int64, resumed bool) { h.gateway.Supersede(device, generation, resumed) }})
+	keeper := h.sessions.Keeper()
+	begin := keeper.Begin
+	keeper.Begin = func(ctx context.Context, o gateway.Opening) (gateway.Resumed, error) {
+		if h.unkept.Load() {
+			h.turnedAway.Add(1)
+			return gateway.Resumed{}, errors.New("no session can be kept")
+		}
+		return begin(ctx, o)
+	}
 	h.gateway = ok(gateway.New(gateway.Config{
-		Sessions: h.sessions.Keeper(), Append: hear,
+		Sessions: keeper, Append: hear,
 		Offline: func(p gateway.Peer, reason string) { h.gone <- p.Device + ": " + reason },
 		Admit: func(ctx context.Context, cert *x509.Certificate) (gateway.Peer, error) {
 			p, err := h.identity.Admit(ctx, cert)
 			if err == nil {
 				h.admitted.Store(string(p.Kind), true)
+			}
+			if errors.Is(err, gateway.ErrSpent) {
+				h.spent.Add(1)
 			}
 			return p, err
 		},

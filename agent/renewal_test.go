@@ -49,6 +49,29 @@ func TestRefusedRenewalFallsBack(t *testing.T) {
 	})
 }
 
+// TestNoWayBackToAReplacedCertificate: the platform lets the unit in with its new certificate, which takes the old one's
+// place, and then has no session for it, however often it comes. The unit never shows the old one again: who does that
+// minutes later is taken for a second holder of its identity and locked out.
+func TestNoWayBackToAReplacedCertificate(t *testing.T) {
+	h := newPlatform(t)
+	d := h.born("SN-1").on()
+	d.inventory(anyInventory)
+	h.unkept.Store(true)
+	h.hand.Advance(47 * 24 * time.Hour)
+	eventually(t, func() bool { return d.certificates()["ldevid superseded"] == 1 })
+	eventually(t, func() bool { return h.turnedAway.Load() >= 4 })
+	h.forget()
+	h.unkept.Store(false)
+	d.inventory(anyInventory)
+	d.off()
+	if n := h.spent.Load(); n > 0 {
+		t.Errorf("it showed the certificate that was replaced %d times", n)
+	}
+	if got := d.certificates(); got["ldevid active"] != 1 || got["ldevid superseded"] != 1 {
+		t.Errorf("certificates: %v", got)
+	}
+}
+
 // breaker forwards connections, and breaks the first ones off after a number of bytes from the server that chance gives.
 func breaker(t *testing.T, to string, breaks int) (address string, broken func() int) {
 	t.Helper()

@@ -82,3 +82,8 @@ func shutOut(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "remote error" && strings.Contains(op.Error(), "certificate")
 }
+
+// unsigned says that our own key did not sign the handshake, so that the other side never saw the certificate at work.
+func unsigned(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "tls: failed to sign handshake")
+}

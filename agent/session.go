@@ -46,6 +46,7 @@ func farewell() *mqtt.Will {
 type standing struct {
 	refused  int       // handshakes in a row that turned away the LDevID in service
 	spurned  int       // handshakes in a row that turned away the one that was to be next
+	doubted  bool      // the last of them did, or its key would not sign: the one in service has the next turn
 	renewals int       // renewals in a row that came to nothing
 	notUntil time.Time // by the device's clock: no renewal before
 }
@@ -53,16 +54,16 @@ type standing struct {
 // live keeps the device enrolled and connected until ctx ends.
 func (a *agent) live(ctx context.Context, work *sync.WaitGroup) {
 	for n := 0; ctx.Err() == nil; n++ {
-		cred, fresh, err := a.certified(ctx, n)
+		cred, fresh, err := a.certified(ctx)
 		lost := false
 		if err == nil {
 			began := a.Clock.Now()
 			lost, err = a.session(ctx, cred, fresh, work)
 			if errors.Is(err, errRenewed) {
-				n = -1
+				n, a.standing.doubted = -1, false
 				continue
 			}
-			if err := a.judge(err, fresh); err != nil {
+			if err := a.judge(err, fresh && !lost); err != nil {
 				a.Log.Error("a certificate that is not wanted stays on disk", "error", err)
 			}
 			if a.Clock.Now().Sub(began) > a.backoff(busy) {
@@ -92,8 +93,9 @@ func (a *agent) live(ctx context.Context, work *sync.WaitGroup) {
 	}
 }
 
-// judge draws the conclusion from how a session ended.
+// judge draws the conclusion from how a session ended. Fresh is a certificate that was to be next and is not in service yet.
 func (a *agent) judge(err error, fresh bool) error {
+	a.standing.doubted = fresh && (shutOut(err) || unsigned(err))
 	switch {
 	case shutOut(err) && fresh:
 		a.standing.spurned++
@@ -122,9 +124,10 @@ func (a *agent) putOff(err error) {
 	a.standing.renewals++
 }
 
-// certified returns the LDevID to connect with, and whether it is a new one that has not been seen at work. A new one
-// takes turns with the one in service, so that a renewal which went wrong strands nobody.
-func (a *agent) certified(ctx context.Context, attempt int) (cred *credential, fresh bool, err error) {
+// certified returns the LDevID to connect with, and whether it is a new one that has not been seen at work. A new one that
+// the platform turns away takes turns with the one in service, so that a renewal which went wrong strands nobody. One that
+// found no answer does not: it may have taken the other's place already, and who shows that one then is taken for a clone.
+func (a *agent) certified(ctx context.Context) (cred *credential, fresh bool, err error) {
 	if a.record().Wiping != "" {
 		if current := a.current.Load(); current != nil {
 			return current, false, nil // from memory; a device that wipes itself never enrols again
@@ -139,7 +142,7 @@ func (a *agent) certified(ctx context.Context, attempt int) (cred *credential, f
 		next = nil
 	}
 	switch {
-	case next != nil && (current == nil || attempt%2 == 0):
+	case next != nil && (current == nil || !a.standing.doubted):
 		return next, true, nil
 	case current != nil:
 		return current, false, nil

@@ -144,7 +144,7 @@ func (a *agent) prepare(ctx context.Context) error {
 	slot := other(a.slot)
 	part := slotFile(slot) + ".part"
 	a.say(wire.UpdateDownloading)
-	if err := a.download(ctx, cred, *p.Target, part); err != nil {
+	if err := a.download(ctx, *p.Target, part); err != nil {
 		return err
 	}
 	if err := a.state(wire.UpdateVerified); err != nil {
@@ -223,9 +223,9 @@ func (a *agent) root(ctx context.Context, cred *credential) (*trust.Root, error)
 }
 
 // download brings the image into the file name, taking up a part that is there, and checks all of it.
-func (a *agent) download(ctx context.Context, cred *credential, t trust.Target, name string) error {
+func (a *agent) download(ctx context.Context, t trust.Target, name string) error {
 	for {
-		resumed, err := a.fetch(ctx, cred, t, name)
+		resumed, err := a.fetch(ctx, t, name)
 		if err != nil {
 			return err
 		}
@@ -242,7 +242,11 @@ func (a *agent) download(ctx context.Context, cred *credential, t trust.Target, 
 	}
 }
 
-func (a *agent) fetch(ctx context.Context, cred *credential, t trust.Target, name string) (resumed bool, err error) {
+func (a *agent) fetch(ctx context.Context, t trust.Target, name string) (resumed bool, err error) {
+	cred, err := a.operational() // as it is now: an image takes hours, and a certificate that was replaced meanwhile must not be shown again
+	if err != nil {
+		return false, err
+	}
 	if err := a.disk.powered("write " + name); err != nil {
 		return false, err
 	}
