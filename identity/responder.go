@@ -24,7 +24,7 @@ import (
 
 // ocspProfile is for the delegated responders (RFC 6960 4.2.2.2). It is of no role: each authority has a responder of its
 // own, whose key lives in memory only and whose certificate is so short that it needs no revocation of its own.
-var ocspProfile = Profile{Name: "ocsp", Usage: x509.ExtKeyUsageOCSPSigning, Life: 7 * 24 * time.Hour, Slack: time.Hour}
+var ocspProfile = Profile{Name: "ocsp", Usage: x509.ExtKeyUsageOCSPSigning, Life: 7 * 24 * time.Hour, Slack: time.Hour, Truncate: true}
 
 const (
 	ocspLife  = 10 * time.Minute // how long an answer may be kept: a revocation is heard of after this at the latest
@@ -78,7 +78,7 @@ func (s *Service) authorityOf(ctx context.Context, id status.CertID) (string, er
 	defer r.mu.Unlock()
 	want := issuerName{id.Hash, id.Issuer()}
 	now := s.cfg.Clock.Now()
-	if a, ok := r.names[want]; ok || now.Sub(r.read) < ocspAgain {
+	if a, ok := r.names[want]; ok || now.Sub(r.read).Abs() < ocspAgain {
 		return a, nil
 	}
 	as, err := s.Authorities(ctx)
@@ -116,16 +116,16 @@ func (s *Service) responder(ctx context.Context, authority string) (*responder, 
 		have = &responder{}
 		r.signers[authority] = have
 	}
-	if have.cert != nil && now.Before(renewAt(have.cert)) {
+	if have.cert != nil && serves(have.cert, now) {
 		return have, nil
 	}
-	if now.Sub(have.failed) >= ocspAgain || have.failed.IsZero() {
+	if now.Sub(have.failed).Abs() >= ocspAgain || have.failed.IsZero() {
 		cert, key, err := s.newResponder(ctx, authority, now)
 		if err == nil {
 			r.signers[authority] = &responder{cert: cert, key: key}
 			return r.signers[authority], nil
 		}
-		have.failed, have.err = now, err
+		have.failed, have.err = s.cfg.Clock.Now(), err // an issuer that lets us wait is not asked again at once
 		s.cfg.Log.Error("an OCSP responder could not be made or renewed", "authority", authority, "err", err)
 	}
 	if have.cert != nil && now.Before(have.cert.NotAfter) {
@@ -144,7 +144,14 @@ func (s *Service) newResponder(ctx context.Context, authority string, now time.T
 	if err != nil {
 		return nil, nil, err
 	}
+	signs, err := s.Authority(ctx, authority)
+	if err != nil {
+		return nil, nil, err
+	}
 	from, until := ocspProfile.validity(now, 0)
+	if until, err = ocspProfile.within(signs, from, until); err != nil {
+		return nil, nil, err
+	}
 	t, err := ocspProfile.template(name, newSerial(), from, until, key.Public())
 	if err != nil {
 		return nil, nil, err

@@ -112,7 +112,7 @@ func (d *served) certificate() (*tls.Certificate, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now, life := d.s.cfg.Clock.Now(), d.s.authorityLife.Load()
-	if d.current != nil && d.life == life && !now.After(renewAt(d.current.Leaf)) {
+	if d.current != nil && d.life == life && serves(d.current.Leaf, now) {
 		return d.current, nil
 	}
 	next, err := d.s.doorCertificate(d.profile, d.hosts)
@@ -125,6 +125,12 @@ func (d *served) certificate() (*tls.Certificate, error) {
 		d.s.cfg.Log.Error("the server certificate could not be renewed", "err", err)
 	}
 	return d.current, nil
+}
+
+// serves says that a certificate of the platform's own needs no renewal: it is within the first two thirds of its life. One
+// that begins in the future was made while the clock was wrong; nobody would take it.
+func serves(c *x509.Certificate, now time.Time) bool {
+	return !now.Before(c.NotBefore) && now.Before(renewAt(c))
 }
 
 // renewAt is two thirds into a certificate's life.

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package identity_test
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ocsp"
+
+	"github.com/openthings-platform/openthings/identity"
+	"github.com/openthings-platform/openthings/store/storetest"
+)
+
+// A platform that started with its clock years ahead, and was told the time then, shows certificates that are good now: at
+// its doors and with its OCSP answers.
+func TestAClockThatIsPutBack(t *testing.T) {
+	onURL(t, storetest.SQLiteURL(t), func(t *testing.T, w *world, node makeNode) {
+		n := node(nil)
+		_, _, ldevid := n.commissioned("S1")
+		authority, x := n.authorityOf(t, ldevid)
+		w.clock.Set(t0.AddDate(0, 0, 59))
+		get, err := n.ServerTLS([]string{"things.example"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.ask(n.Service, authority, x.SerialNumber)
+		w.clock.Set(t0)
+		c, err := get(&tls.ClientHelloInfo{ServerName: "things.example"})
+		if err != nil || c.Leaf.NotBefore.After(t0) {
+			t.Errorf("the door shows a certificate from %s on (%v)", c.Leaf.NotBefore, err)
+		}
+		if r := n.ask(n.Service, authority, x.SerialNumber); r.Certificate.NotBefore.After(t0) || r.Status != ocsp.Good {
+			t.Errorf("OCSP is answered (%d) under a certificate from %s on", r.Status, r.Certificate.NotBefore)
+		}
+	})
+}
+
+// In the last week of an authority others still learn which of its certificates are good.
+func TestOCSPInTheLastWeekOfAnAuthority(t *testing.T) {
+	onURL(t, storetest.SQLiteURL(t), func(t *testing.T, w *world, node makeNode) {
+		a, err := w.ActiveAuthority(t.Context(), identity.Operational)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.clock.Set(a.NotAfter.Add(-61 * 24 * time.Hour))
+		_, _, ldevid := w.commissioned("S1")
+		authority, x := w.authorityOf(t, ldevid)
+		w.clock.Set(a.NotAfter.Add(-3 * 24 * time.Hour))
+		n := node(nil)
+		if r := n.ask(n.Service, authority, x.SerialNumber); r.Status != ocsp.Good || r.Certificate.NotAfter.After(a.NotAfter) {
+			t.Errorf("%d, under a certificate until %s", r.Status, r.Certificate.NotAfter)
+		}
+	})
+}
+
+// authorityOf parses a certificate and the one that signed it.
+func (w *world) authorityOf(t *testing.T, c identity.Certificate) (authority, x *x509.Certificate) {
+	t.Helper()
+	a, err := w.Authority(t.Context(), c.Authority)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if authority, err = a.Certificate(); err != nil {
+		t.Fatal(err)
+	}
+	if x, err = c.Parse(); err != nil {
+		t.Fatal(err)
+	}
+	return authority, x
+}
