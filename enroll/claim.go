@@ -101,6 +101,13 @@ func (s *Service) Claim(ctx context.Context, code, solution string) (identity.De
 		if ok, err := useClaim(tx, t, hash, solution, s.now()); err != nil || !ok {
 			return cmp.Or(err, errUsed)
 		}
+		now, err := s.cfg.Identity.GetTx(tx, t, d.ID)
+		if err != nil {
+			return err
+		}
+		if now.State != identity.Provisioned {
+			return problem.Conflict("%s is %s; only a unit that nobody holds is claimed.", d.Serial, now.State)
+		}
 		if err := s.notDenied(tx.QueryRow, t, d.ID); err != nil {
 			return err
 		}

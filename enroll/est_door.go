@@ -289,10 +289,17 @@ func (s *Service) mayEnrol(ctx context.Context, d identity.Device, pol Policy, c
 		return nil
 	}
 	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		actor := "policy/" + pol.Label
 		if err := s.cfg.Identity.SetSolution(tx, d.Tenant, d.ID, pol.Solution); err != nil {
 			return err
 		}
-		return s.cfg.Identity.SetState(tx, d.Tenant, d.ID, identity.Pending, "policy/"+pol.Label, "approved by policy")
+		if err := leaveLobby(tx, d.Tenant, d.ID, actor, s.now()); err != nil {
+			return err
+		}
+		if err := spendClaim(tx, d.Tenant, d.ID, pol.Solution, s.now()); err != nil {
+			return err
+		}
+		return s.cfg.Identity.SetState(tx, d.Tenant, d.ID, identity.Pending, actor, "approved by policy")
 	})
 }
 

@@ -183,7 +183,7 @@ func (s *Service) decide(tx *store.Tx, tenant, device string, v Verdict, reason,
 	return d, err
 }
 
-// leaveLobby notes that a device got in by its claim code.
+// leaveLobby notes that a device got in by its claim code, or by a policy.
 func leaveLobby(tx *store.Tx, tenant, device, actor string, at time.Time) error {
 	_, err := tx.Exec(`UPDATE lobby SET verdict = $1, actor = $2, decided = $3 WHERE tenant = $4 AND device = $5 AND verdict = $6`,
 		Approved, actor, store.Millis(at), tenant, device, Waiting)
@@ -212,6 +212,9 @@ type GuestFilter struct {
 	Limit    int
 }
 
+// notGone narrows a query over device d to those about which there is something left to decide.
+const notGone = ` AND d.state NOT IN ('decommissioned', 'deprovisioned')`
+
 // Lobby lists the devices in the lobby in the order of their ids, which is that of their registration.
 func (s *Service) Lobby(ctx context.Context, tenant string, f GuestFilter) ([]Guest, error) {
 	args := []any{tenant, f.After, f.Limit}
@@ -219,6 +222,9 @@ func (s *Service) Lobby(ctx context.Context, tenant string, f GuestFilter) ([]Gu
 	arg := func(v any) string { args = append(args, v); return fmt.Sprintf("$%d", len(args)) }
 	if f.Verdict != "" {
 		where += " AND l.verdict = " + arg(f.Verdict)
+	}
+	if f.Verdict == Waiting {
+		where += notGone
 	}
 	if len(f.Products) > 0 {
 		var marks []string

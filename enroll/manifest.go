@@ -71,10 +71,14 @@ func (m Manifest) text() (string, error) {
 }
 
 // record writes the next entry of a batch's manifest. It belongs to the transaction that makes the certificate known;
-// the row of the batch keeps two of them from taking the same place.
+// the row of the batch keeps two of them from taking the same place. A batch that was closed while the issuer signed takes
+// no more: its identities have been compared with what was made.
 func record(tx *store.Tx, tenant, batch string, u Unit, envelope []byte) error {
 	var prev string
-	err := tx.QueryRow(`UPDATE batch SET units = units + 1 WHERE tenant = $1 AND id = $2 RETURNING units, head`, tenant, batch).Scan(&u.Seq, &prev)
+	err := tx.QueryRow(`UPDATE batch SET units = units + 1 WHERE tenant = $1 AND id = $2 AND closed = 0 RETURNING units, head`, tenant, batch).Scan(&u.Seq, &prev)
+	if errors.Is(err, store.ErrNoRows) {
+		return problem.Forbidden(RuleClosed, "The batch is closed.")
+	}
 	if err != nil {
 		return err
 	}

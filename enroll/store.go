@@ -310,7 +310,7 @@ func countSuspicious(ctx context.Context, db *store.DB, tenant string, products 
 
 func countGuests(ctx context.Context, db *store.DB, tenant string, products []string) (n int64, err error) {
 	where, args := within([]any{tenant}, "d.product", products)
-	return n, db.QueryRow(ctx, `SELECT count(*) FROM lobby l JOIN device d ON d.id = l.device WHERE l.tenant = $1 AND l.verdict = 'waiting'`+where, args...).Scan(&n)
+	return n, db.QueryRow(ctx, `SELECT count(*) FROM lobby l JOIN device d ON d.id = l.device WHERE l.tenant = $1 AND l.verdict = 'waiting'`+notGone+where, args...).Scan(&n)
 }
 
 // ProductsOf is the product of each of these batches of the tenant, by id.

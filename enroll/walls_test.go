@@ -263,3 +263,95 @@ func TestAKilledStationFinishesNothing(t *testing.T) {
 		}
 	}, func(c *store.Config) { c.Clock = hand })
 }
+
+// A unit that a policy let in is nobody's to claim: the code on its box has no use left, and ends no suspension either.
+func TestAUnitThatAPolicyLetInIsNotClaimed(t *testing.T) {
+	hand := clock.NewHand(time.Now())
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		i := &interrupted{}
+		h := newHouseWith(t, db, hand, func(base embedded.Config) (_ identity.Issuer, err error) {
+			i.Issuer, err = embedded.Open(base)
+			return i, err
+		})
+		st, _ := h.station("B1", 10, 10)
+		born, unit := h.unit(st, "P-1")
+		if code, body := h.enrol(born, "simpleenroll", csrFor(t, newKey(t), nil)); code != 202 || len(h.items("/v1/lobby")) != 1 {
+			t.Fatalf("it does not wait in the lobby: %d %s", code, body)
+		}
+		h.policy("auto", map[string]any{"approval": "automatic", "solution": h.solution})
+		i.during = func() {
+			h.must(h.identity.Suspend(context.Background(), ten, unit.Device, owner.ID, "stolen from the lorry"))
+		}
+		if code, body := h.enrol(born, "auto/simpleenroll", csrFor(t, newKey(t), nil)); code == 200 {
+			t.Fatalf("%d %s", code, body)
+		}
+		if gs := h.items("/v1/lobby"); len(gs) != 0 {
+			t.Errorf("it still waits for a person: %v", gs)
+		}
+		if code, out := h.claim(unit.Claim); code != 409 || h.device("P-1").State != identity.Suspended {
+			t.Errorf("claimed: %d %v, it is %s", code, out, h.device("P-1").State)
+		}
+		spent := h.count(`SELECT used FROM claim WHERE device = $1`, unit.Device)
+		spend := func(at int64) {
+			h.write(func(tx *store.Tx) error {
+				_, err := tx.Exec(`UPDATE claim SET used = $1 WHERE device = $2`, at, unit.Device)
+				return err
+			})
+		}
+		spend(0) // as of units that earlier versions let in
+		if code, out := h.claim(unit.Claim); code != 409 || h.device("P-1").State != identity.Suspended {
+			t.Errorf("claimed with a code that was never used up: %d %v, it is %s", code, out, h.device("P-1").State)
+		}
+		spend(spent)
+		h.must(h.identity.Resume(context.Background(), ten, unit.Device, owner.ID, "found"))
+		h.write(func(tx *store.Tx) error { // its owner gives it back
+			return h.identity.SetState(tx, ten, unit.Device, identity.Provisioned, owner.ID, "released")
+		})
+		if code, out := h.claim(unit.Claim); code != 409 {
+			t.Errorf("the last owner claims it again: %d %v", code, out)
+		}
+	}, func(c *store.Config) { c.Clock = hand })
+}
+
+// Nobody is asked to decide about a unit that was taken out of service for ever.
+func TestNobodyWaitsForEver(t *testing.T) {
+	each(t, func(t *testing.T, h *house) {
+		st, _ := h.station("B1", 10, 10)
+		born, unit := h.unit(st, "W-1")
+		if code, body := h.enrol(born, "simpleenroll", csrFor(t, newKey(t), nil)); code != 202 || len(h.items("/v1/lobby")) != 1 {
+			t.Fatalf("%d %s", code, body)
+		}
+		h.write(func(tx *store.Tx) error {
+			return h.identity.SetState(tx, ten, unit.Device, identity.Decommissioned, owner.ID, "crushed")
+		})
+		if gs := h.items("/v1/lobby"); len(gs) != 0 {
+			t.Errorf("it waits: %v", gs)
+		}
+	})
+}
+
+// A unit that was begun before its batch was closed gets no certificate afterwards: the list of what was made is compared
+// with the identities once.
+func TestAClosedBatchFinishesNothing(t *testing.T) {
+	hand := clock.NewHand(time.Now())
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		i := &interrupted{}
+		h := newHouseWith(t, db, hand, func(base embedded.Config) (_ identity.Issuer, err error) {
+			i.Issuer, err = embedded.Open(base)
+			return i, err
+		})
+		st, _ := h.station("B1", 10, 10)
+		h.unit(st, "C-1")
+		batch := h.items("/v1/batches")[0]["id"].(string)
+		i.during = func() {
+			_, err := h.enroll.CloseBatchWith(context.Background(), ten, batch, strings.NewReader("serial\nC-1\nC-missing\n"), owner.ID)
+			h.must(err)
+		}
+		if code, _, body := h.line(st, wire.LineRequest{Serial: "C-2", CSR: csrPEM(t, newKey(t))}); code != 403 || !strings.Contains(body, enroll.RuleClosed) {
+			t.Errorf("%d %s", code, body)
+		}
+		if d := h.device("C-2"); d.State != identity.Manufactured || h.count(`SELECT count(*) FROM made`) != 1 {
+			t.Errorf("the unit is %s", d.State)
+		}
+	}, func(c *store.Config) { c.Clock = hand })
+}
