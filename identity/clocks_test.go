@@ -71,3 +71,36 @@ func (w *world) authorityOf(t *testing.T, c identity.Certificate) (authority, x 
 	}
 	return authority, x
 }
+
+// The door of a node shows within a minute what another node has decided about the platform's own authorities: a successor,
+// and that one is no longer trusted.
+func TestADoorFollowsWhatAnotherNodeDecided(t *testing.T) {
+	nodes(t, func(t *testing.T, w *world, node makeNode) {
+		n := node(nil)
+		get, err := n.ServerTLS([]string{"things.example"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		shows := func(want string) {
+			t.Helper()
+			c, err := get(&tls.ClientHelloInfo{ServerName: "things.example"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, err := w.Authority(t.Context(), want)
+			if err != nil || identity.Fingerprint(c.Certificate[1]) != identity.Fingerprint(a.Cert) {
+				t.Errorf("the door stands below %s, not below %s (%v)", c.Leaf.Issuer, want, err)
+			}
+		}
+		shows("server-1")
+		w.promote(w.next(identity.Server, identity.AlgP256, w.held()).ID)
+		w.clock.Advance(time.Minute)
+		shows("server-2")
+		w.next(identity.Server, identity.AlgP256, w.held())
+		if _, err := w.CompromiseAuthority(t.Context(), "server-2", "per_a", "its key leaked"); err != nil {
+			t.Fatal(err)
+		}
+		w.clock.Advance(time.Minute)
+		shows("server-3")
+	})
+}

@@ -3,6 +3,7 @@
 package identity
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -12,6 +13,7 @@ import (
 	"crypto/x509/pkix"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -79,7 +81,7 @@ func (s *Service) doorCertificate(p Profile, hosts []string) (tls.Certificate, e
 
 // ServerTLS is for tls.Config.GetCertificate: a certificate below the anchor for who asks for the bootstrap name, one
 // below the current root for everybody else. Each is renewed at two thirds of its life, and at once when another
-// authority becomes active or a bridge is installed. The first ones are made at once, so that a fault shows at start.
+// authority becomes active or a bridge is installed; within doorLook when that happened on another node. The first ones are made at once, so that a fault shows at start.
 func (s *Service) ServerTLS(hosts []string) (func(*tls.ClientHelloInfo) (*tls.Certificate, error), error) {
 	door := &served{s: s, profile: serverProfile, hosts: hosts}
 	bootstrap := &served{s: s, profile: bootstrapProfile, hosts: []string{BootstrapName}}
@@ -103,28 +105,50 @@ type served struct {
 	profile Profile
 	hosts   []string
 
-	mu      sync.Mutex // guards the two below
+	mu      sync.Mutex // guards those below
 	current *tls.Certificate
-	life    int64 // of the authorities, when current was made
+	life    int64     // of the authorities, when current was made
+	looked  time.Time // when another node was last asked about, which may have promoted or lost an authority
 }
+
+// doorLook is how long a door goes on under an authority that another node has taken out of service.
+const doorLook = 30 * time.Second
 
 func (d *served) certificate() (*tls.Certificate, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now, life := d.s.cfg.Clock.Now(), d.s.authorityLife.Load()
 	if d.current != nil && d.life == life && serves(d.current.Leaf, now) {
-		return d.current, nil
+		if now.Sub(d.looked).Abs() < doorLook {
+			return d.current, nil
+		}
+		if d.looked = now; d.stands() {
+			return d.current, nil
+		}
 	}
 	next, err := d.s.doorCertificate(d.profile, d.hosts)
 	switch {
 	case err == nil:
-		d.current, d.life = &next, life
+		d.current, d.life, d.looked = &next, life, now
 	case d.current == nil || now.After(d.current.Leaf.NotAfter):
 		return nil, err
 	default: // the old one still serves; the next handshake tries again
 		d.s.cfg.Log.Error("the server certificate could not be renewed", "err", err)
 	}
 	return d.current, nil
+}
+
+// stands says that what the door shows above its certificate is still what it would show if it were made now; so it does
+// while the database cannot tell.
+func (d *served) stands() bool {
+	ctx, stop := context.WithTimeout(context.Background(), 2*time.Second)
+	defer stop()
+	signs, err := d.s.ActiveAuthority(ctx, d.profile.Role)
+	if err != nil {
+		return true
+	}
+	chain, err := d.s.doorChain(ctx, signs.ID)
+	return err != nil || slices.EqualFunc(chain, d.current.Certificate[1:], bytes.Equal)
 }
 
 // serves says that a certificate of the platform's own needs no renewal: it is within the first two thirds of its life. One

@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -121,7 +122,7 @@ func (is *Issuer) load() error {
 		if m == nil || kind != "crt" && kind != "key" {
 			continue
 		}
-		if _, done := is.authorities[id]; done {
+		if known, done := is.authorities[id]; done && known.cert != nil {
 			continue
 		}
 		a := authority{id: id, role: identity.Role(m[1])}
@@ -227,14 +228,34 @@ func (is *Issuer) authority(id string) (authority, error) {
 	defer is.mu.RUnlock()
 	a, ok := is.authorities[id]
 	if !ok {
-		return authority{}, fmt.Errorf("embedded issuer: there is no authority %q", id)
+		return authority{}, problem.Unavailable("There is no authority %s on this machine.", id).
+			Hint("If another node has made it, copy %s.crt and %[1]s.key from the folder ca of that node's data to this one's.", id)
 	}
 	return a, nil
+}
+
+// reread looks again at the folder: another node may have made an authority since, and its files have been put here. What
+// is not whole yet, or not signed by a root that is here, changes nothing.
+func (is *Issuer) reread() error {
+	is.mu.Lock()
+	defer is.mu.Unlock()
+	fresh := &Issuer{folder: is.folder, authorities: maps.Clone(is.authorities)}
+	if err := fresh.load(); err != nil {
+		return fmt.Errorf("embedded issuer: %w", err)
+	}
+	is.authorities = fresh.authorities
+	return nil
 }
 
 // signer is an authority that can sign now.
 func (is *Issuer) signer(id string) (authority, error) {
 	a, err := is.authority(id)
+	if err != nil || a.cert == nil {
+		if again := is.reread(); again != nil {
+			return a, errors.Join(err, again)
+		}
+		a, err = is.authority(id)
+	}
 	switch {
 	case err != nil:
 		return a, err

@@ -20,6 +20,7 @@ import (
 	"github.com/openthings-platform/openthings/clock"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/identity/embedded"
+	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/seal"
 )
 
@@ -231,5 +232,54 @@ func TestGenerations(t *testing.T) {
 				t.Errorf("%s: parent %s, key %s", h.ID, h.Parent, h.Protection)
 			}
 		}
+	}
+}
+
+// An authority that another node has made since signs here once its files are here, without a restart; before that, and while
+// they are half there, what to do is said and nothing else changes.
+func TestAnAuthorityOfAnotherNode(t *testing.T) {
+	one := newPlace(t)
+	first := one.open(t)
+	two := place{one.dir, one.cfg}
+	two.cfg.Dir = filepath.Join(t.TempDir(), "ca")
+	if err := os.CopyFS(two.cfg.Dir, os.DirFS(one.cfg.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	second := two.open(t)
+	csr, err := first.Generate(t.Context(), "operational-2", identity.Operational, identity.AlgP256, pkix.Name{CommonName: "next"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := first.Certify("root-1", identity.Operational, csr, embedded.OtherLife)
+	if err == nil {
+		err = first.Install(t.Context(), "operational-2", der)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := request(identity.Operational, t0.AddDate(0, 0, 60), newKey(t))
+	r.Authority = "operational-2"
+	if _, err := second.Sign(t.Context(), r); !problem.Is(err, problem.KindUnavailable) || problem.Of(err).Help == "" {
+		t.Errorf("without its files: %v", err)
+	}
+	move := func(name string) {
+		b, err := os.ReadFile(filepath.Join(one.cfg.Dir, name))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(two.cfg.Dir, name), b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	move("operational-2.crt")
+	if _, err := second.Sign(t.Context(), r); err == nil {
+		t.Error("it signs without its key")
+	}
+	move("operational-2.key")
+	if _, err := second.Sign(t.Context(), r); err != nil {
+		t.Error(err)
+	}
+	if _, err := second.Sign(t.Context(), request(identity.Operational, t0.AddDate(0, 0, 60), newKey(t))); err != nil {
+		t.Errorf("the one before: %v", err)
 	}
 }
