@@ -39,7 +39,7 @@ func (s *Service) AckBundle(ctx context.Context, tenant, device string, version 
 // Progress says how far a version of the trust bundle has come among commissioned devices.
 type Progress struct {
 	Version      int64     `json:"version"`
-	Devices      int64     `json:"devices" doc:"Commissioned devices"`
+	Devices      int64     `json:"devices" doc:"Commissioned devices, but for those that were revoked as a whole"`
 	Acknowledged int64     `json:"acknowledged" doc:"Of them, those that go by this version or a later one"`
 	Behind       int64     `json:"behind" doc:"Those that go by an older one"`
 	Unknown      int64     `json:"unknown" doc:"Those that never said"`
@@ -54,6 +54,12 @@ func (p Progress) Percent() float64 {
 	return 100 * float64(p.Acknowledged) / float64(p.Devices)
 }
 
+// countsForBundles is the condition under which the device d is waited for. One of a station, trusted CA or batch that was
+// revoked as a whole stays what it was, but no door admits it: it can never acknowledge anything, and must not hold up a
+// rollover for ever.
+const countsForBundles = `d.state = $1 AND (d.tenant = $2 OR $2 = '') AND NOT EXISTS (SELECT 1 FROM bar b WHERE b.tenant = d.tenant
+	AND (b.scope IN ('station', 'ca') AND b.id = d.origin OR b.scope = 'batch' AND b.id = d.batch))`
+
 // census counts commissioned devices by the bundle they go by: one pass over the fleet, for any number of versions.
 type census struct {
 	by      map[int64]int64 // version: devices
@@ -64,7 +70,7 @@ type census struct {
 func (s *Service) bundleCensus(ctx context.Context, tenant string) (census, error) {
 	c := census{by: map[int64]int64{}}
 	rows, err := s.cfg.DB.Query(ctx, `SELECT coalesce(a.version, 0), count(*), min(d.updated) FROM device d LEFT JOIN bundle_ack a ON a.device = d.id
-		WHERE d.state = $1 AND (d.tenant = $2 OR $2 = '') GROUP BY coalesce(a.version, 0)`, Commissioned, tenant)
+		WHERE `+countsForBundles+` GROUP BY coalesce(a.version, 0)`, Commissioned, tenant)
 	type group struct{ version, devices, since int64 }
 	groups, err := store.Collect(rows, err, func(r *sql.Rows) (g group, err error) { return g, r.Scan(&g.version, &g.devices, &g.since) })
 	for _, g := range groups {
@@ -104,10 +110,10 @@ type Ack struct {
 	At      time.Time `json:"at,omitzero" doc:"When it said so first"`
 }
 
-// Lagging lists commissioned devices that have not acknowledged the version, in the order of their ids.
+// Lagging lists commissioned devices, those of bars excepted, that have not acknowledged the version, in the order of their ids.
 func (s *Service) Lagging(ctx context.Context, tenant string, version int64, after string, limit int) ([]Ack, error) {
 	rows, err := s.cfg.DB.Query(ctx, `SELECT d.id, d.serial, coalesce(a.version, 0), coalesce(a.at, 0) FROM device d LEFT JOIN bundle_ack a ON a.device = d.id
-		WHERE d.tenant = $1 AND d.state = $2 AND coalesce(a.version, 0) < $3 AND d.id > $4 ORDER BY d.id LIMIT $5`, tenant, Commissioned, version, after, limit)
+		WHERE d.tenant = $2 AND `+countsForBundles+` AND coalesce(a.version, 0) < $3 AND d.id > $4 ORDER BY d.id LIMIT $5`, Commissioned, tenant, version, after, limit)
 	return store.Collect(rows, err, func(r *sql.Rows) (a Ack, err error) {
 		var at int64
 		err = r.Scan(&a.Device, &a.Serial, &a.Version, &at)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"embed"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/openthings-platform/openthings/console"
@@ -42,6 +43,11 @@ func (p devicePart) Works() *Certificate {
 		}
 	}
 	return nil
+}
+
+// LockedOut says that the device had certificates and none that any door takes is left, so that it cannot enrol either.
+func (p devicePart) LockedOut() bool {
+	return len(p.Certificates) > 0 && !slices.ContainsFunc(p.Certificates, func(c Certificate) bool { return c.Phase == PhaseActive || c.Phase == PhasePending })
 }
 
 // Renewals is how often the device replaced the certificate that it works with.

@@ -321,6 +321,42 @@ func aloneAt(t *testing.T, at time.Time) *world {
 	return newWorld(t, storetest.Open(t, storetest.SQLiteURL(t), schema, func(c *store.Config) { c.Clock = hand }), hand)
 }
 
+// Devices that were revoked as a whole acknowledge nothing any more: the gate does not wait for them, and nobody is sent after them.
+func TestTheGateDoesNotWaitForTheBarred(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		d, _, _ := w.commissioned("S1")
+		var out identity.Device
+		w.write(func(tx *store.Tx) (err error) {
+			out, err = w.Register(tx, identity.Device{Tenant: "ten_a", Product: "prd_a", Revision: "rev_a", Batch: "bat_leaked", Serial: "S2"}, "sta_a")
+			return err
+		})
+		w.issue(out.ID, identity.IDevID, newCSR(t, nil))
+		w.write(func(tx *store.Tx) error { return w.SetState(tx, "ten_a", out.ID, identity.Pending, "per_a", "") })
+		w.admits(w.issue(out.ID, identity.LDevID, newCSR(t, nil)))
+		op := w.next(identity.Operational, identity.AlgP256, w.ceremony(w.held(), 2, identity.AlgP256))
+		if err := w.AckBundle(t.Context(), "ten_a", d.ID, 2); err != nil {
+			t.Fatal(err)
+		}
+		_, err := w.PromoteAuthority(t.Context(), op.ID, identity.Gated, "", "host")
+		refused(t, err, "ca.gate")
+		w.write(func(tx *store.Tx) error {
+			return errors.Join(w.Bar(tx, "ten_b", identity.ScopeBatch, "bat_leaked", "per_b", "envy"), w.Bar(tx, "ten_a", identity.ScopeBatch, "bat_other", "per_a", "leaked"))
+		})
+		if late, err := w.Lagging(t.Context(), "ten_a", 2, "", 10); err != nil || len(late) != 1 || late[0].Device != out.ID {
+			t.Fatalf("a bar on another tenant's or another batch took it out: %+v, %v", late, err)
+		}
+		w.write(func(tx *store.Tx) error {
+			return w.Bar(tx, "ten_a", identity.ScopeBatch, "bat_leaked", "per_a", "leaked")
+		})
+		if late, err := w.Lagging(t.Context(), "ten_a", 2, "", 10); err != nil || len(late) != 0 {
+			t.Errorf("a revoked device lags: %+v, %v", late, err)
+		}
+		if _, err := w.PromoteAuthority(t.Context(), op.ID, identity.Gated, "", "host"); err != nil {
+			t.Errorf("the gate waits for a revoked device: %v", err)
+		}
+	})
+}
+
 // A forced promotion carries its reason into the log.
 func TestForcedPromotion(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
