@@ -48,10 +48,12 @@ const DefaultMount = "openthings"
 // Issuer implements identity.Issuer, Rotator, CRLSigner and Reconciler. Its methods are safe for concurrent use.
 type Issuer struct {
 	cfg    Config
-	client *api.Client
+	config *api.Config
+	client *api.Client // without a token
 	token  token
 
-	mu          sync.Mutex // guards what follows
+	mu          sync.Mutex  // guards what follows
+	shows       *api.Client // with the token of its last call
 	authorities map[string]*x509.Certificate
 	roles       map[string]bool // that this process has written and signed through
 }
@@ -95,7 +97,7 @@ func New(cfg Config) (*Issuer, error) {
 	if err != nil {
 		return nil, problem.Invalid("The address of the PKI engine is no good.").Because(err)
 	}
-	is := &Issuer{cfg: cfg, client: client, token: token{file: cfg.TokenFile, value: cfg.Token},
+	is := &Issuer{cfg: cfg, config: c, client: client, token: token{file: cfg.TokenFile, value: cfg.Token},
 		authorities: map[string]*x509.Certificate{}, roles: map[string]bool{}}
 	return is, is.token.load()
 }

@@ -61,11 +61,10 @@ func (t *token) now() string {
 func (is *Issuer) call(ctx context.Context, ask func(*api.Client) (*api.Secret, error)) (*api.Secret, error) {
 	tried := is.token.now()
 	for {
-		c, err := is.client.Clone()
+		c, err := is.with(tried)
 		if err != nil {
 			return nil, err
 		}
-		c.SetToken(tried)
 		s, err := ask(c)
 		if answered(err, http.StatusForbidden, "") && is.token.load() == nil && is.token.now() != tried {
 			tried = is.token.now()
@@ -73,6 +72,23 @@ func (is *Issuer) call(ctx context.Context, ask func(*api.Client) (*api.Secret, 
 		}
 		return s, is.failed("call", err)
 	}
+}
+
+// with is the client that shows the token. It is made anew and not with Client.Clone, which forgets that the environment
+// is not to be read: a BAO_NAMESPACE of the machine's other programs would send our calls elsewhere.
+func (is *Issuer) with(token string) (*api.Client, error) {
+	is.mu.Lock()
+	defer is.mu.Unlock()
+	if is.shows != nil && is.shows.Token() == token {
+		return is.shows, nil
+	}
+	c, err := api.NewClient(is.config)
+	if err != nil {
+		return nil, err
+	}
+	c.SetToken(token)
+	is.shows = c
+	return c, nil
 }
 
 // write, read and list are calls below the mount. A read of nothing is nil without an error.
@@ -155,7 +171,7 @@ func (is *Issuer) renew(ctx context.Context) (time.Duration, error) {
 	s, err = is.call(ctx, func(c *api.Client) (*api.Secret, error) {
 		return c.Logical().WriteWithContext(ctx, "auth/token/renew-self", map[string]any{})
 	})
-	if err != nil {
+	if err != nil || s == nil || s.Auth == nil {
 		return renewSoon, err
 	}
 	return max(renewSoon, min(renewLate, time.Duration(s.Auth.LeaseDuration)*time.Second/2)), nil
