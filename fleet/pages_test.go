@@ -5,6 +5,7 @@ package fleet
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -275,6 +276,21 @@ func TestDevicePage(t *testing.T) {
 	}
 	if code, _ := h.get(h.pages, "owner", "/devices/dev_none"); code != 404 {
 		t.Errorf("no such device: %d", code)
+	}
+	if strings.Contains(page, "Locked out") {
+		t.Error("a device in service is called locked out")
+	}
+	for id, reason := range map[string]string{h.ids[0]: "stolen <van>", h.ids[1]: "clone"} {
+		must(t, h.cfg.DB.Write(t.Context(), func(tx *store.Tx) error {
+			return errors.Join(h.cfg.Identity.SetState(tx, "ten", id, identity.Provisioned, "per_x", ""),
+				h.cfg.Identity.SetState(tx, "ten", id, identity.Suspended, "per_x", reason))
+		}))
+	}
+	if _, page := h.get(h.pages, "owner", "/devices/"+h.ids[0]); !strings.Contains(page, "Locked out: stolen &lt;van&gt;.") {
+		t.Error("the page of a device that is locked out does not begin with it")
+	}
+	if _, page := h.get(h.pages, "owner", "/devices/"+h.ids[1]); !strings.Contains(page, `<a href="/enrol/quarantine">says which unit is genuine`) {
+		t.Error("the page of a suspected clone does not lead to the decision")
 	}
 }
 
