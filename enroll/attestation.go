@@ -53,6 +53,9 @@ type Maker struct {
 
 // attestChallenge begins a proof: one is open for each device.
 func (s *Service) attestChallenge(w http.ResponseWriter, r *http.Request, p gateway.Peer) error {
+	if err := s.tells.Take(p.Device, challengeCost); err != nil {
+		return err
+	}
 	var in wire.AttestRequest
 	if err := readJSON(w, r, MaxAttest, &in); err != nil {
 		return err

@@ -39,6 +39,9 @@ type Standing struct {
 // baselineReport takes a device's report. It came over the device's own TLS connection: that is the proof whose it is,
 // and that it is of this moment.
 func (s *Service) baselineReport(w http.ResponseWriter, r *http.Request, p gateway.Peer) error {
+	if err := s.tells.Take(p.Device, 1); err != nil {
+		return err
+	}
 	b, err := body(w, r, wire.MaxBaselineReport)
 	if err != nil {
 		return err

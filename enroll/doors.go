@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 
+	"github.com/openthings-platform/openthings/api"
 	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/problem"
 )
@@ -45,7 +46,18 @@ func body(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	return b, nil
 }
 
+// tells bounds how often one device says of itself how it is set up or where its key lies: what changes is a leaf of the log
+// for ever, and a device that is faulty or captured could change its mind all day. An honest one reports at a start and once
+// a day, and proves a key when it asks for a certificate.
+var tells = api.Limits{PerSecond: 1.0 / 60, Burst: 60}
+
+// challengeCost is what a challenge takes of it: there is a row and a leaf for each proof.
+const challengeCost = 5
+
 func (s *Service) fail(w http.ResponseWriter, r *http.Request, p gateway.Peer, err error) {
+	if wait, ok := api.RetryAfter(err); ok {
+		w.Header().Set("Retry-After", wait)
+	}
 	if problem.Kinds[problem.Of(err).Kind].Status >= 500 {
 		s.cfg.Log.ErrorContext(r.Context(), "request of a device failed", slog.String("path", r.URL.Path), slog.String("device", p.Device+p.Station), slog.Any("error", err))
 	}

@@ -49,6 +49,7 @@ type Service struct {
 
 	lists   lists        // revocation lists of trusted CAs
 	guesses *api.Limiter // of enrolment tokens
+	tells   *api.Limiter // what devices say of themselves
 	swaps   swaps        // sessions taken over
 	noting  sync.WaitGroup
 }
@@ -64,6 +65,7 @@ func New(cfg Config) *Service {
 	s := &Service{cfg: cfg, hooks: webhook.Client(cfg.PrivateHooks)}
 	s.crowd = newCrowd(s.cfg.Clock.Now)
 	s.guesses = api.NewLimiter(cfg.Clock, guesses)
+	s.tells = api.NewLimiter(cfg.Clock, tells)
 	cfg.DB.Handle(jobCRL, s.fetchCRL)
 	cfg.Identity.BeforeFirst(s.notHeld)
 	return s

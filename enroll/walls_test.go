@@ -355,3 +355,39 @@ func TestAClosedBatchFinishesNothing(t *testing.T) {
 		}
 	}, func(c *store.Config) { c.Clock = hand })
 }
+
+// A device that changes its mind all the time, or asks for challenge after challenge, fills no log with it, and keeps
+// nobody else from telling how it stands.
+func TestTellingIsBounded(t *testing.T) {
+	h := lite(t)
+	m := newMaker(h, "Maker")
+	h.trust(m, nil)
+	fickle, honest := m.born("T-1"), m.born("T-2")
+	tells := func(as credential, n int) int {
+		code, _ := h.do(&as, "POST", "/d/1/baseline", "application/json", fmt.Sprintf(`{"secure_boot":%q}`, []string{"on", "off"}[n%2]))
+		return code
+	}
+	tell, told := tells(fickle, 0), 0
+	for ; tell == 200 && told < 200; told++ {
+		tell = tells(fickle, told+1)
+	}
+	if tell != 429 || told < 20 || told > 100 {
+		t.Errorf("after %d reports it is answered %d", told, tell)
+	}
+	if n := h.count(`SELECT count(*) FROM audit_entry WHERE kind = 'device.baseline'`); n != int64(told) {
+		t.Errorf("%d leaves, %d reports", n, told)
+	}
+	if r, _ := h.exchange(&fickle, "POST", "/d/1/baseline", "{}"); r.Header.Get("Retry-After") != "60" {
+		t.Errorf("it is to come back in %q seconds", r.Header.Get("Retry-After"))
+	}
+	if code, body := h.do(&fickle, "POST", "/d/1/attest/challenge", "application/json", `{}`); code != 429 {
+		t.Errorf("a challenge: %d %s", code, body)
+	}
+	if code := tells(honest, 0); code != 200 {
+		t.Errorf("another device: %d", code)
+	}
+	h.clock.Advance(time.Minute)
+	if code := tells(fickle, 0); code != 200 {
+		t.Errorf("a minute later: %d", code)
+	}
+}
