@@ -250,6 +250,10 @@ func (s *Service) PromoteAuthority(ctx context.Context, id string, percent float
 	if a.Status != Standby {
 		return Authority{}, problem.Conflict("%s is %s; only one on standby can be promoted.", id, a.Status)
 	}
+	if percent == 0 && force == "" { // left out, or a gate that lets everything pass and leaves no reason in the log
+		return Authority{}, problem.Invalid("It is not said how many devices must know the root above %s.", id).At("percent").
+			Hint("Say a share above 0; to go without the devices, force it with a reason that goes into the log: --force REASON.")
+	}
 	gate, err := s.Gate(ctx, a, percent)
 	if err != nil {
 		return Authority{}, err

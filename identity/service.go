@@ -171,7 +171,7 @@ func (s *Service) move(tx *store.Tx, d Device, to State, actor, reason string) e
 		return problem.Conflict("%s is suspended (%s) and has to be resumed first.", d.Serial, d.Reason)
 	}
 	distrusts := to.rank() >= Suspended.rank() || d.State == Suspended
-	if distrusts {
+	if distrusts || d.released(to) { // which revokes
 		if _, err := lockFeed(tx); err != nil {
 			return err
 		}
