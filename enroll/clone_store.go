@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/openthings-platform/openthings/api"
 	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/identity"
@@ -48,6 +49,8 @@ type Sighting struct {
 	Door   string    `json:"door" doc:"line, jitp, token, est, mqtt or https"`
 	Key    string    `json:"key_hash,omitempty"`
 	Detail string    `json:"detail"`
+
+	by string // of a serial number: the line station, trusted CA or token that named it
 }
 
 const cloneColumns = `id, tenant, what, mark, state, devices, seen, first, last, verdict, actor, reason, decided`
@@ -160,6 +163,7 @@ func (s *Service) suspicion(ctx context.Context, refusal error, seen Sighting, t
 	}
 	var what, mark string
 	var ids []string
+	var known int64 // suspicions of this that are open
 	err := s.cfg.DB.View(ctx, func(tx *store.Tx) error {
 		switch problem.Of(refusal).Rule {
 		case identity.RuleUsedKey:
@@ -183,6 +187,9 @@ func (s *Service) suspicion(ctx context.Context, refusal error, seen Sighting, t
 				return err
 			}
 			ids = append(ids, d.ID)
+			if err := tx.QueryRow(`SELECT count(*) FROM clone WHERE tenant = $1 AND what = $2 AND mark = $3 AND state = 'open'`, tenant, what, mark).Scan(&known); err != nil {
+				return err
+			}
 		}
 		if seen.Device != "" {
 			ids = append(ids, seen.Device)
@@ -192,8 +199,30 @@ func (s *Service) suspicion(ctx context.Context, refusal error, seen Sighting, t
 	if err != nil || what == "" || len(ids) == 0 || len(ids) == 1 && ids[0] == seen.Device {
 		return err
 	}
+	if what == CloneSerial && known == 0 && s.accuses.Take(tenant+" "+seen.by, 1) != nil {
+		return s.flooded(ctx, tenant, seen)
+	}
 	return s.cloned(ctx, tenant, what, mark, ids, seen)
 }
+
+// accusations bounds how many units are suspended on the word of one line station, trusted CA or token that names their
+// serial numbers. Who shows another's key proves to hold it; a serial number is read off a box, or counted up, and whoever
+// stole a station would lock the whole fleet out with it before somebody kills the station.
+var accusations = api.Limits{PerSecond: 20.0 / 86400, Burst: 20}
+
+// flooded notes, once an hour, that somebody names more serial numbers of others than are believed. They are refused.
+func (s *Service) flooded(ctx context.Context, tenant string, seen Sighting) error {
+	s.cfg.Log.WarnContext(ctx, "more serial numbers of other units than are believed", "tenant", tenant, "by", seen.by, "serial", seen.Serial)
+	if s.floods.Take(tenant+" "+seen.by, 1) != nil {
+		return nil
+	}
+	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		return s.tell(tx, "clone.flood", tenant, seen.by, seen.by, map[string]any{"serial": seen.Serial, "door": seen.Door, "place": seen.Place})
+	})
+}
+
+// floods is one in an hour.
+var floods = api.Limits{PerSecond: 1.0 / 3600, Burst: 1}
 
 // twoHolders says that two units ask with the identity of one device, with what shows it.
 type twoHolders struct{ seen []Sighting }

@@ -26,5 +26,6 @@
 //   - What a certificate says comes from the register. What a CSR asks for beyond its key is refused or ignored.
 //
 // Events: batch.surplus {batch,issued,size|produced}: more units have an identity than were made, or somebody tries;
-// station.clock {station,off_ms}; station.forked {station,seq}; unit.refused {station,serial,rule}; device.waiting {how}.
+// station.clock {station,off_ms}; station.forked {station,seq}; unit.refused {station,serial,rule}; device.waiting {how};
+// clone.flood {serial,door,place}: one line station, trusted CA or token names more serial numbers of others than are believed.
 package enroll

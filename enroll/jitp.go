@@ -216,7 +216,7 @@ func (s *Service) Introduce(ctx context.Context, chain []*x509.Certificate, from
 		if p, refusal := s.meanwhile(ctx, n.leaf, err); refusal == nil {
 			return p, nil
 		}
-		err = s.suspect(ctx, err, Sighting{Door: ByCA, Place: place(from), Key: keyHash, Serial: n.mapped.Serial, Detail: "a certificate of the trusted CA " + n.ca.ID}, n.ca.Tenant, rev.Product)
+		err = s.suspect(ctx, err, Sighting{by: n.ca.ID, Door: ByCA, Place: place(from), Key: keyHash, Serial: n.mapped.Serial, Detail: "a certificate of the trusted CA " + n.ca.ID}, n.ca.Tenant, rev.Product)
 		return gateway.Peer{}, s.refusedByCA(ctx, n.ca, n.mapped.Serial, err)
 	}
 	return s.Admit(ctx, n.leaf)

@@ -269,7 +269,7 @@ func (e entry) key() string {
 
 // seen is the unit of the entry as a clone would be told of.
 func (e entry) seen(st Station) Sighting {
-	return Sighting{Serial: e.Request.Serial, Place: st.Name, Door: ByLine, Key: e.key(), Detail: fmt.Sprintf("entry %d of the journal that the offline line station %s brought", e.Seq, st.ID)}
+	return Sighting{by: st.ID, Serial: e.Request.Serial, Place: st.Name, Door: ByLine, Key: e.key(), Detail: fmt.Sprintf("entry %d of the journal that the offline line station %s brought", e.Seq, st.ID)}
 }
 
 // follows says whether the entry was brought before, or refuses one that does not follow what was.

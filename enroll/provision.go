@@ -103,7 +103,7 @@ func (s *Service) provision(ctx context.Context, tenant, station string, o order
 		if problem.Of(err).Rule == RuleQuota {
 			s.refused(ctx, st, o.Serial)
 		}
-		return wire.LineResponse{}, s.suspect(ctx, err, Sighting{Serial: o.Serial, Place: st.Name, Door: ByLine, Key: o.csr.KeyHash, Detail: "asked for at the line station " + st.ID}, tenant, b.Product)
+		return wire.LineResponse{}, s.suspect(ctx, err, Sighting{by: station, Serial: o.Serial, Place: st.Name, Door: ByLine, Key: o.csr.KeyHash, Detail: "asked for at the line station " + st.ID}, tenant, b.Product)
 	}
 	code, hash := NewCode()
 	put := func(tx *store.Tx) error { return putClaim(tx, tenant, request.Subject, station, hash, s.now()) }

@@ -50,6 +50,8 @@ type Service struct {
 	lists   lists        // revocation lists of trusted CAs
 	guesses *api.Limiter // of enrolment tokens
 	tells   *api.Limiter // what devices say of themselves
+	accuses *api.Limiter // units suspended for their serial number
+	floods  *api.Limiter // leaves about those that were not
 	swaps   swaps        // sessions taken over
 	noting  sync.WaitGroup
 }
@@ -66,6 +68,7 @@ func New(cfg Config) *Service {
 	s.crowd = newCrowd(s.cfg.Clock.Now)
 	s.guesses = api.NewLimiter(cfg.Clock, guesses)
 	s.tells = api.NewLimiter(cfg.Clock, tells)
+	s.accuses, s.floods = api.NewLimiter(cfg.Clock, accusations), api.NewLimiter(cfg.Clock, floods)
 	cfg.DB.Handle(jobCRL, s.fetchCRL)
 	cfg.Identity.BeforeFirst(s.notHeld)
 	return s

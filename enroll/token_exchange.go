@@ -127,7 +127,7 @@ func (s *Service) exchange(ctx context.Context, t Token, csr *identity.CSR, from
 		})
 	}
 	if err != nil {
-		seen := Sighting{Door: ByToken, Place: place(from), Key: csr.KeyHash, Serial: serial, Detail: "the enrolment token " + t.ID}
+		seen := Sighting{by: t.ID, Door: ByToken, Place: place(from), Key: csr.KeyHash, Serial: serial, Detail: "the enrolment token " + t.ID}
 		return identity.Certificate{}, s.refusedByToken(ctx, t, serial, s.suspect(ctx, err, seen, t.Tenant, t.Product))
 	}
 	if had.Fingerprint != "" { // the answer was lost; the device may have gone on meanwhile

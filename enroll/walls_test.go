@@ -391,3 +391,37 @@ func TestTellingIsBounded(t *testing.T) {
 		t.Errorf("a minute later: %d", code)
 	}
 }
+
+// Whoever stole a line station, or found a token, names serial numbers of others and has their units locked out: a few, and
+// not the whole fleet before somebody notices. The next ones are refused all the same, and the log says so once.
+func TestAStolenStationLocksOutAFew(t *testing.T) {
+	each(t, func(t *testing.T, h *house) {
+		honest, _ := h.station("B1", 40, 40)
+		stolen, id := h.station("B2", 40, 40)
+		const units = 25
+		for i := range units {
+			h.unit(honest, fmt.Sprint("U-", i))
+		}
+		for range 2 { // that it tries again costs it nothing, and brings it nothing
+			for i := range units {
+				if code, _, body := h.line(stolen, wire.LineRequest{Serial: fmt.Sprint("U-", i), CSR: csrPEM(t, newKey(t))}); code != 409 {
+					t.Fatalf("%d %s", code, body)
+				}
+			}
+		}
+		suspended := func() int64 { return h.count(`SELECT count(*) FROM device WHERE state = 'suspended'`) }
+		if n := suspended(); n != 20 || len(h.clones()) != 20 {
+			t.Errorf("%d units are suspended under %d suspicions", n, len(h.clones()))
+		}
+		if n := h.count(`SELECT count(*) FROM audit_entry WHERE kind = 'clone.flood' AND subject = $1`, id); n != 1 {
+			t.Errorf("%d leaves tell of it", n)
+		}
+		_, text := h.token(5, nil) // another one has not used its share up
+		if r, _ := h.exchangeToken("Bearer "+text, h.named(credential{key: newKey(t)}, "U-24")); r.StatusCode != 409 || suspended() != 21 {
+			t.Errorf("%d, %d units are suspended", r.StatusCode, suspended())
+		}
+		if _, k, _ := h.line(honest, wire.LineRequest{Serial: "U-40", CSR: csrPEM(t, newKey(t))}); k.Device == "" {
+			t.Error("the honest station is kept from its work")
+		}
+	})
+}
