@@ -462,6 +462,16 @@ func TestPreauthorised(t *testing.T) {
 		if code, _, body := h.rawCall("POST", path, file); code != 200 {
 			t.Fatalf("import: %d %s", code, body)
 		}
+		quoted := "\ufeff\"serial\",\"order\"\r\n\"Q1\",\"47, 11\"\r\n" // as spreadsheets write it that put everything into quotes
+		if code, out, body := h.rawCall("POST", path+"&preview=true", quoted); code != 200 || out["rows"] != 1.0 || !strings.Contains(body, "47, 11") {
+			t.Errorf("a byte order mark before a quote: %d %s", code, body)
+		}
+		if code, _, body := h.rawCall("POST", path, "serial,order\n\nC1,\"47\n11\"\n\nA2,\n"); code != 400 || !strings.Contains(body, "line 3") {
+			t.Errorf("a line end in a cell: %d %s", code, body)
+		}
+		if code, _, body := h.rawCall("POST", path, "serial\n\n\nC1\n\nA2\n"); code != 409 || !strings.Contains(body, "line 6") {
+			t.Errorf("one that is taken, below empty lines: %d %s", code, body)
+		}
 		if code, _, body := h.rawCall("POST", path, "serial\nC1\nA2\n"); code != 409 || !strings.Contains(body, "A2") || h.count(`SELECT count(*) FROM preauthorised`) != 3 {
 			t.Errorf("one that is taken: %d %s", code, body)
 		}

@@ -3,6 +3,7 @@
 package enroll
 
 import (
+	"bufio"
 	"context"
 	"encoding/csv"
 	"encoding/json"
@@ -46,6 +47,7 @@ type Preauthorised struct {
 	Device  string            `json:"device,omitempty" doc:"Which device used it"`
 
 	upload string
+	row    int // line of the file that it stands in; 0: none
 }
 
 func (p Preauthorised) check() error {
@@ -55,13 +57,20 @@ func (p Preauthorised) check() error {
 	return errors.Join(identity.CheckSerial(p.Serial), checkWord(p.Order, "order"), checkWord(p.Line, "line"), checkWord(p.Part, "part"), checkLabels(p.Labels))
 }
 
+// byteOrderMark is what some programs begin a file of text with.
+const byteOrderMark = "\ufeff"
+
 // labelColumn begins the name of a column that holds a label: "label:site".
 const labelColumn = "label:"
 
 // readPreauthorised reads a CSV file (RFC 4180) whose first line names its columns: serial, and any of mac, order,
 // line, part and label:NAME. Every faulty line is named, up to a bound; a file with one is refused whole.
 func readPreauthorised(r io.Reader) ([]Preauthorised, error) {
-	c := csv.NewReader(r)
+	text := bufio.NewReader(r)
+	if mark, _ := text.Peek(len(byteOrderMark)); string(mark) == byteOrderMark { // before a quote it would be a letter of the cell
+		text.Discard(len(byteOrderMark)) //nolint:errcheck // it was just there
+	}
+	c := csv.NewReader(text)
 	c.TrimLeadingSpace, c.ReuseRecord = true, true
 	head, err := c.Read()
 	if err != nil {
@@ -69,7 +78,7 @@ func readPreauthorised(r io.Reader) ([]Preauthorised, error) {
 	}
 	columns := make([]string, len(head))
 	for i, name := range head {
-		columns[i] = strings.ToLower(strings.TrimSpace(strings.TrimPrefix(name, "\ufeff")))
+		columns[i] = strings.ToLower(strings.TrimSpace(name))
 		known := slices.Contains([]string{"serial", "mac", "order", "line", "part"}, columns[i]) || labelName.MatchString(strings.TrimPrefix(columns[i], labelColumn)) && strings.HasPrefix(columns[i], labelColumn)
 		if !known || slices.Contains(columns[:i], columns[i]) {
 			return nil, problem.Invalid("%.40q is no column, or stands twice.", name).At("line 1").Hint("Columns are serial, mac, order, line, part and label:NAME.")
@@ -107,6 +116,7 @@ func readPreauthorised(r io.Reader) ([]Preauthorised, error) {
 		if at[p.Serial] = line; len(out) == MaxRows {
 			return nil, problem.TooLarge("A file has at most %d serial numbers.", MaxRows)
 		}
+		p.row = line
 		out = append(out, p)
 	}
 	return out, faults.err()
@@ -146,9 +156,14 @@ type faults struct {
 	fields []problem.Field
 }
 
+// add names a fault; line is 0 where there is no file.
 func (f *faults) add(line int, format string, args ...any) {
+	at := "serial"
+	if line > 0 {
+		at = fmt.Sprintf("line %d", line)
+	}
 	if f.n++; len(f.fields) < maxFaults {
-		f.fields = append(f.fields, problem.Field{At: fmt.Sprintf("line %d", line), Message: fmt.Sprintf(format, args...)})
+		f.fields = append(f.fields, problem.Field{At: at, Message: fmt.Sprintf(format, args...)})
 	}
 }
 
@@ -195,24 +210,29 @@ func (s *Service) preauthorise(ctx context.Context, tenant, product, batch strin
 	if err := s.cfg.DB.Write(ctx, func(tx *store.Tx) error { return openUpload(tx, tenant, upload, len(ps), now) }); err != nil {
 		return out, err
 	}
+	drop := func(err error) error { // what broke off must not keep its serial numbers from being announced again
+		if err == nil {
+			return nil
+		}
+		return errors.Join(err, s.cfg.DB.Write(context.WithoutCancel(ctx), func(tx *store.Tx) error { return dropUpload(tx, tenant, upload) }))
+	}
 	for part := range slices.Chunk(ps, chunk) {
 		if err := s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error { return insertPreauthorised(tx, part) }); err != nil {
-			return out, errors.Join(err, s.cfg.DB.Write(context.WithoutCancel(ctx), func(tx *store.Tx) error { return dropUpload(tx, tenant, upload) }))
+			return out, drop(err)
 		}
 	}
-	return out, s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+	return out, drop(s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
 		if err := closeUpload(tx, tenant, upload); err != nil {
 			return err
 		}
 		return audit.Append(tx, audit.Entry{Tenant: tenant, Actor: actor, Kind: "serials.preauthorised", Subject: upload,
 			Data: map[string]any{"product": product, "batch": batch, "rows": len(ps), "first": ps[0].Serial, "last": ps[len(ps)-1].Serial}})
-	})
+	}))
 }
 
 // taken names the serial numbers of a file that cannot be preauthorised, since they already are or were made.
 func (s *Service) taken(ctx context.Context, ps []Preauthorised) error {
 	var f faults
-	line := 1
 	for part := range slices.Chunk(ps, 200) {
 		args, marks := []any{ps[0].Tenant, ps[0].Product}, make([]string, len(part))
 		for i, p := range part {
@@ -225,8 +245,8 @@ func (s *Service) taken(ctx context.Context, ps []Preauthorised) error {
 			return err
 		}
 		for _, p := range part {
-			if line++; have[p.Serial] != "" {
-				f.add(line, "The serial number %s is %s already.", p.Serial, have[p.Serial])
+			if have[p.Serial] != "" {
+				f.add(p.row, "The serial number %s is %s already.", p.Serial, have[p.Serial])
 			}
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -83,10 +82,13 @@ func closeUpload(tx *store.Tx, tenant, id string) error {
 	return err
 }
 
+// dropUpload drops one that did not become whole.
 func dropUpload(tx *store.Tx, tenant, id string) error {
-	_, err := tx.Exec(`DELETE FROM preauthorised WHERE tenant = $1 AND upload = $2`, tenant, id)
-	_, err2 := tx.Exec(`DELETE FROM upload WHERE tenant = $1 AND id = $2`, tenant, id)
-	return errors.Join(err, err2)
+	if _, err := tx.Exec(`DELETE FROM preauthorised WHERE tenant = $1 AND upload = $2 AND NOT EXISTS (SELECT 1 FROM upload WHERE id = $2 AND whole = 1)`, tenant, id); err != nil {
+		return err
+	}
+	_, err := tx.Exec(`DELETE FROM upload WHERE tenant = $1 AND id = $2 AND whole = 0`, tenant, id)
+	return err
 }
 
 func insertPreauthorised(tx *store.Tx, ps []Preauthorised) error {
