@@ -49,6 +49,14 @@ type reasonedIn struct {
 	}
 }
 
+type limitIn struct {
+	ID   string `path:"id"`
+	Body struct {
+		Quota  int64  `json:"quota" minimum:"1" doc:"How many devices it may bring, those that it has brought included"`
+		Reason string `json:"reason" minLength:"1" maxLength:"500"`
+	}
+}
+
 // TrustedCAOut is a trusted CA with its revocation lists.
 type TrustedCAOut struct {
 	TrustedCA
@@ -164,6 +172,14 @@ func (s *Service) trustedCARoutes(a *api.API) {
 				return one(s.MoveTrustedCA(ctx, t, in.ID, m.to, in.Body.Reason, who))
 			})
 	}
+	api.Handle(a, api.Op{ID: "limit-trusted-ca", Method: "POST", Path: "/v1/trusted-cas/{id}/quota", Verb: write, Stage: stage,
+		Summary: "Set how many devices the CA may bring"}, func(ctx context.Context, in *limitIn) (*api.Out[TrustedCAOut], error) {
+		t, who, err := tenant.Whole(ctx, tenant.EnrolWrite)
+		if err != nil {
+			return nil, err
+		}
+		return one(s.LimitTrustedCA(ctx, t, in.ID, in.Body.Quota, in.Body.Reason, who))
+	})
 	api.Handle(a, api.Op{ID: "revoke-trusted-ca", Method: "POST", Path: "/v1/trusted-cas/{id}/revoke", Verb: write, Stage: stage,
 		Summary: "Retire the CA and refuse everything that it brought, at once and for ever"}, func(ctx context.Context, in *reasonedIn) (*api.Out[TrustedCAOut], error) {
 		t, who, err := tenant.Whole(ctx, tenant.EnrolWrite)

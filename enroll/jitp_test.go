@@ -20,6 +20,7 @@ import (
 
 	"github.com/openthings-platform/openthings/enroll"
 	"github.com/openthings-platform/openthings/identity"
+	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/product"
 )
 
@@ -94,6 +95,32 @@ func TestHundredFirstConnects(t *testing.T) {
 			t.Errorf("beyond the quota: %d %s", code, body)
 		}
 		h.absent("J-2")
+		// Its key cannot be trusted a second time, so its quota can be set anew: with a reason, and not once it is retired.
+		for _, no := range []struct {
+			quota  int64
+			reason string
+		}{{0, "more lamps"}, {2, ""}} {
+			if _, err := h.enroll.LimitTrustedCA(context.Background(), ten, ca.ID, no.quota, no.reason, owner.ID); !problem.Is(err, problem.KindInvalid) {
+				t.Errorf("quota %d because of %q: %v", no.quota, no.reason, err)
+			}
+		}
+		if _, err := h.enroll.LimitTrustedCA(context.Background(), "ten_b", ca.ID, 2, "not mine", owner.ID); !problem.Is(err, problem.KindNotFound) {
+			t.Errorf("another tenant's CA: %v", err)
+		}
+		_, err = h.enroll.LimitTrustedCA(context.Background(), ten, ca.ID, 2, "more lamps", owner.ID)
+		h.must(err)
+		if code, body := h.do(&next, "GET", "/.well-known/est/cacerts", "", ""); code != 200 {
+			t.Errorf("within the new quota: %d %s", code, body)
+		}
+		last := m.born("J-3")
+		if code, body := h.do(&last, "GET", "/.well-known/est/cacerts", "", ""); code == 200 {
+			t.Errorf("beyond the new quota: %d %s", code, body)
+		}
+		_, err = h.enroll.MoveTrustedCA(context.Background(), ten, ca.ID, enroll.CARetired, "the contract ended", owner.ID)
+		h.must(err)
+		if _, err := h.enroll.LimitTrustedCA(context.Background(), ten, ca.ID, 3, "again", owner.ID); !problem.Is(err, problem.KindConflict) {
+			t.Errorf("a retired CA: %v", err)
+		}
 	})
 }
 

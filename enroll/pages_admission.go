@@ -87,6 +87,14 @@ func (s *Service) admissionPages(c *console.Console) {
 			return err
 		})
 	}
+	form("/enrol/admission", "/enrol/admission/cas/{id}/quota", write, "The quota is set.", func(ctx context.Context, t, id, who string, r *http.Request) error {
+		quota, err := console.Number(r, "quota")
+		if err != nil {
+			return err
+		}
+		_, err = s.LimitTrustedCA(ctx, t, id, quota, r.FormValue("reason"), who)
+		return err
+	})
 	form("/enrol/admission", "/enrol/admission/cas/{id}/revoke", write, "Everything that the CA brought is refused from now on.", func(ctx context.Context, t, id, who string, r *http.Request) error {
 		_, err := s.RevokeTrustedCA(ctx, t, id, r.FormValue("reason"), who)
 		return err

@@ -102,7 +102,7 @@ func (c TrustedCA) open(now time.Time) error {
 	case !c.Expires.IsZero() && !now.Before(c.Expires):
 		return problem.Forbidden(RuleCAClosed, "The trusted CA was trusted until %s.", c.Expires.Format(time.DateOnly))
 	case c.Used >= c.Quota:
-		return problem.Forbidden(RuleCAClosed, "The trusted CA has brought all the %d devices that it may.", c.Quota)
+		return problem.Forbidden(RuleCAClosed, "The trusted CA has brought all the %d devices that it may.", c.Quota).Hint("If more are yours, let it bring more: openthings trusted-ca quota.")
 	}
 	return nil
 }

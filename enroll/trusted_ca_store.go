@@ -86,10 +86,7 @@ func (s *Service) AddTrustedCA(ctx context.Context, c TrustedCA, certificates, a
 	if err != nil {
 		return c, err
 	}
-	if c.Quota < 1 || c.Quota > maxDevicesOfCA {
-		return c, problem.Invalid("A trusted CA brings 1 to %d devices.", maxDevicesOfCA).At("quota")
-	}
-	if err := errors.Join(checkName(c.Name), c.Policy.check(), s.checkTargets(ctx, c.Tenant, c.Policy.Solution, c.Policy.Mapping.revisions())); err != nil {
+	if err := errors.Join(checkQuotaOfCA(c.Quota), checkName(c.Name), c.Policy.check(), s.checkTargets(ctx, c.Tenant, c.Policy.Solution, c.Policy.Mapping.revisions())); err != nil {
 		return c, err
 	}
 	c.ID, c.cert, c.below, c.State, c.Created, c.Actor = store.NewID("tca"), cert, below, CAUnproven, s.now(), actor
@@ -246,6 +243,38 @@ func (s *Service) moveCA(tx *store.Tx, tenant, id string, to CAState, reason, ac
 		return s.auditCA(tx, c, actor, "trusted-ca."+string(to), map[string]any{"from": c.State, "reason": reason})
 	}
 	return problem.Conflict("A trusted CA that is %s cannot become %s.", c.State, to)
+}
+
+func checkQuotaOfCA(quota int64) error {
+	if quota < 1 || quota > maxDevicesOfCA {
+		return problem.Invalid("A trusted CA brings 1 to %d devices.", maxDevicesOfCA).At("quota")
+	}
+	return nil
+}
+
+// LimitTrustedCA sets how many devices a CA may bring, those that it has brought included: its key cannot be trusted a
+// second time, so that without this a used quota would end it for ever. With fewer than it has brought nobody new comes.
+func (s *Service) LimitTrustedCA(ctx context.Context, tenant, id string, quota int64, reason, actor string) (TrustedCA, error) {
+	if err := errors.Join(checkQuotaOfCA(quota), checkReason(reason)); err != nil {
+		return TrustedCA{}, err
+	}
+	err := s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		c, err := caByID(tx.QueryRow, tenant, id)
+		if err != nil {
+			return err
+		}
+		if c.State == CARetired {
+			return problem.Conflict("A trusted CA that is %s brings nobody new.", c.State)
+		}
+		if _, err := tx.Exec(`UPDATE trusted_ca SET quota = $1 WHERE tenant = $2 AND id = $3`, quota, tenant, id); err != nil {
+			return err
+		}
+		return s.auditCA(tx, c, actor, "trusted-ca.limited", map[string]any{"from": c.Quota, "quota": quota, "reason": reason})
+	})
+	if err != nil {
+		return TrustedCA{}, err
+	}
+	return s.TrustedCA(ctx, tenant, id)
 }
 
 // RevokeTrustedCA retires the CA and bars everything that it brought, from the commit on.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -64,7 +65,20 @@ func trustedCACommand() *cobra.Command {
 			return do(c, r, http.MethodPost, caPath(args[0], "/prove"), map[string]any{"proof": string(b)}, sayCA)
 		},
 	}
-	c.AddCommand(trustedCAAddCommand(r), list, show, prove, trustedCAPreviewCommand(r), trustedCAAcceptCommand(), crl)
+	var reason string
+	limit := &cobra.Command{
+		Use: "quota CA DEVICES", Short: "Set how many devices it may bring, those that it has brought included", Args: cobra.ExactArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			n, err := strconv.ParseInt(args[1], 10, 64)
+			if err != nil {
+				return usageError{fmt.Errorf("%q is no number of devices", args[1])}
+			}
+			return do(c, r, http.MethodPost, caPath(args[0], "/quota"), map[string]any{"quota": n, "reason": reason}, sayCA)
+		},
+	}
+	limit.Flags().StringVar(&reason, "reason", "", "why; kept in the log")
+	limit.MarkFlagRequired("reason")
+	c.AddCommand(trustedCAAddCommand(r), list, show, prove, limit, trustedCAPreviewCommand(r), trustedCAAcceptCommand(), crl)
 	for _, m := range []struct{ word, short string }{
 		{"suspend", "Let it bring nobody new for now; its devices stay"}, {"resume", "Let it bring devices again"},
 		{"retire", "Let it bring nobody new for ever; its devices stay"}, {"revoke", "Refuse everything that it brought, at once and for ever"},
