@@ -150,6 +150,18 @@ func TestPagesSayWhatWasRevoked(t *testing.T) {
 	v.sees("/enrol/stations/"+station, "revoked", "with its batch", "B1")
 }
 
+// A batch that was closed with a number cannot say which identity is too many, so its page does not promise that.
+func TestPageOfASurplusWithoutAList(t *testing.T) {
+	h := lite(t)
+	v := h.visitor(t)
+	batch, st, _ := h.demanding("B1", 10, nil)
+	h.unit(st, "A1")
+	v.sends("/enrol/batches/"+batch+"/close", 303, url.Values{"produced": {"0"}})
+	if page := v.sees("/enrol/batches/"+batch, "1 identity has", "/fleet?filter=batch:"+batch); strings.Contains(page, "below") {
+		t.Error("the page promises a list that it does not have")
+	}
+}
+
 // Lists of batches and stations come page by page.
 func TestPagesTurn(t *testing.T) {
 	h := lite(t)

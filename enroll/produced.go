@@ -106,7 +106,7 @@ type Difference struct {
 // Differences compares a closed batch with the list that it was closed with, by serial number after the one given.
 func (s *Service) Differences(ctx context.Context, b Batch, after string, limit int) ([]Difference, error) {
 	if b.List == "" {
-		return nil, problem.NotFound("The batch %s was not closed with a list of serial numbers.", b.Name).Hint("Close it with a list: POST /v1/batches/{id}/produced.")
+		return nil, problem.NotFound("The batch %s was not closed with a list of serial numbers.", b.Name).Hint("Only a list names them, and it is given when a batch is closed: openthings batch close BATCH --serials FILE. The manifest says which identities there are.")
 	}
 	rows, err := s.cfg.DB.Query(ctx, `SELECT serial, device, station, kind FROM (
 			SELECT m.serial AS serial, m.device AS device, m.station AS station, 'surplus' AS kind FROM made m
