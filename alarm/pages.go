@@ -211,7 +211,7 @@ func (s *Service) tile(ctx context.Context) (console.Figure, error) {
 		return console.Figure{}, err
 	}
 	all := open[Critical] + open[Warning] + open[Info]
-	f := console.Figure{Label: "Open alarms", Value: console.Count(all), Note: "nothing is wrong", Href: "/alarms", ID: "alarms-open", Live: "/alarms/live"}
+	f := console.Figure{Label: "Open alarms", Value: console.Count(all), Note: "none is open", Href: "/alarms", ID: "alarms-open", Live: "/alarms/live"}
 	if all > 0 {
 		f.Note = fmt.Sprintf("%d critical, %d not acknowledged", open[Critical], unacked)
 	}
