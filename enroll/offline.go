@@ -231,8 +231,9 @@ func (s *Service) bring(ctx context.Context, st Station, permit wire.Permit, ca 
 	if r.Rule == "" {
 		r.Rule = string(why.Kind)
 	}
-	return r, s.cfg.DB.Write(ctx, func(tx *store.Tx) error { // what take has begun is rolled back
-		if known, err := s.follows(tx, st, e); err != nil || known {
+	known := false                                              // another node has taken or refused it meanwhile
+	err := s.cfg.DB.Write(ctx, func(tx *store.Tx) (err error) { // what take has begun is rolled back
+		if known, err = s.follows(tx, st, e); err != nil || known {
 			return err
 		}
 		if err := s.tell(tx, "unit.refused", st.Tenant, st.ID, st.ID, map[string]any{"station": st.ID, "batch": st.Batch, "serial": r.Serial, "device": r.Device, "rule": r.Rule, "detail": r.Detail}); err != nil {
@@ -240,6 +241,10 @@ func (s *Service) bring(ctx context.Context, st Station, permit wire.Permit, ca 
 		}
 		return keepEntry(tx, st, e, "", r.Rule, r.Detail, s.now())
 	})
+	if err != nil || known {
+		return nil, err
+	}
+	return r, nil
 }
 
 // mayBring asks the hook about a unit that is brought for the first time, and about no other entry.

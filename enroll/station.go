@@ -129,11 +129,14 @@ func (s *Service) KillStation(ctx context.Context, tenant, id, reason string, un
 		return problem.Invalid("The units of a killed station are suspended or barred, or left alone.").At("units")
 	}
 	err := s.cfg.DB.WriteFirst(ctx, func(tx *store.Tx) error {
-		st, err := stationByID(tx.QueryRow, tenant, id)
-		if err != nil {
+		if _, err := stationByID(tx.QueryRow, tenant, id); err != nil {
 			return err
 		}
 		if err := killStation(tx, tenant, id, reason, s.now()); err != nil {
+			return err
+		}
+		st, err := stationByID(tx.QueryRow, tenant, id) // as it is now that its row is held: another node may have taken units until then
+		if err != nil {
 			return err
 		}
 		if err := freeReserved(tx, st); err != nil {
