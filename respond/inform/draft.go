@@ -134,6 +134,20 @@ func (s *Service) Campaigns(ctx context.Context, ofCase, before string, limit in
 	return cs, err
 }
 
+// Unfinished counts, of the campaigns that the caller may read, the drafts that nobody has sent and those that are on their way.
+func (s *Service) Unfinished(ctx context.Context) (drafts, sending int64, err error) {
+	a, _ := tenant.ActorFrom(ctx)
+	whole, products, _ := tenant.Scope(a, tenant.CaseRead)
+	if !whole && len(products) == 0 {
+		return 0, 0, nil
+	}
+	err = s.cfg.DB.View(ctx, func(tx *store.Tx) error {
+		drafts, sending, err = unfinished(tx, a.Tenant, whole, products)
+		return err
+	})
+	return drafts, sending, err
+}
+
 // Change replaces the words of a draft that is still in the version that the caller read.
 func (s *Service) Change(ctx context.Context, id string, version int64, w Words) (Campaign, error) {
 	c, a, err := s.campaign(ctx, tenant.CaseWrite, id)

@@ -4,6 +4,7 @@ package inform
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -305,4 +306,29 @@ func TestNobodyElse(t *testing.T) {
 	d := h.proof(sent.ID).Deliveries[0]
 	_, err = h.Bounce(other, sent.ID, d.ID, "no such user")
 	h.refused(err, problem.KindNotFound, "")
+}
+
+// TestUsersToBeTold: what waits for a person is said on the first page, to those who may read it.
+func TestUsersToBeTold(t *testing.T) {
+	h := alone(t)
+	h.person("Anna", "customer", "en")
+	tile := func(ctx context.Context, want string) {
+		t.Helper()
+		f, err := h.tile(ctx)
+		h.must(err)
+		if got := strings.TrimSpace(f.Label + " " + f.Value + ", " + f.Note); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	tile(ann, ",")
+	first, second := h.drafted(h.words()), h.drafted(h.words())
+	tile(ann, "Users to be told 2, drafts that nobody has sent")
+	tile(other, ",")
+	_, err := h.Send(ann, first.ID, first.Version)
+	h.must(err)
+	tile(ann, "Users to be told 1, drafts that nobody has sent; 1 more on their way")
+	h.must(h.Discard(ann, second.ID))
+	tile(ann, "Users are being told 1, on their way, or tried again")
+	h.pass()
+	tile(ann, ",")
 }

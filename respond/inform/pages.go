@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"embed"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -108,6 +109,23 @@ func (s *Service) Pages(c *console.Console) {
 	s.campaignPages(c)
 	s.contactPages(c)
 	s.publicPages(c)
+	c.Tile(console.Tile{Order: 35, Verb: string(tenant.CaseRead), Load: s.tile})
+}
+
+// tile is there while something that users are to be told waits for a person, or is on its way.
+func (s *Service) tile(ctx context.Context) (console.Figure, error) {
+	drafts, sending, err := s.Unfinished(ctx)
+	if err != nil || drafts+sending == 0 {
+		return console.Figure{}, err
+	}
+	f := console.Figure{Label: "Users to be told", Value: console.Count(drafts), Note: "drafts that nobody has sent", Href: "/inform", Tone: "warn"}
+	switch {
+	case drafts == 0:
+		f.Label, f.Value, f.Note, f.Tone = "Users are being told", console.Count(sending), "on their way, or tried again", ""
+	case sending > 0:
+		f.Note = fmt.Sprintf("drafts that nobody has sent; %d more on their way", sending)
+	}
+	return f, nil
 }
 
 func (s *Service) campaignPages(c *console.Console) {

@@ -121,6 +121,18 @@ type list struct {
 	Products []string
 }
 
+// unfinished counts the drafts and the campaigns on their way among those of the products, or of all.
+func unfinished(tx *store.Tx, tenant string, whole bool, products []string) (drafts, sending int64, err error) {
+	q, args := `SELECT coalesce(sum(CASE WHEN state = $2 THEN 1 END), 0), coalesce(sum(CASE WHEN state = $3 AND finished = 0 THEN 1 END), 0)
+		FROM inform_campaign WHERE tenant = $1`, []any{tenant, Draft, Sent}
+	if !whole {
+		var in string
+		in, args = store.In(args, products)
+		q += ` AND product IN ` + in
+	}
+	return drafts, sending, tx.QueryRow(q, args...).Scan(&drafts, &sending)
+}
+
 func campaigns(tx *store.Tx, tenant string, l list) ([]Campaign, error) {
 	q, args := `SELECT `+campaignColumns+` FROM inform_campaign WHERE tenant = $1 AND ($2 = '' OR id < $2)`, []any{tenant, l.Before}
 	if l.Case != "" {
