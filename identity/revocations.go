@@ -134,7 +134,7 @@ func (s *Service) revokeOrigin(ctx context.Context, scope Scope, id, reason stri
 		return Bar{}, err
 	}
 	if r == (Reach{}) {
-		return Bar{}, problem.NotFound("Nothing came with this %s.", scope).Hint("A batch without units is closed, a line station without any is killed: openthings batch close, openthings station kill.")
+		return Bar{}, problem.NotFound("Nothing came with this %s.", map[Scope]string{ScopeStation: "line station", ScopeBatch: "batch", ScopeCA: "trusted CA"}[scope]).Hint("A batch without units is closed, a line station without any is killed: openthings batch close, openthings station kill.")
 	}
 	who, _ := tenant.ActorFrom(ctx)
 	if err := s.cfg.DB.WriteFirst(ctx, func(tx *store.Tx) error { return s.Bar(tx, t, scope, id, who.ID, reason) }); err != nil {
