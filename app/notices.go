@@ -120,6 +120,11 @@ var told = []struct {
 		}
 		return notify.Notice{Title: fmt.Sprintf("Two devices show the same %v", d["what"]), Text: "They are suspended until a person decides which one is genuine.", Link: "/enrol/quarantine", Data: d}, nil
 	}},
+	{"clone.flood", "a line station, a trusted CA or a token names more serial numbers of other units than are believed", floodNotice},
+	{"batch.surplus", "more units have an identity than were made, or a line station wants more than its quota", surplusNotice},
+	{"station.forked", "a copy of an offline line station is at work", forkNotice},
+	{"station.clock", "the clock of a line station is off, and it is refused", clockNotice},
+	{"unit.refused", "an offline line station brought units that were not taken", refusedNotice},
 	{telemetry.ChainBroken, "a device's chain of security events is broken: something is missing, altered or forged", func(h *house, ctx context.Context, e store.Event) (n notify.Notice, err error) {
 		var b telemetry.ChainBreak
 		if err := e.Decode(&b); err != nil {

@@ -70,6 +70,15 @@ func TestToldOutside(t *testing.T) {
 		{respond.TopicDutyEnded, "cas_1", respond.DutyEnded{Stage: respond.EarlyWarning}, respond.TopicDutyEnded + " | cas_1: " + respond.EarlyWarning.Name() + " needs nobody any more | /cases/cas_1"},
 		{respond.TopicDecided, "sig_1", respond.SignalDecided{Verdict: respond.Negative}, respond.TopicDecided + " | sig_1: negative | /signals/sig_1"},
 		{"clone.detected", "cln_1", map[string]any{"what": "key"}, "clone.detected | Two devices show the same key | /enrol/quarantine"},
+		{"clone.flood", m.stationID, map[string]any{"serial": "L-1", "door": "line"}, "clone.flood | Somebody names serial numbers of other units: the line station line | /enrol/stations/" + m.stationID},
+		{"clone.flood", m.stationID, map[string]any{"serial": "L-2", "door": "line"}, ""}, // the same day
+		{"batch.surplus", m.batch, map[string]any{"batch": m.batch, "issued": 5, "produced": 3}, "batch.surplus | More identities than units: batch 1 has 5, and 3 were made | /enrol/batches/" + m.batch},
+		{"batch.surplus", m.batch, map[string]any{"batch": m.batch, "issued": 5, "produced": 5, "serials": 2}, "batch.surplus | Identities without a unit: 2 of batch 1 are not in the list of what was made | /enrol/batches/" + m.batch},
+		{"batch.surplus", m.batch, map[string]any{"batch": m.batch, "station": m.stationID, "quota": 4, "serial": "L-9"}, "batch.surplus | The line station line wanted more units than its quota of 4 | /enrol/stations/" + m.stationID},
+		{"station.forked", m.stationID, map[string]any{"station": m.stationID, "seq": 3}, "station.forked | A copy of the line station line is at work | /enrol/stations/" + m.stationID},
+		{"station.clock", m.stationID, map[string]any{"station": m.stationID, "off_ms": -360_000}, "station.clock | The clock of the line station line is 6m0s behind: what it asks for is refused | /enrol/stations/" + m.stationID},
+		{"unit.refused", m.stationID, map[string]any{"station": m.stationID, "serial": "L-9", "rule": "line.permit", "detail": "Late."}, "unit.refused | Units of the line station line were brought and not taken: L-9 | /enrol/stations/" + m.stationID},
+		{"unit.refused", m.stationID, map[string]any{"station": m.stationID, "serial": "L-10"}, ""}, // the same day: no flood
 		{telemetry.ChainBroken, u.id, telemetry.ChainBreak{Kind: "gap", From: 3, To: 5}, telemetry.ChainBroken + " | The chain of security events of device " + u.serial + " is broken: gap at 3 to 5 | /devices/" + u.id},
 	}
 	gap := map[string]any{"missing": 12, "holes": []telemetry.Hole{{Boot: 7, From: 3, To: 14}}}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package app
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/openthings-platform/openthings/notify"
+	"github.com/openthings-platform/openthings/store"
+)
+
+// What the line announces, as far as people are told of it.
+type (
+	surplus struct {
+		Batch    string `json:"batch"`
+		Station  string `json:"station,omitempty"` // who wanted more than its quota; empty: the batch was closed
+		Quota    int64  `json:"quota,omitempty"`
+		Serial   string `json:"serial,omitempty"`
+		Issued   int64  `json:"issued,omitempty"`
+		Produced int64  `json:"produced,omitempty"`
+		Serials  int64  `json:"serials,omitempty"` // identities that the factory's list does not name
+	}
+	wrongClock struct {
+		Station string `json:"station"`
+		OffMS   int64  `json:"off_ms"`
+		Serial  string `json:"serial"`
+	}
+	fork struct {
+		Station string `json:"station"`
+		Seq     int64  `json:"seq"`
+		Serial  string `json:"serial"`
+	}
+	refusedUnit struct {
+		Station string `json:"station"`
+		Serial  string `json:"serial"`
+		Device  string `json:"device"`
+		Rule    string `json:"rule"`
+		Detail  string `json:"detail"`
+	}
+	flood struct {
+		Serial string `json:"serial"`
+		Door   string `json:"door"`
+		Place  string `json:"place"`
+	}
+)
+
+// aDay is the key of what is told of a subject once a day, however often it happens.
+func aDay(e store.Event) string {
+	return e.Topic + "_" + e.Subject + "_" + store.Time(e.At).UTC().Format("20060102")
+}
+
+func surplusNotice(h *house, ctx context.Context, e store.Event) (n notify.Notice, err error) {
+	var x surplus
+	if err := e.Decode(&x); err != nil {
+		return n, err
+	}
+	if x.Station != "" {
+		return notify.Notice{Title: fmt.Sprintf("The line station %s wanted more units than its quota of %d", h.called(ctx, x.Station), x.Quota), Severity: notify.Grave,
+			Text: "The first was " + x.Serial + "; it got no identity. Find out what stands at the line. If nobody of yours asked, kill the station: its page does it.", Link: "/enrol/stations/" + x.Station, Data: x}, nil
+	}
+	n = notify.Notice{Title: fmt.Sprintf("More identities than units: %s has %d, and %d were made", h.called(ctx, e.Subject), x.Issued, x.Produced), Severity: notify.Grave,
+		Text: "Each that is too many may be in a counterfeit. The page of the batch leads to its devices and stations: find out which made them, and suspend what nobody holds in their hands.", Link: "/enrol/batches/" + e.Subject, Data: x}
+	if x.Serials > 0 {
+		n.Title = fmt.Sprintf("Identities without a unit: %d of %s are not in the list of what was made", x.Serials, h.called(ctx, e.Subject))
+	}
+	return n, nil
+}
+
+func clockNotice(h *house, ctx context.Context, e store.Event) (n notify.Notice, err error) {
+	var x wrongClock
+	if err := e.Decode(&x); err != nil {
+		return n, err
+	}
+	off, side := time.Duration(x.OffMS)*time.Millisecond, "ahead"
+	if off < 0 {
+		side = "behind"
+	}
+	return notify.Notice{Title: fmt.Sprintf("The clock of the line station %s is %s %s: what it asks for is refused", h.called(ctx, e.Subject), off.Abs().Round(time.Second), side),
+		Text: "Set its clock. If nobody touched it, somebody may be replaying old requests, or has taken the station: then kill it. It is told once.", Link: "/enrol/stations/" + e.Subject, Data: x}, nil
+}
+
+func forkNotice(h *house, ctx context.Context, e store.Event) (n notify.Notice, err error) {
+	var x fork
+	if err := e.Decode(&x); err != nil {
+		return n, err
+	}
+	return notify.Notice{Title: "A copy of the line station " + h.called(ctx, e.Subject) + " is at work", Severity: notify.Critical,
+		Text: fmt.Sprintf("It has shown two different journals, from entry %d on, and nothing of the second is taken. Stop both stations, kill it, and look at what both have made.", x.Seq), Link: "/enrol/stations/" + e.Subject, Data: x}, nil
+}
+
+// refusedNotice tells of a station once a day: a journal may bring thousands, and its page lists them all.
+func refusedNotice(h *house, ctx context.Context, e store.Event) (n notify.Notice, err error) {
+	var x refusedUnit
+	if err := e.Decode(&x); err != nil {
+		return n, err
+	}
+	return notify.Notice{Title: "Units of the line station " + h.called(ctx, e.Subject) + " were brought and not taken: " + x.Serial,
+		Text: strings.TrimSuffix(x.Detail, ".") + ". Nobody trusts such a unit, and it should not leave the factory. A station is told of once a day; its page lists all that were refused.",
+		Link: "/enrol/stations/" + e.Subject, Data: x, Key: aDay(e)}, nil
+}
+
+// floodNotice tells of whoever names serial numbers of others once a day; each node would say so once an hour.
+func floodNotice(h *house, ctx context.Context, e store.Event) (n notify.Notice, err error) {
+	var x flood
+	if err := e.Decode(&x); err != nil {
+		return n, err
+	}
+	who, link, end := h.called(ctx, e.Subject), "/enrol/admission", "distrust the CA, or revoke the token"
+	if strings.HasPrefix(e.Subject, "sta_") {
+		who, link, end = "the line station "+who, "/enrol/stations/"+e.Subject, "kill the station"
+	}
+	return notify.Notice{Title: "Somebody names serial numbers of other units: " + who, Severity: notify.Grave,
+		Text: "The latest was " + x.Serial + ". They are refused, and no more units are suspended for it. It was stolen, or is in wrong hands: " + end + ", and then decide in the quarantine about those that are suspended.", Link: link, Data: x, Key: aDay(e)}, nil
+}
