@@ -16,6 +16,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -239,6 +240,7 @@ func (s *Service) syncAuthorities(ctx context.Context) error {
 		active[a.Role] = active[a.Role] || a.Status == Active
 	}
 	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+		active := maps.Clone(active) // a run that was rolled back made nobody active
 		for _, h := range held {
 			old, ok := known[h.ID]
 			if ok && (len(old.Cert) > 0 || len(h.Cert) == 0) {

@@ -8,6 +8,7 @@
 //   - Callers of Write share commits (group commit) but not fates: each runs in its own savepoint, so an error, a
 //     panic or a unique violation of one rolls back that one alone. A caller's context never reaches the shared
 //     transaction, since cancelling a statement would take the others down with it.
+//   - A deadlock with another node, or a serialization failure, is not the caller's: its function is run again.
 //   - Order of service: WriteFirst (revocation) before Write before WriteBulk.
 //   - Jobs, events and leases are rows. Nothing that matters waits in memory only.
 //   - A lease is fenced: what its holder writes goes through Tx.Fence, so a paused holder cannot write after its

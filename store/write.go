@@ -10,6 +10,9 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Tx is one caller's part of a transaction. It must not outlive the function it was handed to.
@@ -128,7 +131,14 @@ const (
 )
 
 // Write runs fn in a transaction shared with other callers and returns once it is durable. fn's error rolls back fn's
-// writes alone. fn may run twice and does no slow work; ctx is looked at until fn starts, never after.
+// writes alone. ctx is looked at until fn starts, never after.
+//
+// fn may run several times, each time after everything of the run before was rolled back: when the shared transaction broke
+// and its callers are found out one by one, and on PostgreSQL when another node was in the way (a deadlock, a serialization
+// failure), maxRuns times at most. So fn has no effect but through tx: what it leaves in variables of its caller it sets anew
+// in each run and never adds to, what must follow the commit it hands to tx.After, and only the run that is kept has its
+// After called. It returns the error of a statement, wrapped with %w if at all: one that it swallows fails the write, and is
+// not recognised. It does no slow work, since everybody waits for it, and never calls Write itself: there is one writer.
 func (db *DB) Write(ctx context.Context, fn func(tx *Tx) error) error {
 	return db.submit(ctx, db.normal, fn)
 }
@@ -293,30 +303,80 @@ func (w *batchWriter) connect(ctx context.Context) error {
 	return nil
 }
 
+// A call runs in a transaction of its own maxRuns times at most. Before each run after the first it waits for giveWay longer:
+// the server ends one of a deadlock after deadlock_timeout (1 s) and wakes the other one, which must get the row before this
+// one takes it again.
+const (
+	maxRuns = 5
+	giveWay = 20 * time.Millisecond
+)
+
 // commit runs a batch and tells every caller how it ended.
 func (w *batchWriter) commit(batch []*call) {
+	if len(batch) == 1 {
+		w.alone(batch[0])
+		return
+	}
 	err := w.try(batch)
 	var f *fatalError
-	if errors.As(err, &f) && !f.unknown && len(batch) > 1 {
+	if errors.As(err, &f) && !f.unknown {
 		// The shared transaction broke before COMMIT, so nothing of it exists. Find out who broke it: one by one.
 		w.db.log.Warn("shared transaction broke, replaying its callers one by one", slog.Int("callers", len(batch)), slog.Any("error", err))
 		for _, c := range batch {
-			c.after = nil
-			one := []*call{c}
-			w.settle(one, w.try(one))
+			w.alone(c)
 		}
 		return
 	}
-	w.settle(batch, err)
+	var again []*call
+	for _, c := range batch {
+		if err == nil && collided(c.err) {
+			again = append(again, c) // rolled back to its savepoint; the others need not wait for it
+			continue
+		}
+		c.settle(err)
+	}
+	for _, c := range again {
+		w.yield(1, c.err)
+		w.alone(c)
+	}
 }
 
-func (w *batchWriter) settle(batch []*call, err error) {
-	for _, c := range batch {
-		if err != nil {
-			c.err, c.after = err, nil
+// alone runs a call in a transaction of its own, again when another node was in its way: alone it holds its own locks only.
+func (w *batchWriter) alone(c *call) {
+	for n := 1; ; n++ {
+		c.after = nil
+		err := w.try([]*call{c})
+		why := err
+		if err == nil {
+			why = c.err
 		}
-		close(c.done)
+		if n == maxRuns || !collided(why) {
+			c.settle(err)
+			return
+		}
+		w.yield(n, why)
 	}
+}
+
+// yield lets the other node go on, after so many runs that it was in the way of.
+func (w *batchWriter) yield(runs int, why error) {
+	w.db.log.Warn("another node was in the way of a write, which runs again", slog.Int("runs", runs), slog.Any("error", why))
+	<-time.NewTimer(time.Duration(runs) * giveWay).C // the machine's time, as the server's is: nobody turns it
+}
+
+// collided says that the server rolled a transaction (or the caller's part of it) back for what another one did at the same
+// time: it may succeed when it is run again.
+func collided(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && (pg.Code == "40P01" || pg.Code == "40001") // deadlock_detected, serialization_failure
+}
+
+// settle tells the caller how it ended; err is that of the whole transaction.
+func (c *call) settle(err error) {
+	if err != nil {
+		c.err, c.after = err, nil
+	}
+	close(c.done)
 }
 
 // fatalError ends a whole batch. unknown says that COMMIT was sent and its outcome is not known.
@@ -397,7 +457,7 @@ func (w *batchWriter) try(batch []*call) error {
 		return nil
 	}
 	if err := w.finish(exec); err != nil {
-		return fail(err, true)
+		return fail(err, !collided(err)) // the server says itself that it rolled back
 	}
 	return nil
 }
