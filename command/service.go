@@ -184,6 +184,28 @@ func (s *Service) Cancel(tx *store.Tx, tenant, id, actor, reason string) error {
 	return err
 }
 
+// EndOpen ends what is still asked of a device that has come to its end: what waits for it is taken back, what it may have
+// begun expires. Of the commands, but is left alone; empty: none. A result that comes all the same still counts.
+func (s *Service) EndOpen(tx *store.Tx, tenant, device, but, actor, reason string) error {
+	open, err := openOf(tx, tenant, device)
+	if err != nil {
+		return err
+	}
+	for _, c := range open {
+		if c.ID == but {
+			continue
+		}
+		to := Cancelled
+		if !c.State.May(to) {
+			to = Expired
+		}
+		if _, err := s.end(tx, c, to, actor, shorten(reason), nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Get returns a command of the tenant.
 func (s *Service) Get(ctx context.Context, tenant, id string) (Command, error) {
 	c, err := byID(func(q string, args ...any) *sql.Row { return s.cfg.DB.QueryRow(ctx, q, args...) }, tenant, id)

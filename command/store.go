@@ -94,6 +94,12 @@ func waiting(ctx context.Context, db *store.DB, device string, now int64) ([]Com
 	return store.Collect(rows, err, func(r *sql.Rows) (Command, error) { return scan(r.Scan) })
 }
 
+// openOf returns what has been asked of a device and has not ended, the oldest first.
+func openOf(tx *store.Tx, tenant, device string) ([]Command, error) {
+	rows, err := tx.Query(`SELECT `+columns+` FROM command WHERE tenant = $1 AND device = $2 AND state IN ('queued', 'sent', 'received', 'accepted') ORDER BY id`, tenant, device)
+	return store.Collect(rows, err, func(r *sql.Rows) (Command, error) { return scan(r.Scan) })
+}
+
 // devicesWith returns the devices of queued commands whose time to be handed over lies between, on whatever node they
 // were asked for.
 func devicesWith(ctx context.Context, db *store.DB, from, to int64) ([]string, error) {

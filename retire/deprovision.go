@@ -74,10 +74,13 @@ func (s *Service) endTrust(tx *store.Tx, tenant, device, actor, reason string, u
 		return problem.Forbidden(RuleWipeFirst, "The device has not proven that it wiped itself.").
 			Hint("Decommission it first. For one that is lost or broken, deprovision it without a wipe and say why.")
 	}
-	if d.State.Barred() {
+	if d.State.Barred() { // by another way than bar, perhaps
 		err = s.cfg.Identity.Revoke(tx, tenant, device, actor, reason)
+		if err == nil {
+			err = s.cfg.Command.EndOpen(tx, tenant, device, "", actor, "the device is deprovisioned: "+reason)
+		}
 	} else {
-		err = s.bar(tx, d, actor, reason)
+		err = s.bar(tx, d, "", actor, reason)
 	}
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@
 //     and nonce. Any other is refused; the log keeps that the command failed and why.
 //   - Trust ends first and at once; each later step of a deprovision is idempotent, its completion a row, and a job goes
 //     on where a step failed or the platform died.
+//   - With the trust ends what was asked of the device, in the same transaction: no command waits for one that never comes back.
 //   - Evidence outlives the device: certificates, decisions, installations, receipts and the audit log are kept.
 //
 // Events: device.decommissioned, device.erased.

@@ -191,15 +191,19 @@ func (s *Service) wiped(tx *store.Tx, c command.Command, r wire.CommandResult) e
 	if err != nil || d.State.Barred() { // given up before its receipt came
 		return err
 	}
-	return s.bar(tx, d, c.Device, "wiped")
+	return s.bar(tx, d, c.ID, c.Device, "wiped")
 }
 
-// bar ends the trust in a device for ever. From then on it counts among those that run a release no more.
-func (s *Service) bar(tx *store.Tx, d identity.Device, actor, reason string) error {
+// bar ends the trust in a device for ever. From then on it counts among those that run a release no more, and nothing is
+// asked of it but what the command answered is about, which ends by itself.
+func (s *Service) bar(tx *store.Tx, d identity.Device, answered, actor, reason string) error {
 	if err := s.cfg.Identity.SetState(tx, d.Tenant, d.ID, identity.Decommissioned, actor, reason); err != nil {
 		return err
 	}
 	if err := s.cfg.Identity.Revoke(tx, d.Tenant, d.ID, actor, reason); err != nil {
+		return err
+	}
+	if err := s.cfg.Command.EndOpen(tx, d.Tenant, d.ID, answered, actor, "the device is decommissioned: "+reason); err != nil {
 		return err
 	}
 	if err := s.cfg.Fleet.Uninstalled(tx, d.Tenant, d.ID, s.now()); err != nil {

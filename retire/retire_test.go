@@ -401,6 +401,77 @@ func TestLostDevice(t *testing.T) {
 	})
 }
 
+// states are those of all commands to a device, and why each ended.
+func (w *world) states(device string) (out []string) {
+	w.t.Helper()
+	cs, err := w.cfg.Command.List(w.t.Context(), maker, device, "", 10)
+	w.must(err)
+	for _, c := range cs {
+		if out = append(out, c.Name+" "+string(c.State)); c.State.Ended() && c.Ended == nil {
+			w.t.Errorf("%s ended at no time", c.Name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// TestNothingWaitsForTheGone: whatever way a device ends, nothing that was asked of it stays open, in the transaction that
+// ends the trust in it.
+func TestNothingWaitsForTheGone(t *testing.T) {
+	each(t, func(w *world) {
+		ask := func(device, name string) {
+			w.must(w.db.Write(w.t.Context(), func(tx *store.Tx) error {
+				_, err := w.cfg.Command.Send(tx, maker, device, name, nil, w.hand.Now().Add(time.Hour), "per_a")
+				return err
+			}))
+		}
+		lost, other := w.commissioned("L-1"), w.commissioned("L-2")
+		ask(lost.ID, "reboot")
+		ask(other.ID, "reboot")
+		w.hand.Advance(time.Second)
+		ask(lost.ID, "blink")
+		cs, err := w.cfg.Command.List(w.t.Context(), maker, lost.ID, "", 1)
+		w.must(err)
+		b, err := json.Marshal(wire.CommandAck{OK: true})
+		w.must(err)
+		w.must(w.cfg.Command.Receive(w.t.Context(), gateway.Record{Tenant: maker, Device: lost.ID, Topic: "cmd/" + cs[0].ID + "/ack", At: t0.UnixMilli(), Body: b}))
+		_, err = w.Decommission(w.t.Context(), maker, lost.ID, "per_a", "gone")
+		w.must(err)
+		w.must(w.db.WriteFirst(w.t.Context(), func(tx *store.Tx) error { return w.endTrust(tx, maker, lost.ID, "per_a", "lost at sea", true) }))
+		if got := w.states(lost.ID); !slices.Equal(got, []string{"blink expired", "reboot cancelled", "wipe cancelled"}) {
+			t.Errorf("of a lost device: %v", got)
+		}
+		if _, says := w.leaves(lost.ID, "lost at sea"); !says || count(w.leaves(lost.ID, ""))["command.ended"] != 3 {
+			t.Error("the log does not say how its commands ended")
+		}
+		if got := w.states(other.ID); !slices.Equal(got, []string{"reboot queued"}) {
+			t.Errorf("of another device: %v", got)
+		}
+
+		_, err = w.Decommission(w.t.Context(), maker, other.ID, "per_a", "end of contract")
+		w.must(err)
+		id, args := w.asked(other.ID)
+		w.answers(other.ID, id, other.receipt(w.t, id, args.Nonce, nil, other.key))
+		if got := w.states(other.ID); !slices.Equal(got, []string{"reboot cancelled", "wipe done"}) {
+			t.Errorf("of a wiped device: %v", got)
+		}
+		if n := count(w.leaves(other.ID, ""))["command.ended"]; n != 2 {
+			t.Errorf("%d ends in the log", n)
+		}
+
+		barred := w.commissioned("L-3") // by a way that is not this stage's
+		ask(barred.ID, "reboot")
+		w.must(w.db.Write(w.t.Context(), func(tx *store.Tx) error {
+			return w.cfg.Identity.SetState(tx, maker, barred.ID, identity.Decommissioned, "per_a", "a clone")
+		}))
+		_, err = w.Deprovision(w.t.Context(), maker, barred.ID, "per_a", "a clone", true)
+		w.must(err)
+		if got := w.states(barred.ID); !slices.Equal(got, []string{"reboot cancelled"}) {
+			t.Errorf("of a barred device: %v", got)
+		}
+	})
+}
+
 // TestResumed: where the platform dies after the first step, trust is gone already and the job does the rest.
 func TestResumed(t *testing.T) {
 	each(t, func(w *world) {
