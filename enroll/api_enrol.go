@@ -233,7 +233,7 @@ func (s *Service) denyFor(ctx context.Context, devices []string, reason string) 
 
 type hookIn struct {
 	Body struct {
-		Product  string `json:"product,omitempty" doc:"Default: every product that has no hook of its own"`
+		Product  string `json:"product,omitempty" doc:"Default: every product; one that has a hook of its own asks both, and each must say yes"`
 		URL      string `json:"url" maxLength:"500"`
 		Patience int64  `json:"patience_ms,omitempty" minimum:"0" maximum:"10000" doc:"How long it may take; default 3000"`
 		Open     bool   `json:"open,omitempty" doc:"Let devices in when it gives no answer"`
@@ -258,7 +258,7 @@ func (s *Service) hookRoutes(a *api.API) {
 			hs, err := s.hooksFor(ctx)
 			return api.Items(hs), err
 		})
-	api.Handle(a, api.Op{ID: "set-hook", Method: "POST", Path: "/v1/hooks", Verb: write, Stage: stage, Status: 201, Summary: "Set the hook of a product, or of all others; its secret is shown once"},
+	api.Handle(a, api.Op{ID: "set-hook", Method: "POST", Path: "/v1/hooks", Verb: write, Stage: stage, Status: 201, Summary: "Set the hook of a product, or of all of them; its secret is shown once"},
 		func(ctx context.Context, in *hookIn) (*api.Out[HookSecret], error) {
 			secret, err := s.setHookFor(ctx, Hook{Product: in.Body.Product, URL: in.Body.URL, Patience: in.Body.Patience, Open: in.Body.Open})
 			return api.One(HookSecret{secret}), err

@@ -18,7 +18,8 @@
 //     certificate known. The manifest is signed with the log key and checked without a platform (VerifyManifest).
 //   - What an offline station made is not trusted until it was brought: in order, without gaps, within its permit. A unit
 //     that cannot be taken is refused by name; a second journal is an alarm and nothing of it is taken.
-//   - A hook that is not told otherwise fails closed: without its yes nobody gets in.
+//   - A hook that is not told otherwise fails closed: without its yes nobody gets in. The hook of a product opens nothing that
+//     the hook of its tenant refuses.
 //   - A claim code has 128 random bits, is shown once, and only its hash is kept. It is used once.
 //   - While a hold stands, no unit that it matches gets a new identity at any door; devices in the field are never held.
 //   - Every step may be repeated after a lost answer and has the same outcome; only a claim code is made anew, and

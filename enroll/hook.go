@@ -25,7 +25,8 @@ const (
 	RuleHookDown   = "enroll.hook-unavailable" // the hook gave no answer, and without one nobody gets in
 )
 
-// Bounds of a hook.
+// Bounds of a hook. A device waits for two of them at most, well below the half minute after which an agent gives up, and the
+// minute after which the door does.
 const (
 	DefaultPatience = 3 * time.Second
 	MaxPatience     = 10 * time.Second
@@ -33,7 +34,9 @@ const (
 )
 
 // Hook is asked before a unit is made or a device gets its certificate: one for a product, or with Product empty for
-// every product of the tenant that has none of its own.
+// every product of the tenant. Where there are both, both are asked, the tenant's first, and each must let the device in:
+// what the tenant refuses is refused, and whoever answers for one product can only refuse more. Open speaks for the hook
+// itself: an open one that gives no answer does not open the other.
 type Hook struct {
 	Tenant   string    `json:"-"`
 	Product  string    `json:"product,omitempty"`
@@ -138,14 +141,11 @@ func (s *Service) DropHook(ctx context.Context, tenant, product, actor string) e
 	})
 }
 
-// ask asks the hook of the product, or of the tenant, whether the request may go on. Without a hook it may. There is no
-// second try: whoever asks us tries again.
+// ask asks the hook of the tenant, and then that of the product, whether the request may go on. Without a hook it may. There
+// is no second try: whoever asks us tries again.
 func (s *Service) ask(ctx context.Context, q Question) error {
-	h, err := hookFor(s.reads(ctx), q.Tenant, q.Product)
-	if errors.Is(err, store.ErrNoRows) {
-		return nil
-	}
-	if err != nil {
+	hooks, err := s.hooksAbout(ctx, q.Tenant, q.Product)
+	if err != nil || len(hooks) == 0 {
 		return err
 	}
 	if q.Kind == AskEnrol { // the device holds one of the places in work meanwhile, and those are for all tenants
@@ -154,6 +154,16 @@ func (s *Service) ask(ctx context.Context, q Question) error {
 		}
 		defer s.asking.leave(q.Tenant)
 	}
+	for _, h := range hooks {
+		if err := s.askOne(ctx, h, q); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// askOne asks one hook, under an id of its own.
+func (s *Service) askOne(ctx context.Context, h Hook, q Question) error {
 	q.ID, q.Time = store.NewID("msg"), store.Millis(s.now())
 	a, fault := s.consult(ctx, h, q)
 	switch {

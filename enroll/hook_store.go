@@ -19,12 +19,13 @@ func scanHook(r scanner) (Hook, error) {
 	return h, err
 }
 
-// hookFor is the hook of the product, or that of the tenant where the product has none.
-func hookFor(q querier, tenant, product string) (Hook, error) {
-	return scanHook(q(`SELECT `+hookColumns+` FROM hook WHERE tenant = $1 AND product IN ($2, '') ORDER BY product DESC LIMIT 1`, tenant, product))
+// hooksAbout are the hooks that have a say in a product: that of the tenant first, then its own.
+func (s *Service) hooksAbout(ctx context.Context, tenant, product string) ([]Hook, error) {
+	rows, err := s.cfg.DB.Query(ctx, `SELECT `+hookColumns+` FROM hook WHERE tenant = $1 AND product IN ($2, '') ORDER BY product`, tenant, product)
+	return store.Collect(rows, err, func(r *sql.Rows) (Hook, error) { return scanHook(r) })
 }
 
-// Hooks lists the hooks of the tenant: at most one for each product and one for all others.
+// Hooks lists the hooks of the tenant: at most one for each product and one for all of them.
 func (s *Service) Hooks(ctx context.Context, tenant string) ([]Hook, error) {
 	rows, err := s.cfg.DB.Query(ctx, `SELECT `+hookColumns+` FROM hook WHERE tenant = $1 ORDER BY product`, tenant)
 	return store.Collect(rows, err, func(r *sql.Rows) (Hook, error) { return scanHook(r) })

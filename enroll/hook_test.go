@@ -59,12 +59,15 @@ func (e *erp) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func yes(q enroll.Question) (int, string) { return 200, `{"id":"` + q.ID + `","allow":true}` }
 
 // hooked sets a hook of the tenant to a real server.
-func (h *house) hooked(open bool) *erp {
+func (h *house) hooked(open bool) *erp { return h.hookedFor("", open) }
+
+// hookedFor sets the hook of a product.
+func (h *house) hookedFor(product string, open bool) *erp {
 	h.t.Helper()
 	e := &erp{seen: map[string]bool{}, answer: yes}
 	srv := httptest.NewServer(e)
 	h.t.Cleanup(srv.Close)
-	code, s := h.call("POST", "/v1/hooks", map[string]any{"url": srv.URL, "patience_ms": 1000, "open": open})
+	code, s := h.call("POST", "/v1/hooks", map[string]any{"product": product, "url": srv.URL, "patience_ms": 1000, "open": open})
 	if code != 201 {
 		h.t.Fatalf("hook: %d %v", code, s)
 	}
@@ -147,6 +150,50 @@ func TestHookOpen(t *testing.T) {
 	if code, _, body := h.line(st, wire.LineRequest{Serial: "B", CSR: csrPEM(t, newKey(t))}); code != 403 || rule(body) != enroll.RuleHookDenied {
 		t.Errorf("denied: %d %s", code, body)
 	}
+}
+
+// Whoever may set the hook of one product cannot get round that of the tenant: both are asked, the tenant's first, and each
+// must say yes.
+func TestHookOfProductOpensNothing(t *testing.T) {
+	each(t, func(t *testing.T, h *house) {
+		house := h.hooked(false)
+		_, st, _ := h.demanding("B1", 20, nil)
+		mine := h.hookedFor(h.product(), true)
+		no := func(q enroll.Question) (int, string) { return 200, `{"id":"` + q.ID + `","allow":false}` }
+		silent := func(enroll.Question) (int, string) { return 503, "" }
+		for i, row := range []struct {
+			house, mine func(enroll.Question) (int, string)
+			rule        string // empty: it gets in
+			asked       int    // of the product's own
+		}{
+			{yes, yes, "", 1},
+			{no, yes, enroll.RuleHookDenied, 0},
+			{silent, yes, enroll.RuleHookDown, 0},
+			{yes, no, enroll.RuleHookDenied, 1},
+			{yes, silent, "", 1}, // the product's own is open
+			{silent, silent, enroll.RuleHookDown, 0},
+		} {
+			house.answer, mine.answer, house.asked, mine.asked = row.house, row.mine, nil, nil
+			code, _, body := h.line(st, wire.LineRequest{Serial: fmt.Sprint("L-", i), CSR: csrPEM(t, newKey(t))})
+			if in := code == 200; in != (row.rule == "") || !in && rule(body) != row.rule {
+				t.Errorf("%d: %d %s", i, code, body)
+			}
+			if len(house.asked) != 1 || len(mine.asked) != row.asked || row.asked > 0 && mine.asked[0].ID == house.asked[0].ID {
+				t.Errorf("%d: asked %+v and %+v", i, house.asked, mine.asked)
+			}
+		}
+		if len(house.faults)+len(mine.faults) > 0 {
+			t.Errorf("the hooks saw: %v %v", house.faults, mine.faults)
+		}
+		// The hook of a product stands alone where the tenant has none.
+		if code, _, _ := h.sendJSON("POST", "/v1/hooks/drop", map[string]any{}); code != 204 {
+			t.Errorf("drop: %d", code)
+		}
+		mine.answer = no
+		if code, _, body := h.line(st, wire.LineRequest{Serial: "M-1", CSR: csrPEM(t, newKey(t))}); code != 403 || rule(body) != enroll.RuleHookDenied {
+			t.Errorf("the product's own alone: %d %s", code, body)
+		}
+	})
 }
 
 func TestHookAddress(t *testing.T) {

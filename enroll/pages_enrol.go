@@ -329,7 +329,7 @@ func (s *Service) hookPages(c *console.Console) {
 		if p.Products, err = s.productsOf(ctx, tenant.EnrolRead); err != nil {
 			return p, err
 		}
-		p.Products = append([]console.Option{{Word: "Every other product"}}, p.Products...)
+		p.Products = append([]console.Option{{Word: "Every product"}}, p.Products...)
 		p.Hooks, err = s.hooksFor(ctx)
 		return p, err
 	}

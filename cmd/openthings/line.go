@@ -319,7 +319,7 @@ func hookCommand() *cobra.Command {
 				for _, h := range p.Items {
 					name, closed := h.Product, "nobody gets in"
 					if name == "" {
-						name = "every other"
+						name = "every product"
 					}
 					if h.Open {
 						closed = "devices get in"
@@ -353,7 +353,7 @@ func hookCommand() *cobra.Command {
 		},
 	}
 	for _, sub := range []*cobra.Command{set, drop} {
-		sub.Flags().StringVar(&product, "product", "", "a product; default every product that has no hook of its own")
+		sub.Flags().StringVar(&product, "product", "", "a product; default all of them: one that has a hook of its own asks both, and each must say yes")
 	}
 	c.AddCommand(list, set, drop)
 	return c
