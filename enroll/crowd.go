@@ -180,5 +180,8 @@ type later struct {
 func (l *later) Error() string { return l.why.Error() }
 func (l *later) Unwrap() error { return l.why }
 
+// RetryAfter is for gateway.WriteProblem: a door that is not EST's says it too.
+func (l *later) RetryAfter() time.Duration { return l.wait }
+
 // seconds is a wait as Retry-After says it, at least one.
 func seconds(wait time.Duration) int64 { return int64(math.Ceil(max(wait, time.Second).Seconds())) }

@@ -148,11 +148,11 @@ func (s *Service) ask(ctx context.Context, q Question) error {
 	if err != nil || len(hooks) == 0 {
 		return err
 	}
-	if q.Kind == AskEnrol { // the device holds one of the places in work meanwhile, and those are for all tenants
-		if !s.asking.enter(q.Tenant) {
-			return busy(notYet)
+	if q.Kind != AskProvision {
+		if !s.asking.enter(q.Tenant, q.Kind) {
+			return &later{problem.Limited("Too many devices wait for the manufacturer's own system at this moment."), notYet + jitter(q.Key, notYet)}
 		}
-		defer s.asking.leave(q.Tenant)
+		defer s.asking.leave(q.Tenant, q.Kind)
 	}
 	for _, h := range hooks {
 		if err := s.askOne(ctx, h, q); err != nil {
@@ -179,33 +179,37 @@ func (s *Service) askOne(ctx context.Context, h Hook, q Question) error {
 	return problem.Forbidden(RuleHookDown, "The manufacturer's own system gives no answer, and nobody gets in without one.").Hint("Try again later.").Because(fault)
 }
 
-// maxAsking is how many devices of one tenant may wait for its hook while they hold a place in work.
+// maxAsking is how many devices of one tenant may wait for its hooks at a time, and as many again that want to be registered.
+// The first hold a place in work meanwhile, and those are for all tenants; the others hold a connection, and any number of them
+// may come. Line stations are not counted: the tenant has admitted each, and turning away a unit stops a line.
 const maxAsking = defaultWork / 4
 
-// asking counts them, so that the slow hook of one tenant does not stop the enrolments of the others.
+// asking counts them, so that the slow hook of one tenant does not stop the devices of the others.
 type asking struct {
 	mu sync.Mutex // guards n
-	n  map[string]int
+	n  map[[2]string]int
 }
 
-func (a *asking) enter(tenant string) bool {
+func (a *asking) enter(tenant, kind string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.n[tenant] >= maxAsking {
+	key := [2]string{tenant, kind}
+	if a.n[key] >= maxAsking {
 		return false
 	}
 	if a.n == nil {
-		a.n = map[string]int{}
+		a.n = map[[2]string]int{}
 	}
-	a.n[tenant]++
+	a.n[key]++
 	return true
 }
 
-func (a *asking) leave(tenant string) {
+func (a *asking) leave(tenant, kind string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.n[tenant]--; a.n[tenant] == 0 {
-		delete(a.n, tenant)
+	key := [2]string{tenant, kind}
+	if a.n[key]--; a.n[key] == 0 {
+		delete(a.n, key)
 	}
 }
 

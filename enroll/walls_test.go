@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -193,6 +194,81 @@ func TestASlowHookLeavesPlaces(t *testing.T) {
 	}
 	close(answer)
 	wg.Wait()
+}
+
+// Newcomers hold no place in work while they wait for a hook, but a connection each: so many of a tenant wait, and the others
+// are told when to come back. They keep none from the hook that is known already.
+func TestASlowHookBoundsNewcomers(t *testing.T) {
+	h := lite(t)
+	m := newMaker(h, "Maker")
+	h.trust(m, nil)
+	_, token := h.token(5, nil)
+	known := m.born("K-1")
+	if code, body := h.do(&known, "GET", "/.well-known/est/cacerts", "", ""); code != 200 {
+		t.Fatalf("%d %s", code, body)
+	}
+	came, answer := make(chan string), make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var q enroll.Question
+		if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
+			t.Error(err)
+		}
+		select {
+		case came <- q.Kind:
+			<-answer
+		case <-answer:
+		}
+		_, text := yes(q)
+		w.Write([]byte(text)) //nolint:errcheck // the peer may have gone
+	}))
+	defer srv.Close()
+	finish := sync.OnceFunc(func() { close(answer) })
+	defer finish()
+	if code, out := h.call("POST", "/v1/hooks", map[string]any{"url": srv.URL, "patience_ms": 10_000}); code != 201 {
+		t.Fatal(out)
+	}
+	var wg sync.WaitGroup
+	for i := range 16 {
+		d := m.born(fmt.Sprint("N-", i))
+		wg.Go(func() {
+			if code, body := h.do(&d, "GET", "/.well-known/est/cacerts", "", ""); code != 200 {
+				t.Errorf("%d %s", code, body)
+			}
+		})
+		<-came
+	}
+	late := m.born("N-late")
+	told := make(chan *http.Response, 2)
+	go func() {
+		r, _ := h.exchange(&late, "GET", "/.well-known/est/cacerts", "")
+		told <- r
+		r, _ = h.exchangeToken("Bearer "+token, h.named(credential{key: newKey(t)}, "T-1"))
+		told <- r
+	}()
+	for _, want := range []int{429, 202} { // as the door says it, and as EST does (RFC 7030 4.2.3)
+		select {
+		case r := <-told:
+			if wait, err := strconv.Atoi(r.Header.Get("Retry-After")); r.StatusCode != want || err != nil || wait < 5 || wait > 10 {
+				t.Errorf("one more: %d, to come back in %q seconds", r.StatusCode, r.Header.Get("Retry-After"))
+			}
+		case <-came:
+			t.Fatal("one more newcomer waits for the hook too")
+		}
+	}
+	h.absent("N-late")
+	wg.Go(func() {
+		if code, body := h.est(&known, "simpleenroll", csrFor(t, newKey(t), nil)); code != 200 {
+			t.Errorf("a device that is known: %d %s", code, body)
+		}
+	})
+	if kind := <-came; kind != enroll.AskEnrol {
+		t.Errorf("asked about %s", kind)
+	}
+	finish()
+	wg.Wait()
+	if code, body := h.do(&late, "GET", "/.well-known/est/cacerts", "", ""); code != 200 {
+		t.Errorf("later: %d %s", code, body)
+	}
 }
 
 // However many keys a device asks for, few are remembered.

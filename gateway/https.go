@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"mime"
 	"net"
 	"net/http"
@@ -272,8 +273,13 @@ func bodyProblem(err error) error {
 	return problem.Invalid("The body could not be read.").Because(err)
 }
 
-// WriteProblem answers a request with err as a problem document (RFC 9457). What failed inside is not told.
+// WriteProblem answers a request with err as a problem document (RFC 9457), and with Retry-After if err has a method of this
+// name that says how long it will hold. What failed inside is not told.
 func WriteProblem(w http.ResponseWriter, err error) {
+	var passing interface{ RetryAfter() time.Duration }
+	if errors.As(err, &passing) {
+		w.Header().Set("Retry-After", strconv.FormatInt(int64(math.Ceil(max(passing.RetryAfter(), time.Second).Seconds())), 10))
+	}
 	e := problem.Of(err)
 	k := problem.Kinds[e.Kind]
 	w.Header().Set("Content-Type", "application/problem+json")
