@@ -12,12 +12,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"time"
 
-	"github.com/openthings-platform/openthings/audit"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/wire"
@@ -132,6 +130,9 @@ func (s *Service) PublishBundle(ctx context.Context, signed wire.SignedBundle, a
 	if err != nil {
 		return problem.Invalid("This is not a trust bundle.").Because(err)
 	}
+	if err := s.keepBundles(ctx); err != nil { // a version that a restore took away is never given to another one
+		return problem.Unavailable("Which trust bundles were published before a restore cannot be read from their journal.").Because(err)
+	}
 	switch before, old, err := s.Bundle(ctx, 0); {
 	case problem.Is(err, problem.KindNotFound):
 		if _, err := signed.Pin(); err != nil || next.Version != 1 {
@@ -149,21 +150,13 @@ func (s *Service) PublishBundle(ctx context.Context, signed wire.SignedBundle, a
 	if err := s.covers(ctx, next); err != nil {
 		return err
 	}
-	now := s.cfg.Clock.Now()
-	return s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-		n, err := tx.Exec(`INSERT INTO trust_bundle(version, bytes, created) VALUES ($1, $2, $3) ON CONFLICT (version) DO NOTHING`, next.Version, raw, store.Millis(now))
-		if err != nil {
-			return err
-		}
-		if n == 0 {
-			return problem.Conflict("Version %d of the trust bundle exists already.", next.Version)
-		}
-		data := map[string]any{"digest": wire.Digest(raw), "roots": len(next.Roots), "anchors": len(next.Anchors), "bridges": len(next.Bridges)}
-		if err := audit.Append(tx, audit.Entry{Actor: actor, Kind: "bundle.published", Subject: fmt.Sprintf("bundle-%d", next.Version), Data: data}); err != nil {
-			return err
-		}
-		return s.cfg.DB.Emit(tx, "bundle.published", "", fmt.Sprintf("bundle-%d", next.Version), data)
-	})
+	if err := s.putBundle(ctx, next, raw, actor, "bundle.published"); err != nil {
+		return err
+	}
+	if err := s.keepBundles(ctx); err != nil { // it is published all the same; Work goes on
+		s.cfg.Log.Error("the trust bundle is not in its journal yet; it is tried again", slog.Any("error", err))
+	}
+	return nil
 }
 
 // covers refuses a bundle that forgets a root or anchor which is in use, or names one that is not known here.

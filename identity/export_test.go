@@ -39,3 +39,6 @@ func (s *Service) BarStep(ctx context.Context, tenant string, scope Scope, id st
 
 // Activate is what the first use of a certificate does.
 func Activate(tx *store.Tx, tenant, device, fp string) error { return activate(tx, tenant, device, fp) }
+
+// KeepBundles is the part of each turn of Work that looks after trust bundles and their journal.
+func (s *Service) KeepBundles(ctx context.Context) error { return s.keepBundles(ctx) }

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -52,6 +53,7 @@ type Config struct {
 type Service struct {
 	cfg     Config
 	journal *journal // nil without Config.Journal
+	bundles bundleJournal
 	feed    feed
 	node    string // names this process
 
@@ -81,6 +83,12 @@ func New(cfg Config) (*Service, error) {
 		return nil, err
 	}
 	if err := s.syncAuthorities(context.Background()); err != nil {
+		return nil, err
+	}
+	if cfg.Journal != "" {
+		s.bundles.path = filepath.Join(cfg.Journal, "bundles.jsonl")
+	}
+	if err := s.keepBundles(context.Background()); err != nil {
 		return nil, err
 	}
 	if err := s.firstBundle(context.Background()); err != nil {

@@ -24,10 +24,10 @@ func (s *Service) Work(ctx context.Context) error {
 	turn, done := make(chan struct{}, 1), make(chan struct{})
 	go func() {
 		defer close(done)
-		var alarm string
+		var said said
 		for range turn {
 			if ctx.Err() == nil {
-				s.keepHouse(ctx, &alarm)
+				s.keepHouse(ctx, &said)
 			}
 		}
 	}()
@@ -85,9 +85,19 @@ func (s *Service) look(ctx context.Context, swept *time.Time) error {
 	return s.Sweep(ctx)
 }
 
-// keepHouse is what may take its time: the lists, and a journal that has grown.
-func (s *Service) keepHouse(ctx context.Context, alarm *string) {
-	s.workLists(ctx, alarm)
+// said is what keepHouse has complained of: once, not every second.
+type said struct{ lists, bundles string }
+
+// keepHouse is what may take its time: the lists, the bundles that another node published, and a journal that has grown.
+func (s *Service) keepHouse(ctx context.Context, said *said) {
+	s.workLists(ctx, &said.lists)
+	text := ""
+	if err := s.keepBundles(ctx); err != nil && ctx.Err() == nil {
+		if text = err.Error(); text != said.bundles {
+			s.cfg.Log.Error("trust bundles and their journal; it is tried again", slog.Any("error", err))
+		}
+	}
+	said.bundles = text
 	if s.journal == nil || s.shut.Load() != nil || s.journal.length() <= s.journal.worth() {
 		return
 	}
