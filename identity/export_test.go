@@ -42,3 +42,6 @@ func Activate(tx *store.Tx, tenant, device, fp string) error { return activate(t
 
 // KeepBundles is the part of each turn of Work that looks after trust bundles and their journal.
 func (s *Service) KeepBundles(ctx context.Context) error { return s.keepBundles(ctx) }
+
+// WorkLists is the part that looks after revocation lists.
+func (s *Service) WorkLists(ctx context.Context, said *string) { s.workLists(ctx, said) }

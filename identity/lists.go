@@ -230,48 +230,58 @@ type ListState struct {
 // ListState reads how the lists stand, and raises the alarm half a day before the first one ends, or its OCSP responder
 // does. What it counts grows with the platform: it is for who looks, not for every second.
 func (s *Service) ListState(ctx context.Context, tenant string) (st ListState, err error) {
-	var until int64
-	err = s.cfg.DB.QueryRow(ctx, `SELECT count(*), coalesce(min(CASE WHEN refresh < $1 AND number > 0 THEN until END), 0) FROM crl`, store.Millis(Forever)).Scan(&st.Lists, &until)
+	if err = s.cfg.DB.QueryRow(ctx, `SELECT count(*) FROM crl`).Scan(&st.Lists); err == nil {
+		err = s.ends(ctx, &st, store.Millis(Forever)-1)
+	}
 	if err != nil {
 		return st, err
 	}
-	st.Next = store.Time(until)
-	s.raise(&st)
 	return st, s.cfg.DB.QueryRow(ctx, `SELECT count(*) FROM certificate WHERE tenant = $1 AND kind IN ($2, $3, $4) AND phase = $5`,
 		tenant, IDevID, LDevID, Station, PhaseRevoked).Scan(&st.Revoked)
 }
 
-// raise sets the alarm.
-func (s *Service) raise(st *ListState) {
-	now := s.cfg.Clock.Now()
-	if !st.Next.IsZero() && !now.Before(st.Next.Add(-listAlarm)) {
-		st.Alarm = fmt.Sprintf("A revocation list ends at %s and was not signed again; whoever relies on it will refuse every certificate of its shard.", st.Next.UTC().Format(time.RFC3339))
-	} else if id, end := s.responders.ending(now); id != "" {
-		st.Alarm = fmt.Sprintf("The OCSP responder of %s ends at %s and could not be renewed.", id, end.UTC().Format(time.RFC3339))
+// ends finds the first end among the lists that were to be signed again until refresh, and sets the alarm. One that was never
+// signed counts as if it had been when its shard was made: certificates have named it since, and whoever asks finds nothing.
+func (s *Service) ends(ctx context.Context, st *ListState, refresh int64) error {
+	var until, never int64
+	err := s.cfg.DB.QueryRow(ctx, `SELECT coalesce(min(CASE WHEN number > 0 THEN until END), 0), coalesce(min(CASE WHEN number = 0 AND until > 0 THEN until END), 0)
+		FROM crl WHERE refresh <= $1`, refresh).Scan(&until, &never)
+	if err != nil {
+		return err
 	}
+	st.Next = store.Time(until)
+	now := s.cfg.Clock.Now()
+	near := func(end int64) bool { return end > 0 && !now.Before(store.Time(end).Add(-listAlarm)) }
+	var alarms []string
+	if near(until) {
+		alarms = append(alarms, fmt.Sprintf("A revocation list ends at %s and was not signed again; whoever relies on it will refuse every certificate of its shard.", st.Next.UTC().Format(time.RFC3339)))
+	}
+	if near(never) {
+		alarms = append(alarms, fmt.Sprintf("A revocation list that certificates have named since %s was never signed; whoever relies on it refuses every certificate of its shard.",
+			store.Time(never).Add(-listLife).UTC().Format(time.RFC3339)))
+	}
+	if id, end := s.responders.ending(now); id != "" {
+		alarms = append(alarms, fmt.Sprintf("The OCSP responder of %s ends at %s and could not be renewed.", id, end.UTC().Format(time.RFC3339)))
+	}
+	st.Alarm = strings.Join(alarms, " ")
+	return nil
 }
 
 // overdue is ListState for every second: of the lists it reads only those that should have been signed again long ago,
 // which are the only ones that can be near their end.
 func (s *Service) overdue(ctx context.Context) (st ListState, err error) {
-	var until int64
-	late := s.cfg.Clock.Now().Add(listAlarm - (listLife - listRefresh))
-	err = s.cfg.DB.QueryRow(ctx, `SELECT coalesce(min(until), 0) FROM crl WHERE refresh <= $1 AND number > 0`, store.Millis(late)).Scan(&until)
-	if err == nil {
-		st.Next = store.Time(until)
-		s.raise(&st)
-	}
-	return st, err
+	return st, s.ends(ctx, &st, store.Millis(s.cfg.Clock.Now().Add(listAlarm-(listLife-listRefresh))))
 }
 
-// workLists signs what is due and says once when that fails, or when the alarm is raised.
+// workLists signs what is due and says once when that fails, and again when the alarm is raised.
 func (s *Service) workLists(ctx context.Context, said *string) {
 	_, err := s.SignLists(ctx)
 	text := ""
 	if err != nil {
 		text = err.Error()
-	} else if st, err := s.overdue(ctx); err == nil {
-		text = st.Alarm
+	}
+	if st, err := s.overdue(ctx); err == nil && st.Alarm != "" {
+		text = strings.TrimSpace(st.Alarm + " " + text)
 	}
 	if text != "" && text != *said && ctx.Err() == nil {
 		s.cfg.Log.Error("revocation lists", slog.String("problem", text))

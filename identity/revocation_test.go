@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
 	"math/rand/v2"
 	"net/http"
@@ -33,6 +34,7 @@ import (
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/store/storetest"
+	"github.com/openthings-platform/openthings/tenant"
 )
 
 const public = "https://things.example:8443"
@@ -686,6 +688,7 @@ func TestI21_AlarmBeforeNextUpdate(t *testing.T) {
 			if err != nil || (st.Alarm != "") != want || want && !w.clock.Now().Before(st.Next) {
 				t.Fatalf("at %s: %+v %v", w.clock.Now(), st, err)
 			}
+			toldOnToday(t, n, want)
 		}
 		sign()
 		for range 30 { // while it is worked on, never
@@ -699,6 +702,54 @@ func TestI21_AlarmBeforeNextUpdate(t *testing.T) {
 		alarm(true)
 		sign()
 		alarm(false)
+	})
+}
+
+// toldOnToday wants the first page of who may read of issuers to say that the revocation lists need somebody.
+func toldOnToday(t *testing.T, n *world, want bool) {
+	t.Helper()
+	_, pages := issuers(n.Service)
+	if code, page := ask(pages, tenant.Owner, "/"); code != 200 || strings.Contains(page, "Revocation lists") != want {
+		t.Errorf("Today at %s, want the alarm %v: %d %s", n.clock.Now(), want, code, page)
+	}
+}
+
+// TestI21_ListsThatWereNeverSigned: a platform whose issuer does not sign from the first second on raises the alarm as soon
+// as one whose issuer stopped then: on Today, and once in the log. So does one that was begun by a version that did not ask.
+func TestI21_ListsThatWereNeverSigned(t *testing.T) {
+	nodes(t, func(t *testing.T, w *world, node makeNode) {
+		w.bulk(func(tx *store.Tx) error {
+			_, err := tx.Exec(`INSERT INTO crl(authority, shard, url, touched, signed, number, updated, until, refresh, ends) VALUES ('operational-1', 4711, 'https://old.example/crl/operational-1/4711', 1, 0, 0, 0, 0, 0, 0)`)
+			return err
+		})
+		is := &locked{Issuer: w.issuer, away: true}
+		var log bytes.Buffer
+		n := node(func(c *identity.Config) { c.Issuer, c.Log = is, slog.New(slog.NewTextHandler(&log, nil)) })
+		var ageless int
+		if err := n.db.QueryRow(t.Context(), `SELECT count(*) FROM crl WHERE until = 0`).Scan(&ageless); err != nil || ageless != 0 {
+			t.Errorf("%d lists would never be missed, %v", ageless, err)
+		}
+		said := ""
+		at := func(after time.Duration, want bool) {
+			t.Helper()
+			w.clock.Advance(after)
+			n.WorkLists(t.Context(), &said)
+			st, err := n.ListState(t.Context(), "ten_a")
+			if err != nil || strings.Contains(st.Alarm, "never signed") != want {
+				t.Errorf("%+v %v", st, err)
+			}
+			toldOnToday(t, n, want)
+			if strings.Contains(log.String(), "never signed") != want || want && strings.Count(log.String(), "never signed") != 1 {
+				t.Errorf("the log, want the alarm once (%v): %s", want, log.String())
+			}
+		}
+		at(0, false)
+		at(35*time.Hour, false)
+		at(90*time.Minute, true)
+		at(time.Hour, true)
+		is.away = false
+		log.Reset()
+		at(0, false)
 	})
 }
 

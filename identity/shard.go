@@ -117,6 +117,13 @@ func (s *Service) openShards(ctx context.Context) error {
 	if !s.listed() {
 		return nil
 	}
+	err := s.cfg.DB.Write(ctx, func(tx *store.Tx) error { // those of a version that did not ask since when
+		_, err := tx.Exec(`UPDATE crl SET until = $1 WHERE number = 0 AND until = 0`, s.unsignedUntil())
+		return err
+	})
+	if err != nil {
+		return err
+	}
 	for _, role := range []Role{Factory, Operational} {
 		a, err := s.ActiveAuthority(ctx, role)
 		if err != nil {
@@ -142,10 +149,13 @@ func (s *Service) newShard(tx *store.Tx, authority string) (shard int64, err err
 	if err != nil {
 		return 0, fmt.Errorf("identity: shard of %s: %w", authority, err)
 	}
-	_, err = tx.Exec(`INSERT INTO crl(authority, shard, url, touched, signed, number, updated, until, refresh, ends) VALUES ($1, $2, $3, 1, 0, 0, 0, 0, 0, 0)`,
-		authority, shard, listURL(s.cfg.PublicURL, authority, shard))
+	_, err = tx.Exec(`INSERT INTO crl(authority, shard, url, touched, signed, number, updated, until, refresh, ends) VALUES ($1, $2, $3, 1, 0, 0, 0, $4, 0, 0)`,
+		authority, shard, listURL(s.cfg.PublicURL, authority, shard), s.unsignedUntil())
 	return shard, err
 }
+
+// unsignedUntil is up to when a new list counts as one that was signed now, in ms: near it the alarm is raised.
+func (s *Service) unsignedUntil() int64 { return store.Millis(s.cfg.Clock.Now().Add(listLife)) }
 
 // listURL is where the list of a shard is, without its ending.
 func listURL(public, authority string, shard int64) string {
