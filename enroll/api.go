@@ -5,6 +5,7 @@ package enroll
 import (
 	"context"
 	"encoding/pem"
+	"io"
 	"net/http"
 	"strings"
 	"time"
@@ -80,6 +81,8 @@ type claimIn struct {
 type BatchOut struct {
 	Batch
 	Surplus int64 `json:"surplus" doc:"Identities without a unit that was made; above zero is an alarm"`
+	AtLarge int64 `json:"at_large" doc:"How many of the surplus can still open a door. Of a batch closed with a number all count until its list is handed in, it is revoked as a whole, or fewer identities are left"`
+	Named   bool  `json:"named" doc:"It has the list of serial numbers made, so that its differences are known by name"`
 	Claimed int64 `json:"claimed" doc:"How many units have been claimed"`
 	Failed  int64 `json:"failed" doc:"How many units are locked out or were given up"`
 }
@@ -149,28 +152,33 @@ func (s *Service) batchRoutes(a *api.API) {
 			if err != nil {
 				return nil, err
 			}
-			out, err := s.outBatches(ctx, b.Tenant, []Batch{b})
-			if err != nil {
-				return nil, err
-			}
-			return api.One(out[0]), nil
+			out, err := s.outBatch(ctx, b)
+			return api.One(out), err
 		})
 	api.Handle(a, api.Op{ID: "close-batch", Method: "POST", Path: "/v1/batches/{id}/close", Verb: write, Stage: stage,
 		Summary: "Close a batch with the number of units made; more identities than units is an alarm"}, func(ctx context.Context, in *closeIn) (*api.Out[BatchOut], error) {
 		b, err := s.endBatch(ctx, in.ID, in.Body.Produced)
-		return api.One(BatchOut{Batch: b, Surplus: b.Surplus()}), err
+		if err != nil {
+			return nil, err
+		}
+		out, err := s.outBatch(ctx, b)
+		return api.One(out), err
 	})
 	api.Raw(a, api.Op{ID: "close-batch-with-serials", Method: "POST", Path: "/v1/batches/{id}/produced", Verb: write, Stage: stage, MaxBody: MaxProduced,
-		Summary: "Close a batch with the list of serial numbers made", Doc: "A first line that says serial, then one serial number a line, or a CSV file whose first column they are. Identities that no line names are an alarm, by name."},
+		Summary: "Close a batch with the list of serial numbers made, or hand the list in later", Doc: "A batch that was closed with a number takes one list later, of just as many units. A first line that says serial, then one serial number a line, or a CSV file whose first column they are. Identities that no line names are an alarm, by name."},
 		func(w http.ResponseWriter, r *http.Request) error {
-			b, err := s.endBatchWith(r)
+			b, err := s.endBatchWith(r, r.Body)
 			if err != nil {
 				return err
 			}
-			return answerJSON(w, BatchOut{Batch: b, Surplus: b.Surplus()})
+			out, err := s.outBatch(r.Context(), b)
+			if err != nil {
+				return err
+			}
+			return answerJSON(w, out)
 		})
 	api.Handle(a, api.Op{ID: "list-batch-differences", Method: "GET", Path: "/v1/batches/{id}/differences", Verb: read, Stage: stage,
-		Summary: "List surplus and missing serial numbers of a batch that was closed with a list"}, func(ctx context.Context, in *listByID) (*api.List[Difference], error) {
+		Summary: "List surplus and missing serial numbers of a batch that has a list of those made"}, func(ctx context.Context, in *listByID) (*api.List[Difference], error) {
 		after, err := in.After(a)
 		if err != nil {
 			return nil, err
@@ -311,14 +319,29 @@ func (s *Service) batches(ctx context.Context, before string, limit int) ([]Batc
 	return s.outBatches(ctx, t, bs)
 }
 
-// outBatches adds to batches how many of their units were claimed, and how many are out of service.
+// outBatches adds to batches how many of their units were claimed, how many are out of service, and what is left of a surplus.
 func (s *Service) outBatches(ctx context.Context, tenant string, bs []Batch) ([]BatchOut, error) {
 	counts, err := countUnits(ctx, s.cfg.DB, tenant, bs)
+	if err != nil {
+		return nil, err
+	}
 	out := make([]BatchOut, len(bs))
 	for i, b := range bs {
-		out[i] = BatchOut{Batch: b, Surplus: b.Surplus(), Claimed: counts[b.ID].claimed, Failed: counts[b.ID].failed}
+		left, err := atLarge(s.reads(ctx), b)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = BatchOut{Batch: b, Surplus: b.Surplus(), AtLarge: left, Named: b.List != "", Claimed: counts[b.ID].claimed, Failed: counts[b.ID].failed}
 	}
-	return out, err
+	return out, nil
+}
+
+func (s *Service) outBatch(ctx context.Context, b Batch) (BatchOut, error) {
+	out, err := s.outBatches(ctx, b.Tenant, []Batch{b})
+	if err != nil {
+		return BatchOut{}, err
+	}
+	return out[0], nil
 }
 
 func (s *Service) stations(ctx context.Context, before string, limit int) ([]StationOut, error) {
@@ -356,14 +379,14 @@ func (s *Service) endBatch(ctx context.Context, id string, produced int64) (Batc
 	return s.CloseBatch(ctx, b.Tenant, b.ID, produced, who.ID)
 }
 
-func (s *Service) endBatchWith(r *http.Request) (Batch, error) {
+func (s *Service) endBatchWith(r *http.Request, list io.Reader) (Batch, error) {
 	ctx := r.Context()
 	b, err := s.batch(ctx, tenant.LineWrite, r.PathValue("id"))
 	if err != nil {
 		return Batch{}, err
 	}
 	who, _ := tenant.ActorFrom(ctx)
-	return s.CloseBatchWith(ctx, b.Tenant, b.ID, r.Body, who.ID)
+	return s.CloseBatchWith(ctx, b.Tenant, b.ID, list, who.ID)
 }
 
 // openStation opens a station; ask is nil for one that has a network.

@@ -92,7 +92,7 @@ type clonesIn struct {
 type decideIn struct {
 	ID   string `path:"id"`
 	Body struct {
-		Genuine string `json:"genuine" doc:"Id of the genuine device; none; or false-alarm"`
+		Genuine string `json:"genuine" doc:"Id of the genuine device: it goes on, the others are barred for ever. none: all are barred. false-alarm: all go on. One that was suspended loses its LDevIDs and enrols anew"`
 		Reason  string `json:"reason" minLength:"1" maxLength:"500"`
 	}
 }

@@ -58,10 +58,7 @@ func (s *Service) closeBatch(ctx context.Context, tenant, id string, produced in
 		}
 		data := map[string]any{"batch": id, "issued": b.Issued, "produced": b.Produced}
 		if list != "" {
-			if b.surplus, err = countSurplus(tx.QueryRow, b); err != nil {
-				return err
-			}
-			if _, err := tx.Exec(`UPDATE batch SET surplus = $1 WHERE tenant = $2 AND id = $3`, b.surplus, tenant, id); err != nil {
+			if err := putSurplus(tx, &b); err != nil {
 				return err
 			}
 			data["serials"] = b.surplus

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/openthings-platform/openthings/gateway"
@@ -181,7 +182,7 @@ func (c TrustedCA) verify(chain []*x509.Certificate, now time.Time) ([]*x509.Cer
 	case !client || leaf.KeyUsage != 0 && leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0:
 		return no("The certificate is not for TLS client authentication (IEEE 802.1AR 8.10).")
 	case !slices.Contains(keys, kindOfKey(leaf)):
-		return no("The key must be one of %v.", keys)
+		return no("The key must be %s.", strings.Join(keys, " or "))
 	case why != "":
 		return nil, problem.Forbidden(identity.RuleWeakKey, "Others can compute this private key: %s.", why)
 	}

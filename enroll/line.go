@@ -53,7 +53,7 @@ type Batch struct {
 	Closed  time.Time         `json:"closed,omitzero"`
 }
 
-// Surplus is how many identities are out there without a unit that was made. Anything above zero is an alarm.
+// Surplus is how many identities were given out without a unit that was made. Anything above zero is an alarm.
 func (b Batch) Surplus() int64 {
 	if b.Closed.IsZero() {
 		return 0

@@ -5,6 +5,7 @@ package enroll
 import (
 	"context"
 	"embed"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/product"
+	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"
 	"github.com/openthings-platform/openthings/wire"
 )
@@ -148,13 +150,16 @@ func (s *Service) batchForms(c *console.Console) {
 		}
 		b, err := s.endBatch(r.Context(), r.PathValue("id"), produced)
 		if err == nil {
-			said := "Batch " + b.Name + " is closed."
-			if n := b.Surplus(); n > 0 {
-				said += " Alarm: " + console.Plural(n, "identity has", "identities have") + " no unit that was made."
-			}
-			console.Say(r, said)
+			sayClosed(r, b)
 		}
 		return "/enrol", err
+	})
+	c.Upload("/enrol/batches/{id}/produced", string(tenant.LineWrite), MaxProduced, func(r *http.Request, file io.ReaderAt, size int64) (string, error) {
+		b, err := s.endBatchWith(r, io.NewSectionReader(file, 0, size))
+		if err == nil {
+			sayClosed(r, b)
+		}
+		return "/enrol/batches/" + r.PathValue("id"), err
 	})
 	c.Form("/enrol/stations/{id}/kill", string(tenant.LineWrite), func(r *http.Request) (string, error) {
 		k, err := s.kill(r.Context(), r.PathValue("id"), r.FormValue("reason"), Units(r.FormValue("units")))
@@ -174,6 +179,14 @@ func (s *Service) batchForms(c *console.Console) {
 		w.Header().Set("Content-Disposition", `attachment; filename="`+b.ID+`.manifest.json"`)
 		return s.WriteManifest(r.Context(), w, b)
 	})
+}
+
+func sayClosed(r *http.Request, b Batch) {
+	said := "Batch " + b.Name + " is closed."
+	if n := b.Surplus(); n > 0 {
+		said += " Alarm: " + console.Plural(n, "identity has", "identities have") + " no unit that was made."
+	}
+	console.Say(r, said)
 }
 
 type unitsPage struct {
@@ -221,6 +234,8 @@ type batchPage struct {
 	Hardware    string
 	Differences []Difference
 	MayRevoke   bool
+	MayClose    bool // with a number or a list, or a list after the number
+	Typed       url.Values
 	Pager       console.Pager
 }
 
@@ -249,7 +264,8 @@ func (s *Service) loadBatch(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := batchPage{batchLine: lineOf(out[0], gone[b.ID]), Hardware: pr.Name + " " + rev.Name, MayRevoke: !gone[b.ID] && tenant.Holds(ctx, string(tenant.DeviceRevoke))}
+	p := batchPage{batchLine: lineOf(out[0], gone[b.ID]), Hardware: pr.Name + " " + rev.Name, MayRevoke: !gone[b.ID] && tenant.Holds(ctx, string(tenant.DeviceRevoke)),
+		MayClose: b.List == "" && (!gone[b.ID] || !b.Closed.IsZero()) && tenant.Require(ctx, tenant.LineWrite, thing(b)) == nil, Typed: console.Typed(r)}
 	if b.List != "" {
 		after := r.FormValue("after")
 		if p.Differences, err = s.Differences(ctx, b, after, pageSize+1); err != nil {
@@ -277,7 +293,7 @@ func turn[T any](items []T, path, name, at string, key func(T) string) ([]T, con
 	return items, p
 }
 
-// batchTile counts the batches that made more identities than units.
+// batchTile counts the batches that made more identities than units, as long as one of these opens a door.
 func (s *Service) batchTile(ctx context.Context) (console.Figure, error) {
 	scope, ok := visible(ctx, tenant.LineRead, "", 0)
 	if !ok {
@@ -289,7 +305,7 @@ func (s *Service) batchTile(ctx context.Context) (console.Figure, error) {
 	}
 	f := console.Figure{Label: "Batches open", Value: console.Count(n.open), Note: "no surplus", Href: "/enrol"}
 	if n.over > 0 {
-		f = console.Figure{Label: "Batches with surplus", Value: console.Count(n.over), Note: console.Plural(n.surplus, "identity", "identities") + " without a unit", Href: "/enrol", Tone: "bad"}
+		f = console.Figure{Label: "Batches with surplus", Value: console.Count(n.over), Note: console.Plural(n.surplus, "identity", "identities") + " without a unit, not ended", Href: "/enrol", Tone: "bad"}
 	}
 	return f, nil
 }
@@ -300,7 +316,7 @@ func (s *Service) stationTile(ctx context.Context) (console.Figure, error) {
 	if !ok {
 		return console.Figure{}, nil
 	}
-	n, err := countSuspicious(ctx, s.cfg.DB, tenant.MustTenant(ctx), scope.products)
+	n, err := countSuspicious(ctx, s.cfg.DB, tenant.MustTenant(ctx), scope.products, store.Millis(s.now()))
 	if err != nil || n == 0 {
 		return console.Figure{}, err
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/openthings-platform/openthings/audit"
+	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
@@ -251,7 +252,7 @@ func (s *Service) taken(ctx context.Context, ps []Preauthorised) error {
 		}
 	}
 	if err := f.err(); err != nil {
-		e := problem.Conflict("%d serial numbers cannot be preauthorised; none was taken.", f.n)
+		e := problem.Conflict("%s cannot be preauthorised; none was taken.", console.Plural(f.n, "serial number", "serial numbers"))
 		e.Fields = f.fields
 		return e
 	}

@@ -24,15 +24,21 @@ const chunk = 1000
 
 // CloseBatchWith closes a batch with the list of serial numbers that the factory made: the first column of a CSV file,
 // headed "serial", so that no other file closes a batch by mistake. A serial number that stands in it twice is refused,
-// since one of the two units is a copy.
+// since one of the two units is a copy. A batch that was closed with a number takes one list later, of as many units.
 func (s *Service) CloseBatchWith(ctx context.Context, tenant, id string, r io.Reader, actor string) (Batch, error) {
-	if b, err := batchByID(s.reads(ctx), tenant, id); err != nil {
+	b, err := batchByID(s.reads(ctx), tenant, id)
+	if err != nil {
 		return Batch{}, err
-	} else if !b.Closed.IsZero() {
-		return Batch{}, problem.Conflict("The batch is already closed.")
+	}
+	if b.List != "" { // before much is read
+		return Batch{}, b.takesList(b.Produced)
 	}
 	serials, err := readSerials(r)
 	if err != nil {
+		return Batch{}, err
+	}
+	produced := int64(len(serials))
+	if err := b.takesList(produced); err != nil {
 		return Batch{}, err
 	}
 	list := store.NewID("lst")
@@ -49,7 +55,10 @@ func (s *Service) CloseBatchWith(ctx context.Context, tenant, id string, r io.Re
 			return Batch{}, err
 		}
 	}
-	return s.closeBatch(ctx, tenant, id, int64(len(serials)), list, actor)
+	if b.Closed.IsZero() {
+		return s.closeBatch(ctx, tenant, id, produced, list, actor)
+	}
+	return s.reconcile(ctx, tenant, id, produced, list, actor)
 }
 
 // readSerials reads the first column below its heading; empty lines and lines that begin with # are left out.
@@ -101,26 +110,21 @@ type Difference struct {
 	Device  string `json:"device,omitempty"`
 	Station string `json:"station,omitempty"`
 	Kind    string `json:"kind" enum:"surplus,missing" doc:"surplus: an identity without a unit that was made; missing: a unit without an identity"`
+	State   string `json:"state,omitempty" doc:"Of the device of a surplus identity"`
 }
 
-// Differences compares a closed batch with the list that it was closed with, by serial number after the one given.
+// Differences compares a closed batch with the list of what was made, by serial number after the one given.
 func (s *Service) Differences(ctx context.Context, b Batch, after string, limit int) ([]Difference, error) {
 	if b.List == "" {
-		return nil, problem.NotFound("The batch %s was not closed with a list of serial numbers.", b.Name).Hint("Only a list names them, and it is given when a batch is closed: openthings batch close BATCH --serials FILE. The manifest says which identities there are.")
+		return nil, problem.NotFound("The batch %s has no list of the serial numbers that were made.", b.Name).Hint("Only a list names them, and it is given when a batch is closed or once later: openthings batch close BATCH --serials FILE. The manifest says which identities there are.")
 	}
-	rows, err := s.cfg.DB.Query(ctx, `SELECT serial, device, station, kind FROM (
+	rows, err := s.cfg.DB.Query(ctx, `SELECT serial, device, station, kind, coalesce((SELECT v.state FROM device v WHERE v.id = d.device), '') FROM (
 			SELECT m.serial AS serial, m.device AS device, m.station AS station, 'surplus' AS kind FROM made m
 				WHERE m.batch = $1 AND NOT EXISTS (SELECT 1 FROM produced p WHERE p.batch = m.batch AND p.list = $2 AND p.serial = m.serial)
 			UNION ALL SELECT p.serial, '', '', 'missing' FROM produced p
 				WHERE p.batch = $1 AND p.list = $2 AND NOT EXISTS (SELECT 1 FROM made m WHERE m.batch = p.batch AND m.serial = p.serial)
 		) d WHERE serial > $3 ORDER BY serial LIMIT $4`, b.ID, b.List, after, limit)
 	return store.Collect(rows, err, func(r *sql.Rows) (d Difference, err error) {
-		return d, r.Scan(&d.Serial, &d.Device, &d.Station, &d.Kind)
+		return d, r.Scan(&d.Serial, &d.Device, &d.Station, &d.Kind, &d.State)
 	})
-}
-
-// countSurplus counts the identities of a batch whose serial number is not in the list of what was made.
-func countSurplus(q querier, b Batch) (n int64, err error) {
-	return n, q(`SELECT count(*) FROM made m WHERE m.batch = $1 AND NOT EXISTS (
-		SELECT 1 FROM produced p WHERE p.batch = m.batch AND p.list = $2 AND p.serial = m.serial)`, b.ID, b.List).Scan(&n)
 }

@@ -293,21 +293,6 @@ func within(args []any, column string, products []string) (string, []any) {
 	return " AND " + column + " IN (" + strings.Join(marks, ", ") + ")", args
 }
 
-type batchCount struct{ all, open, over, surplus int64 }
-
-func countBatches(ctx context.Context, db *store.DB, tenant string, products []string) (n batchCount, err error) {
-	where, args := within([]any{tenant}, "product", products)
-	err = db.QueryRow(ctx, `SELECT count(*), coalesce(sum(CASE WHEN closed = 0 THEN 1 ELSE 0 END), 0), coalesce(sum(CASE WHEN closed > 0 AND (surplus > 0 OR issued > produced) THEN 1 ELSE 0 END), 0),
-		coalesce(sum(CASE WHEN closed = 0 THEN 0 WHEN surplus > issued - produced THEN surplus WHEN issued > produced THEN issued - produced ELSE 0 END), 0) FROM batch WHERE tenant = $1`+where, args...).Scan(&n.all, &n.open, &n.over, &n.surplus)
-	return n, err
-}
-
-// countSuspicious counts the stations that asked beyond their quota, whose clock was off, or that have a copy.
-func countSuspicious(ctx context.Context, db *store.DB, tenant string, products []string) (n int64, err error) {
-	where, args := within([]any{tenant}, "b.product", products)
-	return n, db.QueryRow(ctx, `SELECT count(*) FROM station s JOIN batch b ON b.id = s.batch WHERE s.tenant = $1 AND s.killed = 0 AND (s.refused > 0 OR s.skewed > 0 OR s.forked > 0)`+where, args...).Scan(&n)
-}
-
 func countGuests(ctx context.Context, db *store.DB, tenant string, products []string) (n int64, err error) {
 	where, args := within([]any{tenant}, "d.product", products)
 	return n, db.QueryRow(ctx, `SELECT count(*) FROM lobby l JOIN device d ON d.id = l.device WHERE l.tenant = $1 AND l.verdict = 'waiting'`+notGone+where, args...).Scan(&n)

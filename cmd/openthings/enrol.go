@@ -17,6 +17,7 @@ import (
 
 	"github.com/openthings-platform/openthings/api"
 	"github.com/openthings-platform/openthings/app"
+	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/enroll"
 	"github.com/openthings-platform/openthings/problem"
 )
@@ -50,7 +51,7 @@ func trustedCACommand() *cobra.Command {
 			}
 			defer f.Close()
 			return do(c, r, http.MethodPost, caPath(args[0], "/crl"), io.Reader(f), func(w io.Writer, l enroll.RevocationList) error {
-				_, err := fmt.Fprintf(w, "list %s with %d entries, good until %s\n", l.Number, l.Entries, instant(l.NextUpdate))
+				_, err := fmt.Fprintf(w, "list %s with %s, good until %s\n", l.Number, console.Plural(l.Entries, "entry", "entries"), instant(l.NextUpdate))
 				return err
 			})
 		},
@@ -101,7 +102,7 @@ func sayCA(w io.Writer, a enroll.TrustedCAOut) error {
 		fmt.Fprintln(w, "Another tenant trusts the same key, so only preauthorised serial numbers get in.")
 	}
 	for _, l := range a.Lists {
-		fmt.Fprintf(w, "revocation list %s of %s: %d entries, good until %s\n", l.Number, l.Issuer, l.Entries, instant(l.NextUpdate))
+		fmt.Fprintf(w, "revocation list %s of %s: %s, good until %s\n", l.Number, l.Issuer, console.Plural(l.Entries, "entry", "entries"), instant(l.NextUpdate))
 	}
 	return nil
 }
@@ -303,12 +304,18 @@ func clonesCommand() *cobra.Command {
 		},
 	}
 	var genuine string
-	decide := reasonCommand("decide CLONE", "Say which device is genuine; the others are barred for ever", func(c *cobra.Command, id, reason string) error {
+	decide := reasonCommand("decide CLONE", "Say which device is genuine, that none is, or that it was a false alarm", func(c *cobra.Command, id, reason string) error {
 		if genuine == "" {
 			return usageError{errors.New("say --genuine DEVICE, none or false-alarm")}
 		}
 		return do(c, r, http.MethodPost, "/v1/clones/"+url.PathEscape(id)+"/decide", map[string]any{"genuine": genuine, "reason": reason}, sayClone)
 	})
+	decide.Long = "Say which device is genuine, that none is, or that it was a false alarm.\n\n" +
+		"--genuine DEVICE: it goes on if only this suspicion had suspended it, and the others are barred for ever.\n" +
+		"--genuine none: all of them are barred for ever.\n" +
+		"--genuine false-alarm: all of them go on, unless something else has suspended them too.\n\n" +
+		"A device that was suspended loses its LDevIDs whichever is said, since a copy may hold them: one that goes on enrols anew with\n" +
+		"its birth certificate."
 	decide.Flags().StringVar(&genuine, "genuine", "", "id of the genuine device, none, or false-alarm")
 	c.AddCommand(list, show, decide)
 	return c

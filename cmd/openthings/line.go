@@ -31,13 +31,13 @@ func batchCommand() *cobra.Command {
 		Use: "list", Short: "Batches, the newest first", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return read(c, r, pages.path("/v1/batches", nil), func(w io.Writer, p api.Page[enroll.BatchOut]) error {
-				rows := [][]string{{"BATCH", "NAME", "SIZE", "ISSUED", "CLAIMED", "FAILED", "PRODUCED", "SURPLUS"}}
+				rows := [][]string{{"BATCH", "NAME", "SIZE", "ISSUED", "CLAIMED", "FAILED", "PRODUCED", "SURPLUS", "AT LARGE"}}
 				for _, b := range p.Items {
 					produced := "open"
 					if !b.Closed.IsZero() {
 						produced = fmt.Sprint(b.Produced)
 					}
-					rows = append(rows, []string{b.ID, b.Name, fmt.Sprint(b.Size), fmt.Sprint(b.Issued), fmt.Sprint(b.Claimed), fmt.Sprint(b.Failed), produced, fmt.Sprint(b.Surplus)})
+					rows = append(rows, []string{b.ID, b.Name, fmt.Sprint(b.Size), fmt.Sprint(b.Issued), fmt.Sprint(b.Claimed), fmt.Sprint(b.Failed), produced, fmt.Sprint(b.Surplus), fmt.Sprint(b.AtLarge)})
 				}
 				return pages.table(w, rows, p.Next)
 			})
@@ -53,6 +53,8 @@ func batchCloseCommand(r *remote) *cobra.Command {
 	var serials string
 	c := &cobra.Command{
 		Use: "close BATCH", Short: "Close a batch with what the factory made; more identities than units is an alarm", Args: cobra.ExactArgs(1),
+		Long: "Close a batch with what the factory made; more identities than units is an alarm. A list of serial numbers names each of them,\n" +
+			"a number does not: a batch that was closed with a number takes a list once later, of just as many serial numbers.",
 		Example: `  openthings batch close bat_… --produced 4998
   openthings batch close bat_… --serials made.csv`,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -106,12 +108,12 @@ func batchManifestCommand(r *remote) *cobra.Command {
 func batchDifferencesCommand(r *remote) *cobra.Command {
 	var pages paging
 	c := &cobra.Command{
-		Use: "differences BATCH", Short: "Surplus and missing serial numbers of a batch that was closed with a list", Args: cobra.ExactArgs(1),
+		Use: "differences BATCH", Short: "Surplus and missing serial numbers of a batch that has a list of those made", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return read(c, r, pages.path("/v1/batches/"+url.PathEscape(args[0])+"/differences", nil), func(w io.Writer, p api.Page[enroll.Difference]) error {
-				rows := [][]string{{"SERIAL", "DIFFERENCE", "DEVICE", "STATION"}}
+				rows := [][]string{{"SERIAL", "DIFFERENCE", "DEVICE", "STATE", "STATION"}}
 				for _, d := range p.Items {
-					rows = append(rows, []string{d.Serial, d.Kind, d.Device, d.Station})
+					rows = append(rows, []string{d.Serial, d.Kind, d.Device, d.State, d.Station})
 				}
 				return pages.table(w, rows, p.Next)
 			})
@@ -195,10 +197,12 @@ func serialCommand() *cobra.Command {
 			}
 			return do(c, r, http.MethodPost, "/v1/preauthorised/import?"+q.Encode(), io.Reader(f), func(w io.Writer, i enroll.Imported) error {
 				said := "may be made"
-				if i.Preview {
+				if i.Preview && i.Rows == 1 {
+					said = "is in order; nothing was taken yet"
+				} else if i.Preview {
 					said = "are in order; nothing was taken yet"
 				}
-				_, err := fmt.Fprintf(w, "%d serial numbers %s\n", i.Rows, said)
+				_, err := fmt.Fprintf(w, "%s %s\n", console.Plural(i.Rows, "serial number", "serial numbers"), said)
 				return err
 			})
 		},

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -30,11 +31,19 @@ func put[T any](c *cobra.Command, r *remote, path, file string, human func(w io.
 	return do(c, r, http.MethodPut, path, json.RawMessage(b), human)
 }
 
+// productsOf says which products a policy is for: those that it names, or all that no policy names.
+func productsOf(p enroll.Policy) string {
+	if len(p.Products) == 0 {
+		return "every other"
+	}
+	return strings.Join(p.Products, " ")
+}
+
 func policyCommand() *cobra.Command {
 	c, r := group("policy", "Enrolment policies: how devices get in and renew, by label")
 	path := func(label string) string { return "/v1/enrolment-policies/" + url.PathEscape(label) }
 	one := func(w io.Writer, p enroll.Policy) error {
-		return table(w, [][]string{{"LABEL", "VERSION", "PRODUCTS", "WHAT IT SAYS"}, {p.Label, fmt.Sprint(p.Version), fmt.Sprint(p.Products), p.Words()}})
+		return table(w, [][]string{{"LABEL", "VERSION", "PRODUCTS", "WHAT IT SAYS"}, {p.Label, fmt.Sprint(p.Version), productsOf(p), p.Words()}})
 	}
 	list := &cobra.Command{
 		Use: "list", Short: "Policies by label", Args: cobra.NoArgs,
@@ -42,7 +51,7 @@ func policyCommand() *cobra.Command {
 			return read(c, r, "/v1/enrolment-policies", func(w io.Writer, p api.Page[enroll.Policy]) error {
 				rows := [][]string{{"LABEL", "VERSION", "PRODUCTS", "WHAT IT SAYS"}}
 				for _, x := range p.Items {
-					rows = append(rows, []string{x.Label, fmt.Sprint(x.Version), fmt.Sprint(len(x.Products)), x.Words()})
+					rows = append(rows, []string{x.Label, fmt.Sprint(x.Version), productsOf(x), x.Words()})
 				}
 				return table(w, rows)
 			})
