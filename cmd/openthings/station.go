@@ -63,7 +63,8 @@ func stationOpenCommand(r *remote) *cobra.Command {
 	c := &cobra.Command{
 		Use: "open", Short: "Make a station here and have it admitted to a batch", Args: cobra.NoArgs,
 		Long: "Make a station here and have it admitted to a batch. Its keys are made in --dir and never leave it. With --offline it gets a\n" +
-			"permit and works without a network: openthings station make, and openthings station sync once there is one again.",
+			"permit and works without a network: openthings station make, and openthings station sync once there is one again. The folder of a\n" +
+			"station whose certificate has ended is used again, with a new key.",
 		Example: `  openthings station open --dir line3 --batch $BATCH --name "line 3"
   openthings station open --dir hall9 --batch $BATCH --name "hall 9" --offline --quota 500 --hours 240 --serials LMP-0001..0500`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -165,7 +166,15 @@ func stationMakeCommand() *cobra.Command {
 						return err
 					}
 				}
-				return json.NewEncoder(c.OutOrStdout()).Encode(out) // not indented: the trust bundle in it is signed byte by byte
+				if err := json.NewEncoder(c.OutOrStdout()).Encode(out); err != nil { // not indented: the trust bundle in it is signed byte by byte
+					return err
+				}
+				if s.Due() { // the unit has its identity, whatever comes of this
+					if err := s.Renew(c.Context()); err != nil {
+						fmt.Fprintf(c.ErrOrStderr(), "The station's certificate ends on %s and was not renewed: %v\n", instant(s.Status().Certificate), err)
+					}
+				}
+				return nil
 			})
 		},
 	}
@@ -254,12 +263,18 @@ func stationSyncCommand() *cobra.Command {
 
 func stationRenewCommand() *cobra.Command {
 	var dir string
+	var due bool
 	c := &cobra.Command{
 		Use: "renew", Short: "Get the station's next certificate, while its window is open", Args: cobra.NoArgs,
+		Long: "Get the station's next certificate, while its window is open. A certificate lives a day at most, and openthings station make\n" +
+			"renews it by itself. A station that may stand idle for longer has a timer that runs openthings station renew --due every hour.\n" +
+			"A certificate that has ended is not renewed: somebody admits the station anew, in the same folder, with openthings station open.",
 		RunE: func(c *cobra.Command, _ []string) error {
 			return withStation(dir, func(s *station.Station) error {
-				if err := s.Renew(c.Context()); err != nil {
-					return err
+				if !due || s.Due() {
+					if err := s.Renew(c.Context()); err != nil {
+						return err
+					}
 				}
 				_, err := fmt.Fprintf(c.OutOrStdout(), "good until %s\n", instant(s.Status().Certificate))
 				return err
@@ -267,6 +282,7 @@ func stationRenewCommand() *cobra.Command {
 		},
 	}
 	folderFlag(c, &dir)
+	c.Flags().BoolVar(&due, "due", false, "only when less than a third of its life is left")
 	return c
 }
 

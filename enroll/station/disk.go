@@ -80,6 +80,16 @@ func (d disk) rename(from, to string) error {
 	return d.sync()
 }
 
+func (d disk) remove(name string) error {
+	if err := d.powered("remove " + name); err != nil {
+		return err
+	}
+	if err := os.Remove(d.path(name)); err != nil {
+		return err
+	}
+	return d.sync()
+}
+
 // sync flushes the folder: new names are on disk.
 func (d disk) sync() error {
 	f, err := os.Open(d.dir)

@@ -35,16 +35,31 @@ type Request struct {
 }
 
 // Prepare makes the station's keys where they will stay, and returns what it asks with. A second call asks with the
-// same keys.
+// same keys. A folder whose station worked with the platform and has a certificate that has ended is used again, with a new
+// key: nobody can go on with what lies in it.
 func Prepare(dir, name string, offline bool, now time.Time) (Request, error) {
 	if err := folder(dir); err != nil {
 		return Request{}, err
 	}
 	d := disk{dir: dir}
+	own := keyFile
 	if d.has(certFile) {
-		return Request{}, problem.Conflict("%s holds a station already.", dir).Hint("Choose another folder.")
+		ended, err := d.ended(now)
+		if err != nil {
+			return Request{}, err
+		}
+		if !ended || offline || d.has(permitFile) {
+			return Request{}, problem.Conflict("%s holds a station already.", dir).Hint("Choose another folder.")
+		}
+		// As for a renewal: it takes the place of the old key once there is a certificate for it. One of a renewal whose answer
+		// was lost has a certificate of the station before, and no key gets two.
+		if own = nextKeyFile; d.has(own) {
+			if err := d.remove(own); err != nil {
+				return Request{}, err
+			}
+		}
 	}
-	key, err := d.key(keyFile)
+	key, err := d.key(own)
 	if err != nil {
 		return Request{}, err
 	}
@@ -94,6 +109,12 @@ func Install(dir string, c Config, certificate, roots, permit string) error {
 		}
 	}
 	return nil
+}
+
+// ended says whether the station's certificate has ended.
+func (d disk) ended(now time.Time) (bool, error) {
+	c, err := d.certificate()
+	return err == nil && !now.Before(c.NotAfter), err
 }
 
 // key reads a key, and makes it first if there is none.

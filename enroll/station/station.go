@@ -125,15 +125,8 @@ func (s *Station) load() error {
 
 // credential reads the station's certificate and the key that it is for: a renewal may have been cut between the two.
 func (s *Station) credential() error {
-	b, err := s.disk.read(certFile)
-	if err != nil {
-		return err
-	}
-	block, _ := pem.Decode(b)
-	if block == nil {
-		return problem.Invalid("%s holds no certificate.", s.disk.path(certFile))
-	}
-	if s.cert, err = x509.ParseCertificate(block.Bytes); err != nil {
+	var err error
+	if s.cert, err = s.disk.certificate(); err != nil {
 		return err
 	}
 	if s.key, err = s.disk.key(keyFile); err != nil {
@@ -152,6 +145,19 @@ func (s *Station) credential() error {
 		return problem.Invalid("The station's key is not the one of its certificate.")
 	}
 	return s.disk.rename(nextKeyFile, keyFile)
+}
+
+// certificate reads the station's certificate.
+func (d disk) certificate() (*x509.Certificate, error) {
+	b, err := d.read(certFile)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(b)
+	if block == nil {
+		return nil, problem.Invalid("%s holds no certificate.", d.path(certFile))
+	}
+	return x509.ParseCertificate(block.Bytes)
 }
 
 func readPermit(text []byte) (*wire.Permit, error) {

@@ -117,6 +117,27 @@ func (s *Station) Renew(ctx context.Context) error {
 	return s.credential() // takes the new key over
 }
 
+// Due says whether the station's certificate wants to be renewed: less than a third of its life is left, and the window is
+// longer. The certificate of an offline station lasts as long as it may bring what it made.
+func (s *Station) Due() bool {
+	left := s.cert.NotAfter.Sub(s.cert.NotBefore) / 3
+	return !s.Offline() && s.cert.NotAfter.Before(s.Expires.Truncate(time.Second)) && !s.clock.Now().Before(s.cert.NotAfter.Add(-left))
+}
+
+// unreachable says why the platform could not be spoken to. A certificate that has ended does not come back by itself: whoever
+// took a station that was switched off, or an old copy of its folder, would come back with it.
+func (s *Station) unreachable(why error) error {
+	if s.clock.Now().Before(s.cert.NotAfter) {
+		return problem.Unavailable("The platform at %s cannot be reached, or does not take the station's certificate.", s.Devices).Because(why)
+	}
+	ended := problem.Precondition("The station's certificate ended on %s, and the platform at %s does not take it any more.", when(store.Millis(s.cert.NotAfter)), s.Devices).Because(why)
+	if s.Offline() {
+		return ended.Hint("What it has made and not brought until then is never taken: make those units anew, at another station. openthings station kill %s --reason \"...\" ends this one.", s.ID)
+	}
+	return ended.Hint("Look whether it is the station that you know, and admit it anew, in the same folder: openthings station open --dir %s --batch %s --name %q, with --quota and --hours for what is left. "+
+		"Then end the one before: openthings station kill %s --reason \"it was admitted anew\".", s.disk.dir, s.Batch, s.Name, s.ID)
+}
+
 // ask speaks to the platform's device door with the station's certificate.
 func (s *Station) ask(ctx context.Context, method, path string, in, out any) error {
 	roots := x509.NewCertPool()
@@ -127,7 +148,7 @@ func (s *Station) ask(ctx context.Context, method, path string, in, out any) err
 	if !roots.AppendCertsFromPEM(b) {
 		return problem.Invalid("%s holds no certificate.", s.disk.path(rootsFile))
 	}
-	tr := &http.Transport{TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots,
+	tr := &http.Transport{TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, Time: s.clock.Now,
 		Certificates: []tls.Certificate{{Certificate: [][]byte{s.cert.Raw}, PrivateKey: s.key}}}}
 	defer tr.CloseIdleConnections()
 	var body io.Reader
@@ -144,7 +165,7 @@ func (s *Station) ask(ctx context.Context, method, path string, in, out any) err
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := (&http.Client{Transport: tr, Timeout: 2 * time.Minute}).Do(req)
 	if err != nil {
-		return problem.Unavailable("The platform at %s cannot be reached, or does not take the station's certificate.", s.Devices).Because(err)
+		return s.unreachable(err)
 	}
 	defer resp.Body.Close()
 	if b, err = io.ReadAll(io.LimitReader(resp.Body, 8<<20)); err != nil {
