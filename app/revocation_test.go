@@ -11,12 +11,15 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -179,11 +182,72 @@ func finished(t *testing.T, w *world, m *maker, scope, id string) {
 	}
 }
 
+// sessions is what a TLS client keeps of its sessions, and counts the tickets that it was given.
+type sessions struct {
+	tls.ClientSessionCache
+	given atomic.Int64
+}
+
+func keepsSessions() *sessions { return &sessions{ClientSessionCache: tls.NewLRUClientSessionCache(4)} }
+
+func (s *sessions) Put(key string, c *tls.ClientSessionState) {
+	if c != nil {
+		s.given.Add(1)
+	}
+	s.ClientSessionCache.Put(key, c)
+}
+
+// generous is a server that hands out tickets, as the doors do not, and asks the register as they do. It has the last word of
+// one connection: whether a session was resumed, and how its handshake ended.
+type generous struct {
+	conf    *tls.Config
+	resumed bool
+}
+
+func newGenerous(t *testing.T, w *world) *generous {
+	g := &generous{}
+	g.conf = &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{selfSigned(t, newKey(t))}, ClientAuth: tls.RequireAnyClientCert,
+		VerifyConnection: func(s tls.ConnectionState) error {
+			g.resumed = s.DidResume
+			_, err := w.h.identity.Admit(context.Background(), s.PeerCertificates[0])
+			return err
+		}}
+	return g
+}
+
+// meets connects once, and reads to the end, so that the client has its ticket.
+func (g *generous) meets(t *testing.T, cert tls.Certificate, kept *sessions) (resumed bool, err error) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ended := make(chan error, 1)
+	go func() {
+		conn, err := l.Accept()
+		if err == nil {
+			s := tls.Server(conn, g.conf)
+			err = s.Handshake()
+			s.Close()
+		}
+		ended <- err
+	}()
+	c, err := tls.Dial("tcp", l.Addr().String(), &tls.Config{ServerName: "generous", InsecureSkipVerify: true, Certificates: []tls.Certificate{cert}, ClientSessionCache: kept})
+	if err == nil {
+		_, _ = io.ReadAll(c)
+		c.Close()
+	}
+	err = <-ended
+	return g.resumed, err
+}
+
 // TestI02_RevokedDeviceWithATicketIsRefused: a TLS client that kept what it could of its last session does not resume it
-// past the register.
+// past the register. The doors hand out no ticket; and where a server does, the register is asked for a resumed session too.
 func TestI02_RevokedDeviceWithATicketIsRefused(t *testing.T) {
 	w := newWorld(t, "")
 	m := w.newMaker("Acme")
+	other := newGenerous(t, w)
 	for _, what := range []string{"LDevID", "IDevID"} {
 		u := m.make() // to deprovision it ends both of its certificates
 		cert := u.ldevid
@@ -193,12 +257,19 @@ func TestI02_RevokedDeviceWithATicketIsRefused(t *testing.T) {
 		c := w.client(&cert)
 		tr := c.Transport.(*http.Transport)
 		tr.DisableKeepAlives = true
-		tr.TLSClientConfig.ClientSessionCache = tls.NewLRUClientSessionCache(4)
+		atDoor, atOther := keepsSessions(), keepsSessions()
+		tr.TLSClientConfig.ClientSessionCache = atDoor
 		ask := func() (answer, error) { return w.do(c, "GET", w.info.Devices+"/.well-known/est/cacerts", "", "", nil) }
-		for range 2 { // the second one would resume
+		for i := range 2 { // the second one resumes where it can
 			if a, err := ask(); err != nil || a.status != 200 {
 				t.Fatalf("%s before: %d %v", what, a.status, err)
 			}
+			if resumed, err := other.meets(t, cert, atOther); err != nil || resumed != (i > 0) {
+				t.Fatalf("%s before, at a server with tickets: resumed %v, %v", what, resumed, err)
+			}
+		}
+		if n := atDoor.given.Load(); n != 0 {
+			t.Errorf("the door gave %d tickets to a device with its %s", n, what)
 		}
 		if what == "LDevID" {
 			w.post(m.owner, "/v1/devices/"+u.id+"/revoke", map[string]any{"reason": "lost"}, nil)
@@ -206,7 +277,10 @@ func TestI02_RevokedDeviceWithATicketIsRefused(t *testing.T) {
 			w.post(m.owner, "/v1/devices/"+u.id+"/deprovision", map[string]any{"reason": "lost", "without_wipe": true}, nil)
 		}
 		if a, err := ask(); err == nil {
-			t.Errorf("a revoked %s with a ticket is answered %d", what, a.status)
+			t.Errorf("a revoked %s is answered %d", what, a.status)
+		}
+		if resumed, err := other.meets(t, cert, atOther); !resumed || !problem.Is(err, problem.KindForbidden) {
+			t.Errorf("a revoked %s with a ticket: resumed %v, %v", what, resumed, err)
 		}
 	}
 }
