@@ -204,7 +204,9 @@ func (h *house) build(origins []string) (err error) {
 			}
 			return r.Version
 		},
-		Keys: h.keys, Send: h.send, Live: func(device string) bool { return h.gateway.Live(device) },
+		Batches:  func(ctx context.Context, t string) (map[string]string, error) { return h.enroll.BatchNames(ctx, t) },
+		Stations: func(ctx context.Context, t string) (map[string]string, error) { return h.enroll.StationNames(ctx, t) },
+		Keys:     h.keys, Send: h.send, Live: func(device string) bool { return h.gateway.Live(device) },
 	})
 	h.telemetry = telemetry.New(telemetry.Config{DB: h.records, Platform: h.db, Keys: h.keys, Identity: h.identity, Product: h.product, Tenants: h.tenant, Select: h.fleet.Select, Clock: cfg.Clock, Log: cfg.Log, Reserve: cfg.Reserve * 1e6})
 	h.command = command.New(command.Config{DB: h.db, Keys: h.keys, Acting: h.acting, Identity: h.identity, Clock: cfg.Clock, Log: cfg.Log, Deliver: h.send,

@@ -5,10 +5,12 @@ package fleet
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"slices"
 	"strings"
 
 	"github.com/openthings-platform/openthings/api"
+	"github.com/openthings-platform/openthings/enroll"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/tenant"
 )
@@ -28,6 +30,8 @@ type DeviceOut struct {
 	Presence Presence          `json:"presence"`
 	Release  string            `json:"release,omitempty" doc:"What runs on it now"`
 	Labels   map[string]string `json:"labels,omitempty"`
+	Making   *enroll.Making    `json:"making,omitempty" doc:"What the factory says of its making; the member made is the same as a text"`
+	Lost     *identity.Lost    `json:"lost,omitempty" doc:"It was revoked with its batch, line station, trusted CA or authority, whatever its state says"`
 }
 
 // PassportOut is a device with its installation history.
@@ -104,7 +108,7 @@ func (s *Service) list(ctx context.Context, f Filter, after string, limit int) (
 	return s.dress(ctx, t, ds)
 }
 
-// dress adds presence, release and labels to devices of one tenant.
+// dress adds presence, release, labels, making and what took the trust from them to devices of one tenant.
 func (s *Service) dress(ctx context.Context, t string, ds []identity.Device) ([]DeviceOut, error) {
 	ids := make([]string, len(ds))
 	for i, d := range ds {
@@ -122,11 +126,27 @@ func (s *Service) dress(ctx context.Context, t string, ds []identity.Device) ([]
 	if err != nil {
 		return nil, err
 	}
+	lost, err := s.cfg.Identity.LostOf(ctx, t, ds)
+	if err != nil {
+		return nil, err
+	}
 	out := make([]DeviceOut, len(ds))
 	for i, d := range ds {
-		out[i] = DeviceOut{Device: d, Presence: present[d.ID], Release: runs[d.ID], Labels: labels[d.ID]}
+		out[i] = DeviceOut{Device: d, Presence: present[d.ID], Release: runs[d.ID], Labels: labels[d.ID], Making: makingOf(d)}
+		if l, ok := lost[d.ID]; ok && !d.State.Barred() {
+			out[i].Lost = &l
+		}
 	}
 	return out, nil
+}
+
+// makingOf reads what the factory says of a device; nil where it says nothing that a line would.
+func makingOf(d identity.Device) *enroll.Making {
+	var m enroll.Making
+	if d.Made == "" || json.Unmarshal([]byte(d.Made), &m) != nil {
+		return nil
+	}
+	return &m
 }
 
 // passport returns a device that whoever asks may read, with what ran on it.

@@ -34,6 +34,9 @@ func (s *Service) lookUp(ctx context.Context, q *query, e expr, through []string
 	if t.of == "group" {
 		return s.lookUpGroups(ctx, q, t, through)
 	}
+	if t.of == "batch" {
+		return s.lookUpBatches(ctx, q, t)
+	}
 	list := s.words(t.of)
 	if list == nil {
 		return nil
@@ -148,6 +151,8 @@ func (s *Service) words(key string) func(ctx context.Context, tenant string) ([]
 		}
 	case "release":
 		return s.releaseWords
+	case "station":
+		return s.stationWords
 	}
 	return nil
 }

@@ -22,6 +22,8 @@ type known struct {
 	online              bool
 	seen                time.Time // zero: never
 	static              bool      // of the group pilot
+
+	order, row, part string // what the factory says
 }
 
 // holds is the meaning of a filter, told in the plainest way.
@@ -51,6 +53,14 @@ func holds(e expr, d known, now time.Time) bool {
 	label := func(l string) bool {
 		return l != "" && slices.ContainsFunc(t.values, func(v value) bool { return v.prefix && strings.HasPrefix(l, v.text) || !v.prefix && l == v.text })
 	}
+	told := func(fact string) bool { // a star is any fact, and the fact none stands in quotes
+		return slices.ContainsFunc(t.values, func(v value) bool {
+			if fact == "" || v.is("none") {
+				return fact == "" && v.is("none")
+			}
+			return strings.EqualFold(fact, v.text) || v.prefix && strings.HasPrefix(strings.ToLower(fact), strings.ToLower(v.text))
+		})
+	}
 	when := func(at time.Time) bool {
 		age, day, _ := parseMoment(t.values[0].text)
 		limit := day
@@ -77,7 +87,18 @@ func holds(e expr, d known, now time.Time) bool {
 	case "solution":
 		return is(d.Solution)
 	case "batch":
-		return is(d.Batch)
+		return is(d.Batch, map[string]string{"bat_1": "Lot 1", "bat_2": "Spring"}[d.Batch])
+	case "station":
+		if !strings.HasPrefix(d.Origin, "sta_") {
+			return is("")
+		}
+		return is(d.Origin, map[string]string{"sta_1": "Bench 1", "sta_2": "bench 2"}[d.Origin])
+	case "order":
+		return told(d.order)
+	case "line":
+		return told(d.row)
+	case "part":
+		return told(d.part)
 	case "serial":
 		return is(d.Serial)
 	case "id":
@@ -132,7 +153,7 @@ func (d dice) term() string {
 	moment := func() string {
 		return d.pick("<", "<=", ">", ">=") + d.pick("1h", "5d", "2w", "2026-11-15", "2026-11-21", "2026-11-20T12:00:00Z")
 	}
-	switch d.IntN(15) {
+	switch d.IntN(19) {
 	case 0:
 		return "state:" + several("commissioned", "suspended", "manufactured", "decommissioned")
 	case 1:
@@ -152,7 +173,7 @@ func (d dice) term() string {
 	case 8:
 		return "group:" + several("pilot", "away", "both")
 	case 9:
-		return "batch:" + several("bat_1", "bat_2", "none", "bat*")
+		return "batch:" + several("bat_1", "BAT_2", "none", "bat*", `"lot 1"`, "spring", "sp*")
 	case 10:
 		return "grade:" + several("A", "b", "none")
 	case 11:
@@ -161,6 +182,14 @@ func (d dice) term() string {
 		return "serial:" + several("SN-0*", "sn-11", "SN-12", "sn_1*", "*")
 	case 13:
 		return "id:" + several("dev_003", "dev_01*")
+	case 14:
+		return "order:" + several("PO-77", "po-78", "po-7*", "none", `"none"`, "*", `"P"*`, "zzz", "PO_77")
+	case 15:
+		return "line:" + several("L1", "l2", "none", `"West 1"`, "w*")
+	case 16:
+		return "part:" + several("4711-A", "4711-*", "none", "%", `"\""`)
+	case 17:
+		return "station:" + several("sta_1", `"BENCH 2"`, "none", `"bench 1"`)
 	}
 	return d.pick("1", "sn-0", "_1", "%", "dev_007", "SN-02*", "zzz", `"2"`)
 }
@@ -192,7 +221,9 @@ func TestS19_FiltersMeanWhatTheySay(t *testing.T) {
 				d := known{Device: identity.Device{ID: fmt.Sprintf("dev_%03d", i), Tenant: ten, Product: random.pick("prd_a", "prd_b"), Serial: random.pick("SN-", "sn_", "X") + fmt.Sprintf("%02d", i),
 					Solution: random.pick("", "sol_1", "sol_2"), Batch: random.pick("", "bat_1", "bat_2"), State: identity.State(random.pick("commissioned", "commissioned", "suspended", "manufactured", "decommissioned")),
 					Grade: identity.Grade(random.pick("", "A", "B", "C")), Created: now.Add(-time.Duration(random.IntN(20*24)) * time.Hour)},
-					release: random.pick("", "v1", "v2", "v1"), site: random.pick("", "", "ghent", "antwerp", "Ghent"), line: random.pick("", "one 1", "x_2"), static: random.IntN(3) == 0}
+					release: random.pick("", "v1", "v2", "v1"), site: random.pick("", "", "ghent", "antwerp", "Ghent"), line: random.pick("", "one 1", "x_2"), static: random.IntN(3) == 0,
+					order: random.pick("", "PO-77", "PO-78", "po-9", "None"), row: random.pick("", "L1", "L2", "west 1"), part: random.pick("", "4711-A", "4711-b", `"`)}
+				d.Origin = random.pick("", "sta_1", "sta_2", "tca_1")
 				if ten == "other" {
 					d.ID = "odev" + d.ID[3:]
 				}

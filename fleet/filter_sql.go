@@ -62,7 +62,7 @@ func (q *query) join(parts []expr, word string, bind func(any) string) string {
 
 // column is where identity keeps what a key asks for.
 var column = map[string]string{"state": "device.state", "product": "device.product", "revision": "device.revision", "solution": "device.solution",
-	"owner": "device.solution", "batch": "device.batch", "grade": "device.grade", "serial": "device.serial", "id": "device.id"}
+	"owner": "device.solution", "batch": "device.batch", "station": "device.origin", "grade": "device.grade", "serial": "device.serial", "id": "device.id"}
 
 func (q *query) term(t *term, bind func(any) string) string {
 	switch t.of {
@@ -72,12 +72,18 @@ func (q *query) term(t *term, bind func(any) string) string {
 			return "lower(device.serial) LIKE " + bind(like(v.text)+"%") + ` ESCAPE '\'`
 		}
 		return "lower(device.serial) LIKE " + bind("%"+like(v.text)+"%") + ` ESCAPE '\' OR device.id = ` + bind(v.text)
-	case "serial", "batch", "id":
+	case "serial", "id":
 		return texts(column[t.of], t.values, bind)
 	case "state", "grade":
 		return q.among(column[t.of], wanted(t.values), bind)
 	case "product", "revision", "solution", "owner":
 		return q.among(column[t.of], q.ids[t], bind)
+	case "batch":
+		return q.batch(t, bind)
+	case "station":
+		return q.station(t, bind)
+	case "order", "line", "part":
+		return q.making(t, bind)
 	case "release":
 		return q.release(t, bind)
 	case "group":
@@ -131,8 +137,6 @@ func texts(column string, values []value, bind func(any) string) string {
 	parts := make([]string, len(values))
 	for i, v := range values {
 		switch {
-		case v.is(none) && column == "device.batch":
-			parts[i] = column + " = ''"
 		case v.prefix:
 			parts[i] = column + " LIKE " + bind(like(v.text)+"%") + ` ESCAPE '\'`
 		default:
@@ -238,6 +242,8 @@ func (q *query) rare(t *term, bind func(any) string) string {
 		return q.runs(q.ids[t], bind)
 	case t.of == "label.":
 		return q.labelled(t, bind)
+	case severalMade(t):
+		return q.madeSo(t, bind)
 	case t.of == "group" && !slices.ContainsFunc(q.groups[t], func(m member) bool { return m.id == "" }):
 		var ids []string
 		for _, m := range q.groups[t] {

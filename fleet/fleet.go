@@ -29,6 +29,8 @@ type Config struct {
 	// ReleaseName turns a release's id into words for people ("2.4.1"); nil shows the id. Releases belong to a later
 	// stage, so the words are handed in.
 	ReleaseName func(ctx context.Context, tenant, release string) string
+	// Batches and Stations list what people call them, by id, for filters; nil: filters know their ids alone.
+	Batches, Stations func(ctx context.Context, tenant string) (map[string]string, error)
 	// Keys seal the twins of devices; without them there are none.
 	Keys *seal.Keys
 	// Send hands a device what is desired of it (gateway.Send), Live says whether it has a session here (gateway.Live).

@@ -39,6 +39,16 @@ func (p Presence) status() map[string]any {
 // Status is what the template gives the kit's part "status".
 func (d deviceRow) Status() map[string]any { return d.Presence.status() }
 
+// LostBadge says with what the device lost its trust, beside its state; nil for one that did not.
+func (d DeviceOut) LostBadge() *console.Badge {
+	if d.Lost == nil {
+		return nil
+	}
+	b := console.NewBadge("revoked")
+	b.Word += " with its " + d.Lost.With()
+	return &b
+}
+
 type devicePage struct {
 	deviceRow
 	LifeLine []console.Stage

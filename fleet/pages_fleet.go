@@ -417,7 +417,11 @@ func (s *Service) liveOnce(ctx context.Context, c *console.Console, q url.Values
 	}
 	for _, d := range ds {
 		say("p-"+d.ID, string(c.HTML("status", d.Presence.status())))
-		say("s-"+d.ID, string(c.HTML("badge", console.NewBadge(string(d.State)))))
+		state := string(c.HTML("badge", console.NewBadge(string(d.State))))
+		if b := d.LostBadge(); b != nil {
+			state += " " + string(c.HTML("badge", b))
+		}
+		say("s-"+d.ID, state)
 		name := "–"
 		if d.Release != "" {
 			name = s.cfg.ReleaseName(ctx, who.Tenant, d.Release)

@@ -60,10 +60,10 @@ func houses(t *testing.T, fn func(h *house)) {
 	storetest.EachURL(t, func(t *testing.T, url string) { fn(openHouse(t, url)) })
 }
 
-func openHouse(t testing.TB, url string) *house {
+func openHouse(t testing.TB, url string, more ...func(*store.Config)) *house {
 	clk := clock.NewHand(t0)
 	db := storetest.Open(t, url, []store.Migrations{audit.Schema, tenant.Schema, product.Schema, identity.Schema, Schema},
-		func(c *store.Config) { c.Clock = clk })
+		append(more, func(c *store.Config) { c.Clock = clk })...)
 	keys, err := seal.Open(filepath.Join(t.TempDir(), "keys"), clk)
 	must(t, err)
 	issuer, err := embedded.Open(embedded.Config{Dir: filepath.Join(t.TempDir(), "ca"), Keys: keys, Name: "Test", Clock: clk})
@@ -75,7 +75,13 @@ func openHouse(t testing.TB, url string) *house {
 	must(t, err)
 	products := product.New(product.Config{DB: db, Clock: clk})
 	h := &house{t: t, Service: New(Config{DB: db, Identity: ids, Product: products, Tenant: tenants, Clock: clk,
-		ReleaseName: func(_ context.Context, _, id string) string { return "v" + strings.TrimPrefix(id, "rel_") }})}
+		ReleaseName: func(_ context.Context, _, id string) string { return "v" + strings.TrimPrefix(id, "rel_") },
+		Batches: func(context.Context, string) (map[string]string, error) {
+			return map[string]string{"bat_1": "Lot 1", "bat_2": "Spring", "bat_7": "Lot 7"}, nil
+		},
+		Stations: func(context.Context, string) (map[string]string, error) {
+			return map[string]string{"sta_1": "Bench 1", "sta_2": "bench 2", "sta_3": "Test bench 2"}, nil
+		}})}
 	authenticate := func(r *http.Request) (context.Context, error) {
 		name := r.Header.Get("X-Test-Actor")
 		return tenant.WithActor(r.Context(), tenant.Actor{ID: "per_" + name, Kind: tenant.KindPerson, Tenant: "ten", Grants: people[name]}), nil
@@ -154,8 +160,9 @@ func (h *house) put(tx *store.Tx, fleet []known) error {
 		}
 	}
 	for _, d := range fleet {
-		if _, err := tx.Exec(`INSERT INTO device(id, tenant, product, revision, batch, serial, solution, state, reason, resume, firmware, grade, created, updated)
-			VALUES ($1, $2, $3, '', $4, $5, $6, $7, '', '', '', $8, $9, $9)`, d.ID, d.Tenant, d.Product, d.Batch, d.Tenant[:1]+d.Serial, d.Solution, d.State, d.Grade, store.Millis(d.Created)); err != nil {
+		if _, err := tx.Exec(`INSERT INTO device(id, tenant, product, revision, batch, serial, solution, state, reason, resume, firmware, grade, created, updated, origin, made_order, made_line, made_part)
+			VALUES ($1, $2, $3, '', $4, $5, $6, $7, '', '', '', $8, $9, $9, $10, $11, $12, $13)`, d.ID, d.Tenant, d.Product, d.Batch, d.Tenant[:1]+d.Serial, d.Solution, d.State, d.Grade, store.Millis(d.Created),
+			d.Origin, identity.FoldMade(d.order), identity.FoldMade(d.row), identity.FoldMade(d.part)); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(`UPDATE device SET serial = $1 WHERE id = $2 AND tenant = 'ten'`, d.Serial, d.ID); err != nil {

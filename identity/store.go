@@ -136,8 +136,9 @@ func (f Filter) where(tenant string) (string, []any) {
 }
 
 func insertDevice(tx *store.Tx, d Device) error {
-	_, err := tx.Exec(`INSERT INTO device(`+deviceColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15)`,
-		d.ID, d.Tenant, d.Product, d.Revision, d.Batch, d.Serial, d.Solution, d.State, d.Reason, d.Resume, d.Firmware, d.Grade, d.Origin, d.Made, store.Millis(d.Created))
+	m := makingOf(d.Made)
+	_, err := tx.Exec(`INSERT INTO device(`+deviceColumns+`, made_order, made_line, made_part) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15, $16, $17, $18)`,
+		d.ID, d.Tenant, d.Product, d.Revision, d.Batch, d.Serial, d.Solution, d.State, d.Reason, d.Resume, d.Firmware, d.Grade, d.Origin, d.Made, store.Millis(d.Created), m.Order, m.Line, m.Part)
 	if store.IsUnique(err) {
 		return problem.Conflict("The serial number %s is already taken in this product.", d.Serial).At("serial")
 	}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/openthings-platform/openthings/api"
+	"github.com/openthings-platform/openthings/enroll"
 	"github.com/openthings-platform/openthings/fleet"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/telemetry"
@@ -27,6 +29,12 @@ func deviceCommand() *cobra.Command {
 				fmt.Fprintf(w, "%s  serial %s  %s", d.ID, d.Serial, strings.ToUpper(string(d.State)))
 				if d.State == identity.Suspended && d.Reason != "" {
 					fmt.Fprintf(w, ": %s", d.Reason)
+				}
+				if l := d.Lost; l != nil {
+					fmt.Fprintf(w, "\nrevoked with its %s %s since %s: %s", l.With(), l.ID, instant(l.At), l.Reason)
+				}
+				if how := howMade(d.DeviceOut); how != "" {
+					fmt.Fprintf(w, "\nmade: %s", how)
 				}
 				if fmt.Fprintln(w); len(d.History) == 0 {
 					_, err := fmt.Fprintln(w, "no known release has run on it")
@@ -78,6 +86,18 @@ func oneDevice(c *cobra.Command, args []string) error {
 		return usageError{fmt.Errorf("%q is not the id of a device, which begins with dev_; openthings device list has it beside the serial number", args[0])}
 	}
 	return nil
+}
+
+// howMade says what a filter can ask of a device's making, in its words.
+func howMade(d fleet.DeviceOut) string {
+	m := cmp.Or(d.Making, &enroll.Making{})
+	var out []string
+	for _, f := range [][2]string{{"order", m.Order}, {"line", m.Line}, {"part", m.Part}, {"batch", d.Batch}, {"station", m.Station}} {
+		if f[1] != "" {
+			out = append(out, f[0]+" "+f[1])
+		}
+	}
+	return strings.Join(out, ", ")
 }
 
 func printLatest(w io.Writer, l telemetry.Latest) error {

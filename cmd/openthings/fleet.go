@@ -44,7 +44,7 @@ func devicesList(use string, r *remote) *cobra.Command {
 			return read(c, r, pages.path("/v1/devices", query), func(w io.Writer, p api.Page[fleet.DeviceOut]) error {
 				rows := [][]string{{"DEVICE", "SERIAL", "STATE", "ONLINE", "RELEASE", "LABELS"}}
 				for _, d := range p.Items {
-					rows = append(rows, []string{d.ID, d.Serial, string(d.State), yes(d.Presence.Online), d.Release, labels(d.Labels)})
+					rows = append(rows, []string{d.ID, d.Serial, stands(d), yes(d.Presence.Online), d.Release, labels(d.Labels)})
 				}
 				return pages.table(w, rows, p.Next)
 			})
@@ -53,6 +53,14 @@ func devicesList(use string, r *remote) *cobra.Command {
 	c.Flags().StringVar(&filter, "filter", "", filterHelp)
 	pages.flags(c)
 	return c
+}
+
+// stands is a device's state, and what it lost its trust with although nobody moved it.
+func stands(d fleet.DeviceOut) string {
+	if d.Lost == nil {
+		return string(d.State)
+	}
+	return string(d.State) + ", revoked with its " + d.Lost.With()
 }
 
 func labels(l map[string]string) string {
