@@ -18,6 +18,7 @@ import (
 
 	"github.com/openthings-platform/openthings/api"
 	"github.com/openthings-platform/openthings/clock"
+	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/enroll"
 	"github.com/openthings-platform/openthings/enroll/station"
 	"github.com/openthings-platform/openthings/problem"
@@ -244,7 +245,7 @@ func stationSyncCommand() *cobra.Command {
 				if asJSON {
 					err = printJSON(w, rep)
 				} else {
-					fmt.Fprintf(w, "%d entries brought; the platform has %d\n", rep.Brought, rep.Entries)
+					fmt.Fprintf(w, "%s brought; the platform has %d\n", console.Plural(rep.Brought, "entry", "entries"), rep.Entries)
 					for _, u := range rep.Refused {
 						fmt.Fprintf(w, "refused: %s (entry %d): %s [%s]\n", u.Serial, u.Seq, u.Detail, u.Rule)
 					}
@@ -299,7 +300,7 @@ func stationStatusCommand() *cobra.Command {
 				}
 				fmt.Fprintf(w, "%s %q  open until %s  certificate until %s\n", st.ID, st.Name, instant(st.Expires), instant(st.Certificate))
 				if st.Offline {
-					fmt.Fprintf(w, "offline: %d of %d units made, %d entries; to be brought by %s\n", st.Made, st.Quota, st.Entries, instant(st.SyncBy))
+					fmt.Fprintf(w, "offline: %d of %d units made, %s; to be brought by %s\n", st.Made, st.Quota, console.Plural(st.Entries, "entry", "entries"), instant(st.SyncBy))
 				}
 				return nil
 			})
