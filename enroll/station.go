@@ -39,7 +39,8 @@ func (s *Service) open(ctx context.Context, st Station, csr *identity.CSR, actor
 	if window <= 0 || window > MaxWindow {
 		return Opened{}, problem.Invalid("A line station is open for at most %.0f hours.", MaxWindow.Hours()).At("expires")
 	}
-	request := identity.IssueRequest{Tenant: st.Tenant, Subject: st.ID, Kind: identity.Station, CSR: csr, Actor: actor, Life: st.certificateLife(st.Created)}
+	request := identity.IssueRequest{Tenant: st.Tenant, Subject: st.ID, Kind: identity.Station, CSR: csr, Actor: actor, Life: st.certificateLife(st.Created),
+		Finish: func(tx *store.Tx) error { return stationStands(tx, st.Tenant, st.ID) }}
 	var intent identity.Intent
 	var opened Station
 	err := s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
@@ -101,7 +102,8 @@ func (s *Service) RenewStation(ctx context.Context, tenant, id string, cert *x50
 	if early := cert.NotBefore.Add(cert.NotAfter.Sub(cert.NotBefore) / 3); now.Before(early) {
 		return wire.StationCertificate{}, problem.Conflict("The certificate in use is too young to be renewed.").Hint("Renew it from %s on.", early.UTC().Format(time.RFC3339))
 	}
-	c, _, err := s.cfg.Identity.Issue(ctx, identity.IssueRequest{Tenant: tenant, Subject: id, Kind: identity.Station, CSR: csr, Actor: id, Life: st.certificateLife(now)})
+	c, _, err := s.cfg.Identity.Issue(ctx, identity.IssueRequest{Tenant: tenant, Subject: id, Kind: identity.Station, CSR: csr, Actor: id, Life: st.certificateLife(now),
+		Finish: func(tx *store.Tx) error { return stationStands(tx, tenant, id) }})
 	if err != nil {
 		return wire.StationCertificate{}, err
 	}

@@ -235,6 +235,16 @@ func killStation(tx *store.Tx, tenant, id, reason string, at time.Time) error {
 	return err
 }
 
+// stationStands refuses what was begun for a station that was killed meanwhile, and holds its row: a kill comes before this
+// or revokes what comes of it.
+func stationStands(tx *store.Tx, tenant, id string) error {
+	n, err := tx.Exec(`UPDATE station SET killed = 0 WHERE tenant = $1 AND id = $2 AND killed = 0`, tenant, id)
+	if err == nil && n == 0 {
+		err = problem.Forbidden(RuleClosed, "The line station is killed.")
+	}
+	return err
+}
+
 // devicesOfStation lists the units that have an identity through the station: a claim row is made in the transaction
 // that makes the certificate known.
 func devicesOfStation(ctx context.Context, db *store.DB, tenant, station, after string, limit int) ([]string, error) {

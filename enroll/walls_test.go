@@ -20,6 +20,7 @@ import (
 	"github.com/openthings-platform/openthings/enroll"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/identity/embedded"
+	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/product"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/store/storetest"
@@ -428,6 +429,34 @@ func TestAClosedBatchFinishesNothing(t *testing.T) {
 		}
 		if d := h.device("C-2"); d.State != identity.Manufactured || h.count(`SELECT count(*) FROM made`) != 1 {
 			t.Errorf("the unit is %s", d.State)
+		}
+	}, func(c *store.Config) { c.Clock = hand })
+}
+
+// A station that is killed while the issuer signs its next certificate does not get it.
+func TestAKilledStationGetsNoCertificate(t *testing.T) {
+	hand := clock.NewHand(time.Now())
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		i := &interrupted{}
+		h := newHouseWith(t, db, hand, func(base embedded.Config) (_ identity.Issuer, err error) {
+			i.Issuer, err = embedded.Open(base)
+			return i, err
+		})
+		st, id := h.station("B1", 10, 10)
+		h.clock.Advance(9 * time.Hour)
+		csr, err := identity.ParseCSRPEM(csrPEM(t, newKey(t)))
+		h.must(err)
+		cert, err := x509.ParseCertificate(st.cert.Certificate[0])
+		h.must(err)
+		i.during = func() {
+			h.must(h.enroll.KillStation(context.Background(), ten, id, "stolen", enroll.KeepUnits, owner.ID))
+		}
+		// Not through the door: that it cuts the connection would end the request too, but another node hears of the end later.
+		if _, err := h.enroll.RenewStation(t.Context(), ten, id, cert, csr); !problem.Is(err, problem.KindForbidden) {
+			t.Errorf("%v", err)
+		}
+		if n := h.count(`SELECT count(*) FROM certificate WHERE subject = '` + id + `' AND phase <> 'revoked'`); n != 0 {
+			t.Errorf("%d certificates of the killed station are in service", n)
 		}
 	}, func(c *store.Config) { c.Clock = hand })
 }
