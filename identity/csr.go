@@ -99,7 +99,7 @@ func acceptKey(key any, algorithms []Algorithm) error {
 		algorithms = []Algorithm{AlgP256}
 	}
 	if !slices.Contains(algorithms, AlgorithmOf(key)) {
-		return problem.Forbidden(RuleKey, "The key must be one of %v.", algorithms).At("csr").
+		return problem.Forbidden(RuleKey, "The key must be %s.", problem.Or(algorithms)).At("csr").
 			Hint("openssl ecparam -name prime256v1 -genkey -noout makes one on P-256.")
 	}
 	if why := Weakness(key); why != "" {

@@ -57,7 +57,7 @@ func (s *Service) RequestAuthority(ctx context.Context, r Role, alg Algorithm, a
 		return Authority{}, nil, problem.Unavailable("The issuer in use makes no authorities.").Hint("Make it with the tools of the issuer, then restart.")
 	}
 	if !slices.Contains(Roles, r) {
-		return Authority{}, nil, problem.Invalid("%q issues nothing: an authority is one of %v.", r, Roles).At("role")
+		return Authority{}, nil, problem.Invalid("%q issues nothing: an authority is %s.", r, problem.Or(Roles)).At("role")
 	}
 	all, err := s.Authorities(ctx)
 	if err != nil {

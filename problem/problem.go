@@ -7,6 +7,7 @@ package problem
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Kind is what a program may decide on.
@@ -148,3 +149,19 @@ func Of(err error) *Error {
 
 // Is reports whether err is a problem of kind k.
 func Is(err error, k Kind) bool { return err != nil && Of(err).Kind == k }
+
+// Or names what somebody may choose from: "a", "a or b", "a, b or c".
+func Or[T ~string](words []T) string {
+	var b strings.Builder
+	for i, w := range words {
+		switch {
+		case i == 0:
+		case i == len(words)-1:
+			b.WriteString(" or ")
+		default:
+			b.WriteString(", ")
+		}
+		b.WriteString(string(w))
+	}
+	return b.String()
+}

@@ -51,3 +51,11 @@ func TestKinds(t *testing.T) {
 		t.Errorf("%d kinds: add the new one to this test", len(Kinds))
 	}
 }
+
+func TestOr(t *testing.T) {
+	for want, words := range map[string][]Kind{"": nil, "a": {"a"}, "a or b": {"a", "b"}, "a, b or c": {"a", "b", "c"}} {
+		if got := Or(words); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

@@ -43,7 +43,7 @@ func (b Bill) Write(form Output) ([]byte, error) {
 	case SPDX301:
 		return b.writeSPDX3()
 	}
-	return nil, problem.Invalid("a bill of materials cannot be written as %q", form).Hint("choose one of %v", Outputs).At("format")
+	return nil, problem.Invalid("a bill of materials cannot be written as %q", form).Hint("choose %s", problem.Or(Outputs)).At("format")
 }
 
 // nameParts gives every part a reference of its own, and the relations with it. A reference that two parts share stays

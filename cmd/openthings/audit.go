@@ -16,6 +16,7 @@ import (
 
 	"github.com/openthings-platform/openthings/app"
 	"github.com/openthings-platform/openthings/audit"
+	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
 )
@@ -80,8 +81,9 @@ func printAudit(w io.Writer, r audit.Report) error {
 	if !r.OK() {
 		whole = "CHAIN BROKEN"
 	}
-	fmt.Fprintf(w, "%s: %d entries, %s … %s, %d signed checkpoints, %d pending, %d payloads erased\n", whole, r.Size,
-		r.From.Format(time.DateOnly), r.To.Format(time.DateOnly), r.Checkpoints, r.Pending, r.Erased)
+	fmt.Fprintf(w, "%s: %s, %s … %s, %s, %d pending, %s erased\n", whole, console.Plural(r.Size, "entry", "entries"),
+		r.From.Format(time.DateOnly), r.To.Format(time.DateOnly), console.Plural(r.Checkpoints, "signed checkpoint", "signed checkpoints"), r.Pending,
+		console.Plural(r.Erased, "payload", "payloads"))
 	for _, f := range r.Faults {
 		fmt.Fprintln(w, " ", f)
 	}

@@ -64,7 +64,7 @@ func upCommand() *cobra.Command {
 				return err
 			}
 			if cfg.SBOMGrade != "" && !slices.Contains(sbom.Grades, cfg.SBOMGrade) {
-				return problem.Invalid("there is no grade %q", cfg.SBOMGrade).At("--sbom-grade").Hint("choose one of %v", sbom.Grades)
+				return problem.Invalid("there is no grade %q", cfg.SBOMGrade).At("--sbom-grade").Hint("choose %s", problem.Or(sbom.Grades))
 			}
 			cfg.Ready = func(i app.Info) {
 				if asJSON {

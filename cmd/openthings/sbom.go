@@ -219,7 +219,7 @@ func sbomExportCommand() *cobra.Command {
 	}
 	r.connect(c)
 	f := c.Flags()
-	f.StringVar(&form, "format", string(sbom.Outputs[0]), fmt.Sprintf("one of %v", sbom.Outputs))
+	f.StringVar(&form, "format", string(sbom.Outputs[0]), problem.Or(sbom.Outputs))
 	f.StringVarP(&out, "out", "o", "-", "where to write it; - is standard output")
 	f.BoolVar(&less.TopLevel, "top-level", false, "only what the product itself depends on or contains")
 	f.BoolVar(&less.WithoutPaths, "without-paths", false, "no files, repositories and links")
