@@ -5,12 +5,15 @@ package identity_test
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/crypto/ocsp"
 
 	"github.com/openthings-platform/openthings/identity"
+	"github.com/openthings-platform/openthings/identity/status"
+	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/store/storetest"
 )
 
@@ -34,6 +37,69 @@ func TestAClockThatIsPutBack(t *testing.T) {
 		}
 		if r := n.ask(n.Service, authority, x.SerialNumber); r.Certificate.NotBefore.After(t0) || r.Status != ocsp.Good {
 			t.Errorf("OCSP is answered (%d) under a certificate from %s on", r.Status, r.Certificate.NotBefore)
+		}
+	})
+}
+
+// What a clock that was ahead has signed is no list that others take. Once the clock is right the lists are signed again, with
+// the next number; a base of the future stays no base. Clocks of nodes that differ a little sign nothing for it, and one that
+// begins at 1970 spoils no list.
+func TestListsOfAClockThatWasAhead(t *testing.T) {
+	nodes(t, func(t *testing.T, w *world, node makeNode) {
+		n := node(nil)
+		d, _, ldevid := n.commissioned("S1")
+		authority, x := n.authorityOf(t, ldevid)
+		path := strings.TrimPrefix(x.CRLDistributionPoints[0], public)
+		sign := func() int {
+			t.Helper()
+			signed, err := n.SignLists(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return signed
+		}
+		sign()
+		first := n.list(n.Service, authority, path)
+		number, seen := first.Number, map[int64]time.Time{first.Number.Int64(): first.ThisUpdate}
+		good := func(what string) {
+			t.Helper()
+			if sign() == 0 {
+				t.Errorf("%s: nothing was signed", what)
+			}
+			now, full := n.clock.Now(), n.list(n.Service, authority, path)
+			delta := n.list(n.Service, authority, strings.Replace(path, ".crl", ".delta.crl", 1))
+			if full.Number.Cmp(number) <= 0 || delta.Number.Cmp(full.Number) != 0 {
+				t.Errorf("%s: from number %v to %v, the delta %v", what, number, full.Number, delta.Number)
+			}
+			for _, l := range []*x509.RevocationList{full, delta} {
+				if l.ThisUpdate.After(now) || l.NextUpdate.Before(now) || l.NextUpdate.After(now.Add(72*time.Hour)) {
+					t.Errorf("%s: at %s there is a list from %s to %s", what, now, l.ThisUpdate, l.NextUpdate)
+				}
+			}
+			number, seen[full.Number.Int64()] = full.Number, full.ThisUpdate
+			if _, on, err := status.Point(delta); err != nil || seen[on.Int64()].IsZero() || seen[on.Int64()].After(now) {
+				t.Errorf("%s: the delta is on %v of %s, %v", what, on, seen[on.Int64()], err)
+			}
+			if again := sign(); again != 0 {
+				t.Errorf("%s: %d lists are signed again for nothing", what, again)
+			}
+		}
+		n.clock.Advance(30 * 24 * time.Hour)
+		good("a month ahead")
+		n.clock.Set(t0)
+		good("after a month ahead")
+		n.clock.Advance(10 * time.Hour) // no list is a day old, but one has changed
+		n.write(func(tx *store.Tx) error { return n.Revoke(tx, d.Tenant, d.ID, "per_a", "lost") })
+		good("ten hours ahead")
+		n.clock.Set(t0)
+		good("after ten hours ahead")
+		n.clock.Advance(-time.Minute)
+		if signed := sign(); signed != 0 {
+			t.Errorf("a clock that is a minute behind signs %d lists", signed)
+		}
+		n.clock.Set(time.Unix(0, 0))
+		if signed, err := n.SignLists(t.Context()); err == nil || signed != 0 {
+			t.Errorf("in 1970 %d lists are signed, %v", signed, err)
 		}
 	})
 }

@@ -28,7 +28,8 @@ const (
 	listEvery   = time.Second    // how long changes gather
 	listBatch   = 100            // shards at a time
 	listLease   = 30 * time.Second
-	listFaults  = 3 // an issuer that refused so many lists is left alone until the next turn
+	listSkew    = 5 * time.Minute // how far the clocks of nodes may be apart; beyond it a list of the future is signed anew
+	listFaults  = 3               // an issuer that refused so many lists is left alone until the next turn
 )
 
 // touchCertificates notes that the revocation lists of the certificates have to be signed anew.
@@ -100,15 +101,18 @@ func (s *Service) SignLists(ctx context.Context) (int, error) {
 	return signed, errors.Join(append(errs, s.cfg.DB.ReleaseLease(ctx, lease))...)
 }
 
-// dueLists are the lists to be signed now, at most listBatch, without those of the authorities named.
+// dueLists are the lists to be signed now, at most listBatch, without those of the authorities named: what something changed
+// in, what is a day old, and what a clock that was ahead has signed, which nobody takes before its time comes.
 func (s *Service) dueLists(ctx context.Context, without []string) ([]shardID, error) {
-	args, others := []any{store.Millis(s.cfg.Clock.Now()), listBatch}, ""
+	now := s.cfg.Clock.Now()
+	args, others := []any{store.Millis(now), listBatch, store.Millis(now.Add(listSkew))}, ""
 	if len(without) > 0 {
 		var list string
 		list, args = store.In(args, without)
 		others = ` AND authority NOT IN ` + list
 	}
-	rows, err := s.cfg.DB.Query(ctx, `SELECT authority, shard FROM crl WHERE touched <> signed`+others+` UNION SELECT authority, shard FROM crl WHERE refresh <= $1`+others+` LIMIT $2`, args...)
+	rows, err := s.cfg.DB.Query(ctx, `SELECT authority, shard FROM crl WHERE touched <> signed`+others+` UNION SELECT authority, shard FROM crl WHERE refresh <= $1`+others+
+		` UNION SELECT authority, shard FROM crl WHERE updated > $3`+others+` LIMIT $2`, args...)
 	return store.Collect(rows, err, func(r *sql.Rows) (id shardID, err error) { return id, r.Scan(&id.authority, &id.shard) })
 }
 
@@ -157,25 +161,29 @@ func (s *Service) readList(ctx context.Context, id shardID) (l list, err error) 
 	return l, err
 }
 
-// signList signs one shard: the complete list and the delta, both of the next number. thisUpdate never goes back, whatever
-// the clock does. The complete list of the day's first signing is the base of the day's deltas.
+// signList signs one shard: the complete list and the delta, both of the next number, which is what says that a list is newer
+// (RFC 5280 5.2.3). thisUpdate is now: it goes back when the clock does, since a list of the future is one that nobody takes.
+// The complete list of the day's first signing is the base of the day's deltas, and no base is of the future.
 func (s *Service) signList(ctx context.Context, id shardID) error {
 	l, err := s.readList(ctx, id)
 	if err != nil {
 		return err
 	}
 	now := s.cfg.Clock.Now().UTC().Truncate(time.Second)
-	if now.After(l.Updated) {
-		l.Updated = now
+	if a, err := s.Authority(ctx, id.authority); err != nil {
+		return err
+	} else if now.Before(a.NotBefore) { // a machine that began at 1970; the list that is out is better
+		return fmt.Errorf("the clock says %s, and the authority begins at %s", now.Format(time.RFC3339), a.NotBefore.UTC().Format(time.RFC3339))
 	}
+	ahead := l.Updated.After(now)
 	old := l.number
-	l.Number, l.Until = old+1, l.Updated.Add(listLife)
+	l.Number, l.Updated, l.Until = old+1, now, now.Add(listLife)
 	complete, err := s.signCRL(ctx, id.authority, func() (*x509.RevocationList, error) { return l.Complete() })
 	if err != nil {
 		return err
 	}
-	if len(l.base) == 0 || !now.Before(l.refresh) {
-		l.base, l.refresh = complete, l.Updated.Add(listRefresh)
+	if ahead || len(l.base) == 0 || !now.Before(l.refresh) {
+		l.base, l.refresh = complete, now.Add(listRefresh)
 		if !l.ends.IsZero() && l.ends.Before(now.Add(-listLife)) { // every certificate has ended: the last list stays
 			l.refresh = Forever
 		}
