@@ -12,6 +12,7 @@ import (
 
 	"github.com/openthings-platform/openthings/command"
 	"github.com/openthings-platform/openthings/conform"
+	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/notify"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/respond"
@@ -121,6 +122,8 @@ var told = []struct {
 		return notify.Notice{Title: fmt.Sprintf("Two devices show the same %v", d["what"]), Text: "They are suspended until a person decides which one is genuine.", Link: "/enrol/quarantine", Data: d}, nil
 	}},
 	{"clone.flood", "a line station, a trusted CA or a token names more serial numbers of other units than are believed", floodNotice},
+	{identity.TopicEnding, "an authority comes near its end, or is over it", endingNotice},
+	{identity.TopicLists, "published revocation lists or an OCSP responder are about to end and were not renewed", listsNotice},
 	{"batch.surplus", "more units have an identity than were made, or a line station wants more than its quota", surplusNotice},
 	{"station.forked", "a copy of an offline line station is at work", forkNotice},
 	{"station.clock", "the clock of a line station is off, and it is refused", clockNotice},
@@ -211,8 +214,21 @@ func (h *house) tellOutside() {
 			if err != nil || n.Title == "" {
 				return err
 			}
-			n.Tenant, n.Topic, n.Subject, n.Key = e.Tenant, e.Topic, e.Subject, cmp.Or(n.Key, e.ID)
-			return h.db.Write(ctx, func(tx *store.Tx) error { return h.notify.Tell(tx, n) })
+			n.Topic, n.Subject, n.Key = e.Topic, e.Subject, cmp.Or(n.Key, e.ID)
+			to := []string{e.Tenant}
+			if e.Tenant == "" { // what is the platform's concerns everybody on it
+				if to, err = h.tenantIDs(ctx); err != nil {
+					return err
+				}
+			}
+			return h.db.Write(ctx, func(tx *store.Tx) error {
+				for _, n.Tenant = range to {
+					if err := h.notify.Tell(tx, n); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
 		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/notify"
 	"github.com/openthings-platform/openthings/store"
 )
@@ -114,4 +115,36 @@ func floodNotice(h *house, ctx context.Context, e store.Event) (n notify.Notice,
 	}
 	return notify.Notice{Title: "Somebody names serial numbers of other units: " + who, Severity: notify.Grave,
 		Text: "The latest was " + x.Serial + ". They are refused, and no more units are suspended for it. It was stolen, or is in wrong hands: " + end + ", and then decide in the quarantine about those that are suspended.", Link: link, Data: x, Key: aDay(e)}, nil
+}
+
+// endingNotice tells of an authority that needs a successor; who administers the machine makes it.
+func endingNotice(_ *house, _ context.Context, e store.Event) (n notify.Notice, err error) {
+	var x identity.Ending
+	if err := e.Decode(&x); err != nil {
+		return n, err
+	}
+	day := x.NotAfter.UTC().Format(time.DateOnly)
+	n = notify.Notice{Title: fmt.Sprintf("The authority %s ends on %s", e.Subject, day), Text: "It is time to make its successor.", Link: "/issuers", Data: x}
+	switch x.Level {
+	case "leaf":
+		n.Severity, n.Text = notify.Grave, "What it signs from now on would outlive it, and is cut short or refused."
+	case "over":
+		n.Severity, n.Title, n.Text = notify.Critical, fmt.Sprintf("The authority %s has ended on %s", e.Subject, day), "It signs nothing any more, and nothing that it signed is trusted by others."
+	}
+	if x.Successor {
+		n.Text += " One stands by: see which devices know it, and promote it (openthings ca promote)."
+	} else {
+		n.Text += " None stands by: the runbook of the rollover says how it is made."
+	}
+	return n, nil
+}
+
+// listsNotice tells once a day, whichever node saw it.
+func listsNotice(_ *house, _ context.Context, e store.Event) (n notify.Notice, err error) {
+	var x identity.ListsEnding
+	if err := e.Decode(&x); err != nil {
+		return n, err
+	}
+	return notify.Notice{Title: "Revocation lists or OCSP answers are about to end", Severity: notify.Grave, Text: x.Alarm + " The platform itself refuses what is revoked all the same. See whether the issuer can be reached.",
+		Link: "/revocations", Data: x, Key: aDay(e)}, nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/openthings-platform/openthings/command"
 	"github.com/openthings-platform/openthings/conform"
+	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/respond"
 	"github.com/openthings-platform/openthings/respond/advisory"
 	"github.com/openthings-platform/openthings/respond/disclosure"
@@ -79,6 +80,10 @@ func TestToldOutside(t *testing.T) {
 		{"station.clock", m.stationID, map[string]any{"station": m.stationID, "off_ms": -360_000}, "station.clock | The clock of the line station line is 6m0s behind: what it asks for is refused | /enrol/stations/" + m.stationID},
 		{"unit.refused", m.stationID, map[string]any{"station": m.stationID, "serial": "L-9", "rule": "line.permit", "detail": "Late."}, "unit.refused | Units of the line station line were brought and not taken: L-9 | /enrol/stations/" + m.stationID},
 		{"unit.refused", m.stationID, map[string]any{"station": m.stationID, "serial": "L-10"}, ""}, // the same day: no flood
+		{identity.TopicEnding, "operational-1", identity.Ending{Level: "soon", NotAfter: time.Date(2036, 11, 19, 0, 0, 0, 0, time.UTC)}, identity.TopicEnding + " | The authority operational-1 ends on 2036-11-19 | /issuers"},
+		{identity.TopicEnding, "operational-1", identity.Ending{Level: "over", NotAfter: time.Date(2036, 11, 19, 0, 0, 0, 0, time.UTC)}, identity.TopicEnding + " | The authority operational-1 has ended on 2036-11-19 | /issuers"},
+		{identity.TopicLists, "lists", identity.ListsEnding{Alarm: "A revocation list ends."}, identity.TopicLists + " | Revocation lists or OCSP answers are about to end | /revocations"},
+		{identity.TopicLists, "lists", identity.ListsEnding{Alarm: "Another one."}, ""}, // the same day, from another node
 		{telemetry.ChainBroken, u.id, telemetry.ChainBreak{Kind: "gap", From: 3, To: 5}, telemetry.ChainBroken + " | The chain of security events of device " + u.serial + " is broken: gap at 3 to 5 | /devices/" + u.id},
 	}
 	gap := map[string]any{"missing": 12, "holes": []telemetry.Hole{{Boot: 7, From: 3, To: 14}}}
@@ -92,7 +97,11 @@ func TestToldOutside(t *testing.T) {
 	covered := map[string]bool{}
 	for _, e := range events {
 		covered[e.topic] = true
-		if err := w.h.announces(e.topic).Write(t.Context(), func(tx *store.Tx) error { return w.h.announces(e.topic).Emit(tx, e.topic, m.tenant, e.subject, e.data) }); err != nil {
+		of := m.tenant
+		if e.topic == identity.TopicEnding || e.topic == identity.TopicLists { // the platform's own: every tenant hears of it
+			of = ""
+		}
+		if err := w.h.announces(e.topic).Write(t.Context(), func(tx *store.Tx) error { return w.h.announces(e.topic).Emit(tx, e.topic, of, e.subject, e.data) }); err != nil {
 			t.Fatal(err)
 		}
 		if e.want == "" {

@@ -76,6 +76,18 @@ func (p Profile) within(a Authority, from, until time.Time) (time.Time, error) {
 		Hint("Promote its successor: openthings ca request, then ca install and ca promote.")
 }
 
+// TopicEnding is the topic of the event that an authority has come near its end. Its tenant is empty: authorities belong to
+// the platform.
+const TopicEnding = "authority.ending"
+
+// Ending is how near its end an authority is.
+type Ending struct {
+	Level     string    `json:"level"` // soon: make its successor; leaf: what it signs now would outlive it; over
+	Role      Role      `json:"role"`
+	NotAfter  time.Time `json:"not_after"`
+	Successor bool      `json:"successor"` // one stands by
+}
+
 // jobEnding looks at the authorities once a day.
 const jobEnding = "identity.authorities-ending"
 
@@ -94,7 +106,7 @@ func (s *Service) planEndings(ctx context.Context, at time.Time) error {
 	})
 }
 
-// alarmEndings announces authority.ending for each authority that has come nearer its end than it was.
+// alarmEndings announces TopicEnding for each authority that has come nearer its end than it was.
 func (s *Service) alarmEndings(ctx context.Context) error {
 	all, err := s.Authorities(ctx)
 	if err != nil {
@@ -115,11 +127,11 @@ func (s *Service) alarmEndings(ctx context.Context) error {
 			tx.After(func() {
 				s.cfg.Log.Warn("an authority is ending", slog.String("authority", a.ID), slog.String("level", level), slog.Time("end", a.NotAfter), slog.Bool("successor", next))
 			})
-			data := map[string]any{"level": level, "role": a.Role, "not_after": a.NotAfter, "successor": next}
-			if err := s.changed(tx, "authority.ending", a, "system", data); err != nil {
+			data := Ending{Level: level, Role: a.Role, NotAfter: a.NotAfter, Successor: next}
+			if err := s.changed(tx, TopicEnding, a, "system", map[string]any{"level": level, "not_after": a.NotAfter, "successor": next}); err != nil {
 				return err
 			}
-			return s.cfg.DB.Emit(tx, "authority.ending", "", a.ID, data)
+			return s.cfg.DB.Emit(tx, TopicEnding, "", a.ID, data)
 		})
 		if err != nil {
 			return err

@@ -44,4 +44,7 @@ func Activate(tx *store.Tx, tenant, device, fp string) error { return activate(t
 func (s *Service) KeepBundles(ctx context.Context) error { return s.keepBundles(ctx) }
 
 // WorkLists is the part that looks after revocation lists.
-func (s *Service) WorkLists(ctx context.Context, said *string) { s.workLists(ctx, said) }
+func (s *Service) WorkLists(ctx context.Context, said *ListNews) { s.workLists(ctx, said) }
+
+// ListNews is what was said of the lists last.
+type ListNews = listNews

@@ -281,20 +281,43 @@ func (s *Service) overdue(ctx context.Context) (st ListState, err error) {
 	return st, s.ends(ctx, &st, store.Millis(s.cfg.Clock.Now().Add(listAlarm-(listLife-listRefresh))))
 }
 
-// workLists signs what is due and says once when that fails, and again when the alarm is raised.
-func (s *Service) workLists(ctx context.Context, said *string) {
+// TopicLists is the topic of the event that the published revocation lists, or an OCSP responder, are about to end and were
+// not renewed. Its tenant is empty: they belong to the platform. Every node that sees it says so.
+const TopicLists = "revocation-lists.ending"
+
+// ListsEnding says what an operator has to look at.
+type ListsEnding struct {
+	Alarm string `json:"alarm"`
+}
+
+// listNews is what was said of the lists last.
+type listNews struct{ text, alarm string }
+
+// workLists signs what is due and says once when that fails, and again when the alarm is raised, which is announced.
+func (s *Service) workLists(ctx context.Context, said *listNews) {
 	_, err := s.SignLists(ctx)
 	text := ""
 	if err != nil {
 		text = err.Error()
 	}
-	if st, err := s.overdue(ctx); err == nil && st.Alarm != "" {
+	st, err := s.overdue(ctx)
+	if err == nil && st.Alarm != "" {
 		text = strings.TrimSpace(st.Alarm + " " + text)
 	}
-	if text != "" && text != *said && ctx.Err() == nil {
+	if err == nil && st.Alarm != said.alarm {
+		if st.Alarm != "" {
+			err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+				return s.cfg.DB.Emit(tx, TopicLists, "", "lists", ListsEnding{st.Alarm})
+			})
+		}
+		if err == nil { // else it is announced at the next look
+			said.alarm = st.Alarm
+		}
+	}
+	if text != "" && text != said.text && ctx.Err() == nil {
 		s.cfg.Log.Error("revocation lists", slog.String("problem", text))
 	}
-	*said = text
+	said.text = text
 }
 
 // Public serves what everybody may read, since it is signed: revocation lists under /crl/ and the OCSP responder under

@@ -732,7 +732,8 @@ func TestI21_ListsThatWereNeverSigned(t *testing.T) {
 		if err := n.db.QueryRow(t.Context(), `SELECT count(*) FROM crl WHERE until = 0`).Scan(&ageless); err != nil || ageless != 0 {
 			t.Errorf("%d lists would never be missed, %v", ageless, err)
 		}
-		said := ""
+		n.db.On(identity.TopicLists, "test", func(context.Context, store.Event) error { return nil })
+		var said identity.ListNews
 		at := func(after time.Duration, want bool) {
 			t.Helper()
 			w.clock.Advance(after)
@@ -753,6 +754,10 @@ func TestI21_ListsThatWereNeverSigned(t *testing.T) {
 		is.away = false
 		log.Reset()
 		at(0, false)
+		var told int
+		if err := n.db.QueryRow(t.Context(), `SELECT count(*) FROM job WHERE kind = $1`, "event:"+identity.TopicLists+":test").Scan(&told); err != nil || told != 1 {
+			t.Errorf("people are told %d times, %v", told, err)
+		}
 	})
 }
 

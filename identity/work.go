@@ -86,7 +86,10 @@ func (s *Service) look(ctx context.Context, swept *time.Time) error {
 }
 
 // said is what keepHouse has complained of: once, not every second.
-type said struct{ lists, bundles string }
+type said struct {
+	lists   listNews
+	bundles string
+}
 
 // keepHouse is what may take its time: the lists, the bundles that another node published, and a journal that has grown.
 func (s *Service) keepHouse(ctx context.Context, said *said) {
