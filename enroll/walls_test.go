@@ -310,6 +310,18 @@ type interrupted struct {
 	during func()
 }
 
+// eachInterrupted runs fn on both engines, in a house with such an issuer.
+func eachInterrupted(t *testing.T, fn func(t *testing.T, h *house, i *interrupted)) {
+	hand := clock.NewHand(time.Now())
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		i := &interrupted{}
+		fn(t, newHouseWith(t, db, hand, func(base embedded.Config) (_ identity.Issuer, err error) {
+			i.Issuer, err = embedded.Open(base)
+			return i, err
+		}), i)
+	}, func(c *store.Config) { c.Clock = hand })
+}
+
 func (i *interrupted) Sign(ctx context.Context, r identity.SignRequest) ([]byte, error) {
 	if f := i.during; f != nil {
 		i.during = nil
@@ -320,13 +332,7 @@ func (i *interrupted) Sign(ctx context.Context, r identity.SignRequest) ([]byte,
 
 // A unit that a station began before it was killed gets no certificate afterwards, even on a node that has not heard of it.
 func TestAKilledStationFinishesNothing(t *testing.T) {
-	hand := clock.NewHand(time.Now())
-	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
-		i := &interrupted{}
-		h := newHouseWith(t, db, hand, func(base embedded.Config) (_ identity.Issuer, err error) {
-			i.Issuer, err = embedded.Open(base)
-			return i, err
-		})
+	eachInterrupted(t, func(t *testing.T, h *house, i *interrupted) {
 		st, id := h.station("B1", 10, 10)
 		h.deaf = true
 		i.during = func() {
@@ -338,18 +344,12 @@ func TestAKilledStationFinishesNothing(t *testing.T) {
 		if d := h.device("Z-1"); d.State != identity.Manufactured {
 			t.Errorf("the unit is %s", d.State)
 		}
-	}, func(c *store.Config) { c.Clock = hand })
+	})
 }
 
 // A unit that a policy let in is nobody's to claim: the code on its box has no use left, and ends no suspension either.
 func TestAUnitThatAPolicyLetInIsNotClaimed(t *testing.T) {
-	hand := clock.NewHand(time.Now())
-	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
-		i := &interrupted{}
-		h := newHouseWith(t, db, hand, func(base embedded.Config) (_ identity.Issuer, err error) {
-			i.Issuer, err = embedded.Open(base)
-			return i, err
-		})
+	eachInterrupted(t, func(t *testing.T, h *house, i *interrupted) {
 		st, _ := h.station("B1", 10, 10)
 		born, unit := h.unit(st, "P-1")
 		if code, body := h.enrol(born, "simpleenroll", csrFor(t, newKey(t), nil)); code != 202 || len(h.items("/v1/lobby")) != 1 {
@@ -387,7 +387,7 @@ func TestAUnitThatAPolicyLetInIsNotClaimed(t *testing.T) {
 		if code, out := h.claim(unit.Claim); code != 409 {
 			t.Errorf("the last owner claims it again: %d %v", code, out)
 		}
-	}, func(c *store.Config) { c.Clock = hand })
+	})
 }
 
 // Nobody is asked to decide about a unit that was taken out of service for ever.
@@ -410,13 +410,7 @@ func TestNobodyWaitsForEver(t *testing.T) {
 // A unit that was begun before its batch was closed gets no certificate afterwards: the list of what was made is compared
 // with the identities once.
 func TestAClosedBatchFinishesNothing(t *testing.T) {
-	hand := clock.NewHand(time.Now())
-	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
-		i := &interrupted{}
-		h := newHouseWith(t, db, hand, func(base embedded.Config) (_ identity.Issuer, err error) {
-			i.Issuer, err = embedded.Open(base)
-			return i, err
-		})
+	eachInterrupted(t, func(t *testing.T, h *house, i *interrupted) {
 		st, _ := h.station("B1", 10, 10)
 		h.unit(st, "C-1")
 		batch := h.items("/v1/batches")[0]["id"].(string)
@@ -430,18 +424,12 @@ func TestAClosedBatchFinishesNothing(t *testing.T) {
 		if d := h.device("C-2"); d.State != identity.Manufactured || h.count(`SELECT count(*) FROM made`) != 1 {
 			t.Errorf("the unit is %s", d.State)
 		}
-	}, func(c *store.Config) { c.Clock = hand })
+	})
 }
 
 // A station that is killed while the issuer signs its next certificate does not get it.
 func TestAKilledStationGetsNoCertificate(t *testing.T) {
-	hand := clock.NewHand(time.Now())
-	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
-		i := &interrupted{}
-		h := newHouseWith(t, db, hand, func(base embedded.Config) (_ identity.Issuer, err error) {
-			i.Issuer, err = embedded.Open(base)
-			return i, err
-		})
+	eachInterrupted(t, func(t *testing.T, h *house, i *interrupted) {
 		st, id := h.station("B1", 10, 10)
 		h.clock.Advance(9 * time.Hour)
 		csr, err := identity.ParseCSRPEM(csrPEM(t, newKey(t)))
@@ -458,7 +446,7 @@ func TestAKilledStationGetsNoCertificate(t *testing.T) {
 		if n := h.count(`SELECT count(*) FROM certificate WHERE subject = '` + id + `' AND phase <> 'revoked'`); n != 0 {
 			t.Errorf("%d certificates of the killed station are in service", n)
 		}
-	}, func(c *store.Config) { c.Clock = hand })
+	})
 }
 
 // A device that changes its mind all the time, or asks for challenge after challenge, fills no log with it, and keeps

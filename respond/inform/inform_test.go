@@ -6,12 +6,17 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"log/slog"
 	"maps"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/openthings-platform/openthings/console"
 	"github.com/openthings-platform/openthings/law"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/respond"
@@ -314,6 +319,14 @@ func TestUsersToBeTold(t *testing.T) {
 	h.person("Anna", "customer", "en")
 	tile := func(ctx context.Context, want string) {
 		t.Helper()
+		c := console.New(console.Config{Clock: h.hand, Log: slog.New(slog.DiscardHandler), Menu: []string{"Today", "Cases", "Tell users"}, Holds: tenant.Holds,
+			Authenticate: func(*http.Request) (context.Context, error) { return ctx, nil }, Visitor: func(context.Context) string { return "Ann" }})
+		h.Pages(c)
+		w := httptest.NewRecorder()
+		c.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+		if page := w.Body.String(); w.Code != 200 || regexp.MustCompile(`Users (to be|are being) told`).MatchString(page) != (want != ",") {
+			t.Errorf("the first page, want %q: %d %s", want, w.Code, page)
+		}
 		f, err := h.tile(ctx)
 		h.must(err)
 		if got := strings.TrimSpace(f.Label + " " + f.Value + ", " + f.Note); got != want {
