@@ -299,7 +299,7 @@ func (s *Service) batchTile(ctx context.Context) (console.Figure, error) {
 	if !ok {
 		return console.Figure{}, nil
 	}
-	n, err := countBatches(ctx, s.cfg.DB, tenant.MustTenant(ctx), scope.products)
+	n, err := s.countBatches(ctx, tenant.MustTenant(ctx), scope.products)
 	if err != nil || n.all == 0 {
 		return console.Figure{}, err
 	}

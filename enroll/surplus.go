@@ -93,21 +93,20 @@ func atLarge(q querier, b Batch) (n int64, err error) {
 type batchCount struct{ all, open, over, surplus int64 }
 
 // countBatches counts a tenant's batches, those of them with identities at large that are too many, and these.
-func countBatches(ctx context.Context, db *store.DB, tenant string, products []string) (n batchCount, err error) {
+func (s *Service) countBatches(ctx context.Context, tenant string, products []string) (n batchCount, err error) {
 	where, args := within([]any{tenant}, "product", products)
-	err = db.QueryRow(ctx, `SELECT count(*), coalesce(sum(CASE WHEN closed = 0 THEN 1 ELSE 0 END), 0) FROM batch WHERE tenant = $1`+where, args...).Scan(&n.all, &n.open)
+	err = s.cfg.DB.QueryRow(ctx, `SELECT count(*), coalesce(sum(CASE WHEN closed = 0 THEN 1 ELSE 0 END), 0) FROM batch WHERE tenant = $1`+where, args...).Scan(&n.all, &n.open)
 	if err != nil {
 		return n, err
 	}
-	rows, err := db.Query(ctx, `SELECT `+batchColumns+` FROM batch WHERE tenant = $1 AND closed > 0 AND (surplus > 0 OR issued > produced)
+	rows, err := s.cfg.DB.Query(ctx, `SELECT `+batchColumns+` FROM batch WHERE tenant = $1 AND closed > 0 AND (surplus > 0 OR issued > produced)
 		AND NOT EXISTS (SELECT 1 FROM bar r WHERE r.tenant = batch.tenant AND r.scope = 'batch' AND r.id = batch.id)`+where, args...)
 	over, err := store.Collect(rows, err, func(r *sql.Rows) (Batch, error) { return scanBatch(r) })
 	if err != nil {
 		return n, err
 	}
-	q := func(q string, args ...any) *sql.Row { return db.QueryRow(ctx, q, args...) }
 	for _, b := range over {
-		left, err := atLarge(q, b)
+		left, err := atLarge(s.reads(ctx), b)
 		if err != nil {
 			return n, err
 		}
