@@ -131,12 +131,13 @@ func (s *Service) follow(ctx context.Context, p panel, device, newest string, se
 			send("commands", string(p.blocks("list", map[string]any{"Commands": rows})))
 		}
 		for _, r := range rows {
-			for id, block := range map[string]string{r.ID: "head", r.ID + "-act": "act", r.ID + "-more": "more"} {
-				html := p.blocks(block, r)
-				if !whole && html != shown[id] {
-					send(id, string(html))
+			// What a row holds comes before its badge: who sees the new state sees all of it.
+			for _, part := range [...]struct{ id, block string }{{r.ID + "-act", "act"}, {r.ID + "-more", "more"}, {r.ID, "head"}} {
+				html := p.blocks(part.block, r)
+				if !whole && html != shown[part.id] {
+					send(part.id, string(html))
 				}
-				shown[id] = html
+				shown[part.id] = html
 			}
 			if before, known := states[r.ID]; known && before != r.State {
 				send("commands-said", htmlEscape(r.Title+" is "+string(r.State)))

@@ -121,7 +121,11 @@ func TestCSAFCheckerWouldHaveSaidIt(t *testing.T) {
 		}},
 		"another digest": {"18. Integrity", func(path string, b []byte) []byte {
 			if path == digest {
-				return append([]byte("00"), b[2:]...)
+				other := byte('0')
+				if b[0] == other {
+					other = '1'
+				}
+				return append([]byte{other}, b[1:]...)
 			}
 			return b
 		}},
