@@ -142,27 +142,32 @@ func (s *Service) prove(ctx context.Context, p gateway.Peer, pending attest.Pend
 	if pol, err := s.PolicyFor(ctx, d.Tenant, d.Product, ""); err == nil {
 		a.Policy = pol.Label
 	}
-	b, err := json.Marshal(e)
+	return a, s.cfg.DB.Write(ctx, func(tx *store.Tx) error { return s.attested(tx, p.Tenant, a) })
+}
+
+// attested keeps what was proven of a key of the device.
+func (s *Service) attested(tx *store.Tx, tenant string, a Attestation) error {
+	b, err := json.Marshal(a.Evidence)
 	if err != nil {
-		return Attestation{}, err
+		return err
 	}
-	return a, s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-		var other string
-		err := tx.QueryRow(`SELECT device FROM attestation WHERE tenant = $1 AND ek = $2 AND device <> $3 LIMIT 1`, p.Tenant, e.EK, p.Device).Scan(&other)
-		if err == nil {
-			return problem.Forbidden(RuleTPMUsed, "This TPM has already proven a key of another device.").Hint("It is %s: a board was moved, or somebody lends it.", other)
-		}
-		if !errors.Is(err, store.ErrNoRows) {
-			return err
-		}
-		if _, err := tx.Exec(`INSERT INTO attestation(tenant, device, key_hash, grade, ek, evidence, policy, at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-			ON CONFLICT (device, key_hash) DO UPDATE SET grade = excluded.grade, evidence = excluded.evidence, policy = excluded.policy, at = excluded.at`,
-			p.Tenant, p.Device, a.KeyHash, e.Grade, e.EK, string(b), a.Policy, store.Millis(s.now())); err != nil {
-			return err
-		}
-		return audit.Append(tx, audit.Entry{Tenant: p.Tenant, Actor: p.Device, Kind: "device.attested", Subject: p.Device,
-			Data: map[string]any{"key_hash": a.KeyHash, "grade": e.Grade, "ek": e.EK, "reasons": e.Reasons}})
-	})
+	// Not asked and then written: another node may be at the same place with another device.
+	var holder string
+	err = tx.QueryRow(`INSERT INTO endorsed(tenant, ek, device) VALUES ($1, $2, $3) ON CONFLICT (tenant, ek) DO UPDATE SET device = endorsed.device RETURNING device`,
+		tenant, a.EK, a.Device).Scan(&holder)
+	if err != nil {
+		return err
+	}
+	if holder != a.Device {
+		return problem.Forbidden(RuleTPMUsed, "This TPM has already proven a key of another device.").Hint("It is %s: a board was moved, or somebody lends it.", holder)
+	}
+	if _, err := tx.Exec(`INSERT INTO attestation(tenant, device, key_hash, grade, ek, evidence, policy, at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+		ON CONFLICT (device, key_hash) DO UPDATE SET grade = excluded.grade, evidence = excluded.evidence, policy = excluded.policy, at = excluded.at`,
+		tenant, a.Device, a.KeyHash, a.Grade, a.EK, string(b), a.Policy, store.Millis(s.now())); err != nil {
+		return err
+	}
+	return audit.Append(tx, audit.Entry{Tenant: tenant, Actor: a.Device, Kind: "device.attested", Subject: a.Device,
+		Data: map[string]any{"key_hash": a.KeyHash, "grade": a.Grade, "ek": a.EK, "reasons": a.Reasons}})
 }
 
 // gradeOf is how sure we are of a key of the device, and why: by what its TPM has proven, else by what the device says.
