@@ -139,8 +139,8 @@ func (s *Service) ask(ctx context.Context, device string, r Request, policy func
 	if why := reserved[r.Name]; why != "" {
 		return Command{}, problem.Forbidden("command.reserved", "%q cannot be sent as it is.", r.Name).Hint("%s", why)
 	}
-	if d.State != identity.Commissioned && d.State != identity.Suspended {
-		return Command{}, problem.Conflict("The device is %s and takes no commands.", d.State)
+	if err := s.takes(ctx, d); err != nil {
+		return Command{}, err
 	}
 	kind, err := s.fits(ctx, tenant.Thing{Tenant: d.Tenant, Product: d.Product, Solution: d.Solution}, r.Name, r.Args.(json.RawMessage))
 	if err != nil {

@@ -38,8 +38,9 @@ type yard struct {
 	products *product.Service
 	devices  []string
 
-	mu  sync.Mutex
-	got []string // devices that a command was delivered to, in order
+	mu   sync.Mutex
+	got  []string        // devices that a command was delivered to, in order
+	away map[string]bool // devices that nothing can be delivered to
 }
 
 const yardSize = 10
@@ -58,7 +59,7 @@ var yardSchema = []store.Migrations{seal.Schema, audit.Schema, tenant.Schema, pr
 
 // openYard furnishes a yard and begins its work, which end ends.
 func openYard(t *testing.T, db *store.DB, clk *clock.Hand) (y *yard, end func()) {
-	y = &yard{rig: rig{t: t, clk: clk}, rights: []tenant.Grant{{Role: tenant.Owner, Tenant: "ten"}}}
+	y = &yard{rig: rig{t: t, clk: clk}, rights: []tenant.Grant{{Role: tenant.Owner, Tenant: "ten"}}, away: map[string]bool{}}
 	keys, err := seal.Open(filepath.Join(t.TempDir(), "keys"), clk)
 	y.must(err)
 	issuer, err := embedded.Open(embedded.Config{Dir: filepath.Join(t.TempDir(), "ca"), Keys: keys, Name: "Test", Clock: clk})
@@ -84,8 +85,11 @@ func openYard(t *testing.T, db *store.DB, clk *clock.Hand) (y *yard, end func())
 	y.fleet = fleet.New(fleet.Config{DB: db, Identity: y.ids, Product: y.products, Keys: keys, Clock: clk, Live: func(string) bool { return false }})
 	y.Service = New(Config{DB: db, Identity: y.ids, Fleet: y.fleet, Acting: y.acting, Keys: keys, Clock: clk, Deliver: func(_ context.Context, m gateway.Downlink) error {
 		y.mu.Lock()
+		defer y.mu.Unlock()
+		if y.away[m.Device] {
+			return gateway.ErrOffline
+		}
 		y.got = append(y.got, m.Device)
-		y.mu.Unlock()
 		return nil
 	}})
 	ctx, stop := context.WithCancel(t.Context())

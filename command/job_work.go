@@ -337,6 +337,10 @@ func (s *Service) sort(ctx context.Context, j Job, waits []Part) (here []identit
 	for _, d := range devices {
 		known[d.ID] = d
 	}
+	lost, err := s.cfg.Identity.LostOf(ctx, j.Tenant, devices)
+	if err != nil {
+		return nil, false, err
+	}
 	now := s.cfg.Clock.Now()
 	put := func(states map[string]string, reason string) error {
 		return s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
@@ -356,7 +360,7 @@ func (s *Service) sort(ctx context.Context, j Job, waits []Part) (here []identit
 	for _, id := range ids {
 		d, ok := known[id]
 		switch {
-		case !ok || !j.reaches(d):
+		case !ok || !j.reaches(d) || lost[id].Scope.ForEver():
 			gone[id] = string(Cancelled)
 		case !tenant.Can(j.maker, j.verb(), thingOf(d)):
 			barred[id] = string(Cancelled)

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/openthings-platform/openthings/audit"
@@ -67,6 +68,7 @@ func New(cfg Config) *Service {
 	}
 	s := &Service{cfg: cfg, hooks: map[string]Hook{}, turns: gateway.NewTurns(), returned: newArrivals()}
 	cfg.DB.Handle(driveJob, s.drive)
+	cfg.DB.On(identity.TopicBarred, "command", s.endBarred)
 	if cfg.Fleet != nil {
 		cfg.Fleet.OnApplied(s.applied)
 		cfg.Fleet.UsedBy(s.usesGroup)
@@ -191,15 +193,17 @@ func (s *Service) EndOpen(tx *store.Tx, tenant, device, but, actor, reason strin
 	if err != nil {
 		return err
 	}
+	return s.endThese(tx, slices.DeleteFunc(open, func(c Command) bool { return c.ID == but }), actor, shorten(reason))
+}
+
+// endThese ends commands that are open.
+func (s *Service) endThese(tx *store.Tx, open []Command, actor, reason string) error {
 	for _, c := range open {
-		if c.ID == but {
-			continue
-		}
 		to := Cancelled
 		if !c.State.May(to) {
 			to = Expired
 		}
-		if _, err := s.end(tx, c, to, actor, shorten(reason), nil); err != nil {
+		if _, err := s.end(tx, c, to, actor, reason, nil); err != nil {
 			return err
 		}
 	}

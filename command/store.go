@@ -100,6 +100,14 @@ func openOf(tx *store.Tx, tenant, device string) ([]Command, error) {
 	return store.Collect(rows, err, func(r *sql.Rows) (Command, error) { return scan(r.Scan) })
 }
 
+// openAmong returns some of what has been asked of these devices and has not ended. They are in no order: by their ids all
+// commands would be read.
+func openAmong(tx *store.Tx, tenant string, devices []string, limit int) ([]Command, error) {
+	in, args := store.In([]any{tenant, limit}, devices)
+	rows, err := tx.Query(`SELECT `+columns+` FROM command WHERE tenant = $1 AND device IN `+in+` AND state IN ('queued', 'sent', 'received', 'accepted') LIMIT $2`, args...)
+	return store.Collect(rows, err, func(r *sql.Rows) (Command, error) { return scan(r.Scan) })
+}
+
 // devicesWith returns the devices of queued commands whose time to be handed over lies between, on whatever node they
 // were asked for.
 func devicesWith(ctx context.Context, db *store.DB, from, to int64) ([]string, error) {

@@ -27,6 +27,24 @@ const (
 	ScopeCA        Scope = "ca"        // all that a trusted manufacturer CA brought
 )
 
+// Words names the scope for people.
+func (s Scope) Words() string {
+	switch s {
+	case ScopeCA:
+		return "trusted CA"
+	case ScopeStation:
+		return "line station"
+	}
+	return string(s)
+}
+
+// ForEver says whether a device that was barred with it never comes back. One whose authority was barred enrols anew with
+// its birth certificate, if that is another's.
+func (s Scope) ForEver() bool { return s == ScopeBatch || s == ScopeStation || s == ScopeCA }
+
+// TopicBarred announces a Bar: everything of its scope lost the trust at once. Subject is its id.
+const TopicBarred = "trust.barred"
+
 // Bar is one act that ended the trust in everything of its scope. It holds for ever.
 type Bar struct {
 	Tenant       string    `json:"tenant,omitempty" doc:"Empty for an authority, which is the platform's"`
@@ -94,6 +112,9 @@ func (s *Service) putBar(tx *store.Tx, b Bar) error {
 		if _, err := tx.Exec(`UPDATE authority SET status = $1 WHERE id = $2`, Compromised, b.ID); err != nil {
 			return err
 		}
+	}
+	if err := s.cfg.DB.Emit(tx, TopicBarred, b.Tenant, b.ID, b); err != nil {
+		return err
 	}
 	return s.cfg.DB.Enqueue(tx, jobBar, b.Tenant+" "+string(b.Scope)+" "+b.ID, b.At, barJob{b.Tenant, b.Scope, b.ID})
 }
@@ -169,6 +190,20 @@ func (s *Service) BarOf(ctx context.Context, tenant string, scope Scope, id stri
 		tenant = ""
 	}
 	return scanBar(s.cfg.DB.QueryRow(ctx, `SELECT `+barColumns+` FROM bar WHERE tenant = $1 AND scope = $2 AND id = $3`, tenant, scope, id))
+}
+
+// madeWith is the column of a device that names what it was barred with.
+var madeWith = map[Scope]string{ScopeBatch: "batch", ScopeStation: "origin", ScopeCA: "origin"}
+
+// Made is a page of the devices that came with a batch, line station or trusted CA of the tenant, by id: those whose trust
+// ends for ever with a bar on it.
+func (s *Service) Made(ctx context.Context, tenant string, scope Scope, id, after string, limit int) ([]string, error) {
+	column := madeWith[scope]
+	if column == "" {
+		return nil, problem.Invalid("No devices are made with a scope %q.", scope).At("scope")
+	}
+	rows, err := s.cfg.DB.Query(ctx, `SELECT id FROM device WHERE tenant = $1 AND `+column+` = $2 AND id > $3 ORDER BY id LIMIT $4`, tenant, id, after, limit)
+	return store.Collect(rows, err, func(r *sql.Rows) (id string, err error) { return id, r.Scan(&id) })
 }
 
 // jobBar revokes the certificates of a bar one by one. They are refused already; this makes it visible in the register, in

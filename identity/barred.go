@@ -21,12 +21,7 @@ type Lost struct {
 }
 
 // With names the scope for people.
-func (l Lost) With() string {
-	if l.Scope == ScopeCA {
-		return "trusted CA"
-	}
-	return string(l.Scope)
-}
+func (l Lost) With() string { return l.Scope.Words() }
 
 // widest is the order in which the bars of a device are told, if there are several: those first that it never comes back
 // from.

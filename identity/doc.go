@@ -17,5 +17,5 @@
 //     admits nobody until they are applied again.
 //   - What cannot be checked is refused: an error of the database never admits.
 //
-// Events: device.state {from,to,reason,product,solution}, device.revoked {reason,barred,certificates}.
+// Events: device.state {from,to,reason,product,solution}, device.revoked {reason,barred,certificates}, trust.barred (a Bar).
 package identity
