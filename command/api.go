@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/openthings-platform/openthings/api"
-	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/problem"
 	"github.com/openthings-platform/openthings/store"
 	"github.com/openthings-platform/openthings/tenant"

@@ -17,7 +17,7 @@
 //   - Every attempt is counted in the row and fenced by that count: two nodes do not hand the same attempt over, and the
 //     note of a slow one undoes nothing. What was never acknowledged is handed over so often and no more.
 //   - A device that is offline gets what is queued when it comes back, oldest first, unless it has expired. What is open when
-//     the device comes to its end is ended with it.
+//     the device comes to its end is ended with it, and so it is when one act bars its batch, line station or trusted CA.
 //   - Only the device that was asked can answer. The first result counts; a repeat changes nothing.
 //   - A result that comes after the expiry still counts, since the device did it; the log then holds both ends.
 //   - A command's creation and its end are leaves of the audit log, in the same transaction as the row; so are a job's.

@@ -174,6 +174,16 @@ func (y *yard) answer(id string, ok bool, devices ...string) {
 	}
 }
 
+// have waits until all devices of a job that have begun have their command.
+func (y *yard) have(id string) {
+	y.t.Helper()
+	ps, err := parts(y.t.Context(), y.cfg.DB, "ten", id, Started, "", 1000)
+	y.must(err)
+	for _, p := range ps {
+		y.until(p.Command, Received)
+	}
+}
+
 func (y *yard) counts(id string, want Counts) {
 	y.t.Helper()
 	if d := cmp.Diff(want, y.job(id).Counts); d != "" {
@@ -298,6 +308,7 @@ func TestJobIsSteered(t *testing.T) {
 		y.turn()
 		y.counts(id, Counts{Devices: 10, Waiting: 6, Started: 2, Done: 2})
 		begun := y.in(id, Started)
+		y.have(id) // what waits on our side would be taken back
 		y.must(steer(id, string(Cancelled)))
 		y.turn()
 		y.counts(id, Counts{Devices: 10, Started: 2, Done: 2, Cancelled: 6})

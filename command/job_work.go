@@ -233,9 +233,13 @@ func (s *Service) walk(ctx context.Context, j *Job) error {
 		if err != nil {
 			return err
 		}
+		lost, err := s.cfg.Identity.LostOf(ctx, j.Tenant, found)
+		if err != nil {
+			return err
+		}
 		if err := s.cfg.DB.WriteBulk(ctx, func(tx *store.Tx) error {
 			for _, d := range found {
-				if !j.reaches(d) {
+				if !j.reaches(d) || lost[d.ID].Scope.ForEver() {
 					continue
 				}
 				if err := join(tx, *j, d.ID, store.Millis(now)); err != nil {

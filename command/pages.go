@@ -76,8 +76,15 @@ func (s *Service) loadDevice(r *http.Request, panel panel, device string) (p dev
 	}
 	who, _ := tenant.ActorFrom(ctx)
 	thing := thingOf(d)
-	may := tenant.Can(who, tenant.CommandSend, thing)
-	p = devicePart{Device: d.ID, MaySend: d.State == identity.Commissioned && may, Free: len(all) == 0 || tenant.Can(who, tenant.CatalogueWrite, thing), Typed: console.Typed(r)}
+	may := tenant.Can(who, tenant.CommandSend, thing) && d.State == identity.Commissioned
+	if may {
+		if err := s.takes(ctx, d); problem.Is(err, problem.KindConflict) {
+			may = false
+		} else if err != nil {
+			return p, err
+		}
+	}
+	p = devicePart{Device: d.ID, MaySend: may, Free: len(all) == 0 || tenant.Can(who, tenant.CatalogueWrite, thing), Typed: console.Typed(r)}
 	for _, k := range all {
 		if k.allows(who, thing) == nil {
 			p.Declared = append(p.Declared, k)

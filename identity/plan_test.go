@@ -85,6 +85,14 @@ func TestNoQuestionReadsTheRegister(t *testing.T) {
 				_, err := w.ReachOf(ctx, "ten_a", identity.ScopeStation, "sta_3")
 				return err
 			}},
+			{"a page of what a station made", 200, func(ctx context.Context) error {
+				_, err := w.Made(ctx, "ten_a", identity.ScopeStation, "sta_3", "", 100)
+				return err
+			}},
+			{"a page of a batch", 200, func(ctx context.Context) error {
+				_, err := w.Made(ctx, "ten_a", identity.ScopeBatch, "bat_3", "", 100)
+				return err
+			}},
 			{"a step of a station's end", 200, bar(identity.ScopeStation, "sta_3")},
 			{"a step of a batch's end", 200, bar(identity.ScopeBatch, "bat_3")},
 			{"a step of a trusted CA's end", 200, bar(identity.ScopeCA, "sta_4")},
