@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -49,6 +50,7 @@ type house struct {
 	t      *testing.T
 	db     *store.DB
 	log    *audit.Log
+	still  func() // ends the sequencing: what is appended from then on stays pending
 	device identity.Device
 	key    *ecdsa.PrivateKey // of the device's IDevID
 	wipe   any               // what the section "wipe" says; nil: nothing
@@ -84,9 +86,12 @@ func newHouse(t *testing.T, db *store.DB) *house {
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- h.log.Run(ctx) }()
-	t.Cleanup(func() {
+	h.still = sync.OnceFunc(func() {
 		stop()
 		must(<-done)
+	})
+	t.Cleanup(func() {
+		h.still()
 		must(h.log.Close())
 	})
 
@@ -340,6 +345,7 @@ func TestPages(t *testing.T) {
 		if r, err := verify.Bundle(strings.NewReader(body), h.log.VerifierKey(), time.Now()); err != nil {
 			t.Errorf("%+v, %v", r, err)
 		}
+		h.still() // it would number them a fifth of a second later
 		for i := range 60 {
 			h.append(audit.Entry{Tenant: "ten_a", Actor: "per_1", Kind: "device.claimed", Subject: h.device.ID, Data: i})
 		}
