@@ -351,7 +351,7 @@ func TestCommands(t *testing.T) {
 
 func TestRenewal(t *testing.T) {
 	h := newHouse(t)
-	h.life = 2 * time.Second // and one second back: two thirds are over after one
+	h.back, h.life = 50*time.Minute, 10*time.Minute // two thirds are over: the renewal is due at once
 	u := h.born("dev_1").on()
 	await(h, "inv", anyInventory)
 	await(h, "inv", anyInventory) // a new session, under the new certificate

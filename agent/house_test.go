@@ -347,7 +347,7 @@ func (u *unit) off() {
 // await returns the next record on a topic (a suffix will do) that want accepts; JSON is decoded into a T.
 func await[T any](h *house, topic string, want func(T) bool) T {
 	h.t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		select {
 		case r := <-h.heard:

@@ -3,7 +3,9 @@
 package agent_test
 
 import (
+	"context"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -133,18 +135,30 @@ func TestLostAnswers(t *testing.T) {
 	}
 }
 
-// hurried is a clock under which no pause lasts longer than a millisecond; it tells how long each would have been.
-type hurried struct {
-	*clock.Hand
-	asked chan time.Duration
-}
+// hurried is a clock under which no pause lasts longer than a millisecond.
+type hurried struct{ *clock.Hand }
 
 func (c hurried) NewTimer(d time.Duration) *clock.Timer {
 	if d > 500*time.Hour { // the interval between measurements
 		return c.Hand.NewTimer(d)
 	}
-	c.asked <- d
 	return clock.System.NewTimer(min(d, time.Millisecond))
+}
+
+// knocks is a log that tells how long a device means to wait each time that it did not get in.
+type knocks chan time.Duration
+
+func (k knocks) Enabled(context.Context, slog.Level) bool { return true }
+func (k knocks) WithAttrs([]slog.Attr) slog.Handler       { return k }
+func (k knocks) WithGroup(string) slog.Handler            { return k }
+func (k knocks) Handle(_ context.Context, r slog.Record) error {
+	r.Attrs(func(a slog.Attr) bool {
+		if r.Message == "not connected" && a.Key == "again_in" {
+			k <- a.Value.Duration()
+		}
+		return true
+	})
+	return nil
 }
 
 // TestShutOutStaysQuiet: a unit that was revoked and barred knocks ever more rarely, at last about once an hour, and
@@ -160,20 +174,18 @@ func TestShutOutStaysQuiet(t *testing.T) {
 		}
 		return h.identity.Revoke(tx, ten, d.id, "per_1", "lost")
 	}))
-	c := hurried{h.hand, make(chan time.Duration, 100000)}
-	d.cfg.Clock, d.cfg.Retry = c, time.Second
+	asked := make(knocks, 100000)
+	d.cfg.Clock, d.cfg.Retry, d.cfg.Log = hurried{h.hand}, time.Second, slog.New(asked)
 	h.forget()
 	h.admitted.Clear()
 	d.on()
-	pauses := 0
-	for pause := range c.asked {
-		if pauses++; pause >= 2048*time.Second {
-			break
-		}
+	times := 1
+	for pause := <-asked; pause < 2048*time.Second && times <= 20; pause = <-asked {
+		times++
 	}
 	d.off()
-	if pauses > 20 {
-		t.Errorf("it knocked %d times before it was quiet", pauses)
+	if times > 20 {
+		t.Errorf("it knocked %d times and is not quiet", times)
 	}
 	h.admitted.Range(func(kind, _ any) bool {
 		t.Errorf("it was let in with its %s", kind)
