@@ -14,6 +14,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -153,15 +154,24 @@ func (b *Browser) Go(path string) {
 	b.do("go "+path, chromedp.Navigate(b.base+path))
 }
 
+// whole waits until the page is all there and its scripts have run: what is read of half a page is not what it says, and what
+// is clicked on it moves.
+func (b *Browser) whole() {
+	b.t.Helper()
+	b.Until(`document.readyState === "complete"`)
+}
+
 // Click clicks the first visible element that the CSS selector matches.
 func (b *Browser) Click(selector string) {
 	b.t.Helper()
+	b.whole()
 	b.do("click "+selector, chromedp.Click(chromedp.CSS(selector), chromedp.NodeVisible))
 }
 
 // Type types text into the element.
 func (b *Browser) Type(selector, text string) {
 	b.t.Helper()
+	b.whole()
 	clear := fmt.Sprintf(`(() => { const e = document.querySelector(%q); if (e?.tagName === "INPUT") e.value = ""; return true })()`, selector)
 	Value[bool](b, clear)
 	b.do("type into "+selector, chromedp.SendKeys(chromedp.CSS(selector), text))
@@ -170,12 +180,14 @@ func (b *Browser) Type(selector, text string) {
 // File chooses a file in a field for one.
 func (b *Browser) File(selector, path string) {
 	b.t.Helper()
+	b.whole()
 	b.do("choose a file for "+selector, chromedp.SetUploadFiles(chromedp.CSS(selector), []string{path}))
 }
 
 // Press presses keys, wherever the focus is: "\t" moves on, "\r" activates.
 func (b *Browser) Press(keys string) {
 	b.t.Helper()
+	b.whole()
 	b.do("press", chromedp.KeyEvent(keys))
 }
 
@@ -191,21 +203,34 @@ func Value[T any](b *Browser, expression string) T {
 	return v
 }
 
-// Until waits until the JavaScript expression is true, also across navigation and while parts of the page are replaced.
+// Until waits until the JavaScript expression is true, also across navigation and while parts of the page are replaced or have
+// not come yet: an expression that fails, such as on an element that is not there, is not true yet.
 func (b *Browser) Until(expression string) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
-	look := `new Promise(done => { const look = () => (` + expression + `) ? done(true) : setTimeout(look, 25); look() })`
+	look := `new Promise(done => {
+		const holds = () => { try { return (` + expression + `) } catch { return false } };
+		const look = () => holds() ? done(true) : setTimeout(look, 25);
+		look();
+	})`
 	for {
 		ok, err := chromedp.Run(ctx, chromedp.Evaluate[bool](look, chromedp.EvalAwaitPromise))
 		if ok {
 			return
 		}
 		if ctx.Err() != nil {
-			b.stuck("until "+expression, err)
+			b.stuck("until "+expression, errors.Join(err, b.why(expression)))
 		}
 	}
+}
+
+// why is the error of an expression that fails.
+func (b *Browser) why(expression string) error {
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	_, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("!!("+expression+")"))
+	return err
 }
 
 // UntilPath waits until the page at path is loaded.
@@ -214,9 +239,10 @@ func (b *Browser) UntilPath(path string) {
 	b.Until(fmt.Sprintf(`location.pathname === %q && document.readyState === "complete"`, path))
 }
 
-// Text is what the first element that matches says.
+// Text is what the first element that matches says, once the page is whole.
 func (b *Browser) Text(selector string) string {
 	b.t.Helper()
+	b.whole()
 	return Value[string](b, fmt.Sprintf(`document.querySelector(%q)?.innerText ?? "(nothing matches)"`, selector))
 }
 
@@ -260,6 +286,7 @@ func (b *Browser) Size(width, height int64) {
 // and in dark, and fails on any finding.
 func (b *Browser) Accessible() {
 	b.t.Helper()
+	b.whole()
 	axe, err := os.ReadFile(filepath.Join(root(b.t), "node_modules", "axe-core", "axe.min.js"))
 	if err != nil {
 		b.t.Fatalf("axe-core is absent; run: make assets (%v)", err)
