@@ -128,6 +128,7 @@ var told = []struct {
 	{"station.forked", "a copy of an offline line station is at work", forkNotice},
 	{"station.clock", "the clock of a line station is off, and it is refused", clockNotice},
 	{"unit.refused", "an offline line station brought units that were not taken", refusedNotice},
+	{"trusted-ca.refused", "devices that a trusted CA has signed are kept out", refusedByCANotice},
 	{telemetry.ChainBroken, "a device's chain of security events is broken: something is missing, altered or forged", func(h *house, ctx context.Context, e store.Event) (n notify.Notice, err error) {
 		var b telemetry.ChainBreak
 		if err := e.Decode(&b); err != nil {

@@ -41,6 +41,12 @@ type (
 		Rule    string `json:"rule"`
 		Detail  string `json:"detail"`
 	}
+	refusedByCA struct {
+		CA     string `json:"ca"`
+		Serial string `json:"serial,omitempty"`
+		Rule   string `json:"rule"`
+		Text   string `json:"text"`
+	}
 	flood struct {
 		Serial string `json:"serial"`
 		Door   string `json:"door"`
@@ -101,6 +107,21 @@ func refusedNotice(h *house, ctx context.Context, e store.Event) (n notify.Notic
 	return notify.Notice{Title: "Units of the line station " + h.called(ctx, e.Subject) + " were brought and not taken: " + x.Serial,
 		Text: strings.TrimSuffix(x.Detail, ".") + ". Nobody trusts such a unit, and it should not leave the factory. A station is told of once a day; its page lists all that were refused.",
 		Link: "/enrol/stations/" + e.Subject, Data: x, Key: aDay(e)}, nil
+}
+
+// refusedByCANotice tells of a trusted CA once a day for each reason: what keeps one device out may keep out all.
+func refusedByCANotice(h *house, ctx context.Context, e store.Event) (n notify.Notice, err error) {
+	var x refusedByCA
+	if err := e.Decode(&x); err != nil {
+		return n, err
+	}
+	latest := "The certificate does not say which device it was. "
+	if x.Serial != "" {
+		latest = "The latest was " + x.Serial + ". "
+	}
+	return notify.Notice{Title: "Devices of the trusted CA " + h.called(ctx, e.Subject) + " are kept out: " + strings.TrimSuffix(x.Text, "."),
+		Text: latest + "It is told once a day for each reason; whoever copied a certificate can knock with it, too. See whether they are yours, and what the CA may bring.",
+		Link: "/enrol/admission", Data: x, Key: aDay(e) + "_" + x.Rule}, nil
 }
 
 // floodNotice tells of whoever names serial numbers of others once a day; each node would say so once an hour.

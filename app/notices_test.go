@@ -80,6 +80,9 @@ func TestToldOutside(t *testing.T) {
 		{"station.clock", m.stationID, map[string]any{"station": m.stationID, "off_ms": -360_000}, "station.clock | The clock of the line station line is 6m0s behind: what it asks for is refused | /enrol/stations/" + m.stationID},
 		{"unit.refused", m.stationID, map[string]any{"station": m.stationID, "serial": "L-9", "rule": "line.permit", "detail": "Late."}, "unit.refused | Units of the line station line were brought and not taken: L-9 | /enrol/stations/" + m.stationID},
 		{"unit.refused", m.stationID, map[string]any{"station": m.stationID, "serial": "L-10"}, ""}, // the same day: no flood
+		{"trusted-ca.refused", "tca_1", map[string]any{"ca": "tca_1", "serial": "L-11", "rule": "trusted-ca.crl", "text": "The list has ended."}, "trusted-ca.refused | Devices of the trusted CA tca_1 are kept out: The list has ended | /enrol/admission"},
+		{"trusted-ca.refused", "tca_1", map[string]any{"ca": "tca_1", "serial": "L-12", "rule": "trusted-ca.crl", "text": "The list has ended."}, ""}, // the same day
+		{"trusted-ca.refused", "tca_1", map[string]any{"ca": "tca_1", "rule": "trusted-ca.mapping", "text": "No serial number."}, "trusted-ca.refused | Devices of the trusted CA tca_1 are kept out: No serial number | /enrol/admission"},
 		{identity.TopicEnding, "operational-1", identity.Ending{Level: "soon", NotAfter: time.Date(2036, 11, 19, 0, 0, 0, 0, time.UTC)}, identity.TopicEnding + " | The authority operational-1 ends on 2036-11-19 | /issuers"},
 		{identity.TopicEnding, "operational-1", identity.Ending{Level: "over", NotAfter: time.Date(2036, 11, 19, 0, 0, 0, 0, time.UTC)}, identity.TopicEnding + " | The authority operational-1 has ended on 2036-11-19 | /issuers"},
 		{identity.TopicLists, "lists", identity.ListsEnding{Alarm: "A revocation list ends."}, identity.TopicLists + " | Revocation lists or OCSP answers are about to end | /revocations"},

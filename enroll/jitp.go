@@ -41,6 +41,7 @@ func (s *Service) Admit(ctx context.Context, cert *x509.Certificate) (gateway.Pe
 		return gateway.Peer{}, err
 	}
 	if err := s.notRevoked(ctx, c, append([]*x509.Certificate{cert}, chain...)); err != nil {
+		s.tellRefused(ctx, c, cert, err)
 		return gateway.Peer{}, err
 	}
 	return p, nil
@@ -52,6 +53,7 @@ type newcomer struct {
 	leaf   *x509.Certificate
 	path   []*x509.Certificate // authorities between leaf and CA
 	mapped Mapped
+	signed bool // the CA has signed it, whatever else is said of it
 }
 
 // Vouch says whether a trusted CA, or a claim certificate's token, answers for a certificate that the register does not
@@ -74,12 +76,17 @@ func (s *Service) Vouch(ctx context.Context, chain []*x509.Certificate) (gateway
 	}
 	n, err := s.newcomer(ctx, chain)
 	if err != nil {
-		return s.meanwhile(ctx, chain[0], err)
+		p, err := s.meanwhile(ctx, chain[0], err)
+		if err != nil && n.signed {
+			s.tellRefused(ctx, n.ca, n.leaf, err)
+		}
+		return p, err
 	}
 	return gateway.Peer{Kind: gateway.IDevID, Tenant: n.ca.Tenant, Fingerprint: fp, Stranger: true}, nil
 }
 
-// newcomer finds the one trusted CA that a chain leads to and reads the device out of it.
+// newcomer finds the one trusted CA that a chain leads to and reads the device out of it. With a refusal it returns whom that
+// CA has signed, if it was one of the tenant's.
 func (s *Service) newcomer(ctx context.Context, chain []*x509.Certificate) (n newcomer, err error) {
 	unknown := problem.Forbidden("identity.unknown", "This certificate is not in the register, and no trusted CA has signed it.")
 	if len(chain) > 1+maxBelow {
@@ -100,12 +107,12 @@ func (s *Service) newcomer(ctx context.Context, chain []*x509.Certificate) (n ne
 		if refusal == nil {
 			found = append(found, one)
 		} else if problem.Of(err).Rule == unknown.Rule {
-			err = refusal // the first clear word
+			n, err = one, refusal // the first clear word
 		}
 	}
 	found = nearest(found)
 	if len(found) > 1 {
-		return n, problem.Forbidden(RuleCAShared, "More than one tenant expects the serial number %s.", found[0].mapped.Serial)
+		return newcomer{}, problem.Forbidden(RuleCAShared, "More than one tenant expects the serial number %s.", found[0].mapped.Serial)
 	}
 	if len(found) == 0 {
 		return n, err
@@ -131,7 +138,7 @@ func (s *Service) judge(ctx context.Context, ca TrustedCA, chain []*x509.Certifi
 	if err != nil {
 		return n, err
 	}
-	n.path = path
+	n.path, n.signed = path, true
 	if err := ca.open(s.now()); err != nil {
 		return n, err
 	}
@@ -218,7 +225,7 @@ func (s *Service) Introduce(ctx context.Context, chain []*x509.Certificate, from
 			return p, nil
 		}
 		err = s.suspect(ctx, err, Sighting{by: n.ca.ID, Door: ByCA, Place: place(from), Key: keyHash, Serial: n.mapped.Serial, Detail: "a certificate of the trusted CA " + n.ca.ID}, n.ca.Tenant, rev.Product)
-		return gateway.Peer{}, s.refusedByCA(ctx, n.ca, n.mapped.Serial, err)
+		return gateway.Peer{}, s.refusedByCA(ctx, n.ca, n.leaf, n.mapped.Serial, err)
 	}
 	return s.Admit(ctx, n.leaf)
 }
@@ -313,16 +320,4 @@ func (s *Service) noTombstone(tx *store.Tx, tenant, product, serial, keyHash str
 		}
 	}
 	return nil
-}
-
-// refusedByCA counts a device that a trusted CA vouched for and that was refused all the same, and returns why.
-func (s *Service) refusedByCA(ctx context.Context, c TrustedCA, serial string, why error) error {
-	err := s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-		var n int64
-		if err := tx.QueryRow(`UPDATE trusted_ca SET refused = refused + 1 WHERE tenant = $1 AND id = $2 RETURNING refused`, c.Tenant, c.ID).Scan(&n); err != nil || n > 1 {
-			return err
-		}
-		return s.auditCA(tx, c, c.ID, "trusted-ca.refused", map[string]any{"serial": serial, "rule": problem.Of(why).Rule, "text": problem.Of(why).Text})
-	})
-	return errors.Join(why, err)
 }
