@@ -37,9 +37,10 @@ type twins struct {
 	gone   string // decommissioned
 	sent   chan gateway.Downlink
 
-	mu   sync.Mutex
-	live bool
-	fail error
+	mu     sync.Mutex
+	live   bool
+	fail   error
+	answer func() // the device's, once, before its acknowledgement is seen
 }
 
 func (w *twins) online(is bool) {
@@ -68,6 +69,13 @@ func (w *twins) config(db *store.DB) Config {
 			}
 			select {
 			case w.sent <- d:
+				w.mu.Lock()
+				answer := w.answer
+				w.answer = nil
+				w.mu.Unlock()
+				if answer != nil {
+					answer()
+				}
 				return nil
 			case <-ctx.Done():
 				return ctx.Err()
@@ -225,6 +233,25 @@ func TestTwinOfAnOfflineDevice(t *testing.T) {
 		if d := w.hears(); d.Version != 2 || string(d.Full) != `{"a":2}` {
 			w.t.Errorf("after a restore: %+v", d)
 		}
+	})
+}
+
+// A device's report may be taken before its acknowledgement of what it was told is seen: it still hears the whole again.
+func TestTwinOfAQuickDevice(t *testing.T) {
+	eachTwins(t, func(w *twins) {
+		w.answer = func() {
+			if err := w.says(wire.TwinReport{Resync: true}); err != nil {
+				w.t.Error(err)
+			}
+		}
+		w.wants(`{"a":1}`)
+		w.online(true)
+		for range 2 {
+			if d := w.hears(); d.Version != 1 || string(d.Full) != `{"a":1}` {
+				w.t.Errorf("heard %+v", d)
+			}
+		}
+		w.must(w.says(wire.TwinReport{Applied: 1}))
 	})
 }
 

@@ -28,10 +28,13 @@ const (
 type told struct {
 	mu      sync.Mutex // guards the fields below
 	version map[string]int64
+	telling map[string]bool // devices that are being told and were not forgotten meanwhile
 	again   map[string]bool // devices that could not be told; the next look tries once more
 }
 
-func newTold() *told { return &told{version: map[string]int64{}, again: map[string]bool{}} }
+func newTold() *told {
+	return &told{version: map[string]int64{}, telling: map[string]bool{}, again: map[string]bool{}}
+}
 
 func (t *told) failed(device string) {
 	t.mu.Lock()
@@ -54,16 +57,29 @@ func (t *told) has(device string, version int64) bool {
 	return t.version[device] == version
 }
 
-func (t *told) set(device string, version int64) {
+// begin is called by a device's one teller before it reads what the device goes by.
+func (t *told) begin(device string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.version[device] = version
+	t.telling[device] = true
+}
+
+// end records what a device acknowledged (0: nothing), unless it said or did something since begin that makes it untrue:
+// a device may answer that it lost everything, or be back in another session, before its teller has seen the acknowledgement.
+func (t *told) end(device string, version int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.telling[device] && version != 0 {
+		t.version[device] = version
+	}
+	delete(t.telling, device)
 }
 
 func (t *told) lost(device string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.version, device)
+	delete(t.telling, device)
 }
 
 // TwinReady is called when a device has subscribed: it hears what is desired of it if it does not go by that yet. It does
@@ -140,6 +156,9 @@ func (s *Service) tell(ctx context.Context, device string) error {
 	if err != nil || !is || s.told.has(device, b.version) {
 		return err
 	}
+	var heard int64
+	s.told.begin(device)
+	defer func() { s.told.end(device, heard) }()
 	t, err := s.openTwin(ctx, b.tenant, device)
 	if err != nil || t.behindSince == 0 {
 		return err
@@ -161,7 +180,7 @@ func (s *Service) tell(ctx context.Context, device string) error {
 	case err != nil:
 		return err
 	}
-	s.told.set(device, t.version)
+	heard = t.version
 	return nil
 }
 
