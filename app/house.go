@@ -204,6 +204,7 @@ func (h *house) build(origins []string) (err error) {
 			}
 			return r.Version
 		},
+		Name:     h.name,
 		Batches:  func(ctx context.Context, t string) (map[string]string, error) { return h.enroll.BatchNames(ctx, t) },
 		Stations: func(ctx context.Context, t string) (map[string]string, error) { return h.enroll.StationNames(ctx, t) },
 		Keys:     h.keys, Send: h.send, Live: func(device string) bool { return h.gateway.Live(device) },

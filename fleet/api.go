@@ -37,7 +37,8 @@ type DeviceOut struct {
 // PassportOut is a device with its installation history.
 type PassportOut struct {
 	DeviceOut
-	History []Interval `json:"history" doc:"What ran on it, the newest first"`
+	History []Interval        `json:"history" doc:"What ran on it, the newest first"`
+	Names   map[string]string `json:"names,omitempty" doc:"What people call its batch, what brought it in, and what it was revoked with, by id"`
 }
 
 // Summary counts a tenant's fleet.
@@ -163,7 +164,28 @@ func (s *Service) passport(ctx context.Context, id string) (PassportOut, error) 
 	if h == nil {
 		h = []Interval{}
 	}
-	return PassportOut{DeviceOut: out[0], History: h}, err
+	return PassportOut{DeviceOut: out[0], History: h, Names: s.named(ctx, out[0])}, err
+}
+
+// named is what people call those who made the device, by id.
+func (s *Service) named(ctx context.Context, d DeviceOut) map[string]string {
+	ids := []string{d.Batch, d.Origin}
+	if d.Making != nil {
+		ids = append(ids, d.Making.Station)
+	}
+	if d.Lost != nil {
+		ids = append(ids, d.Lost.ID)
+	}
+	out := map[string]string{}
+	for _, id := range ids {
+		if s.cfg.Name == nil || id == "" || out[id] != "" {
+			continue
+		}
+		if name := s.cfg.Name(ctx, id); name != "" {
+			out[id] = name
+		}
+	}
+	return out
 }
 
 // Summary counts the tenant's fleet.

@@ -29,6 +29,8 @@ type Config struct {
 	// ReleaseName turns a release's id into words for people ("2.4.1"); nil shows the id. Releases belong to a later
 	// stage, so the words are handed in.
 	ReleaseName func(ctx context.Context, tenant, release string) string
+	// Name is what people call a batch, or whatever else brought a device in; nil: nothing has a name.
+	Name func(ctx context.Context, id string) string
 	// Batches and Stations list what people call them, by id, for filters; nil: filters know their ids alone.
 	Batches, Stations func(ctx context.Context, tenant string) (map[string]string, error)
 	// Keys seal the twins of devices; without them there are none.

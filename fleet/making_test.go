@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -72,6 +73,22 @@ func TestTheMakingIsAnObject(t *testing.T) {
 	}
 }
 
+// Beside the ids of a device's making stands what people call them, as filters take it.
+func TestThePassportNamesTheMaking(t *testing.T) {
+	h := newHouse(t)
+	var d identity.Device
+	must(t, h.cfg.DB.Write(t.Context(), func(tx *store.Tx) (err error) {
+		d, err = h.cfg.Identity.Register(tx, identity.Device{Tenant: "ten", Product: h.prod.ID, Revision: "rev", Serial: "M1", Batch: "bat_7", Origin: "tca_9", Made: `{"station":"sta_3"}`}, "per_x")
+		return err
+	}))
+	var got PassportOut
+	code, body := h.get(h.api, "owner", "/v1/devices/"+d.ID)
+	must(t, json.Unmarshal([]byte(body), &got))
+	if want := map[string]string{"bat_7": "Lot 7", "sta_3": "Test bench 2"}; code != 200 || !maps.Equal(got.Names, want) {
+		t.Errorf("%d %s", code, body)
+	}
+}
+
 // Nobody moves the devices of a batch, a station, a CA or an authority that is revoked as a whole; the list, the page and
 // the API say it of each, and of no other.
 func TestRevokedWithItsBatch(t *testing.T) {
@@ -120,7 +137,7 @@ func TestRevokedWithItsBatch(t *testing.T) {
 		return nil
 	}))
 	_, list := h.get(h.pages, "owner", "/fleet?filter=-sn")
-	for serial, with := range map[string]string{"OF-BATCH": "batch", "OF-STATION": "station", "OF-CA": "trusted CA", "OF-AUTHORITY": "authority", "MOVED-ON": "", "RETIRED": "", "SPARED": ""} {
+	for serial, with := range map[string]string{"OF-BATCH": "batch", "OF-STATION": "line station", "OF-CA": "trusted CA", "OF-AUTHORITY": "authority", "MOVED-ON": "", "RETIRED": "", "SPARED": ""} {
 		_, row, _ := strings.Cut(list, `<td id="s-`+ids[serial]+`">`)
 		row, _, _ = strings.Cut(row, "</td>")
 		_, page := h.get(h.pages, "owner", "/devices/"+ids[serial])

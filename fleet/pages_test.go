@@ -76,6 +76,9 @@ func openHouse(t testing.TB, url string, more ...func(*store.Config)) *house {
 	products := product.New(product.Config{DB: db, Clock: clk})
 	h := &house{t: t, Service: New(Config{DB: db, Identity: ids, Product: products, Tenant: tenants, Clock: clk,
 		ReleaseName: func(_ context.Context, _, id string) string { return "v" + strings.TrimPrefix(id, "rel_") },
+		Name: func(_ context.Context, id string) string {
+			return map[string]string{"bat_7": "Lot 7", "sta_3": "Test bench 2"}[id]
+		},
 		Batches: func(context.Context, string) (map[string]string, error) {
 			return map[string]string{"bat_1": "Lot 1", "bat_2": "Spring", "bat_7": "Lot 7"}, nil
 		},

@@ -31,9 +31,9 @@ func deviceCommand() *cobra.Command {
 					fmt.Fprintf(w, ": %s", d.Reason)
 				}
 				if l := d.Lost; l != nil {
-					fmt.Fprintf(w, "\nrevoked with its %s %s since %s: %s", l.With(), l.ID, instant(l.At), l.Reason)
+					fmt.Fprintf(w, "\nrevoked with its %s %s since %s: %s", l.With(), called(l.ID, d.Names), instant(l.At), l.Reason)
 				}
-				if how := howMade(d.DeviceOut); how != "" {
+				if how := howMade(d); how != "" {
 					fmt.Fprintf(w, "\nmade: %s", how)
 				}
 				if fmt.Fprintln(w); len(d.History) == 0 {
@@ -89,15 +89,23 @@ func oneDevice(c *cobra.Command, args []string) error {
 }
 
 // howMade says what a filter can ask of a device's making, in its words.
-func howMade(d fleet.DeviceOut) string {
+func howMade(d fleet.PassportOut) string {
 	m := cmp.Or(d.Making, &enroll.Making{})
 	var out []string
-	for _, f := range [][2]string{{"order", m.Order}, {"line", m.Line}, {"part", m.Part}, {"batch", d.Batch}, {"station", m.Station}} {
+	for _, f := range [][2]string{{"order", m.Order}, {"line", m.Line}, {"part", m.Part}, {"batch", called(d.Batch, d.Names)}, {"station", called(m.Station, d.Names)}} {
 		if f[1] != "" {
 			out = append(out, f[0]+" "+f[1])
 		}
 	}
 	return strings.Join(out, ", ")
+}
+
+// called is an id with what people call it.
+func called(id string, names map[string]string) string {
+	if name := names[id]; name != "" {
+		return fmt.Sprintf("%q (%s)", name, id)
+	}
+	return id
 }
 
 func printLatest(w io.Writer, l telemetry.Latest) error {
