@@ -67,7 +67,7 @@ func (h *house) hookedFor(product string, open bool) *erp {
 	e := &erp{seen: map[string]bool{}, answer: yes}
 	srv := httptest.NewServer(e)
 	h.t.Cleanup(srv.Close)
-	code, s := h.call("POST", "/v1/hooks", map[string]any{"product": product, "url": srv.URL, "patience_ms": 1000, "open": open})
+	code, s := h.call("POST", "/v1/hooks", map[string]any{"product": product, "url": srv.URL, "patience_ms": enroll.MaxPatience.Milliseconds(), "open": open})
 	if code != 201 {
 		h.t.Fatalf("hook: %d %v", code, s)
 	}

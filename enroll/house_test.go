@@ -194,10 +194,13 @@ func (l *counting) count(n int) {
 }
 
 // allGone waits until every connection has ended.
-func (l *counting) allGone() {
+func (l *counting) allGone() { l.fewerThan(1) }
+
+// fewerThan waits until fewer than n connections are open, as the door sees it.
+func (l *counting) fewerThan(n int) {
 	l.fewer.L.Lock()
 	defer l.fewer.L.Unlock()
-	for l.n > 0 {
+	for l.n >= n {
 		l.fewer.Wait()
 	}
 }

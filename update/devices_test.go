@@ -22,7 +22,7 @@ import (
 func (w *world) get(device, path, byteRange string) (status int, body string) {
 	w.t.Helper()
 	cert := must[tls.Certificate](w.t)(agent.Identity(w.dirs[device], "ldevid"))
-	c := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
+	c := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true,
 		TLSClientConfig: &tls.Config{RootCAs: w.roots, Certificates: []tls.Certificate{cert}}}}
 	req := must[*http.Request](w.t)(http.NewRequestWithContext(w.t.Context(), "GET", "https://"+w.https+path, nil))
 	if byteRange != "" {
