@@ -5,6 +5,7 @@ package identity
 import (
 	"context"
 	"crypto/x509"
+	"database/sql"
 	"errors"
 	"fmt"
 	"math/big"
@@ -16,8 +17,8 @@ import (
 
 // Reconciler is an Issuer that keeps what it signed, and so can hold certificates that the register never learnt of.
 type Reconciler interface {
-	// Kept lists the serial numbers of everything that the issuer keeps.
-	Kept(ctx context.Context) ([]*big.Int, error)
+	// Kept hands on the serial numbers of everything that the issuer keeps, at most 1,000 at a time, until each fails.
+	Kept(ctx context.Context, each func(serials []*big.Int) error) error
 	// Certificate returns one of them, and whether the issuer lists it as revoked.
 	Certificate(ctx context.Context, serial *big.Int) (der []byte, revoked bool, err error)
 }
@@ -35,37 +36,51 @@ func (s *Service) Reconcile(ctx context.Context) (found int, err error) {
 	if !ok {
 		return 0, nil
 	}
-	serials, err := r.Kept(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("identity: what the issuer keeps: %w", err)
-	}
 	authorities, err := s.Authorities(ctx)
 	if err != nil {
 		return 0, err
 	}
-	for _, n := range serials {
-		known, err := s.knowsSerial(ctx, n)
+	err = r.Kept(ctx, func(serials []*big.Int) error {
+		known, err := s.knownSerials(ctx, serials)
 		if err != nil {
-			return found, err
+			return err
 		}
-		if known {
-			continue
+		for _, n := range serials {
+			if known[n.Text(16)] {
+				continue
+			}
+			fresh, err := s.disown(ctx, r, authorities, n)
+			if err != nil {
+				return err
+			}
+			if fresh {
+				found++
+			}
 		}
-		fresh, err := s.disown(ctx, r, authorities, n)
-		if err != nil {
-			return found, err
-		}
-		if fresh {
-			found++
-		}
+		return nil
+	})
+	if err != nil {
+		err = fmt.Errorf("identity: what the issuer keeps: %w", err)
 	}
-	return found, nil
+	return found, err
 }
 
-func (s *Service) knowsSerial(ctx context.Context, n *big.Int) (bool, error) {
-	var count int64
-	err := s.cfg.DB.QueryRow(ctx, `SELECT count(*) FROM certificate WHERE serial = $1`, n.Text(16)).Scan(&count)
-	return count > 0, err
+// knownSerials are those that a certificate of the register has.
+func (s *Service) knownSerials(ctx context.Context, serials []*big.Int) (map[string]bool, error) {
+	texts := make([]string, len(serials))
+	for i, n := range serials {
+		texts[i] = n.Text(16)
+	}
+	in, args := store.In(nil, texts)
+	known := map[string]bool{}
+	rows, err := s.cfg.DB.Query(ctx, `SELECT serial FROM certificate WHERE serial IN `+in, args...)
+	_, err = store.Collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+		var text string
+		err := r.Scan(&text)
+		known[text] = true
+		return struct{}{}, err
+	})
+	return known, err
 }
 
 // disown revokes a certificate that the register does not know, at the issuer, and says whether it was one.

@@ -15,6 +15,7 @@ import (
 	"math/big"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -321,23 +322,57 @@ func extension(e pkix.Extension) map[string]any {
 	return map[string]any{"id": e.Id.String(), "critical": e.Critical, "value": base64.StdEncoding.EncodeToString(e.Value)}
 }
 
-// Kept implements identity.Reconciler: what the engine has stored. The list is one answer of about 60 bytes for each.
-func (is *Issuer) Kept(ctx context.Context) ([]*big.Int, error) {
-	s, err := is.list(ctx, "certs")
-	if err != nil || s == nil {
-		return nil, err
-	}
-	keys, _ := s.Data["keys"].([]any)
-	out := make([]*big.Int, 0, len(keys))
-	for _, k := range keys {
-		name, _ := k.(string)
-		n, ok := parseSerial(name)
-		if !ok {
-			return nil, fmt.Errorf("openbao: it keeps a certificate %q", name)
+// keptPage is how many serial numbers are asked for, and handed on, at a time.
+const keptPage = 1000
+
+// Kept implements identity.Reconciler: what the engine has stored, about 60 bytes for each. OpenBao gives it in pages. Vault
+// knows none and gives all in one answer, which is refused where it is longer than maxAnswer.
+func (is *Issuer) Kept(ctx context.Context, each func([]*big.Int) error) error {
+	for after := ""; ; {
+		s, err := is.call(ctx, func(c *api.Client) (*api.Secret, error) {
+			return c.Logical().ListPageWithContext(ctx, is.cfg.Mount+"/certs", after, keptPage)
+		})
+		if errors.Is(err, errLong) {
+			return problem.TooLarge("The PKI engine at %s keeps more certificates than it can list: its answer has more than %d MiB.", is.cfg.Address, maxAnswer>>20).
+				Hint("Let it tidy up what has ended. OpenBao lists in pages; or run without --bao-store, the register keeps every certificate.").Because(err)
 		}
-		out = append(out, n)
+		if err != nil || s == nil {
+			return err
+		}
+		keys, _ := s.Data["keys"].([]any)
+		if len(keys) == 0 {
+			return nil
+		}
+		page := make([]*big.Int, len(keys))
+		for i, k := range keys {
+			name, _ := k.(string)
+			n, ok := parseSerial(name)
+			if !ok {
+				return fmt.Errorf("openbao: it keeps a certificate %q", name)
+			}
+			page[i] = n
+		}
+		first, last := stored(keys[0]), stored(keys[len(keys)-1])
+		if first <= after { // it knows no pages: this is the first answer once more
+			return nil
+		}
+		for some := range slices.Chunk(page, keptPage) {
+			if err := each(some); err != nil {
+				return err
+			}
+		}
+		if len(keys) != keptPage {
+			return nil
+		}
+		after = last
 	}
-	return out, nil
+}
+
+// stored is a serial number as it stands in the engine's storage, whose order is that of its pages: with hyphens, and not
+// with the colons that it shows.
+func stored(key any) string {
+	name, _ := key.(string)
+	return strings.ReplaceAll(name, ":", "-")
 }
 
 // Certificate implements identity.Reconciler.

@@ -177,7 +177,9 @@ func (c *Composed) SignCRL(ctx context.Context, authority string, list *x509.Rev
 }
 
 // Kept implements identity.Reconciler.
-func (c *Composed) Kept(ctx context.Context) ([]*big.Int, error) { return c.engine.Kept(ctx) }
+func (c *Composed) Kept(ctx context.Context, each func([]*big.Int) error) error {
+	return c.engine.Kept(ctx, each)
+}
 
 // Certificate implements identity.Reconciler.
 func (c *Composed) Certificate(ctx context.Context, serial *big.Int) ([]byte, bool, error) {

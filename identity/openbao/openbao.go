@@ -93,6 +93,7 @@ func New(cfg Config) (*Issuer, error) {
 			return nil, problem.Invalid("The TLS authority of the PKI engine cannot be read.").Because(err)
 		}
 	}
+	c.HttpClient.Transport = bounded{c.HttpClient.Transport}
 	client, err := api.NewClient(c)
 	if err != nil {
 		return nil, problem.Invalid("The address of the PKI engine is no good.").Because(err)
