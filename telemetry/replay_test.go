@@ -42,8 +42,8 @@ type call struct {
 }
 
 var (
-	traceLine = regexp.MustCompile(`^(\d+) +(\d+)\.(\d{6}) (.*)$`)
-	traceCall = regexp.MustCompile(`^(\w+)\((.*)\) += (-?\d+)(?:<[^>]*>)?(?: \(.*\))?(?: E\w+.*)? <(\d+)\.(\d{6})>$`)
+	traceHead = regexp.MustCompile(`^(\d+) +(\d+)\.(\d{6}) `)
+	traceTail = regexp.MustCompile(`^ = (-?\d+)(?:<[^>]*>)?(?: \(.*\))?(?: E\w+.*)? <(\d+)\.(\d{6})>$`)
 	resumed   = regexp.MustCompile(`^<\.\.\. \w+ resumed>(.*)$`)
 )
 
@@ -59,13 +59,14 @@ func readTrace(r io.Reader, dir string) ([]call, error) {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 16<<20)
 	for lines.Scan() {
-		m := traceLine.FindStringSubmatch(lines.Text())
+		m := traceHead.FindStringSubmatch(lines.Text())
 		if m == nil {
 			continue
 		}
+		text := lines.Text()[len(m[0]):]
 		sec, _ := strconv.ParseInt(m[2], 10, 64)
 		usec, _ := strconv.ParseInt(m[3], 10, 64)
-		b := begun{m[4], time.Unix(sec, usec*1000), len(calls)}
+		b := begun{text, time.Unix(sec, usec*1000), len(calls)}
 		if head, ok := strings.CutSuffix(b.text, " <unfinished ...>"); ok {
 			b.text = head
 			open[m[1]] = b
@@ -105,13 +106,17 @@ func (p parsed) took() time.Duration {
 
 // parseCall reads one call; ok is false for one that failed or does not concern the folder.
 func parseCall(text, dir string) (c parsed, ok bool, err error) {
-	m := traceCall.FindStringSubmatch(text)
-	if m == nil || m[3] == "-1" {
+	// What was written is long, and no regular expression has to read it.
+	name, rest, _ := strings.Cut(text, "(")
+	end := max(0, strings.LastIndex(rest, " = "))
+	list, closed := strings.CutSuffix(strings.TrimRight(rest[:end], " "), ")")
+	m := traceTail.FindStringSubmatch(rest[end:])
+	if !closed || m == nil || m[1] == "-1" {
 		return c, false, nil
 	}
-	name, result := m[1], m[3]
-	c.seconds, c.micros = m[4], m[5]
-	args, err := splitArgs(m[2])
+	result := m[1]
+	c.seconds, c.micros = m[2], m[3]
+	args, err := splitArgs(list)
 	if err != nil {
 		return c, false, fmt.Errorf("%.200s: %w", text, err)
 	}
@@ -164,7 +169,7 @@ func parseCall(text, dir string) (c parsed, ok bool, err error) {
 			}
 		}
 	default:
-		if strings.Contains(m[2], dir) {
+		if strings.Contains(list, dir) {
 			err = fmt.Errorf("the recording cannot replay %s", name)
 		}
 	}
@@ -336,19 +341,17 @@ func put(names map[string]*inode, n name) {
 
 const sector = 512
 
-// on does the write or truncation to the bytes of a file. keep says which of its sectors reach the disk; nil: all.
+// on does the write or truncation to the bytes of a file, in place where there is room: b is the caller's own. keep says
+// which of its sectors reach the disk; nil: all.
 func (c call) on(b []byte, keep func() bool) []byte {
 	if c.kind == "truncate" {
-		if int64(len(b)) > c.off {
-			return b[:c.off:c.off]
-		}
-		return append(bytes.Clone(b), make([]byte, c.off-int64(len(b)))...)
+		return append(b[:min(int64(len(b)), c.off)], make([]byte, max(0, c.off-int64(len(b))))...)
 	}
 	off := c.off
 	if off < 0 {
 		off = int64(len(b))
 	}
-	b = append(bytes.Clone(b), make([]byte, max(0, off+int64(len(c.data))-int64(len(b))))...) // a file grows even if its bytes are lost
+	b = append(b, make([]byte, max(0, off+int64(len(c.data))-int64(len(b))))...) // a file grows even if its bytes are lost
 	for i := int64(0); i < int64(len(c.data)); {
 		next := min(int64(len(c.data)), (off+i)/sector*sector+sector-off) // to the end of the sector
 		if keep == nil || keep() {
@@ -393,7 +396,7 @@ func (d *disk) lay(dir string, how int, random *rand.Rand) error {
 			}
 			continue
 		}
-		b := f.safe
+		b := bytes.Clone(f.safe)
 		for _, w := range f.pending {
 			switch {
 			case how == allKept:
