@@ -73,7 +73,7 @@ func (f *foreign) next() event {
 		f.early = f.early[1:]
 		return e
 	}
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(patience)
 	for {
 		select {
 		case e, ok := <-f.client.Events:

@@ -31,22 +31,24 @@ func (m *mote) gone() {
 // TestCoAPCut: a revoked device is told, loses its association within a second, and does not come back.
 func TestCoAPCut(t *testing.T) {
 	h := newHouse(t, gateway.Limits{})
-	cert := h.device("dev_1")
-	c, other := h.mote(cert), h.mote(h.device("dev_2"))
-	c.send(post(1, "tele/env", "1"))
-	c.wants(coap.Acknowledgement, 1, coap.Changed)
-	h.revoke(cert)
-	start := time.Now()
-	if n := h.g.Cut("dev_1", "revoked"); n != 1 {
-		t.Errorf("Cut = %d", n)
-	}
-	c.gone()
-	if d := time.Since(start); d > time.Second {
-		t.Errorf("the end came after %v", d)
-	}
-	if _, err := h.knock(h.udp(), &cert); err == nil {
-		t.Error("a revoked device came back")
-	}
+	other := h.mote(h.device("dev_2"))
+	withinASecond(t, func() time.Duration {
+		cert := h.device("dev_1")
+		c := h.mote(cert)
+		c.send(post(1, "tele/env", "1"))
+		c.wants(coap.Acknowledgement, 1, coap.Changed)
+		h.revoke(cert)
+		start := time.Now()
+		if n := h.g.Cut("dev_1", "revoked"); n != 1 {
+			t.Errorf("Cut = %d", n)
+		}
+		c.gone()
+		took := time.Since(start)
+		if _, err := h.knock(h.udp(), &cert); err == nil {
+			t.Error("a revoked device came back")
+		}
+		return took
+	})
 	other.send(post(1, "tele/env", "2"))
 	other.wants(coap.Acknowledgement, 1, coap.Changed)
 }
@@ -308,9 +310,11 @@ func TestCoAPStrangersGiveWay(t *testing.T) {
 	}
 	hello := h.hello()
 	for h.g.Load().Refused["door"] == 0 {
-		if _, err := h.udp().WriteTo(hello, to); err != nil {
+		sock := h.udp()
+		if _, err := sock.WriteTo(hello, to); err != nil {
 			t.Fatal(err)
 		}
+		sock.Close() // or a door that takes its time meets more of them than this process may have open
 	}
 	c := h.mote(h.device("dev_1"))
 	c.send(post(1, "tele/env", "1"))

@@ -34,14 +34,14 @@ func (h *house) knock(sock net.PacketConn, c *tls.Certificate, options ...dtls.C
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
 		conn.Close()
 		return nil, err
 	}
 	h.t.Cleanup(func() { conn.Close() })
-	return &mote{h.t, conn}, conn.SetDeadline(time.Now().Add(20 * time.Second))
+	return &mote{h.t, conn}, conn.SetDeadline(time.Now().Add(patience))
 }
 
 // hello is the first datagram of a client.
@@ -127,7 +127,7 @@ func (m *mote) patiently(msg coap.Message) {
 			m.t.Fatal(err)
 		}
 		if _, err := m.Read(b); err == nil {
-			if err := m.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			if err := m.SetReadDeadline(time.Now().Add(patience)); err != nil {
 				m.t.Fatal(err)
 			}
 			m.send(coap.Message{ID: 0xFFFF}) // behind it come no more answers to repetitions

@@ -25,7 +25,7 @@ func (h *house) libcoap(client string, cert tls.Certificate, path string, args .
 		h.t.Fatalf("%s is not installed: scripts/deps.sh test installs libcoap3-bin", client)
 	}
 	certFile, keyFile := h.pem(cert)
-	args = append([]string{"-v", "6", "-B", "8", "-c", certFile, "-j", keyFile, "-C", h.caFile}, args...)
+	args = append([]string{"-v", "6", "-B", "60", "-c", certFile, "-j", keyFile, "-C", h.caFile}, args...)
 	out, err := exec.CommandContext(h.t.(*testing.T).Context(), program, append(args, "coaps://"+h.coap+"/"+path)...).CombinedOutput()
 	if err != nil {
 		h.t.Errorf("%s: %v\n%s", client, err, out)

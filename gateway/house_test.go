@@ -29,6 +29,9 @@ import (
 	"github.com/openthings-platform/openthings/wire/mqtt"
 )
 
+// patience is how long a peer may take on a machine that is busy with other tests.
+const patience = time.Minute
+
 // house is a gateway on loopback with throw-away certificates, a register and an append log.
 type house struct {
 	t           testing.TB
@@ -107,7 +110,7 @@ func newHouseWith(t testing.TB, change func(*gateway.Config), routes ...func(*ga
 		h.mu.Lock()
 		h.fail = nil
 		h.mu.Unlock()
-		dctx, stop := context.WithTimeout(context.Background(), 10*time.Second)
+		dctx, stop := context.WithTimeout(context.Background(), patience)
 		defer stop()
 		if err := g.Drain(dctx); err != nil {
 			t.Errorf("Drain: %v", err)
@@ -248,7 +251,7 @@ func (h *house) appended() []gateway.Record {
 // await returns the next event that begins with prefix, skipping others.
 func (h *house) await(prefix string) string {
 	h.t.Helper()
-	timeout := time.After(10 * time.Second)
+	timeout := time.After(patience)
 	for {
 		select {
 		case e := <-h.events:
@@ -291,7 +294,7 @@ func (h *house) dial(c *tls.Certificate) (*tls.Conn, error) {
 		return nil, err
 	}
 	h.t.Cleanup(func() { conn.Close() })
-	return conn, conn.SetDeadline(time.Now().Add(15 * time.Second))
+	return conn, conn.SetDeadline(time.Now().Add(patience))
 }
 
 func (h *house) raw(c tls.Certificate, v mqtt.Version) *raw {

@@ -79,7 +79,7 @@ func TestRecordsInPieces(t *testing.T) {
 	t.Cleanup(func() { socket.Close() })
 	p := &pieces{Conn: socket, size: 1}
 	conn := tls.Client(p, h.clientTLS(&cert))
-	if err := conn.SetDeadline(time.Now().Add(15 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
 	s := &raw{t, conn, mqtt.NewReader(conn, 1<<20), mqtt.V5}

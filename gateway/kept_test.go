@@ -196,7 +196,7 @@ func TestM11_TakeoverHereAndOnAnotherNode(t *testing.T) {
 			// Nor does an idle connection stay: its node looks every half second.
 			third := a.raw(cert, v)
 			third.opened(keeps(mqtt.Connect{Version: v}))
-			a.clk.WaitTimers(2)
+			a.clk.WaitTimers(4) // those of both nodes beside their sweeps
 			a.clk.Advance(time.Second)
 			second.ended(mqtt.SessionTakenOver)
 			third.silent()

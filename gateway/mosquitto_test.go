@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/openthings-platform/openthings/gateway"
 	"github.com/openthings-platform/openthings/store/storetest"
@@ -47,7 +46,7 @@ func TestMosquitto(t *testing.T) {
 		t.Run(version, func(t *testing.T) {
 			h := newHouse(t, gateway.Limits{})
 			cert := h.device("dev_1")
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 			defer cancel()
 			pub := func(args ...string) (string, error) {
 				out, err := h.mosquitto(ctx, "mosquitto_pub", version, cert, args...).CombinedOutput()
@@ -118,7 +117,7 @@ func TestMosquitto(t *testing.T) {
 			cancel()
 			_ = sub.Wait() // it tries to come back until it is killed
 
-			ctx, cancel = context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel = context.WithTimeout(t.Context(), 2*patience)
 			defer cancel()
 			foreign := h.mosquitto(ctx, "mosquitto_sub", version, h.device("dev_3"), "-q", "1", "-t", "ot/1/acme/dev_4/#", "-E")
 			if out, _ := foreign.CombinedOutput(); !strings.Contains(string(out), "All subscription requests were denied") {
@@ -135,7 +134,7 @@ func TestMosquittoComesBack(t *testing.T) {
 		t.Run(version, func(t *testing.T) {
 			k := newKept(t, storetest.SQLiteURL(t), gateway.Limits{})
 			cert := k.device("dev_1")
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 			defer cancel()
 			if out, err := k.mosquitto(ctx, "mosquitto_sub", version, cert, append(keep, "-q", "1", "-t", "ot/1/me/cmd/#", "-E")...).CombinedOutput(); err != nil {
 				t.Fatalf("%v\n%s", err, out)

@@ -82,7 +82,7 @@ func TestSendElsewherePaced(t *testing.T) {
 	if n := k.g.Count(); n != 1 {
 		t.Errorf("%d sessions after the first second, want 1", n)
 	}
-	k.clk.WaitTimers(1)
+	k.clk.WaitTimers(2) // that of the pace beside that of the sweep
 	k.clk.Advance(1e9)
 	if told := <-done; told != 3 {
 		t.Errorf("%d devices were told", told)

@@ -173,7 +173,7 @@ func (g *gate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 // await waits until the doors' numbers are as the test wants them.
 func (h *house) awaitLoad(what string, ok func(gateway.Load) bool) {
 	h.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(h.g.Load()); runtime.Gosched() {
+	for deadline := time.Now().Add(patience); !ok(h.g.Load()); runtime.Gosched() {
 		if time.Now().After(deadline) {
 			h.t.Fatalf("%s: %+v", what, h.g.Load())
 		}
@@ -261,7 +261,7 @@ func TestSourcesAndConnectionsAreBounded(t *testing.T) {
 		if err := c.Handshake(); err != nil {
 			return nil, err
 		}
-		_ = c.SetDeadline(time.Now().Add(15 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(patience))
 		cl, err := mqtt.NewClient(t.Context(), c, mqtt.ClientConfig{})
 		if err == nil {
 			t.Cleanup(func() { cl.Close() })
@@ -293,15 +293,16 @@ func TestSourcesAndConnectionsAreBounded(t *testing.T) {
 // Greedy devices share a bound: what they claim beyond it waits and then ends their own connections, while small messages
 // need none of it.
 func TestMemoryIsBounded(t *testing.T) {
-	h := newHouse(t, gateway.Limits{Packet: 1 << 20, Memory: 8 << 20, Partial: 300 * time.Millisecond})
+	h := newHouse(t, gateway.Limits{Packet: 1 << 20, Memory: 8 << 20, Partial: 2 * time.Second})
 	const greedy, claimed = 10, 4 + 0x3C<<14 // bytes of a packet
 	var rs []*raw
 	for i := range greedy {
-		r := h.session(h.device(fmt.Sprintf("dev_%d", i)), mqtt.V5)
+		rs = append(rs, h.session(h.device(fmt.Sprintf("dev_%d", i)), mqtt.V5))
+	}
+	for _, r := range rs { // once all are there: from its first byte on a packet has little time
 		if _, err := r.Write(append([]byte{0x30, 0x80, 0x80, 0x3C}, make([]byte, 8<<10)...)); err != nil {
 			t.Fatal(err)
 		}
-		rs = append(rs, r)
 	}
 	h.awaitLoad("four of them and their copies fill it", func(l gateway.Load) bool { return l.Held == 4*2*claimed })
 	small := h.session(h.device("dev_small"), mqtt.V5)
@@ -351,7 +352,7 @@ func TestOnePortByALPN(t *testing.T) {
 		conn, err := tls.Dial("tcp", h.https, cfg)
 		if err == nil {
 			t.Cleanup(func() { conn.Close() })
-			_ = conn.SetDeadline(time.Now().Add(15 * time.Second))
+			_ = conn.SetDeadline(time.Now().Add(patience))
 		}
 		return conn, err
 	}
