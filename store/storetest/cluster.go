@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -64,7 +65,10 @@ func newServer(t testing.TB) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{t: t, bin: bin, port: freePort(t)}
+	s := &Server{t: t, bin: bin}
+	if s.port, err = freePort(); err != nil {
+		t.Fatal(err)
+	}
 	if s.dir, err = os.MkdirTemp("", "openthings-postgres-"); err != nil {
 		t.Fatal(err)
 	}
@@ -98,13 +102,45 @@ func unprivileged(t testing.TB) *syscall.Credential {
 	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 }
 
-func freePort(t testing.TB) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+// freePort is a port that nobody has, below those that the kernel gives away by itself: between now and the server's start lie
+// seconds in which other tests open thousands of connections.
+func freePort() (port int, err error) {
+	const least = 10_000
+	low := 32_768
+	if b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
+		if f := strings.Fields(string(b)); len(f) == 2 {
+			low, _ = strconv.Atoi(f[0])
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	if low <= least {
+		return 0, fmt.Errorf("the kernel gives away ports from %d on, and leaves none for PostgreSQL", low)
+	}
+	for range 100 {
+		port = least + mathrand.IntN(low-least)
+		var l net.Listener
+		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			return port, l.Close()
+		}
+	}
+	return 0, err
+}
+
+// answers says that the server takes connections. Whoever else has the port may take them and say nothing.
+func answers(dbURL string) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	c, err := pgx.Connect(ctx, dbURL)
+	if err != nil {
+		return false
+	}
+	_ = c.Close(ctx) // it has answered
+	return true
+}
+
+// portTaken says that the server of the folder has found its port taken after all and has ended; its wrapper waits on.
+func portTaken(dir string) (log []byte, taken bool) {
+	log, _ = os.ReadFile(filepath.Join(dir, "log")) // it may not be there yet
+	return log, bytes.Contains(log, []byte("could not create any TCP/IP sockets"))
 }
 
 func postgresBin() (string, error) {
@@ -152,8 +188,7 @@ func (s *Server) Start(params ...string) {
 	go func() { _ = cmd.Wait(); close(ended) }()
 	s.in, s.ended = w, ended
 	for {
-		if c, err := pgx.Connect(context.Background(), s.URL()); err == nil {
-			c.Close(context.Background())
+		if answers(s.URL()) {
 			return
 		}
 		select {
@@ -161,6 +196,9 @@ func (s *Server) Start(params ...string) {
 			log, _ := os.ReadFile(filepath.Join(s.dir, "log"))
 			s.t.Fatalf("PostgreSQL did not start: %s\n%s", said.String(), log)
 		case <-time.NewTimer(10 * time.Millisecond).C:
+		}
+		if log, taken := portTaken(s.dir); taken {
+			s.t.Fatalf("PostgreSQL did not start on port %d: %s", s.port, log)
 		}
 	}
 }

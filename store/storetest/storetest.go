@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -25,6 +24,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/openthings-platform/openthings/store"
 )
@@ -199,12 +199,10 @@ func StartPostgres() (dbURL string, stop func(), err error) {
 	if err := os.WriteFile(filepath.Join(dir, "password"), []byte(password), 0o600); err != nil {
 		return "", nil, err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freePort()
 	if err != nil {
 		return "", nil, err
 	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
 	cmd := exec.Command("/bin/sh", "-c", wrapper, "sh", bin, dir, strconv.Itoa(port))
 	if os.Geteuid() == 0 { // PostgreSQL refuses to run as root
 		u, err := user.Lookup("postgres")
@@ -233,21 +231,19 @@ func StartPostgres() (dbURL string, stop func(), err error) {
 	go func() { ended <- cmd.Wait() }()
 	stop = func() { stdin.Close(); <-ended }
 	dbURL = fmt.Sprintf("postgres://openthings:%s@127.0.0.1:%d/postgres?sslmode=disable", password, port)
-	db, err := sql.Open("pgx", dbURL)
-	if err != nil {
-		stop()
-		return "", nil, err
-	}
-	defer db.Close()
 	for { // until it answers or the wrapper ends
-		if db.PingContext(context.Background()) == nil {
+		if answers(dbURL) {
 			return dbURL, stop, nil
 		}
 		select {
 		case err := <-ended:
 			log, _ := os.ReadFile(filepath.Join(dir, "log"))
 			return "", nil, fmt.Errorf("PostgreSQL did not start (%v): %s%s", err, stderr.String(), log)
-		default:
+		case <-time.NewTimer(10 * time.Millisecond).C:
+		}
+		if log, taken := portTaken(dir); taken {
+			stop()
+			return "", nil, fmt.Errorf("PostgreSQL did not start on port %d: %s", port, log)
 		}
 	}
 }
