@@ -60,7 +60,7 @@ func TestPublicPage(t *testing.T) {
 				t.Errorf("the page lacks %q", want)
 			}
 		}
-		for _, secret := range []string{"2035", "not for the world", ann.ID, "ten_a", "Ann Maker"} {
+		for _, secret := range []string{"June 2035", "2035-06", "not for the world", ann.ID, "ten_a", "Ann Maker"} {
 			if strings.Contains(body, secret) {
 				t.Errorf("the page tells %q", secret)
 			}

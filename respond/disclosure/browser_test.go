@@ -73,7 +73,7 @@ func TestBrowser(t *testing.T) {
 	status := browsertest.Value[string](b, `location.pathname`)
 	b.Accessible()
 	b.Shots("status")
-	if got := b.Text("main"); !strings.Contains(got, "rpt_") || strings.Contains(got, "4097") {
+	if got := b.Text("main"); !strings.Contains(got, "rpt_") || strings.Contains(got, "overflows") {
 		t.Errorf("behind the status link: %s", got)
 	}
 

@@ -86,7 +86,7 @@ func TestUsersTold(t *testing.T) {
 		h.must(err)
 		var table bytes.Buffer
 		h.must(proof.WriteCSV(&table))
-		for _, name := range []string{"buyer.example", "Anna", "anna", "Wholesale", "127.0.0.1"} {
+		for _, name := range []string{"buyer.example", "Anna", "anna@", "Wholesale", "127.0.0.1"} {
 			if strings.Contains(string(b), name) || strings.Contains(table.String(), name) {
 				t.Errorf("the proof names %q", name)
 			}
