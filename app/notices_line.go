@@ -166,6 +166,9 @@ func listsNotice(_ *house, _ context.Context, e store.Event) (n notify.Notice, e
 	if err := e.Decode(&x); err != nil {
 		return n, err
 	}
-	return notify.Notice{Title: "Revocation lists or OCSP answers are about to end", Severity: notify.Grave, Text: x.Alarm + " The platform itself refuses what is revoked all the same. See whether the issuer can be reached.",
-		Link: "/revocations", Data: x, Key: aDay(e)}, nil
+	title, see := "Revocation lists or OCSP answers are about to end", " See whether the issuer can be reached."
+	if x.Clock {
+		title, see = "No revocation list is signed: the clock of a node is in doubt", ""
+	}
+	return notify.Notice{Title: title, Severity: notify.Grave, Text: x.Alarm + " The platform itself refuses what is revoked all the same." + see, Link: "/revocations", Data: x, Key: aDay(e)}, nil
 }

@@ -87,6 +87,7 @@ func TestToldOutside(t *testing.T) {
 		{identity.TopicEnding, "operational-1", identity.Ending{Level: "over", NotAfter: time.Date(2036, 11, 19, 0, 0, 0, 0, time.UTC)}, identity.TopicEnding + " | The authority operational-1 has ended on 2036-11-19 | /issuers"},
 		{identity.TopicLists, "lists", identity.ListsEnding{Alarm: "A revocation list ends."}, identity.TopicLists + " | Revocation lists or OCSP answers are about to end | /revocations"},
 		{identity.TopicLists, "lists", identity.ListsEnding{Alarm: "Another one."}, ""}, // the same day, from another node
+		{identity.TopicLists, "lists-2", identity.ListsEnding{Alarm: "The clock is behind.", Clock: true}, identity.TopicLists + " | No revocation list is signed: the clock of a node is in doubt | /revocations"},
 		{telemetry.ChainBroken, u.id, telemetry.ChainBreak{Kind: "gap", From: 3, To: 5}, telemetry.ChainBroken + " | The chain of security events of device " + u.serial + " is broken: gap at 3 to 5 | /devices/" + u.id},
 	}
 	gap := map[string]any{"missing": 12, "holes": []telemetry.Hole{{Boot: 7, From: 3, To: 14}}}

@@ -87,7 +87,11 @@ func TestListsOfAClockThatWasAhead(t *testing.T) {
 		n.clock.Advance(30 * 24 * time.Hour)
 		good("a month ahead")
 		n.clock.Set(t0)
-		good("after a month ahead")
+		if signed, err := n.SignLists(t.Context()); err == nil || signed != 0 { // it may be behind now
+			t.Errorf("%d lists are signed at once, %v", signed, err)
+		}
+		n.clock.Advance(time.Hour)
+		good("an hour after a month ahead")
 		n.clock.Advance(10 * time.Hour) // no list is a day old, but one has changed
 		n.write(func(tx *store.Tx) error { return n.Revoke(tx, d.Tenant, d.ID, "per_a", "lost") })
 		good("ten hours ahead")
@@ -100,6 +104,59 @@ func TestListsOfAClockThatWasAhead(t *testing.T) {
 		n.clock.Set(time.Unix(0, 0))
 		if signed, err := n.SignLists(t.Context()); err == nil || signed != 0 {
 			t.Errorf("in 1970 %d lists are signed, %v", signed, err)
+		}
+	})
+}
+
+// A machine that starts with a clock days behind, until somebody tells it the time, replaces no list that is good by one that
+// has ended for everybody else: it signs none, says so, and goes on once its clock is right.
+func TestAClockThatIsBehindForAWhileSpoilsNoList(t *testing.T) {
+	nodes(t, func(t *testing.T, w *world, node makeNode) {
+		n := node(nil)
+		d, _, ldevid := n.commissioned("S1")
+		authority, x := n.authorityOf(t, ldevid)
+		path := strings.TrimPrefix(x.CRLDistributionPoints[0], public)
+		alarm := func() string {
+			t.Helper()
+			st, err := n.Overdue(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return st.Alarm
+		}
+		n.clock.Set(t0.AddDate(0, 1, 0))
+		right := n.clock.Now()
+		if _, err := n.SignLists(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		good := n.list(n.Service, authority, path)
+		n.clock.Set(right.AddDate(0, 0, -3))
+		n.write(func(tx *store.Tx) error { return n.Revoke(tx, d.Tenant, d.ID, "per_a", "lost") })
+		for range 30 {
+			if signed, err := n.SignLists(t.Context()); err == nil || signed != 0 {
+				t.Fatalf("three days behind %d lists are signed, %v", signed, err)
+			}
+			n.clock.Advance(2 * time.Minute) // not long enough that it must be right
+		}
+		n.clock.Advance(-5 * time.Minute)
+		first := alarm()
+		if l := n.list(n.Service, authority, path); l.Number.Cmp(good.Number) != 0 || !strings.Contains(first, "behind") {
+			t.Errorf("the list has number %v, the alarm is %q", l.Number, first)
+		}
+		n.clock.Advance(time.Minute)
+		if again := alarm(); again != first {
+			t.Errorf("it is told anew: %q", again)
+		}
+		n.clock.Set(right.Add(2 * time.Hour))
+		if signed, err := n.SignLists(t.Context()); err != nil || signed == 0 || alarm() != "" {
+			t.Errorf("with the right time %d are signed, %v, %q", signed, err, alarm())
+		}
+		if l := n.list(n.Service, authority, path); !l.ThisUpdate.After(good.ThisUpdate) || len(l.RevokedCertificateEntries) == len(good.RevokedCertificateEntries) {
+			t.Errorf("from %s, %d entries", l.ThisUpdate, len(l.RevokedCertificateEntries))
+		}
+		n.clock.Set(right.Add(-20 * time.Hour)) // a list of then is good for everybody: it is not held back
+		if signed, err := n.SignLists(t.Context()); err != nil || signed == 0 {
+			t.Errorf("less than a day behind %d are signed, %v", signed, err)
 		}
 	})
 }

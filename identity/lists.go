@@ -63,7 +63,10 @@ func (s *Service) SignLists(ctx context.Context) (int, error) {
 		return 0, nil
 	}
 	due, err := s.dueLists(ctx, nil)
-	if err != nil || len(due) == 0 {
+	if err != nil || len(due) == 0 && s.doubt.why() == "" {
+		return 0, err
+	}
+	if err := s.doubtful(ctx); err != nil || len(due) == 0 {
 		return 0, err
 	}
 	lease, ok, err := s.cfg.DB.TakeLease(ctx, "identity.crl", s.node, listLease)
@@ -162,7 +165,8 @@ func (s *Service) readList(ctx context.Context, id shardID) (l list, err error) 
 }
 
 // signList signs one shard: the complete list and the delta, both of the next number, which is what says that a list is newer
-// (RFC 5280 5.2.3). thisUpdate is now: it goes back when the clock does, since a list of the future is one that nobody takes.
+// (RFC 5280 5.2.3). thisUpdate is now: it goes back when the clock does, since a list of the future is one that nobody takes. If it
+// goes back by more than a day, doubtful holds that up for an hour.
 // The complete list of the day's first signing is the base of the day's deltas, and no base is of the future.
 func (s *Service) signList(ctx context.Context, id shardID) error {
 	l, err := s.readList(ctx, id)
@@ -261,6 +265,9 @@ func (s *Service) ends(ctx context.Context, st *ListState, refresh int64) error 
 	now := s.cfg.Clock.Now()
 	near := func(end int64) bool { return end > 0 && !now.Before(store.Time(end).Add(-listAlarm)) }
 	var alarms []string
+	if why := s.doubt.why(); why != "" {
+		alarms = append(alarms, why)
+	}
 	if near(until) {
 		alarms = append(alarms, fmt.Sprintf("A revocation list ends at %s and was not signed again; whoever relies on it will refuse every certificate of its shard.", st.Next.UTC().Format(time.RFC3339)))
 	}
@@ -288,6 +295,7 @@ const TopicLists = "revocation-lists.ending"
 // ListsEnding says what an operator has to look at.
 type ListsEnding struct {
 	Alarm string `json:"alarm"`
+	Clock bool   `json:"clock,omitempty"` // a node's clock is in doubt, and it signs none
 }
 
 // listNews is what was said of the lists last.
@@ -297,7 +305,7 @@ type listNews struct{ text, alarm string }
 func (s *Service) workLists(ctx context.Context, said *listNews) {
 	_, err := s.SignLists(ctx)
 	text := ""
-	if err != nil {
+	if err != nil && !errors.Is(err, errDoubt) { // which is an alarm
 		text = err.Error()
 	}
 	st, err := s.overdue(ctx)
@@ -307,7 +315,7 @@ func (s *Service) workLists(ctx context.Context, said *listNews) {
 	if err == nil && st.Alarm != said.alarm {
 		if st.Alarm != "" {
 			err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-				return s.cfg.DB.Emit(tx, TopicLists, "", "lists", ListsEnding{st.Alarm})
+				return s.cfg.DB.Emit(tx, TopicLists, "", "lists", ListsEnding{st.Alarm, s.doubt.why() != ""})
 			})
 		}
 		if err == nil { // else it is announced at the next look

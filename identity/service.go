@@ -59,6 +59,7 @@ type Service struct {
 
 	shards     shards
 	responders responders
+	doubt      doubt
 	first      func(tx *store.Tx, d Device) error // says whether a device may get its first certificate; nil: nobody is asked
 	shut       atomic.Pointer[lost]               // what the database lost; nil: the doors may admit
 	// authorityLife counts what changed which authority signs, or how a chain is presented.
