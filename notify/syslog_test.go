@@ -27,6 +27,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/openthings-platform/openthings/testpeers"
 )
 
 // record is a syslog message, taken apart.
@@ -307,18 +309,16 @@ func TestRsyslogReads(t *testing.T) {
 			t.Fatal(err)
 		}
 		pipe := filepath.Join(dir, "pipe")
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		port, err := testpeers.FreePort()
 		if err != nil {
 			t.Fatal(err)
 		}
-		addr := l.Addr().String()
-		_, port, _ := net.SplitHostPort(addr)
-		l.Close()
+		addr := fmt.Sprintf("127.0.0.1:%d", port)
 		for name, text := range map[string][]byte{
 			"ca.pem": []byte(s.pem), "cert.pem": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.cert.Certificate[0]}), "key.pem": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}),
 			"rsyslog.conf": fmt.Appendf(nil, `global(workDirectory="%[1]s" defaultNetstreamDriver="ossl" defaultNetstreamDriverCAFile="%[1]s/ca.pem" defaultNetstreamDriverCertFile="%[1]s/cert.pem" defaultNetstreamDriverKeyFile="%[1]s/key.pem")
 module(load="imtcp" streamDriver.name="ossl" streamDriver.mode="1" streamDriver.authMode="anon")
-input(type="imtcp" address="127.0.0.1" port="%[2]s")
+input(type="imtcp" address="127.0.0.1" port="%[2]d")
 template(name="all" type="list" option.jsonf="on") {
 	property(outname="pri" name="pri" format="jsonf") property(outname="host" name="hostname" format="jsonf") property(outname="app" name="app-name" format="jsonf") property(outname="msgid" name="msgid" format="jsonf")
 	property(outname="at" name="timereported" dateFormat="rfc3339" format="jsonf") property(outname="data" name="structured-data" format="jsonf") property(outname="msg" name="msg" format="jsonf")
@@ -354,7 +354,7 @@ action(type="ompipe" pipe="%[3]s" template="all")
 		h.told(awkward())
 		tick := time.NewTicker(10 * time.Millisecond)
 		defer tick.Stop()
-		for deadline := time.Now().Add(20 * time.Second); ; <-tick.C { // until it listens
+		for deadline := time.Now().Add(time.Minute); ; <-tick.C { // until it listens
 			c, err := net.Dial("tcp", addr)
 			if err == nil {
 				c.Close()
