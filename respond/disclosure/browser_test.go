@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,10 +29,10 @@ func TestBrowser(t *testing.T) {
 	h := openHouse(t, storetest.SQLiteURL(t), t.TempDir(), hand)
 	l, origin := browsertest.Listen(t)
 	h.cfg.URL = origin
-	var inside bool // whether the visitor is of the house
+	var inside atomic.Bool // whether the visitor is of the house
 	c := console.New(console.Config{Clock: hand, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Menu: []string{"Today", "Cases", "Disclosure"}, SignIn: "/sign-in", Holds: tenant.Holds,
 		Authenticate: func(*http.Request) (context.Context, error) {
-			if !inside {
+			if !inside.Load() {
 				return nil, problem.Unauthenticated("This needs you to be signed in.")
 			}
 			return ann, nil
@@ -77,7 +78,7 @@ func TestBrowser(t *testing.T) {
 		t.Errorf("behind the status link: %s", got)
 	}
 
-	inside = true
+	inside.Store(true)
 	rs, err := h.Reports(ann, true, "", 1)
 	h.must(err)
 	if rs[0].Exploited != "yes" || rs[0].Signal == "" {
