@@ -73,7 +73,7 @@ func (d *desk) looks(path, shot string) {
 func (d *desk) turns(expression string) {
 	d.t.Helper()
 	for range 1000 {
-		if browsertest.Value[bool](d.b, expression) {
+		if browsertest.Value[bool](d.b, `(() => { try { return !!(`+expression+`) } catch { return false } })()`) { // what it names may not be there yet
 			return
 		}
 		d.clk.WaitTimers(1)

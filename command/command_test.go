@@ -108,7 +108,7 @@ func (r rig) must(err error) {
 func (r rig) until(id string, want ...State) {
 	r.t.Helper()
 	for begun := time.Now(); !slices.Contains(want, r.get(id).State); {
-		if time.Since(begun) > 10*time.Second {
+		if time.Since(begun) > time.Minute {
 			r.t.Fatalf("%s is %s, not %s", id, r.get(id).State, want)
 		}
 	}

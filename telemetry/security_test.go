@@ -167,7 +167,7 @@ func (r *chainRig) heard(want ...string) {
 		defer close(done)
 		_ = r.cfg.Platform.RunJobs(ctx)
 	}()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(long)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for r.rows("job") > 0 {

@@ -33,7 +33,7 @@ import (
 )
 
 // patience is how long the browser may take for one step, on a machine that is busy with other tests.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // Browser is one tab of one browser. Every method fails the test when it cannot do what it says.
 type Browser struct {
@@ -59,7 +59,8 @@ func Open(t testing.TB, baseURL string) *Browser {
 	}
 	opts := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path),
-		chromedp.NoSandbox, // containers run tests as root
+		chromedp.WSURLReadTimeout(patience), // until it says where it is reached
+		chromedp.NoSandbox,                  // containers run tests as root
 		chromedp.Flag("disable-gpu", true),
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-component-update", true),
