@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/openthings-platform/openthings/command"
 	"github.com/openthings-platform/openthings/conform"
+	"github.com/openthings-platform/openthings/enroll"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/notify"
 	"github.com/openthings-platform/openthings/problem"
@@ -119,11 +121,30 @@ var told = []struct {
 		if err := e.Decode(&d); err != nil {
 			return n, err
 		}
-		return notify.Notice{Title: fmt.Sprintf("Two devices show the same %v", d["what"]), Text: "They are suspended until a person decides which one is genuine.", Link: "/enrol/quarantine", Data: d}, nil
+		return notify.Notice{Title: fmt.Sprintf("Two devices show the same %v", d["what"]), Text: "They are suspended until a person decides which one is genuine.", Link: "/enrol/quarantine", Data: d, Thread: e.Subject}, nil
+	}},
+	{"clone.decided", "a person decided which of the devices that were seen twice is genuine", func(h *house, ctx context.Context, e store.Event) (n notify.Notice, err error) {
+		var d struct{ Genuine, Reason string }
+		if err := e.Decode(&d); err != nil {
+			return n, err
+		}
+		n = notify.Notice{Title: "Of the devices that were seen twice, " + h.called(ctx, d.Genuine) + " is genuine", Text: d.Reason, Link: "/enrol/quarantine", Data: d, Severity: notify.Info, Thread: e.Subject, Phase: notify.Over}
+		switch d.Genuine {
+		case enroll.CloneNone:
+			n.Title = "Of the devices that were seen twice, none is genuine: they are barred"
+		case enroll.CloneFalse:
+			n.Title = "Devices that were seen twice are no clones after all"
+		}
+		return n, nil
 	}},
 	{"clone.flood", "a line station, a trusted CA or a token names more serial numbers of other units than are believed", floodNotice},
 	{identity.TopicEnding, "an authority comes near its end, or is over it", endingNotice},
 	{identity.TopicLists, "published revocation lists or an OCSP responder are about to end and were not renewed", listsNotice},
+	{identity.TopicListsGood, "published revocation lists and OCSP responders are good again", func(_ *house, _ context.Context, e store.Event) (n notify.Notice, err error) {
+		// Each node says so; what they say together is told once.
+		return notify.Notice{Title: "Revocation lists and OCSP answers are good again", Link: "/revocations", Severity: notify.Info, Thread: listsThread, Phase: notify.Over,
+			Key: e.Topic + "_" + store.Time(e.At).UTC().Truncate(10*time.Minute).Format("200601021504")}, nil
+	}},
 	{"batch.surplus", "more units have an identity than were made, or a line station wants more than its quota", surplusNotice},
 	{"station.forked", "a copy of an offline line station is at work", forkNotice},
 	{"station.clock", "the clock of a line station is off, and it is refused", clockNotice},

@@ -170,5 +170,8 @@ func listsNotice(_ *house, _ context.Context, e store.Event) (n notify.Notice, e
 	if x.Clock {
 		title, see = "No revocation list is signed: the clock of a node is in doubt", ""
 	}
-	return notify.Notice{Title: title, Severity: notify.Grave, Text: x.Alarm + " The platform itself refuses what is revoked all the same." + see, Link: "/revocations", Data: x, Key: aDay(e)}, nil
+	return notify.Notice{Title: title, Severity: notify.Grave, Text: x.Alarm + " The platform itself refuses what is revoked all the same." + see, Link: "/revocations", Data: x, Key: aDay(e), Thread: listsThread}, nil
 }
+
+// listsThread joins what is told of the published lists: they are one thing, from the alarm to its end.
+const listsThread = "revocation-lists"

@@ -12,6 +12,7 @@ import (
 
 	"github.com/openthings-platform/openthings/command"
 	"github.com/openthings-platform/openthings/conform"
+	"github.com/openthings-platform/openthings/enroll"
 	"github.com/openthings-platform/openthings/identity"
 	"github.com/openthings-platform/openthings/respond"
 	"github.com/openthings-platform/openthings/respond/advisory"
@@ -71,6 +72,9 @@ func TestToldOutside(t *testing.T) {
 		{respond.TopicDutyEnded, "cas_1", respond.DutyEnded{Stage: respond.EarlyWarning}, respond.TopicDutyEnded + " | cas_1: " + respond.EarlyWarning.Name() + " needs nobody any more | /cases/cas_1"},
 		{respond.TopicDecided, "sig_1", respond.SignalDecided{Verdict: respond.Negative}, respond.TopicDecided + " | sig_1: negative | /signals/sig_1"},
 		{"clone.detected", "cln_1", map[string]any{"what": "key"}, "clone.detected | Two devices show the same key | /enrol/quarantine"},
+		{"clone.decided", "cln_1", map[string]any{"genuine": u.id, "reason": "it is on our desk"}, "clone.decided | Of the devices that were seen twice, " + u.serial + " is genuine | /enrol/quarantine"},
+		{"clone.decided", "cln_2", map[string]any{"genuine": enroll.CloneNone}, "clone.decided | Of the devices that were seen twice, none is genuine: they are barred | /enrol/quarantine"},
+		{"clone.decided", "cln_3", map[string]any{"genuine": enroll.CloneFalse}, "clone.decided | Devices that were seen twice are no clones after all | /enrol/quarantine"},
 		{"clone.flood", m.stationID, map[string]any{"serial": "L-1", "door": "line"}, "clone.flood | Somebody names serial numbers of other units: the line station line | /enrol/stations/" + m.stationID},
 		{"clone.flood", m.stationID, map[string]any{"serial": "L-2", "door": "line"}, ""}, // the same day
 		{"batch.surplus", m.batch, map[string]any{"batch": m.batch, "issued": 5, "produced": 3}, "batch.surplus | More identities than units: batch 1 has 5, and 3 were made | /enrol/batches/" + m.batch},
@@ -88,6 +92,7 @@ func TestToldOutside(t *testing.T) {
 		{identity.TopicLists, "lists", identity.ListsEnding{Alarm: "A revocation list ends."}, identity.TopicLists + " | Revocation lists or OCSP answers are about to end | /revocations"},
 		{identity.TopicLists, "lists", identity.ListsEnding{Alarm: "Another one."}, ""}, // the same day, from another node
 		{identity.TopicLists, "lists-2", identity.ListsEnding{Alarm: "The clock is behind.", Clock: true}, identity.TopicLists + " | No revocation list is signed: the clock of a node is in doubt | /revocations"},
+		{identity.TopicListsGood, "lists", identity.ListsEnding{}, identity.TopicListsGood + " | Revocation lists and OCSP answers are good again | /revocations"},
 		{telemetry.ChainBroken, u.id, telemetry.ChainBreak{Kind: "gap", From: 3, To: 5}, telemetry.ChainBroken + " | The chain of security events of device " + u.serial + " is broken: gap at 3 to 5 | /devices/" + u.id},
 	}
 	gap := map[string]any{"missing": 12, "holes": []telemetry.Hole{{Boot: 7, From: 3, To: 14}}}
@@ -102,7 +107,7 @@ func TestToldOutside(t *testing.T) {
 	for _, e := range events {
 		covered[e.topic] = true
 		of := m.tenant
-		if e.topic == identity.TopicEnding || e.topic == identity.TopicLists { // the platform's own: every tenant hears of it
+		if e.topic == identity.TopicEnding || e.topic == identity.TopicLists || e.topic == identity.TopicListsGood { // the platform's own: every tenant hears of it
 			of = ""
 		}
 		if err := w.h.announces(e.topic).Write(t.Context(), func(tx *store.Tx) error { return w.h.announces(e.topic).Emit(tx, e.topic, of, e.subject, e.data) }); err != nil {
@@ -128,6 +133,13 @@ func TestToldOutside(t *testing.T) {
 	var gaps int
 	if err := w.h.db.QueryRow(t.Context(), `SELECT count(*) FROM notify_notice WHERE topic = $1`, telemetry.GapOpened).Scan(&gaps); err != nil || gaps != 1 {
 		t.Errorf("%d notices of one device's gaps in a day (%v)", gaps, err)
+	}
+	for _, thread := range []string{"cln_1", listsThread} { // one incident of a pager from its start to its end
+		var begun, over int
+		err := w.h.db.QueryRow(t.Context(), `SELECT count(CASE WHEN phase = '' THEN 1 END), count(CASE WHEN phase = 'over' THEN 1 END) FROM notify_notice WHERE thread = $1 AND tenant = $2`, thread, m.tenant).Scan(&begun, &over)
+		if err != nil || begun == 0 || over != 1 {
+			t.Errorf("%s began %d times and was over %d times (%v)", thread, begun, over, err)
+		}
 	}
 	for _, row := range told {
 		if !covered[row.topic] {

@@ -382,7 +382,7 @@ func (s *Service) Decide(ctx context.Context, tenant, id, genuine, reason, actor
 		if err != nil {
 			return err
 		}
-		return audit.Append(tx, audit.Entry{Tenant: tenant, Actor: actor, Kind: "clone.decided", Subject: id, Data: map[string]any{"genuine": genuine, "devices": c.Devices, "reason": reason}})
+		return s.tell(tx, "clone.decided", tenant, id, actor, map[string]any{"genuine": genuine, "devices": c.Devices, "reason": reason})
 	})
 	if err != nil {
 		return Clone{}, err

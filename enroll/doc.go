@@ -29,5 +29,6 @@
 // Events: batch.surplus {batch,issued,size|produced}: more units have an identity than were made, or somebody tries;
 // station.clock {station,off_ms}; station.forked {station,seq}; unit.refused {station,serial,rule}; device.waiting {how};
 // trusted-ca.refused {ca,serial,rule,text}: why devices that a trusted CA has signed are kept out, once an hour for each reason;
+// clone.detected {what,mark,devices}, clone.decided {genuine,devices,reason};
 // clone.flood {serial,door,place}: one line station, trusted CA or token names more serial numbers of others than are believed.
 package enroll

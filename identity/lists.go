@@ -292,6 +292,9 @@ func (s *Service) overdue(ctx context.Context) (st ListState, err error) {
 // not renewed. Its tenant is empty: they belong to the platform. Every node that sees it says so.
 const TopicLists = "revocation-lists.ending"
 
+// TopicListsGood is the topic of the event that the alarm is over: the lists are signed again. Its tenant is empty.
+const TopicListsGood = "revocation-lists.good"
+
 // ListsEnding says what an operator has to look at.
 type ListsEnding struct {
 	Alarm string `json:"alarm"`
@@ -313,11 +316,13 @@ func (s *Service) workLists(ctx context.Context, said *listNews) {
 		text = strings.TrimSpace(st.Alarm + " " + text)
 	}
 	if err == nil && st.Alarm != said.alarm {
-		if st.Alarm != "" {
-			err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
-				return s.cfg.DB.Emit(tx, TopicLists, "", "lists", ListsEnding{st.Alarm, s.doubt.why() != ""})
-			})
+		topic := TopicLists
+		if st.Alarm == "" {
+			topic = TopicListsGood
 		}
+		err = s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+			return s.cfg.DB.Emit(tx, topic, "", "lists", ListsEnding{st.Alarm, s.doubt.why() != ""})
+		})
 		if err == nil { // else it is announced at the next look
 			said.alarm = st.Alarm
 		}

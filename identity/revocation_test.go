@@ -733,6 +733,7 @@ func TestI21_ListsThatWereNeverSigned(t *testing.T) {
 			t.Errorf("%d lists would never be missed, %v", ageless, err)
 		}
 		n.db.On(identity.TopicLists, "test", func(context.Context, store.Event) error { return nil })
+		n.db.On(identity.TopicListsGood, "test", func(context.Context, store.Event) error { return nil })
 		var said identity.ListNews
 		at := func(after time.Duration, want bool) {
 			t.Helper()
@@ -757,6 +758,10 @@ func TestI21_ListsThatWereNeverSigned(t *testing.T) {
 		var told int
 		if err := n.db.QueryRow(t.Context(), `SELECT count(*) FROM job WHERE kind = $1`, "event:"+identity.TopicLists+":test").Scan(&told); err != nil || told != 1 {
 			t.Errorf("people are told %d times, %v", told, err)
+		}
+		n.WorkLists(t.Context(), &said)
+		if err := n.db.QueryRow(t.Context(), `SELECT count(*) FROM job WHERE kind = $1`, "event:"+identity.TopicListsGood+":test").Scan(&told); err != nil || told != 1 {
+			t.Errorf("people are told %d times that it is over, %v", told, err)
 		}
 	})
 }
