@@ -207,7 +207,7 @@ func TestRefusesToStart(t *testing.T) {
 	} {
 		cfg := base()
 		c.change(&cfg)
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		err := Run(ctx, cfg)
 		if ctx.Err() != nil || err == nil || c.kind != "" && (!problem.Is(err, c.kind) || problem.Of(err).Rule != c.rule) {
 			t.Errorf("%s: %v", name, err)
@@ -307,7 +307,7 @@ func TestBodyThatNeverComes(t *testing.T) {
 		}
 		defer conn.Close()
 		fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: localhost\r\n%s\r\n\r\n", length)
-		conn.SetReadDeadline(time.Now().Add(20 * time.Second)) //nolint:errcheck // the read says so
+		conn.SetReadDeadline(time.Now().Add(time.Minute)) //nolint:errcheck // the read says so
 		b, err := io.ReadAll(conn)
 		if !strings.HasPrefix(string(b), "HTTP/1.1 400") || err != nil && strings.Contains(err.Error(), "timeout") {
 			t.Errorf("%s: %.100q, %v", length, b, err)

@@ -77,7 +77,7 @@ func (w *world) opens(u *unit) (ask func(mqtt.Packet) mqtt.Packet, end func()) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		w.t.Fatal(err)
 	}
 	r := mqtt.NewReader(conn, 1<<16)

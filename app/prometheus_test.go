@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -20,6 +19,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/openthings-platform/openthings/testpeers"
 )
 
 // prometheus is one of Debian's programs of that name.
@@ -203,12 +204,11 @@ scrape_configs:
 `, ca, filepath.Join(w.h.cfg.Data, MetricsTokenFile), at.Host), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := testpeers.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := free.Addr().String()
-	free.Close()
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
 	server := prometheus(t, "prometheus", "--config.file="+config, "--storage.tsdb.path="+data, "--web.listen-address="+addr, "--log.level=warn")
 	var log bytes.Buffer
 	server.Stdout, server.Stderr = &log, &log

@@ -185,7 +185,7 @@ func (w *world) client(cert *tls.Certificate) *http.Client {
 	}
 	tr := &http.Transport{TLSClientConfig: conf, MaxIdleConnsPerHost: 4, DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: w.from()}}).DialContext}
 	w.t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr, Timeout: 30 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return &http.Client{Transport: tr, Timeout: time.Minute, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
 func (w *world) do(c *http.Client, method, url, token, contentType string, body []byte) (answer, error) {
@@ -339,7 +339,7 @@ func (w *world) mqttWith(cert tls.Certificate, handler func(topic string, body [
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
 	defer cancel()
 	return mqtt.NewClient(ctx, conn, mqtt.ClientConfig{Handler: handler})
 }
