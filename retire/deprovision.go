@@ -192,12 +192,23 @@ func (s *Service) bury(ctx context.Context, w which) error {
 	})
 }
 
-// eraseAgain follows device.state. A deprovisioned device whose key exists has come back with a restored backup: the
-// journal has ended the trust in it again, and here its data goes again too.
+// eraseAgain follows device.state. Another stage may have barred the device, such as by a verdict about clones: what was asked
+// of it ends here too. A deprovisioned device whose key exists has come back with a restored backup: the journal has ended
+// the trust in it again, and here its data goes again too.
 func (s *Service) eraseAgain(ctx context.Context, e store.Event) error {
-	var change struct{ To identity.State }
+	var change struct {
+		To     identity.State
+		Reason string
+	}
 	if err := e.Decode(&change); err != nil {
 		return fmt.Errorf("retire: device.state of %s: %w", e.Subject, err)
+	}
+	if change.To.Barred() {
+		if err := s.cfg.DB.Write(ctx, func(tx *store.Tx) error {
+			return s.cfg.Command.EndOpen(tx, e.Tenant, e.Subject, "", "system", "the device is "+string(change.To)+": "+change.Reason)
+		}); err != nil {
+			return err
+		}
 	}
 	if change.To != identity.Deprovisioned {
 		return nil

@@ -464,6 +464,11 @@ func TestNothingWaitsForTheGone(t *testing.T) {
 		w.must(w.db.Write(w.t.Context(), func(tx *store.Tx) error {
 			return w.cfg.Identity.SetState(tx, maker, barred.ID, identity.Decommissioned, "per_a", "a clone")
 		}))
+		_, err = w.db.RunDue(w.t.Context())
+		w.must(err)
+		if got := w.states(barred.ID); !slices.Equal(got, []string{"reboot cancelled"}) {
+			t.Errorf("of a device that was barred elsewhere: %v", got)
+		}
 		_, err = w.Deprovision(w.t.Context(), maker, barred.ID, "per_a", "a clone", true)
 		w.must(err)
 		if got := w.states(barred.ID); !slices.Equal(got, []string{"reboot cancelled"}) {
