@@ -244,7 +244,7 @@ func killedCase(t *testing.T, url, product, dies string, after time.Duration) (f
 	ctx, kill := context.WithCancel(t.Context())
 	defer kill()
 	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestKillChild$") // Cancel sends SIGKILL
-	cmd.Env = append(os.Environ(), "RESPOND_CHILD_DATABASE="+url, "RESPOND_CHILD_PRODUCT="+product, "RESPOND_CHILD_DIES="+dies, "GORACE=exitcode=66")
+	cmd.Env = append(os.Environ(), "RESPOND_CHILD_DATABASE="+url, "RESPOND_CHILD_PRODUCT="+product, "RESPOND_CHILD_DIES="+dies, "GORACE=exitcode=66", "TMPDIR="+t.TempDir())
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

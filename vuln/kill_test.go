@@ -186,7 +186,7 @@ func signals(dump string) (rest string, told []string) {
 func killedChild(t *testing.T, url string, taken, transactions int) int {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKillChild$")
-	cmd.Env = append(os.Environ(), "VULN_CHILD_DATABASE="+url, fmt.Sprint("VULN_CHILD_FROM=", taken), fmt.Sprint("VULN_CHILD_TRANSACTIONS=", transactions))
+	cmd.Env = append(os.Environ(), "VULN_CHILD_DATABASE="+url, fmt.Sprint("VULN_CHILD_FROM=", taken), fmt.Sprint("VULN_CHILD_TRANSACTIONS=", transactions), "TMPDIR="+t.TempDir())
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

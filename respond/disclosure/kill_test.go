@@ -97,7 +97,8 @@ func killed(t *testing.T, url, dir string, dies int, after time.Duration) (answe
 	ctx, kill := context.WithCancel(t.Context())
 	defer kill()
 	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestKillChild$") // Cancel sends SIGKILL
-	cmd.Env = append(os.Environ(), "DISCLOSURE_CHILD_DATABASE="+url, "DISCLOSURE_CHILD_DIR="+dir, "DISCLOSURE_CHILD_DIES="+strconv.Itoa(dies), "GORACE=exitcode=66")
+	cmd.Env = append(os.Environ(), "DISCLOSURE_CHILD_DATABASE="+url, "DISCLOSURE_CHILD_DIR="+dir, "DISCLOSURE_CHILD_DIES="+strconv.Itoa(dies), "GORACE=exitcode=66",
+		"TMPDIR="+t.TempDir())
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -123,7 +123,8 @@ func TestKillNineBetweenMailAndRow(t *testing.T) {
 func killedChild(t *testing.T, url, dir, office string, now time.Time, dies string) (finished bool) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKillChild$")
-	cmd.Env = append(os.Environ(), "INFORM_CHILD_DATABASE="+url, "INFORM_CHILD_DIR="+dir, "INFORM_CHILD_MAIL="+office, "INFORM_CHILD_NOW="+now.Format(time.RFC3339), "INFORM_CHILD_DIES="+dies)
+	cmd.Env = append(os.Environ(), "INFORM_CHILD_DATABASE="+url, "INFORM_CHILD_DIR="+dir, "INFORM_CHILD_MAIL="+office, "INFORM_CHILD_NOW="+now.Format(time.RFC3339), "INFORM_CHILD_DIES="+dies,
+		"TMPDIR="+t.TempDir())
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
