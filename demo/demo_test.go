@@ -24,7 +24,9 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	builtBinary = filepath.Join(dir, "openthings")
-	if out, err := exec.Command("go", "build", "-o", builtBinary, "../cmd/openthings").CombinedOutput(); err != nil {
+	build := exec.Command("go", "build", "-trimpath", "-o", builtBinary, "../cmd/openthings")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
 		os.Exit(1)
 	}

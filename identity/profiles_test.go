@@ -310,9 +310,9 @@ func lint(t *testing.T, files map[string][]byte) map[string][]string {
 	t.Helper()
 	dir := t.TempDir()
 	bin := filepath.Join(dir, "zlint")
-	build := exec.Command("go", "build", "-o", bin, ".")
+	build := exec.Command("go", "build", "-trimpath", "-o", bin, ".")
 	build.Dir = filepath.Join("..", "testpeers", "zlint")
-	build.Env = append(os.Environ(), "GOWORK=off")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("zlint does not build: %v\n%s", err, out)
 	}

@@ -36,7 +36,7 @@ func build(ctx context.Context, name string, pkgs ...string) (string, error) {
 				return err
 			}
 		}
-		cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-ldflags", "-s -w", "-o", fresh}, pkgs...)...)
+		cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-trimpath", "-ldflags", "-s -w", "-o", fresh}, pkgs...)...)
 		cmd.Dir, cmd.Env = src, append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false -mod=readonly")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("testpeers: go build of %s: %w\n%s", src, err, out)

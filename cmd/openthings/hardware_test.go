@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -27,7 +28,16 @@ func TestHardware(t *testing.T) {
 
 	// The page builds the program with PKCS #11 in the repository; here it is built before, and lies where the page puts it.
 	p.replace(t, "(cd .. && CGO_ENABLED=1 go build -tags pkcs11 -o hardware/openthings-pkcs11 ./cmd/openthings)", "cp ../openthings-pkcs11 .")
-	cmd := exec.Command("go", "build", "-tags", "pkcs11", "-o", filepath.Join(p.dir, "openthings-pkcs11"), ".")
+	// It is built with the race detector if the test is: most of it is compiled then.
+	args := []string{"build", "-tags", "pkcs11", "-o", filepath.Join(p.dir, "openthings-pkcs11")}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "-race" || s.Key == "-gcflags" {
+				args = append(args, s.Key+"="+s.Value)
+			}
+		}
+	}
+	cmd := exec.Command("go", append(args, ".")...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

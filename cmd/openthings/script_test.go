@@ -88,7 +88,7 @@ func repository(t *testing.T) string {
 func build(t *testing.T, commands ...string) string {
 	t.Helper()
 	dir := t.TempDir()
-	args := []string{"build", "-o", dir + "/"}
+	args := []string{"build", "-trimpath", "-o", dir + "/"}
 	for _, c := range commands {
 		args = append(args, "../"+c)
 	}
