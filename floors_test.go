@@ -27,7 +27,7 @@ var floors = []struct {
 	left  bool // rooms may import those before them on the same floor
 }{
 	{"wire, clock, problem", []string{"clock", "problem", "wire/mqtt", "wire/coap", "wire", "hardware/tpm", "hardware/pkcs11", "hardware/hardwaretest"}, true},
-	{"ground", []string{"store", "store/blob", "store/storetest", "realdata", "testpeers", "docs/runbooks", "law", "seal", "webhook"}, true},
+	{"ground", []string{"store", "store/blob", "testpeers", "store/storetest", "realdata", "docs/runbooks", "law", "seal", "webhook"}, true},
 	{"doors", []string{"gateway", "api", "console", "console/browsertest"}, true},
 	{"who may, what happened", []string{"audit", "tenant"}, true},
 	{"life", []string{

@@ -7,8 +7,6 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	mathrand "math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -21,6 +19,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/openthings-platform/openthings/testpeers"
 )
 
 // Server is a real PostgreSQL for tests that stop it, kill it or let a standby take over. It syncs, as a house's would.
@@ -66,7 +66,7 @@ func newServer(t testing.TB) *Server {
 		t.Fatal(err)
 	}
 	s := &Server{t: t, bin: bin}
-	if s.port, err = freePort(); err != nil {
+	if s.port, err = testpeers.FreePort(); err != nil {
 		t.Fatal(err)
 	}
 	if s.dir, err = os.MkdirTemp("", "openthings-postgres-"); err != nil {
@@ -100,29 +100,6 @@ func unprivileged(t testing.TB) *syscall.Credential {
 	uid, _ := strconv.Atoi(u.Uid)
 	gid, _ := strconv.Atoi(u.Gid)
 	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-}
-
-// freePort is a port that nobody has, below those that the kernel gives away by itself: between now and the server's start lie
-// seconds in which other tests open thousands of connections.
-func freePort() (port int, err error) {
-	const least = 10_000
-	low := 32_768
-	if b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
-		if f := strings.Fields(string(b)); len(f) == 2 {
-			low, _ = strconv.Atoi(f[0])
-		}
-	}
-	if low <= least {
-		return 0, fmt.Errorf("the kernel gives away ports from %d on, and leaves none for PostgreSQL", low)
-	}
-	for range 100 {
-		port = least + mathrand.IntN(low-least)
-		var l net.Listener
-		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
-			return port, l.Close()
-		}
-	}
-	return 0, err
 }
 
 // answers says that the server takes connections. Whoever else has the port may take them and say nothing.

@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/openthings-platform/openthings/store"
+	"github.com/openthings-platform/openthings/testpeers"
 )
 
 // Each runs fn once per engine, on an empty database with the schema applied. Options may set the clock.
@@ -199,7 +200,7 @@ func StartPostgres() (dbURL string, stop func(), err error) {
 	if err := os.WriteFile(filepath.Join(dir, "password"), []byte(password), 0o600); err != nil {
 		return "", nil, err
 	}
-	port, err := freePort()
+	port, err := testpeers.FreePort()
 	if err != nil {
 		return "", nil, err
 	}
