@@ -6,20 +6,21 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/openthings-platform/openthings/testpeers"
 )
 
-// The flags with which `make test` calls the race detector leave the translated database out (decision 0060): a race in code of
-// ours around it is still seen, and code without one is not accused.
+// The flags with which `make test` calls the race detector leave some packages out (decision 0060): a race in code of ours
+// around them is still seen, and code without one is not accused.
 func TestRaceDetector(t *testing.T) {
-	line := regexp.MustCompile(`(?m)^RACE +:= (.+)$`).FindStringSubmatch(read(t, "Makefile"))
-	if line == nil {
-		t.Fatal("the Makefile no longer says RACE := ...")
+	flags, err := testpeers.RaceFlags(t.Context())
+	if err != nil {
+		t.Fatal(err)
 	}
 	program := filepath.Join(t.TempDir(), "race")
-	build := exec.Command("go", append(append([]string{"build", "-o", program}, strings.Fields(line[1])...), "./testdata/race")...)
+	build := exec.Command("go", append(append([]string{"build", "-o", program}, flags...), "./testdata/race")...)
 	build.Env = append(os.Environ(), "CGO_ENABLED=1")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

@@ -8,11 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"testing"
 
 	"github.com/openthings-platform/openthings/hardware/hardwaretest"
+	"github.com/openthings-platform/openthings/testpeers"
 )
 
 // TestHardware executes docs/hardware.md: the platform's TPM and the unit's are software TPMs, the unit's of a maker
@@ -28,16 +28,12 @@ func TestHardware(t *testing.T) {
 
 	// The page builds the program with PKCS #11 in the repository; here it is built before, and lies where the page puts it.
 	p.replace(t, "(cd .. && CGO_ENABLED=1 go build -tags pkcs11 -o hardware/openthings-pkcs11 ./cmd/openthings)", "cp ../openthings-pkcs11 .")
-	// It is built with the race detector if the test is: most of it is compiled then.
-	args := []string{"build", "-tags", "pkcs11", "-o", filepath.Join(p.dir, "openthings-pkcs11")}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			if s.Key == "-race" || s.Key == "-gcflags" {
-				args = append(args, s.Key+"="+s.Value)
-			}
-		}
+	// With the race detector, as the tests: most of it is compiled then.
+	flags, err := testpeers.RaceFlags(t.Context())
+	if err != nil {
+		t.Fatal(err)
 	}
-	cmd := exec.Command("go", append(args, ".")...)
+	cmd := exec.Command("go", append(append([]string{"build"}, flags...), "-tags", "pkcs11", "-o", filepath.Join(p.dir, "openthings-pkcs11"), ".")...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

@@ -1,14 +1,21 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-// Command race asks the database from two goroutines and counts their turns: with a lock, or without one when its
-// argument is "unlocked". The race detector must see the one and keep still about the other.
+// Command race lets two goroutines ask the database, sign with one key, match one expression and pack, and counts their turns:
+// with a lock, or without one when its argument is "unlocked". The race detector must see the one and keep still about the other.
 package main
 
 import (
+	"compress/gzip"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"sync"
 
 	"github.com/openthings-platform/openthings/clock"
@@ -34,6 +41,11 @@ func run(unlocked bool) error {
 		return err
 	}
 	defer db.Close()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	word := regexp.MustCompile(`^(a+)(b|c)*$`)
 	var turns int
 	var lock sync.Mutex
 	var both sync.WaitGroup
@@ -42,6 +54,15 @@ func run(unlocked bool) error {
 			for range 100 {
 				var one int
 				if err := db.QueryRow(ctx, "SELECT 1").Scan(&one); err != nil {
+					panic(err)
+				}
+				digest := sha256.Sum256([]byte("turn"))
+				signed, err := ecdsa.SignASN1(rand.Reader, key, digest[:])
+				if err != nil || !ecdsa.VerifyASN1(&key.PublicKey, digest[:], signed) {
+					panic(err)
+				}
+				packed := gzip.NewWriter(io.Discard)
+				if _, err := packed.Write(signed); err != nil || packed.Close() != nil || !word.MatchString("aaabcb") {
 					panic(err)
 				}
 				if !unlocked {
