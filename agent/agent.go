@@ -95,6 +95,7 @@ type agent struct {
 	kick       chan struct{}               // a measurement waits in the buffer
 	retime     chan struct{}               // the interval has changed
 	timely     chan struct{}               // the platform has said what time it is
+	owed       chan struct{}               // the platform could not keep the end of an update
 	standing   standing
 	route      route
 	chored     time.Time // by the device's clock: the chores were last done; sessions follow one another
@@ -232,7 +233,7 @@ func newAgent(c Config, d disk) (*agent, error) {
 		c.HealthFor = 5 * time.Minute
 	}
 	a := &agent{Config: c, disk: d, started: c.Clock.Now(), interval: c.Interval,
-		end: make(chan error, 1), kick: make(chan struct{}, 1), retime: make(chan struct{}, 1), timely: make(chan struct{}, 1)}
+		end: make(chan error, 1), kick: make(chan struct{}, 1), retime: make(chan struct{}, 1), timely: make(chan struct{}, 1), owed: make(chan struct{}, 1)}
 	if a.disk.exists("wiped") {
 		a.rec.Wiping = "done" // what a power cut left behind is erased now
 		return a, nil

@@ -264,6 +264,7 @@ func (a *agent) session(ctx context.Context, cred *credential, fresh bool, work 
 	nudge(a.notices.kick)
 	pump.Go(func() { a.drain(sctx, c) })
 	pump.Go(func() { a.chores(sctx, cred) })
+	pump.Go(func() { a.owe(sctx, ctx, work) })
 	return true, a.watch(ctx, c, cred)
 }
 
@@ -274,17 +275,19 @@ const recheck = 24 * time.Hour
 func (a *agent) watch(ctx context.Context, c *mqtt.Client, cred *credential) error {
 	for {
 		due := a.Clock.NewTimer(min(a.renewal(cred), recheck))
-		select {
-		case <-ctx.Done():
-			due.Stop()
-			return ctx.Err()
-		case <-c.Done():
-			due.Stop()
-			return c.Err()
-		case <-a.timely:
-			due.Stop()
-		case <-due.C:
+		if a.renewal(cred) > 0 { // asked again once the timer is set: it knows nothing of a clock that was set right just before
+			select {
+			case <-ctx.Done():
+				due.Stop()
+				return ctx.Err()
+			case <-c.Done():
+				due.Stop()
+				return c.Err()
+			case <-a.timely:
+			case <-due.C:
+			}
 		}
+		due.Stop()
 		if a.renewal(cred) > 0 {
 			continue
 		}

@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/openthings-platform/openthings/update/trust"
@@ -317,7 +318,7 @@ func (a *agent) say(state string) {
 	}
 }
 
-// reportUpdate delivers the end of an update; what does not get through waits on disk for the next session.
+// reportUpdate delivers the end of an update; what does not get through waits on disk, and owe tries again.
 func (a *agent) reportUpdate() {
 	p := a.record().Update
 	if p == nil || !final(p.State) {
@@ -332,9 +333,27 @@ func (a *agent) reportUpdate() {
 	}
 	if err != nil {
 		a.Log.Info("end of an update not delivered yet", "error", err)
+		nudge(a.owed)
 		return
 	}
 	if next := a.later.Swap(nil); next != nil {
 		a.offered(*next)
+	}
+}
+
+// owe delivers the end of an update that the platform could not keep, as when its disk was full, while the session lasts: it
+// may last for months, and the deployment waits.
+func (a *agent) owe(session, ctx context.Context, work *sync.WaitGroup) {
+	for n := 0; ; n++ {
+		select {
+		case <-session.Done():
+			return
+		case <-a.owed:
+		}
+		if a.sleep(session, a.backoff(n)) != nil {
+			return
+		}
+		a.reportUpdate()
+		a.resume(ctx, work) // an offer may have waited for it
 	}
 }

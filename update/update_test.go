@@ -142,6 +142,26 @@ func TestBadImageStops(t *testing.T) {
 	}
 }
 
+// TestAnEndThatWasNotKeptIsToldAgain: the platform cannot keep the end of an update for a while, and the session goes on.
+func TestAnEndThatWasNotKeptIsToldAgain(t *testing.T) {
+	w := newWorld(t, sqlite(t))
+	w.setRoot()
+	r := w.published("2.0.0", 4, "a bad image")
+	w.full.Store(4)
+	device := w.device("A1", func(c *agent.Config) {
+		c.Health = func(context.Context, string) error { return errors.New("the lamp stays dark") }
+	})
+	if code, rule := w.json(tenant.Owner, "POST", "/v1/deployments", map[string]any{"release": r.ID, "waves": []int64{100}}, nil); code != 201 {
+		t.Fatalf("deployment: %d %s", code, rule)
+	}
+	if s := await(t, w.ended); s != device+" "+wire.UpdateRolledBack {
+		t.Errorf("it ended as %s", s)
+	}
+	if left := w.full.Load(); left >= 0 {
+		t.Errorf("%d more ends would have been refused: the disk was never full", left)
+	}
+}
+
 // TestGate has one row per reason to refuse an upload.
 func TestGate(t *testing.T) {
 	w := newWorld(t, sqlite(t))

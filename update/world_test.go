@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -19,6 +20,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -66,6 +68,7 @@ type world struct {
 	moved       chan string       // state of deployments that ended
 	ready       chan string       // devices that subscribed
 	dirs        map[string]string // state directories by device
+	full        atomic.Int64      // how many ends of updates that were rolled back the platform cannot keep
 }
 
 // each runs fn in a fresh world on both engines.
@@ -95,7 +98,14 @@ func newWorld(t *testing.T, db *store.DB, edit ...func(*update.Config)) *world {
 	blobs := must[*blob.Dir](t)(blob.NewDir(filepath.Join(dir, "blobs")))
 	bills := sbom.New(sbom.Config{DB: db, Blobs: blobs, ProductOf: func(ctx context.Context, t, r string) (string, error) { return w.ProductOf(ctx, t, r) }})
 	serverCert := must[tls.Certificate](t)(w.identity.ServerCertificate([]string{"127.0.0.1"}))
-	w.gateway = must[*gateway.Gateway](t)(gateway.New(gateway.Config{Admit: w.identity.Admit, Used: w.identity.Used, Append: tele.Append,
+	w.gateway = must[*gateway.Gateway](t)(gateway.New(gateway.Config{Admit: w.identity.Admit, Used: w.identity.Used, Append: func(ctx context.Context, records []gateway.Record) error {
+		for _, r := range records {
+			if strings.HasPrefix(r.Topic, "ota/") && bytes.Contains(r.Body, []byte(wire.UpdateRolledBack)) && w.full.Add(-1) >= 0 {
+				return errors.New("the disk is full")
+			}
+		}
+		return tele.Append(ctx, records)
+	},
 		Online: w.fleet.Online, Offline: w.fleet.Offline, Ready: func(p gateway.Peer) {
 			w.Ready(p)
 			w.ready <- p.Device
@@ -109,6 +119,7 @@ func newWorld(t *testing.T, db *store.DB, edit ...func(*update.Config)) *world {
 	w.Service = update.New(cfg)
 	tele.Route("ota/", w.Status)
 	tele.Route("inv", w.Inventory)
+	tele.Route("state/", w.fleet.Reported)
 	enroll.New(enroll.Config{DB: db, Identity: w.identity, Products: w.products, TrustRoot: w.TrustRoot}).Doors(w.gateway)
 	w.DeviceRoutes(w.gateway)
 	w.roots = x509.NewCertPool()
