@@ -24,8 +24,11 @@ import (
 // M09: a device reads nothing until every buffer towards it is full. Others get their receipts meanwhile; the command
 // that was asked of it then is still in the database after its connection was ended, and reaches it when it is back.
 func TestM09_SlowReaderHoldsNobodyUp(t *testing.T) {
-	// A write that nobody reads ends the connection too, and earlier than a busy machine comes to the end of this test.
-	w := newWorldWith(t, func(c *Config) { c.Doors = gateway.Limits{Out: 64 << 20, Write: 5 * time.Minute} })
+	// A write that nobody reads ends the connection too, and so does TCP whose window stays shut; both earlier than a busy machine
+	// comes to the end of this test.
+	w := newWorldWith(t, func(c *Config) {
+		c.Doors = gateway.Limits{Out: 64 << 20, Write: 5 * time.Minute, Unacked: 5 * time.Minute}
+	})
 	m := w.newMaker("Acme")
 	slow, other := m.make(), m.make()
 
