@@ -117,8 +117,9 @@ func (tx *Tx) DB() *DB { return tx.db }
 
 // A call is one Write waiting for, or taking part in, a group commit.
 type call struct {
+	ctx   context.Context // its caller's, looked at until fn starts
 	fn    func(*Tx) error
-	state atomic.Int32 // queued -> running, or queued -> abandoned by its caller
+	state atomic.Int32 // queued -> running, or queued -> abandoned, by its caller or for it
 	err   error        // set before done is closed
 	after []func()     // likewise
 	done  chan struct{}
@@ -157,7 +158,7 @@ func (db *DB) submit(ctx context.Context, queue chan<- *call, fn func(*Tx) error
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	c := &call{fn: fn, done: make(chan struct{})}
+	c := &call{ctx: ctx, fn: fn, done: make(chan struct{})}
 	select {
 	case queue <- c:
 	case <-ctx.Done():
@@ -204,7 +205,11 @@ func (db *DB) writer(w *batchWriter) {
 func (db *DB) gather() ([]*call, bool) {
 	var batch []*call
 	take := func(c *call) {
-		if c.state.CompareAndSwap(queued, running) {
+		switch {
+		case c.ctx.Err() != nil && c.state.CompareAndSwap(queued, abandoned): // its caller gave up, and has not woken yet
+			c.err = c.ctx.Err()
+			close(c.done)
+		case c.state.CompareAndSwap(queued, running):
 			batch = append(batch, c)
 		}
 	}
