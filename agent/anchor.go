@@ -185,9 +185,13 @@ func (a *agent) bootstrap(ctx context.Context) error {
 // askTime takes the platform's word for the time. It must lie in the life of the certificate that the platform showed:
 // whoever holds that key cannot lie further than that.
 func (a *agent) askTime(ctx context.Context, door *http.Client) error {
+	asked := a.Clock.Now()
 	b, shown, err := a.get(ctx, door, "/d/1/time", 4<<10)
 	if err != nil {
 		return err
+	}
+	if took := a.Clock.Now().Sub(asked); took < 0 || took > 2*time.Minute {
+		return fmt.Errorf("the clock was set by %s while the platform was asked for the time", took)
 	}
 	var said wire.Time
 	if err := json.Unmarshal(b, &said); err != nil {
